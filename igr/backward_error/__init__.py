@@ -1,0 +1,18 @@
+"""Backward error analysis of optimizers: symbolic, exact, and without JAX."""
+
+from igr.backward_error import methods, trees
+from igr.backward_error.equation import (
+    ModifiedEquation,
+    ModifiedLoss,
+    NotAGradientError,
+    modified_equation,
+)
+
+__all__ = [
+    "ModifiedEquation",
+    "ModifiedLoss",
+    "NotAGradientError",
+    "methods",
+    "modified_equation",
+    "trees",
+]

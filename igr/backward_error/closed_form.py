@@ -1,0 +1,68 @@
+"""Elementary differentials of a sympy loss in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import sympy
+
+from igr.backward_error import trees
+from igr.backward_error.trees import Tree
+
+
+class Differentials:
+    """The elementary differentials of one loss, each computed once.
+
+    Args:
+      loss: E, a sympy expression.
+      params: the m symbols it is differentiated by.
+
+    Raises:
+      TypeError: if `loss` is not an expression or `params` are not symbols.
+    """
+
+    def __init__(self, loss: sympy.Expr, params: Sequence[sympy.Symbol]):
+        if isinstance(loss, str) or not isinstance(sympy.sympify(loss), sympy.Expr):
+            raise TypeError(
+                f"loss is a sympy expression, got {loss!r}; "
+                "igr.backward_error.expressions.parse reads text"
+            )
+        self.params = tuple(params)
+        if not self.params or not all(isinstance(p, sympy.Symbol) for p in self.params):
+            raise TypeError(f"params are one or more sympy symbols, got {params!r}")
+        self.loss = sympy.sympify(loss)
+        self.field = cache(self._field)
+
+    def _field(self, tree: Tree) -> sympy.Matrix:
+        """F(t) over f = -grad E: an m x 1 Matrix."""
+        contracted, directions = self._contracted(tree)
+        return sympy.Matrix(
+            [-sympy.diff(contracted, p).xreplace(directions) for p in self.params]
+        ).applyfunc(sympy.expand)
+
+    def scalar(self, tree: Tree) -> sympy.Expr:
+        """The derivatives of E contracted over the free tree of `tree`, any rooting of it."""
+        contracted, directions = self._contracted(tree)
+        # The branches carry F over f = -g: one sign for every vertex but the root.
+        sign = (-1) ** (trees.order(tree) - 1)
+        return sign * contracted.xreplace(directions)
+
+    def _contracted(self, tree: Tree) -> tuple[sympy.Expr, dict[sympy.Dummy, sympy.Expr]]:
+        """E differentiated once along each branch at the root, and what the branches are.
+
+        Placeholders stand for the branches, so that no later derivative acts on them.
+        """
+        expression = self.loss
+        directions: dict[sympy.Dummy, sympy.Expr] = {}
+        for branch in tree:
+            placeholders = [sympy.Dummy() for _ in self.params]
+            directions.update(zip(placeholders, self.field(branch), strict=True))
+            expression = sum(
+                (
+                    v * sympy.diff(expression, p)
+                    for p, v in zip(self.params, placeholders, strict=True)
+                ),
+                sympy.Integer(0),
+            )
+        return expression, directions

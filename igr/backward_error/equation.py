@@ -1,0 +1,395 @@
+"""The modified equation of a method, its certificate, and its loss where it has one.
+
+An optimizer with a finite step h follows theta' = F(theta) with
+
+    F = sum_t h^(|t|-1) c(t) F(t),
+
+t over rooted trees, F(t) the elementary differential of t over f = -grad E. The field is the
+gradient of a loss for every E exactly when b(t) = c(t) sigma(t) is the same for all rootings of
+each free tree; the loss then carries b/|Aut| for each free tree. For gradient descent this gives
+E + h/4 |grad E|^2 (Barrett and Dherin 2021, Theorem 3.1) and stops there: at h^2 a modified
+equation exists, a modified loss does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import sympy
+
+from igr.backward_error import printing, trees
+from igr.backward_error.closed_form import Differentials
+from igr.backward_error.methods import LinearMethod
+from igr.backward_error.series import invariant_field
+from igr.backward_error.trees import Tree
+
+
+class NotAGradientError(ValueError):
+    """A modified loss was asked for, but the field is not a gradient.
+
+    Attributes:
+      order: the first power of h at which it is not.
+      tree: a tree whose weight differs from that of the same free tree rooted elsewhere.
+    """
+
+    def __init__(self, message: str, order: int, tree: Tree):
+        super().__init__(message)
+        self.order = order
+        self.tree = tree
+
+
+def modified_equation(method: LinearMethod, order: int = 1) -> ModifiedEquation:
+    """Derives the equation that an optimizer follows, exactly.
+
+    Args:
+      method: from `igr.methods`.
+      order: the highest power of h that is kept, at least 0. Order 0 is the flow the method
+        tends to as h goes to 0.
+
+    Returns:
+      The equation, its coefficients exact: rational, or in the symbols of the method.
+
+    Raises:
+      ValueError: if `order` is negative.
+      TypeError: if `order` is not an integer or `method` is not a method.
+
+    >>> from igr.backward_error import methods
+    >>> eq = modified_equation(methods.gradient_descent(), order=2)
+    >>> print(eq)
+    θ' = -g - h/2 H g - h² (1/3 H² g + 1/12 ∇³E[g, g]) + O(h³)
+    >>> eq.is_gradient(1), eq.is_gradient(2)
+    (True, False)
+    >>> print(eq.modified_loss(1))
+    E + h/4 |g|² + O(h²)
+    """
+    order = _order(order)
+    if not isinstance(method, LinearMethod):
+        raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
+    vertices = order + 1
+    coefficients = method.taylor(vertices)
+    field, elements = sympy.construct_domain(coefficients, field=True)
+    ring = field.get_ring() if field.is_QQ or field.is_FractionField else field
+    denominator = ring.one
+    if ring != field:
+        for element in elements:
+            denominator = ring.lcm(denominator, ring.convert(field.denom(element)))
+    numerators = [
+        ring.convert_from(element * field.convert_from(denominator, ring), field)
+        for element in elements
+    ]
+    scaled = invariant_field(numerators, vertices)
+    powers = [field.one]
+    for _ in range(vertices):
+        powers.append(powers[-1] * field.convert_from(denominator, ring))
+    weights = {
+        t: field.convert_from(weight, ring) / powers[trees.size(t)]
+        for t, weight in scaled.items()
+        if weight
+    }
+    return ModifiedEquation(method.name, order, weights, field)
+
+
+@dataclass(frozen=True, repr=False)
+class ModifiedEquation:
+    """theta' = sum_t h^(|t|-1) c(t) F(t), truncated after `order` powers of h.
+
+    Attributes:
+      name: the method, or the part of a method's equation.
+      order: the highest power of h kept.
+      weights: b(t) = c(t) sigma(t) for the trees (as integers of `trees`) where it is not zero.
+      domain: the sympy field the weights are elements of.
+    """
+
+    name: str
+    order: int
+    weights: Mapping[int, Any]
+    domain: Any
+
+    # Coefficients
+
+    def coefficient(self, tree: Tree) -> sympy.Expr:
+        """c(t): the exact coefficient of h^(|t|-1) F(t), F(t) over f = -grad E.
+
+        Args:
+          tree: nested tuple of children; `()` is one vertex. Children may stand in any order.
+
+        Raises:
+          ValueError: if the tree has more vertices than the equation keeps.
+          TypeError: if it is not a nested tuple.
+
+        >>> from igr.backward_error import methods
+        >>> modified_equation(methods.gradient_descent(), 2).coefficient(((), ()))
+        1/12
+        """
+        t = trees.intern(tree)
+        if trees.size(t) > self.order + 1:
+            raise ValueError(
+                f"the tree {tree} belongs to h^{trees.size(t) - 1}, beyond the order "
+                f"{self.order} of this equation: derive it to a higher order"
+            )
+        return self._expression(self.weights.get(t, self.domain.zero)) / trees.sigma(t)
+
+    @cached_property
+    def coefficients(self) -> dict[Tree, sympy.Expr]:
+        """Every tree with a coefficient c(t) that is not zero, by increasing order."""
+        return {
+            trees.as_tuple(t): self._expression(b) / trees.sigma(t) for t, b in self.weights.items()
+        }
+
+    @property
+    def parameters(self) -> tuple[sympy.Symbol, ...]:
+        """The symbols left open in the coefficients."""
+        free: set[sympy.Symbol] = set()
+        for b in self.weights.values():
+            free |= self._expression(b).free_symbols
+        return tuple(sorted(free, key=str))
+
+    def subs(self, values: Mapping[Any, Any]) -> ModifiedEquation:
+        """The equation with numbers, or other expressions, for the method's symbols."""
+        from igr.backward_error.taylor import exact
+
+        exact_values = {sympy.sympify(k): exact(v) for k, v in values.items()}
+        expressions = [
+            sympy.cancel(self._expression(b).subs(exact_values)) for b in self.weights.values()
+        ]
+        domain, elements = sympy.construct_domain(expressions, field=True)
+        weights = {t: b for t, b in zip(self.weights, elements, strict=True) if b}
+        return ModifiedEquation(self.name, self.order, weights, domain)
+
+    def truncate(self, order: int) -> ModifiedEquation:
+        """The same equation with fewer powers of h."""
+        order = _order(order)
+        if order > self.order:
+            raise ValueError(f"order is at most {self.order}, that of the equation; got {order}")
+        kept = {t: b for t, b in self.weights.items() if trees.size(t) <= order + 1}
+        return ModifiedEquation(self.name, order, kept, self.domain)
+
+    # Certificate
+
+    def is_gradient(self, order: int | None = None) -> bool:
+        """Whether the field, up to h^order, is a gradient for every loss.
+
+        Args:
+          order: up to this power of h; `self.order` if not given.
+        """
+        return self._first_obstruction(order) is None
+
+    def modified_loss(self, order: int | None = None) -> ModifiedLoss:
+        """The loss whose gradient flow this is.
+
+        Args:
+          order: up to this power of h; `self.order` if not given.
+
+        Raises:
+          NotAGradientError: if there is none: it names the first bad power of h and a tree.
+        """
+        upto = self.order if order is None else order
+        bad = self._first_obstruction(upto)
+        if bad is not None:
+            tree, power = trees.as_tuple(bad), trees.size(bad) - 1
+            raise NotAGradientError(
+                f"{self.name} follows no modified loss at h^{power}: the tree {tree} "
+                f"({printing.differential(tree)}) and its other rootings have different weights, "
+                f"so the field is not a gradient. A loss exists up to h^{power - 1}: "
+                f"modified_loss({power - 1}). The whole field is in the equation, split by "
+                "gradient_part() and obstruction()",
+                power,
+                tree,
+            )
+        equation = self.truncate(upto)
+        free = {}
+        for t, b in equation.weights.items():
+            if trees.rooted_alike(t)[0] == t:
+                free[t] = b
+        return ModifiedLoss(self.name, upto, free, self.domain)
+
+    def gradient_part(self) -> ModifiedEquation:
+        """The part of the field that is a gradient for every loss.
+
+        It gives all rootings of a free tree the weight of one of them, the representative whose
+        root has the most children (`trees.rootings`): a linear projection that leaves gradients
+        as they are, and a rest without the highest derivative of E. For gradient descent at h^2
+        it is -(1/12) grad(g'Hg).
+        """
+        weights = {}
+        for n in range(1, self.order + 2):
+            for t in trees.of_order(n):
+                b = self.weights.get(trees.rooted_alike(t)[0])
+                if b is not None:
+                    weights[t] = b
+        return ModifiedEquation(f"{self.name}, gradient part", self.order, weights, self.domain)
+
+    def obstruction(self) -> ModifiedEquation:
+        """What `gradient_part` leaves: -(1/6) H^2 g for gradient descent at h^2."""
+        part = self.gradient_part().weights
+        zero = self.domain.zero
+        rest = {t: self.weights.get(t, zero) - part.get(t, zero) for t in {**part, **self.weights}}
+        ordered = sorted((t for t, b in rest.items() if b), key=lambda t: (trees.size(t), t))
+        return ModifiedEquation(
+            f"{self.name}, obstruction", self.order, {t: rest[t] for t in ordered}, self.domain
+        )
+
+    def _first_obstruction(self, order: int | None) -> int | None:
+        upto = self.order if order is None else _order(order)
+        if upto > self.order:
+            raise ValueError(f"order is at most {self.order}, that of the equation; got {order}")
+        zero = self.domain.zero
+        for n in range(1, upto + 2):
+            for t in trees.of_order(n):
+                representative = trees.rooted_alike(t)[0]
+                if self.weights.get(t, zero) != self.weights.get(representative, zero):
+                    return t
+        return None
+
+    # Closed form and print
+
+    def on(self, loss: sympy.Expr, params: Sequence[sympy.Symbol], h: Any) -> sympy.Matrix:
+        """The field in closed form on a loss given as a sympy expression.
+
+        Args:
+          loss: E, an expression in `params` and anything else.
+          params: the m parameters, symbols.
+          h: the step, a symbol or number.
+
+        Returns:
+          The field, an m x 1 Matrix, each power of h simplified on its own.
+
+        The two-parameter model of Barrett and Dherin (2021), equation A.28:
+
+        >>> from igr.backward_error import methods
+        >>> a, b, x, y, h = sympy.symbols("a b x y h")
+        >>> eq = modified_equation(methods.gradient_descent(), 0)
+        >>> eq.on((y - a * b * x) ** 2 / 2, (a, b), h)
+        Matrix([
+        [-b*x*(a*b*x - y)],
+        [-a*x*(a*b*x - y)]])
+        """
+        at = Differentials(loss, params)
+        h = sympy.sympify(h)
+        field = sympy.zeros(len(at.params), 1)
+        for power, terms in _by_power(self.coefficients):
+            column = sympy.zeros(len(at.params), 1)
+            for tree, c in terms:
+                column += c * at.field(tree)
+            field += h**power * column.applyfunc(sympy.factor)
+        return field
+
+    def latex(self) -> str:
+        """The equation as LaTeX, in g, H and nabla^k E[., .].
+
+        >>> from igr.backward_error import methods
+        >>> modified_equation(methods.gradient_descent(), 1).latex()
+        "\\\\dot\\\\theta = -g - \\\\frac{h}{2} H g + O(h^{2})"
+        """
+        return printing.equation(self.coefficients, self.order, latex=True)
+
+    def __str__(self) -> str:
+        return printing.equation(self.coefficients, self.order, latex=False)
+
+    def __repr__(self) -> str:
+        return f"<modified equation of {self.name}, order {self.order}: {self}>"
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"
+
+    def _expression(self, weight: Any) -> sympy.Expr:
+        return self.domain.to_sympy(weight)
+
+
+@dataclass(frozen=True, repr=False)
+class ModifiedLoss:
+    """The loss whose gradient flow a method follows, as a sum over free trees.
+
+    Attributes:
+      name: the method.
+      order: the highest power of h kept.
+      weights: b of each free tree, by its representative rooting.
+      domain: the sympy field the weights are elements of.
+    """
+
+    name: str
+    order: int
+    weights: Mapping[int, Any]
+    domain: Any
+
+    @cached_property
+    def coefficients(self) -> dict[Tree, sympy.Expr]:
+        """The coefficient of h^(n-1) and the contraction of E's derivatives over each free tree.
+
+        A vertex of degree k is the k-th derivative tensor of E, an edge a summed index: one edge
+        is |g|^2, the path of three vertices g'Hg. The gradient of the contraction over a free
+        tree is the sum over its vertices of the differential rooted there, so that a common
+        weight b integrates to b/|Aut|, and the step from f = -g to g gives the sign.
+        """
+        found = {}
+        for t, b in self.weights.items():
+            n = trees.size(t)
+            sign = -1 if n % 2 == 0 else 1
+            found[trees.as_tuple(t)] = sign * self.domain.to_sympy(b) / free_symmetry(t)
+        return found
+
+    def on(self, loss: sympy.Expr, params: Sequence[sympy.Symbol], h: Any) -> sympy.Expr:
+        """The modified loss in closed form, simplified at each power of h on its own.
+
+        Args:
+          loss: E, an expression in `params` and anything else.
+          params: the parameters, symbols.
+          h: the step, a symbol or number.
+
+        E (1 + h/2 (a^2 + b^2) x^2), equation A.27 of Barrett and Dherin (2021):
+
+        >>> from igr.backward_error import methods
+        >>> a, b, x, y, h = sympy.symbols("a b x y h")
+        >>> E = (y - a * b * x) ** 2 / 2
+        >>> modified = modified_equation(methods.gradient_descent(), 1).modified_loss()
+        >>> sympy.simplify(modified.on(E, (a, b), h) / E)
+        h*x**2*(a**2 + b**2)/2 + 1
+        """
+        at = Differentials(loss, params)
+        h = sympy.sympify(h)
+        total = sympy.Integer(0)
+        for power, terms in _by_power(self.coefficients):
+            total += h**power * sympy.factor(sum(c * at.scalar(tree) for tree, c in terms))
+        return total
+
+    def latex(self) -> str:
+        """The loss as LaTeX."""
+        return printing.loss(self.coefficients, self.order, latex=True)
+
+    def __str__(self) -> str:
+        return printing.loss(self.coefficients, self.order, latex=False)
+
+    def __repr__(self) -> str:
+        return f"<modified loss of {self.name}, order {self.order}: {self}>"
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"
+
+
+def free_symmetry(t: int) -> int:
+    """|Aut| of the free tree: sigma of a rooting times the number of vertices it may stand at.
+
+    The vertices that give a rooting t are |Aut|/sigma(t) in number, and all rootings together
+    use each of the n vertices once.
+    """
+    per_automorphism = sum(sympy.Rational(1, trees.sigma(r)) for r in trees.rooted_alike(t))
+    return int(trees.size(t) / per_automorphism)
+
+
+def _by_power(coefficients: Mapping[Tree, sympy.Expr]):
+    """Groups of (power of h, terms)."""
+    groups: dict[int, list[tuple[Tree, sympy.Expr]]] = {}
+    for tree, c in coefficients.items():
+        groups.setdefault(trees.order(tree) - 1, []).append((tree, c))
+    return sorted(groups.items())
+
+
+def _order(order: int) -> int:
+    if isinstance(order, bool) or not isinstance(order, int):
+        raise TypeError(f"order is an integer, the highest power of h kept; got {order!r}")
+    if order < 0:
+        raise ValueError(f"order is the highest power of h kept: at least 0, got {order}")
+    return order

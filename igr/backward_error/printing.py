@@ -1,0 +1,181 @@
+"""Equations and losses as text and LaTeX, in g, H and nabla^k E[., .]."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import sympy
+
+from igr.backward_error import trees
+from igr.backward_error.trees import Tree
+
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "kappa": "κ", "mu": "μ", "rho": "ρ"}
+
+
+def differential(tree: Tree, latex: bool = False) -> str:
+    """The elementary differential of a tree over g = grad E.
+
+    >>> differential((((),),))
+    'H² g'
+    >>> differential(((), ((),)))
+    '∇³E[g, H g]'
+    """
+    hessians = 0
+    while len(tree) == 1:
+        hessians, tree = hessians + 1, tree[0]
+    inner = "g" if not tree else _tensor(tree, len(tree) + 1, latex)
+    if not hessians:
+        return inner
+    return f"H{_power(hessians, latex)} {inner}"
+
+
+def contraction(tree: Tree, latex: bool = False) -> str:
+    """The scalar that the derivatives of E make when contracted over a free tree.
+
+    >>> contraction(((),)), contraction(((), ()))
+    ('|g|²', 'gᵀH g')
+    """
+    if not tree:
+        return "E"
+    length = trees.order(tree)
+    if _is_path(tree):
+        if length == 2:
+            return r"\lvert g\rvert^{2}" if latex else "|g|²"
+        transposed = "g^{\\top}" if latex else "gᵀ"
+        return f"{transposed}H{_power(length - 2, latex)} g"
+    return _tensor(tree, len(tree), latex)
+
+
+def equation(coefficients: Mapping[Tree, sympy.Expr], order: int, latex: bool) -> str:
+    """theta' = ..., one group of terms for each power of h."""
+    terms = [
+        # F(t) is over f = -g: a sign for every vertex.
+        (trees.order(t) - 1, (-1) ** trees.order(t) * c, differential(t, latex))
+        for t, c in coefficients.items()
+    ]
+    left = r"\dot\theta" if latex else "θ'"
+    return f"{left} = {_sum(terms, order, latex)}"
+
+
+def loss(coefficients: Mapping[Tree, sympy.Expr], order: int, latex: bool) -> str:
+    """E + h ..., one group of terms for each power of h."""
+    terms = [(trees.order(t) - 1, c, contraction(t, latex)) for t, c in coefficients.items()]
+    return _sum(terms, order, latex)
+
+
+def _sum(terms: list[tuple[int, sympy.Expr, str]], order: int, latex: bool) -> str:
+    written = ""
+    for power in range(order + 1):
+        group = [(c, name) for p, c, name in terms if p == power]
+        if not group:
+            continue
+        negative = _is_negative(group[0][0])
+        if negative:
+            group = [(-c, name) for c, name in group]
+        if len(group) == 1:
+            body = _single(*group[0], power, latex)
+        else:
+            inside = ""
+            for c, name in group:
+                below = _is_negative(c)
+                text = _single(-c if below else c, name, 0, latex)
+                inside += (" - " if below else " + ") + text if inside else text
+            h = _step(power, latex)
+            left, right = (r"\left(", r"\right)") if latex else ("(", ")")
+            body = f"{h} {left}{inside}{right}" if h else inside
+        if written:
+            written += f" {'-' if negative else '+'} {body}"
+        else:
+            written = f"-{body}" if negative else body
+    rest = f"O({_step(order + 1, latex)})"
+    return f"{written or '0'} + {rest}"
+
+
+def _single(c: sympy.Expr, name: str, power: int, latex: bool) -> str:
+    """c h^power name for a positive c, with h in the numerator."""
+    (top_number, tops), (bottom_number, bottoms) = (
+        _factors(part) for part in sympy.fraction(sympy.factor(c))
+    )
+    number = sympy.Abs(top_number / bottom_number)
+    top = [str(number.p)] if number.p != 1 else []
+    bottom = [str(number.q)] if number.q != 1 else []
+    h = _step(power, latex)
+    top += [h] if h else []
+    # Only the braces of \frac make a lone sum's own parentheses superfluous.
+    braced = latex and bool(bottom or bottoms)
+    bare_top, bare_bottom = (
+        braced and not n and len(f) == 1 for n, f in ((top, tops), (bottom, bottoms))
+    )
+    top += [_factor(f, k, latex, bare_top) for f, k in tops]
+    bottom += [_factor(f, k, latex, bare_bottom) for f, k in bottoms]
+    over, under = " ".join(top), " ".join(bottom)
+    if not under:
+        return f"{over} {name}".strip()
+    if latex:
+        return rf"\frac{{{over or 1}}}{{{under}}} {name}"
+    if len(bottom) > 1:
+        under = f"({under})"
+    return f"{over or 1}/{under} {name}"
+
+
+def _factors(part: sympy.Expr) -> tuple[sympy.Expr, list[tuple[sympy.Expr, int]]]:
+    """A number, and the factors, turned so as to be positive for a beta in (0, 1)."""
+    number, factors = sympy.factor_list(part)
+    turned = []
+    for factor, k in factors:
+        if _is_negative(factor):
+            factor, number = -factor, number * (-1) ** k
+        turned.append((factor, k))
+    return number, turned
+
+
+def _factor(factor: sympy.Expr, k: int, latex: bool, bare: bool) -> str:
+    text = sympy.latex(factor) if latex else _plain(factor)
+    if isinstance(factor, sympy.Add) and not (bare and k == 1):
+        text = rf"\left({text}\right)" if latex else f"({text})"
+    return text + _power(k, latex)
+
+
+def _plain(expression: sympy.Expr) -> str:
+    text = str(expression)
+    for name, letter in _GREEK.items():
+        text = re.sub(rf"\b{name}\b", letter, text)
+    text = re.sub(r"\*\*(\d+)", lambda m: m[1].translate(_SUPERSCRIPTS), text)
+    return text.replace("*", " ")
+
+
+def _is_negative(c: sympy.Expr) -> bool:
+    """The sign at 1/3 for every symbol: that of a momentum in (0, 1)."""
+    return bool(c.subs({s: sympy.Rational(1, 3) for s in c.free_symbols}) < 0)
+
+
+def _tensor(tree: Tree, degree: int, latex: bool) -> str:
+    inside = ", ".join(differential(child, latex) for child in tree)
+    if degree == 1:
+        inside = differential(tree[0], latex)
+        return (rf"g^{{\top}} {inside}") if latex else f"gᵀ {inside}"
+    name = rf"\nabla^{{{degree}}} E" if latex else f"∇{str(degree).translate(_SUPERSCRIPTS)}E"
+    return f"{name}[{inside}]"
+
+
+def _step(power: int, latex: bool) -> str:
+    if power == 0:
+        return ""
+    return f"h{_power(power, latex)}"
+
+
+def _power(power: int, latex: bool) -> str:
+    if power == 1:
+        return ""
+    return f"^{{{power}}}" if latex else str(power).translate(_SUPERSCRIPTS)
+
+
+def _is_path(tree: Tree) -> bool:
+    arms = len(tree) <= 2
+    while arms and tree:
+        if any(len(child) > 1 for child in tree):
+            return False
+        tree = tuple(grandchild for child in tree for grandchild in child)
+    return arms

@@ -1,0 +1,207 @@
+"""Rooted trees: the index set of every series in this package.
+
+A tree is written as the sorted nested tuple of its children: `()` is one vertex, `((),)` two, and
+`((), ())` the cherry. Inside, a tree is a small integer into one table that grows on demand, so
+that equality, hashing and every per-tree quantity cost one list access whatever the tree's size.
+
+Hairer, Lubich and Wanner, *Geometric Numerical Integration*, III.1 and IX.9 use the same objects:
+order |t| (vertices), symmetry sigma(t) (automorphisms fixing the root), density gamma(t), and the
+splittings of a tree by the removal of one edge.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from math import factorial, prod
+
+Tree = tuple  # nested: each child is a Tree; recursive aliases are not yet expressible for tuples
+
+
+def trees_of_order(n: int) -> tuple[Tree, ...]:
+    """All rooted trees with `n` vertices.
+
+    Args:
+      n: number of vertices, at least 1.
+
+    Returns:
+      The trees as nested tuples: 1, 1, 2, 4, 9, 20, 48, 115, ... of them (OEIS A000081).
+
+    >>> trees_of_order(3)
+    ((((),),), ((), ()))
+    """
+    if n < 1:
+        raise ValueError(f"n is the number of vertices of a tree: at least 1, got {n}")
+    return tuple(as_tuple(t) for t in of_order(n))
+
+
+def order(tree: Tree) -> int:
+    """Number of vertices |t|."""
+    return _ORDER[intern(tree)]
+
+
+def symmetry(tree: Tree) -> int:
+    """Number of automorphisms sigma(t) that fix the root.
+
+    >>> symmetry(((), (), ()))
+    6
+    """
+    return _SYMMETRY[intern(tree)]
+
+
+def density(tree: Tree) -> int:
+    """gamma(t): |t| times the densities of the root's children.
+
+    >>> density((((),),))
+    6
+    """
+    return order(tree) * prod(density(child) for child in tree)
+
+
+def graft(branch: Tree, trunk: Tree) -> dict[Tree, int]:
+    """Joins the root of `branch` to each vertex of `trunk` in turn.
+
+    Returns:
+      How many vertices of the trunk give each tree: D_F of the elementary differential of the
+      trunk, along the elementary differential of the branch.
+
+    >>> graft((), ((),))
+    {((), ()): 1, (((),),): 1}
+    """
+    grafted: Counter[Tree] = Counter([canonical((*trunk, branch))])
+    for i, child in enumerate(trunk):
+        for tree, count in graft(branch, child).items():
+            grafted[canonical((*trunk[:i], tree, *trunk[i + 1 :]))] += count
+    return dict(grafted)
+
+
+def rootings(tree: Tree) -> tuple[Tree, ...]:
+    """The different rooted trees that share the free tree of `tree`, each one once.
+
+    The first is the representative that stands for the free tree: the rooting whose root has the
+    most children, and among those the largest nested tuple.
+
+    >>> rootings((((),),))
+    (((), ()), (((),),))
+    """
+    return tuple(as_tuple(t) for t in rooted_alike(intern(tree)))
+
+
+def canonical(tree: Tree) -> Tree:
+    """Sorts the children at every vertex; raises `TypeError` for what is not a nested tuple."""
+    if not isinstance(tree, tuple):
+        raise TypeError(
+            "a tree is the nested tuple of its children, such as () for one vertex or ((), ()) "
+            f"for a root with two leaves; got {tree!r}"
+        )
+    return tuple(sorted(canonical(child) for child in tree))
+
+
+# The table. Vertex 0 of the table is the tree with one vertex.
+
+_CHILDREN: list[tuple[int, ...]] = []
+_ORDER: list[int] = []
+_SYMMETRY: list[int] = []
+_NESTED: list[Tree] = []
+_INDEX: dict[tuple[int, ...], int] = {}
+
+
+def index(children: tuple[int, ...]) -> int:
+    """The integer of the tree with these children, which must be sorted integers."""
+    found = _INDEX.get(children)
+    if found is not None:
+        return found
+    symmetry_ = 1
+    for child, count in Counter(children).items():
+        symmetry_ *= _SYMMETRY[child] ** count * factorial(count)
+    _CHILDREN.append(children)
+    _ORDER.append(1 + sum(_ORDER[c] for c in children))
+    _SYMMETRY.append(symmetry_)
+    _NESTED.append(tuple(sorted(_NESTED[c] for c in children)))
+    _INDEX[children] = len(_CHILDREN) - 1
+    return _INDEX[children]
+
+
+LEAF = index(())
+
+
+def intern(tree: Tree) -> int:
+    """The integer of a nested tuple, in whatever order its children stand."""
+    if not isinstance(tree, tuple):
+        canonical(tree)
+    return index(tuple(sorted(intern(child) for child in tree)))
+
+
+def as_tuple(t: int) -> Tree:
+    """The nested tuple of an integer."""
+    return _NESTED[t]
+
+
+def children(t: int) -> tuple[int, ...]:
+    """The subtrees at the root."""
+    return _CHILDREN[t]
+
+
+def size(t: int) -> int:
+    """Number of vertices of the tree with this integer."""
+    return _ORDER[t]
+
+
+def sigma(t: int) -> int:
+    """Symmetry of the tree with this integer."""
+    return _SYMMETRY[t]
+
+
+@cache
+def of_order(n: int) -> tuple[int, ...]:
+    """The integers of all trees with `n` vertices, the tall tree first."""
+    if n == 1:
+        return (LEAF,)
+    return tuple(index(tuple(sorted(forest))) for forest in _forests(n - 1, n - 1, None))
+
+
+def _forests(vertices: int, largest: int, below: int | None) -> Iterator[tuple[int, ...]]:
+    """Multisets of trees with so many vertices in all, the largest tree first."""
+    if vertices == 0:
+        yield ()
+        return
+    for n in range(min(vertices, largest), 0, -1):
+        candidates = of_order(n)
+        start = candidates.index(below) if below is not None and n == largest else 0
+        for t in candidates[start:]:
+            for rest in _forests(vertices - n, n, t):
+                yield (t, *rest)
+
+
+@cache
+def splittings(t: int) -> tuple[tuple[int, int, int], ...]:
+    """Removes each edge of a tree in turn: (how many edges, branch cut off, trunk that is left)."""
+    found: dict[tuple[int, int], int] = {}
+    below = _CHILDREN[t]
+    for child, count in Counter(below).items():
+        at = below.index(child)
+        rest = below[:at] + below[at + 1 :]
+        found[child, index(rest)] = found.get((child, index(rest)), 0) + count
+        for edges, branch, trunk in splittings(child):
+            key = branch, index(tuple(sorted((*rest, trunk))))
+            found[key] = found.get(key, 0) + count * edges
+    return tuple((edges, branch, trunk) for (branch, trunk), edges in found.items())
+
+
+@cache
+def rooted_alike(t: int) -> tuple[int, ...]:
+    """The rootings of the free tree of `t`, the representative first."""
+    seen = {t}
+    frontier = [t]
+    while frontier:
+        at = frontier.pop()
+        for child in set(_CHILDREN[at]):
+            # Moves the root across one edge.
+            rest = list(_CHILDREN[at])
+            rest.remove(child)
+            moved = index(tuple(sorted((*_CHILDREN[child], index(tuple(rest))))))
+            if moved not in seen:
+                seen.add(moved)
+                frontier.append(moved)
+    return tuple(sorted(seen, key=lambda r: (len(_CHILDREN[r]), _NESTED[r]), reverse=True))
