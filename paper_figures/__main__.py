@@ -1,0 +1,87 @@
+"""Regenerate the papers' figures: `python -m paper_figures [--list] [--out DIR] [NAME ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from paper_figures.catalogue import FIGURES, chosen
+from paper_figures.figure import Figure
+from paper_figures.produce import Outcome, claims_table, produce
+
+
+def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments, those of the process by default.
+        figures: The catalogue to choose from.
+
+    Returns:
+        0; 1 when a figure could not be drawn; 2 when a name or a path is wrong. A claim that does
+        not hold is a result and not a failure.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m paper_figures", description="Regenerate the papers' figures."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="figures, such as igr/1a")
+    parser.add_argument("--list", action="store_true", help="list every figure and stop")
+    parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR",
+                        help="where to write (default: ./figures)")  # fmt: skip
+    arguments = parser.parse_args(argv)
+    console = Console()
+    # A pipe has no width of its own; 80 columns would break the tables into slivers.
+    if not console.is_terminal:
+        console = Console(width=120)
+
+    if arguments.list:
+        console.print(listing(figures))
+        return 0
+    try:
+        drawn = chosen(arguments.names, figures)
+        if arguments.out.exists() and not arguments.out.is_dir():
+            raise ValueError(f"--out must be a directory, and {arguments.out} is a file")
+    except ValueError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return report(produce(drawn, arguments.out, console), arguments.out, console)
+
+
+def listing(figures: Sequence[Figure]) -> Table:
+    """Every figure: its name, the paper, what it shows, what it costs, whether it is ready."""
+    table = Table(title="Figures")
+    table.add_column("name", no_wrap=True)
+    table.add_column("paper")
+    table.add_column("shows")
+    table.add_column("cost", justify="right", no_wrap=True)
+    table.add_column("ready")
+    for figure in figures:
+        cost = "" if figure.cost is None else f"{figure.cost:.0f} s"
+        ready = "[green]ready[/]" if figure.ready else "[dim]planned[/]"
+        table.add_row(figure.name, figure.paper, figure.title, cost, ready)
+    return table
+
+
+def report(outcomes: Sequence[Outcome], out: Path, console: Console) -> int:
+    """Print the claims, the errors and where the files are; return the exit status."""
+    console.print(claims_table(outcomes))
+    failures = [outcome for outcome in outcomes if outcome.error is not None]
+    for failure in failures:
+        console.print(f"[bold red]{failure.figure.name} could not be drawn[/]")
+        console.print(failure.error, markup=False, highlight=False)
+    claims = [claim for outcome in outcomes for claim in outcome.claims]
+    console.print(
+        f"{len(outcomes) - len(failures)} of {len(outcomes)} figures drawn, "
+        f"{sum(claim.holds for claim in claims)} of {len(claims)} claims hold; "
+        f"pictures, numbers and claims are in {out}/"
+    )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Every figure and table of the five papers that is, or is to be, regenerated."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from paper_figures.figure import Figure
+
+_IGR = "Implicit gradient regularization"
+_MGS = "Model gradient similarity"
+_COHERENCE = "Appealing to gradients"
+_METRIC = "Regularization of correlated parameter spaces"
+_SPECTREG = "Gradient regularization of discriminative models"
+
+_TWO_PARAMETERS = "paper_figures.igr_two_parameters"
+
+FIGURES: tuple[Figure, ...] = (
+    Figure("igr/1a", _IGR, "(y - abx)²/2: gradient descent follows the modified flow; "
+           "EGR goes further", f"{_TWO_PARAMETERS}:figure_1a", 10),
+    Figure("igr/1b", _IGR, "(y - abx)²/2: R/E where gradient descent ends, against the "
+           "learning rate", f"{_TWO_PARAMETERS}:figure_1b", 5),
+    Figure("igr/A.1", _IGR, "(y - abx)²/2: a large learning rate ricochets",
+           f"{_TWO_PARAMETERS}:figure_a1", 5),
+    Figure("igr/A.2", _IGR, "(y - abx)²/2: test error against the EGR rate",
+           f"{_TWO_PARAMETERS}:figure_a2", 5),
+    Figure("igr/follow", "(ours)", "A tanh network on digits: gradient descent against the flows "
+           "of order 0, 1, 2", "paper_figures.igr_follow:figure_follow", 30),
+    Figure("igr/2a", _IGR, "R at maximum test accuracy against λ, over widths and rates"),
+    Figure("igr/2b", _IGR, "Maximum test accuracy against λ, over widths and rates"),
+    Figure("igr/3a", _IGR, "Slope of the loss under perturbation, by learning rate"),
+    Figure("igr/3b", _IGR, "Test accuracy under perturbation, by learning rate"),
+    Figure("igr/3c", _IGR, "A ResNet trained with EGR: test accuracy against its rate"),
+    Figure("mgs/2", _MGS, "Two circles: decision boundaries and similarity, by regularizer"),
+    Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer"),
+    Figure("coherence/5.1", _COHERENCE, "Coherence of real against random labels in 6 dimensions"),
+    Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels"),
+    Figure("coherence/robust", _COHERENCE, "Winsorized and median-of-means descent against label "
+           "noise"),
+    Figure("coherence/stability", _COHERENCE, "Sharpness and non-uniformity of GD's and SGD's "
+           "minima"),
+    Figure("metric/1.1", _METRIC, "Regularizing steps of the metric and of L2, as vectors"),
+    Figure("metric/5.2", _METRIC, "Top eigenvalues: matrix-free power method and full Hessian"),
+    Figure("metric/table-5.1", _METRIC, "Accuracy or error by learning rule, tanh networks"),
+    Figure("metric/table-5.2", _METRIC, "Accuracy or error by learning rule, ReLU networks"),
+    Figure("spectreg/table-1", _SPECTREG, "Test accuracy on small MNIST, with weight decay"),
+    Figure("spectreg/table-6", _SPECTREG, "SpectReg, FrobReg and JacReg on small MNIST"),
+    Figure("spectreg/table-7", _SPECTREG, "Error on SIN against SpectReg's weight"),
+    Figure("spectreg/2", _SPECTREG, "Functions learned on SIN, by SpectReg's weight"),
+)  # fmt: skip
+
+
+def chosen(names: Sequence[str], figures: Sequence[Figure] = FIGURES) -> list[Figure]:
+    """The figures of these names, or the ready ones of the default set.
+
+    Args:
+        names: Names of figures; empty for the default set. One given twice is drawn once.
+        figures: The catalogue to choose from.
+
+    Returns:
+        The figures, in the order of `names`.
+
+    Raises:
+        ValueError: If a name is unknown (with the nearest ones) or its figure is not ready.
+
+    >>> [figure.name for figure in chosen(["igr/1a"])]
+    ['igr/1a']
+    >>> chosen(["igr/1A"])
+    Traceback (most recent call last):
+    ...
+    ValueError: no figure is called 'igr/1A'; close: igr/1a, ...
+    """
+    if not names:
+        return [figure for figure in figures if figure.ready and figure.default]
+    known = {figure.name: figure for figure in figures}
+    for name in names:
+        if name not in known:
+            close = _closest(name, list(known))
+            hint = f"close: {', '.join(close)}" if close else "--list shows them all"
+            raise ValueError(f"no figure is called {name!r}; {hint}")
+        if not known[name].ready:
+            ready = ", ".join(figure.name for figure in figures if figure.ready)
+            raise ValueError(f"figure {name!r} is planned and cannot be drawn yet; ready: {ready}")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _closest(name: str, known: Sequence[str]) -> list[str]:
+    """Up to three names like this one, the likeliest first; capitals do not count."""
+    by_folded = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.5)
+    return [by_folded[folded] for folded in close]
