@@ -1,0 +1,29 @@
+"""Figures that cost nothing, for the tests of the engine; the catalogue entries name them."""
+
+import pandas as pd
+
+from paper_figures.figure import Claim, Drawing
+from paper_figures.style import picture
+
+
+def draw_line() -> Drawing:
+    table = pd.DataFrame({"x": [0.0, 1.0, 2.0], "y": [0.0, 1.0, 4.0]})
+    drawn = picture()
+    drawn.subplots().plot(table["x"], table["y"], label="$x^2$")
+    rise = table["y"].iloc[-1] - table["y"].iloc[0]
+    return Drawing(
+        drawn,
+        table,
+        (
+            Claim("the line rises", f"by {rise:g}", rise > 0, paper="4"),
+            Claim("the line is straight", "0, 1, 4", rise == 2, otherwise="It is a parabola."),
+        ),
+    )
+
+
+def draw_error() -> Drawing:
+    raise RuntimeError("no such network")
+
+
+def draw_unwritable_table() -> Drawing:
+    return Drawing(picture(), None)  # type: ignore[arg-type]

@@ -1,0 +1,85 @@
+"""The command line: listing, choosing, exit status, errors before any work."""
+
+import subprocess
+import sys
+
+import pytest
+from test_produce import ERROR, LINE
+
+from paper_figures.__main__ import main
+from paper_figures.catalogue import FIGURES, chosen
+from paper_figures.figure import Figure
+
+PLANNED = Figure("fake/planned", "Fakes", "not yet")
+COSTLY = Figure("fake/costly", "Fakes", "an hour", "fakes:draw_error", 3600, default=False)
+FAKES = (LINE, PLANNED, COSTLY)
+
+
+def test_list_shows_every_figure(capsys):
+    assert main(["--list"]) == 0
+    shown = capsys.readouterr().out
+    for figure in FIGURES:
+        assert figure.name in shown
+    assert "ready" in shown
+    assert "planned" in shown
+
+
+def test_list_does_not_wait_for_jax():
+    script = (
+        "import sys; from paper_figures.__main__ import main; main(['--list']);"
+        "sys.exit('jax' in sys.modules or 'matplotlib' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_without_names_the_ready_figures_of_the_default_set_are_drawn(tmp_path, capsys):
+    assert main(["--out", str(tmp_path)], FAKES) == 0
+    assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["line.png"]
+    assert "1 of 1 figures drawn, 1 of 2 claims hold" in capsys.readouterr().out
+
+
+def test_exit_status_is_one_when_a_figure_raises(tmp_path, capsys):
+    assert main(["--out", str(tmp_path)], (ERROR, LINE)) == 1
+    shown = capsys.readouterr().out
+    assert "fake/error could not be drawn" in shown
+    assert "RuntimeError: no such network" in shown
+    assert "1 of 2 figures drawn" in shown
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["fake/lime"], "no figure is called 'fake/lime'; close: fake/line"),
+        (["FAKE/LINE2"], "close: fake/line"),
+        (["zzz"], "no figure is called 'zzz'; --list shows them all"),
+        (["fake/line", "fake/planned"], "'fake/planned' is planned and cannot be drawn yet"),
+    ],
+)
+def test_a_wrong_name_is_an_error_before_any_work(names, message, tmp_path, capsys):
+    assert main([*names, "--out", str(tmp_path / "out")], FAKES) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_must_not_be_a_file(tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    assert main(["--out", str(tmp_path / "taken")], FAKES) == 2
+    assert "--out must be a directory" in capsys.readouterr().err
+
+
+def test_a_name_given_twice_is_drawn_once():
+    assert chosen(["fake/line", "fake/line"], FAKES) == [LINE]
+
+
+def test_a_planned_figure_has_no_drawing_function():
+    with pytest.raises(ValueError, match="'fake/planned' is planned"):
+        PLANNED.drawing_function()
+
+
+def test_the_catalogue_is_sound():
+    names = [figure.name for figure in FIGURES]
+    assert len(set(names)) == len(names)
+    for figure in FIGURES:
+        assert figure.ready == (figure.cost is not None), figure.name
+        if figure.ready:
+            assert callable(figure.drawing_function())
