@@ -1,0 +1,240 @@
+"""Explicit gradient regularization: descend E + mu |grad E|^2."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, for_oracle, require_number
+from igr.transforms.trained_leaves import (
+    TrainedLeaves,
+    reject_masked_nodes,
+    require_scalar_loss,
+    require_value_fn,
+    trained_leaves,
+)
+
+
+def egr(
+    learning_rate: optax.ScalarOrSchedule,
+    mu: ScalarOrSchedule,
+    momentum: float | jax.Array | None = None,
+    nesterov: bool = False,
+    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Gradient descent on the explicitly regularized loss E + mu |grad E|^2.
+
+    `add_gradient_norm_penalty` followed by `optax.sgd`. Without momentum one step is
+
+        theta <- theta - h (g + 2 mu H g),        g = grad E, H its Hessian.
+
+    Gradient descent with step h does implicitly, to leading order, what mu = h / 4 does explicitly.
+
+    Args:
+        learning_rate: The step h, a scalar or a schedule.
+        mu: The strength of the penalty, a scalar or a schedule; it may be negative.
+        momentum: As in `optax.sgd`.
+        nesterov: As in `optax.sgd`.
+        mask: As in `add_gradient_norm_penalty`. Under `optax.inject_hyperparams` a callable mask
+            has to be declared: `static_args=("mask",)`.
+
+    Returns:
+        A transformation whose `update` needs `params` and the extra argument `value_fn`.
+
+    Raises:
+        ValueError: If `learning_rate` is not positive and finite or `mu` not finite.
+
+    >>> import jax, jax.numpy as jnp, optax
+    >>> loss = lambda w: (1.0 - w[0] * w[1]) ** 2 / 2
+    >>> optimizer, w = egr(0.1, mu=0.5), jnp.array([2.0, 1.0])
+    >>> state = optimizer.init(w)
+    >>> updates, state = optimizer.update(jax.grad(loss)(w), state, w, value_fn=loss)
+    >>> print(optax.apply_updates(w, updates))
+    [ 1.2 -0.3]
+
+    References:
+        Barrett and Dherin, "Implicit Gradient Regularization" (2021), eq. 8.
+    """
+    require_number("learning_rate", learning_rate, above=0.0)
+    return optax.chain(
+        add_gradient_norm_penalty(mu, mask), optax.sgd(learning_rate, momentum, nesterov)
+    )
+
+
+class AddGradientNormPenaltyState(NamedTuple):
+    """State of `add_gradient_norm_penalty`: the number of steps taken, for a scheduled mu."""
+
+    count: Array  # int32 scalar
+
+
+def add_gradient_norm_penalty(
+    mu: ScalarOrSchedule, mask: PyTree | Callable[[PyTree], PyTree] | None = None
+) -> optax.GradientTransformationExtraArgs:
+    r"""Add the gradient of mu |grad E|^2, which is 2 mu H g, to the updates.
+
+    Both g and H g are taken from `value_fn` at `params`, never from the updates: behind momentum
+    or clipping the updates are no longer the gradient. Under one `jax.jit` the compiler merges
+    this gradient with the one that the caller has computed.
+
+    **Mask.** Each leaf l of the parameters has its own term in the penalty, and `mask` chooses the
+    terms: the rule adds the *full* gradient of mu sum_{l in mask} |grad_l E|^2, that is
+    2 mu H g_M with g_M the gradient set to zero outside the mask. Leaves outside the mask can
+    therefore move, because the masked gradients depend on them; what is descended remains one
+    loss. (This is also what theory asks for: with step sizes h_l of their own, gradient descent
+    implicitly adds sum_l (h_l / 4) |grad_l E|^2.) Leaves that must not move at all belong to
+    `optax.partition` or `optax.freeze` further down the chain.
+
+    **Gradient accumulation.** Put the penalty before the accumulation, not inside:
+    `optax.chain(add_gradient_norm_penalty(mu), optax.MultiSteps(optax.sgd(h), k)
+    .gradient_transformation())` averages the penalties of the k micro-batches, each with its own
+    `value_fn`. `optax.MultiSteps(egr(h, mu), k)` would use that of the last micro-batch alone.
+
+    Args:
+        mu: The strength, a scalar or an optax schedule; a negative one works against the implicit
+            regularization.
+        mask: Which leaves the penalty sees: a pytree of bools, of the structure of params or a
+            prefix of it, or a function of params that returns one. By default all. Under
+            `optax.inject_hyperparams` a callable mask has to be declared: `static_args=("mask",)`.
+
+    Returns:
+        A transformation whose `update(updates, state, params, *, value_fn)` needs `params` and
+        `value_fn`, a function `params -> scalar`, and tolerates further extra arguments. The
+        updates keep their dtypes; leaves that are not floating, and `None`s, pass through.
+
+    Raises:
+        ValueError: If `mu` is not finite; on `update`, if params or `value_fn` are missing, the
+            loss is not a scalar, the mask does not fit, or `MaskedNode`s stand in the trees.
+
+    >>> import jax, jax.numpy as jnp, optax
+    >>> optimizer = optax.chain(add_gradient_norm_penalty(0.1), optax.adam(1e-2))
+    >>> loss = lambda params: jnp.sum(params["w"] ** 4)
+    >>> params = {"w": jnp.array([1.0, 2.0])}
+    >>> state = optimizer.init(params)
+    >>> updates, state = optimizer.update(jax.grad(loss)(params), state, params, value_fn=loss)
+
+    References:
+        Barrett and Dherin, "Implicit Gradient Regularization" (2021), eq. 8;
+        the modified loss of gradient descent, eq. 2 and Theorem 3.1.
+    """
+    require_number("mu", mu)
+    rule = "add_gradient_norm_penalty"
+
+    def init_fn(params: PyTree) -> AddGradientNormPenaltyState:
+        reject_masked_nodes(rule, params)
+        return AddGradientNormPenaltyState(count=jnp.zeros([], jnp.int32))
+
+    def update_fn(
+        updates: PyTree,
+        state: AddGradientNormPenaltyState,
+        params: PyTree | None = None,
+        *,
+        value_fn: Callable[[PyTree], Any] | None = None,
+        **extra_args: Any,
+    ) -> tuple[PyTree, AddGradientNormPenaltyState]:
+        del extra_args
+        value_fn = require_value_fn(rule, value_fn, "igr.transforms.egr_value_and_grad")
+        leaves = trained_leaves(rule, params, updates)
+        _, _, product, _ = _value_gradient_and_product(leaves, value_fn, mask)
+        strength = at_count("mu", mu, state.count)
+        penalized = [u + 2 * strength * hg for u, hg in zip(leaves.updates, product, strict=True)]
+        new_state = AddGradientNormPenaltyState(count=optax.safe_increment(state.count))
+        return leaves.updates_tree(penalized), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def egr_value_and_grad(
+    value_fn: Callable[..., Any],
+    mu: ScalarOrSchedule,
+    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    *,
+    value: Literal["penalized", "plain"] = "penalized",
+    has_aux: bool = False,
+) -> Callable[..., tuple[Any, PyTree]]:
+    r"""`jax.value_and_grad` of E + mu |grad E|^2, for loops that cannot pass `value_fn` on.
+
+    For example flax's `TrainState.apply_gradients`: hand it the gradient from here, and let the
+    optimizer be a plain one. `egr` and `optax.sgd` fed from here take the same steps.
+
+    Args:
+        value_fn: The loss E: `(params, *args, **kwargs) -> scalar`, or with `has_aux` a pair of
+            that scalar and anything else.
+        mu: The strength, a scalar (traced ones too) or a schedule.
+        mask: As in `add_gradient_norm_penalty`.
+        value: Which value comes with the gradient. "penalized" is E + mu |grad E|^2, the function
+            whose gradient is returned, as a line search needs it; "plain" is E alone, which costs
+            nothing more and is what one logs.
+        has_aux: As in `jax.value_and_grad`.
+
+    Returns:
+        A function `(params, *args, count=None, **kwargs) -> (value, grad)`, or with `has_aux`
+        `((value, aux), grad)`. A scheduled mu is taken at step `count`. `grad` has the structure
+        and dtypes of params, with zeros for integer arrays and None for leaves that are no arrays.
+
+    Raises:
+        ValueError: If `mu` is not finite, or `value` not one of the two; on the call, if `params`
+            have no floating leaf, the loss is not a scalar, or `mu` is a schedule without `count`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> loss = lambda w: (1.0 - w[0] * w[1]) ** 2 / 2
+    >>> value, grad = egr_value_and_grad(loss, mu=0.5)(jnp.array([2.0, 1.0]))
+    >>> print(value, grad)
+    3.0 [ 8. 13.]
+
+    References:
+        Barrett and Dherin, "Implicit Gradient Regularization" (2021), eq. 8.
+    """
+    require_number("mu", mu)
+    if value not in ("penalized", "plain"):
+        raise ValueError(f'value must be "penalized" or "plain"; got {value!r}.')
+
+    def value_and_grad(
+        params: PyTree, *args: Any, count: Any = None, **kwargs: Any
+    ) -> tuple[Any, PyTree]:
+        strength = for_oracle("mu", mu, count)
+        leaves = trained_leaves("egr_value_and_grad", params)
+        loss, gradient, product, aux = _value_gradient_and_product(
+            leaves, lambda p: value_fn(p, *args, **kwargs), mask, has_aux=has_aux
+        )
+        chosen = leaves.masked(mask)
+        if value == "penalized":
+            squares = [jnp.sum(g**2) for g, c in zip(gradient, chosen, strict=True) if c]
+            loss = (loss + strength * sum(squares)).astype(loss.dtype)
+        grad = leaves.gradient_tree(
+            [
+                (g + 2 * strength * hg).astype(g.dtype)
+                for g, hg in zip(gradient, product, strict=True)
+            ]
+        )
+        return ((loss, aux) if has_aux else loss), grad
+
+    return value_and_grad
+
+
+def _value_gradient_and_product(
+    leaves: TrainedLeaves,
+    value_fn: Callable[[PyTree], Any],
+    mask: PyTree | Callable[[PyTree], PyTree] | None,
+    *,
+    has_aux: bool = False,
+) -> tuple[Array, list[Array], list[Array], Any]:
+    """E, g, H g_M and the auxiliary output, from one linearization of the gradient."""
+
+    def loss_and_aux(params: list[Array]) -> tuple[Array, Any]:
+        output = value_fn(leaves.params_tree(params))
+        value, aux = output if has_aux else (output, None)
+        return require_scalar_loss(value), aux
+
+    def gradient_and_rest(params: list[Array]) -> tuple[list[Array], Any]:
+        value_and_aux, gradient = jax.value_and_grad(loss_and_aux, has_aux=True)(params)
+        return gradient, value_and_aux
+
+    chosen = leaves.masked(mask)
+    gradient, hessian, (value, aux) = jax.linearize(gradient_and_rest, leaves.params, has_aux=True)
+    product = hessian(
+        [g if c else jnp.zeros_like(g) for g, c in zip(gradient, chosen, strict=True)]
+    )
+    return value, gradient, product, aux
