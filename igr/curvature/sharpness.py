@@ -1,0 +1,84 @@
+"""The sharpness: the extreme eigenvalue of the Hessian of the loss."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from igr.curvature.eigenpairs import top_eigenpairs
+from igr.curvature.hessian import hessian_product
+
+
+class Sharpness(NamedTuple):
+    """The extreme eigenvalue of the Hessian.
+
+    Attributes:
+        value: The eigenvalue, signed.
+        vector: Its eigenvector, of norm one, with the structure of the parameters; the `initial`
+            of the next call.
+        converged: Whether |Hq - value q| reached the tolerance.
+        products: The number of Hessian products spent.
+    """
+
+    value: Float[Array, ""]
+    vector: PyTree
+    converged: Bool[Array, ""]
+    products: Int[Array, ""]
+
+
+def sharpness(
+    loss_fn: Callable[..., Any],
+    params: PyTree,
+    batch: PyTree | None = None,
+    *,
+    chunk: int | None = None,
+    which: Literal["magnitude", "largest", "smallest"] = "magnitude",
+    tol: float = 1e-3,
+    max_products: int | None = None,
+    key: PRNGKeyArray | None = None,
+    initial: PyTree | None = None,
+) -> Sharpness:
+    """The eigenvalue of the Hessian of the loss that is largest in magnitude, with its sign.
+
+    Works inside jit, scan and vmap. Along a run give the vector of the last call as `initial`:
+    where the Hessian moved little, a few products are then enough.
+
+    Args:
+        loss_fn: `params -> scalar`; or, where `batch` is given, `(params, example) -> scalar`,
+            and the loss is the mean over the batch.
+        params: Any pytree with floating leaves.
+        batch: A pytree of arrays with a leading example axis.
+        chunk: The number of examples to take at a time (see `hessian_product`).
+        which: "magnitude"; "largest" or "smallest" for the algebraic extremes, the first of
+            which gradient descent is stable for below 2 / learning_rate.
+        tol: The residual to reach, relative to the eigenvalue.
+        max_products: The most Hessian products to spend.
+        key: For the random starting vector; `jax.random.key(0)` by default.
+        initial: A vector to start from, with the structure of `params`.
+
+    Returns:
+        A `Sharpness`: value, vector, converged, products.
+
+    Raises:
+        ValueError: As `hessian_product` and `top_eigenpairs`.
+
+    >>> import jax.numpy as jnp
+    >>> print(sharpness(lambda w: w[0] ** 2 - 3 * w[1] ** 2, jnp.ones(2)).value.round(4))
+    -6.0
+    """
+    product = hessian_product(loss_fn, params, batch, chunk=chunk)
+    if initial is not None:
+        initial = jax.tree.map(lambda x: x[None], initial)
+    found = top_eigenpairs(
+        product,
+        params,
+        1,
+        tol=tol,
+        max_products=max_products,
+        key=key,
+        initial=initial,
+        which=which,
+    )
+    vector = jax.tree.map(lambda x: x[0], found.vectors)
+    return Sharpness(found.values[0], vector, found.converged, found.products)
