@@ -278,7 +278,7 @@ class ModifiedEquation:
         return field
 
     def latex(self) -> str:
-        """The equation as LaTeX, in g, H and nabla^k E[., .].
+        r"""The equation as LaTeX, in g, H and nabla^k E[., .].
 
         >>> from igr.backward_error import methods
         >>> modified_equation(methods.gradient_descent(), 1).latex()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import warnings
 from collections.abc import Mapping
 
 import sympy
@@ -21,8 +22,10 @@ _BINARY = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
-_LONGEST = 2_000
-_LARGEST_EXPONENT = 64
+_LONGEST = 2_000  # characters of text
+_LARGEST_POWER = 64  # of one exponent, and of the degree that nested powers make together
+_LARGEST_ARGUMENT = 1_000  # of a function, where it is a number
+_MOST_DIGITS = 300  # of a numerator or denominator
 
 
 def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy.Expr:
@@ -30,7 +33,8 @@ def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy
 
     Args:
       text: numbers, names, `+ - * / ** ( )`, and the functions in `FUNCTIONS`. `^` is read as
-        `**`. Decimal numbers are read as the exact fraction that is written.
+        `**`. Decimal numbers are read as the exact fraction that is written. Numbers and powers
+        are bounded, so that no short text makes long work.
       symbols: symbols to use for these names; any other name becomes a plain `sympy.Symbol`.
 
     Returns:
@@ -38,34 +42,60 @@ def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy
 
     Raises:
       ValueError: for anything else, naming what is allowed. Nothing in the text is run.
+      TypeError: if `text` is not text.
 
     >>> parse("(y - a*b*x)^2 / 2")
     (-a*b*x + y)**2/2
     """
+    if not isinstance(text, str):
+        raise TypeError(f"an expression is read from text, got {text!r}")
     if len(text) > _LONGEST:
         raise ValueError(f"an expression has at most {_LONGEST} characters, got {len(text)}")
+    if "#" in text:
+        raise _refusal(text, "a comment is not allowed")
     try:
-        tree = ast.parse(text.strip().replace("^", "**"), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what Python only warns of is no formula either
+            tree = ast.parse(text.strip().replace("^", "**"), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError, Warning) as error:
         raise _refusal(text, "it is not a formula") from error
     try:
-        return _build(tree.body, dict(symbols or {}), text)
+        expression = _build(tree.body, dict(symbols or {}), text)
+        degree = _degree(expression)
     except RecursionError as error:
         raise _refusal(text, "it is nested too deeply") from error
+    if expression.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo, sympy.I):
+        raise _refusal(text, "its value is not a finite real number")
+    if degree > _LARGEST_POWER:
+        raise _refusal(text, f"its degree is at most {_LARGEST_POWER}, got {degree}")
+    return expression
 
 
 def _build(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sympy.Expr:
+    built = _built(node, symbols, text)
+    number = built.as_coeff_Mul()[0]
+    if number.is_Rational and max(abs(number.p), number.q) >= 10**_MOST_DIGITS:
+        raise _refusal(text, f"numbers have at most {_MOST_DIGITS} digits")
+    return built
+
+
+def _built(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sympy.Expr:
     match node:
         case ast.Constant(value=bool()):
             raise _refusal(text, f"{node.value!r} is not a number")
         case ast.Constant(value=int(value)):
             return sympy.Integer(value)
         case ast.Constant(value=float()):
-            written = ast.get_source_segment(text.strip().replace("^", "**"), node)
+            written = str(ast.get_source_segment(text.strip().replace("^", "**"), node))
+            power = written.lower().partition("e")[2]
+            if power and abs(int(power)) > _MOST_DIGITS:
+                raise _refusal(text, f"numbers have at most {_MOST_DIGITS} digits")
             return sympy.Rational(written)
         case ast.Name(id=name):
             if name.startswith("_"):
                 raise _refusal(text, f"the name {name!r} is not allowed")
+            if name in FUNCTIONS and name not in symbols:
+                raise _refusal(text, f"the function {name} wants an argument")
             return symbols.get(name) or CONSTANTS.get(name) or sympy.Symbol(name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_build(operand, symbols, text)
@@ -73,15 +103,37 @@ def _build(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sy
             return _build(operand, symbols, text)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             a, b = _build(left, symbols, text), _build(right, symbols, text)
-            if isinstance(op, ast.Pow) and b.is_number and abs(b) > _LARGEST_EXPONENT:
-                raise _refusal(text, f"exponents are at most {_LARGEST_EXPONENT}, got {b}")
+            if isinstance(op, ast.Pow) and b.is_number:
+                if not b.is_Rational:
+                    raise _refusal(text, f"an exponent that is a number is a fraction, got {b}")
+                if abs(b) > _LARGEST_POWER:
+                    raise _refusal(text, f"exponents are at most {_LARGEST_POWER}, got {b}")
             if isinstance(op, ast.Div) and b.is_zero:
                 raise _refusal(text, "it divides by zero")
             return _BINARY[type(op)](a, b)
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
-            return FUNCTIONS[name](_build(argument, symbols, text))
+            x = _build(argument, symbols, text)
+            if x.is_number and not abs(x.evalf()) <= _LARGEST_ARGUMENT:
+                raise _refusal(
+                    text, f"a number in a function is at most {_LARGEST_ARGUMENT}, got {x}"
+                )
+            return FUNCTIONS[name](x)
+        case ast.Call(func=ast.Name(id=name)):
+            raise _refusal(text, f"{name} is not a function of one argument that is allowed")
         case _:
             raise _refusal(text, f"{type(node).__name__} is not allowed")
+
+
+def _degree(expression: sympy.Expr) -> sympy.Rational:
+    """The degree, were it expanded: what powers cost, nested or side by side."""
+    if isinstance(expression, sympy.Symbol):
+        return sympy.Integer(1)
+    inside = [_degree(a) for a in expression.args]
+    if isinstance(expression, sympy.Mul):
+        return sympy.Add(*inside)
+    if isinstance(expression, sympy.Pow) and expression.exp.is_Rational:
+        return abs(expression.exp) * inside[0]
+    return max(inside, default=sympy.Integer(0))
 
 
 def _refusal(text: str, reason: str) -> ValueError:

@@ -1,0 +1,158 @@
+"""From a modified equation to a vector field on a params pytree.
+
+No matrix is ever formed: a field is nested `jax.jvp` of `jax.grad(value_fn)`, planned in
+`differentials` so that a field of any order has one Hessian product at its top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import sympy
+from jaxtyping import Array, PyTree
+
+from igr.backward_error import ModifiedEquation, trees
+from igr.flows.checks import check_step, check_value_fn
+from igr.flows.differentials import Differentials, scale
+from igr.flows.floating import combine, floating, like_params
+
+ValueFn = Callable[[PyTree], Array]
+Field = Callable[[Any, PyTree, Any], PyTree]
+
+
+def vector_field(eq: ModifiedEquation, value_fn: ValueFn, h: float | Array) -> Field:
+    """Compiles a modified equation to a vector field.
+
+    Args:
+      eq: from `igr.modified_equation`, its coefficients numbers.
+      value_fn: the loss E, `params -> scalar`.
+      h: the step the equation is for; a positive number, or an array under a transformation.
+
+    Returns:
+      `f(t, params, args)`, autonomous, with the structure, shapes and dtypes of params: it goes
+      straight into `diffrax.ODETerm`. Integer leaves get zeros, static leaves pass through.
+
+    Raises:
+      ValueError: if `h` is not positive and finite, or the equation has open symbols.
+      TypeError: if `eq` is not an equation or `value_fn` is not callable.
+
+    On E = x^2/2 gradient descent multiplies x by 1 - h in every step, so the field is
+    log(1 - h)/h x = -(1 + h/2 + h^2/3 + ...) x:
+
+    >>> import jax.numpy as jnp
+    >>> from igr.backward_error import methods, modified_equation
+    >>> eq = modified_equation(methods.gradient_descent(), order=2)
+    >>> field = vector_field(eq, lambda x: jnp.sum(x**2) / 2, h=0.1)
+    >>> round(float(field(0.0, jnp.array([1.0]), None)[0]), 9)
+    -1.053333333
+    """
+    coefficients = field_coefficients(eq)
+    check_step("h", h)
+    check_value_fn(value_fn)
+
+    def field(t: Any, params: PyTree, args: Any = None) -> PyTree:
+        del t, args
+        dynamic, static = floating(params)
+        at = Differentials(_scaled_gradient(value_fn, static, h), dynamic)
+        return like_params(scale(1 / h, at.combination(coefficients)), params)
+
+    return field
+
+
+def modified_value_fn(eq: ModifiedEquation, value_fn: ValueFn, h: float | Array) -> ValueFn:
+    """The modified loss as a function of params, where the certificate allows one.
+
+    For gradient descent at order 1 it is E + h/4 |grad E|^2 (Barrett and Dherin 2021,
+    Theorem 3.1).
+
+    Args:
+      eq: from `igr.modified_equation`; a gradient up to its order.
+      value_fn: the loss E, `params -> scalar`.
+      h: the step.
+
+    Returns:
+      `params -> scalar`, differentiable; its negative gradient is `vector_field(eq, ...)`.
+
+    Raises:
+      NotAGradientError: if the method follows no modified loss at this order.
+    """
+    modified = eq.modified_loss()
+    _numbers(eq)
+    check_step("h", h)
+    check_value_fn(value_fn)
+    # A free tree is evaluated as the inner product of the two sides of its most central edge.
+    weights = [
+        (float(c), _central_edge(trees.intern(tree))) for tree, c in modified.coefficients.items()
+    ]
+
+    def modified_value(params: PyTree) -> Array:
+        dynamic, static = floating(params)
+
+        at = Differentials(_scaled_gradient(value_fn, static, h), dynamic)
+        value = value_fn(params)
+        total = jnp.zeros_like(value)
+        for c, halves in weights:
+            if halves is None:
+                total = total + c * value
+            else:
+                left, right = (at.combination({t: Fraction(1)}) for t in halves)
+                total = total + (c / h * optax.tree.vdot(left, right)).astype(total.dtype)
+        return total
+
+    return modified_value
+
+
+def field_coefficients(eq: ModifiedEquation) -> dict[int, Fraction]:
+    """The coefficients of an equation over g = grad E, by integer tree."""
+    if not isinstance(eq, ModifiedEquation):
+        raise TypeError(f"eq is a modified equation, from igr.modified_equation; got {eq!r}")
+    _numbers(eq)
+    return {
+        t: (-1) ** trees.size(t) * _fraction(eq.domain.to_sympy(b)) / trees.sigma(t)
+        for t, b in eq.weights.items()
+    }
+
+
+def _central_edge(t: int) -> tuple[int, int] | None:
+    """The rooted halves of a tree at the edge that leaves the smaller larger half."""
+    if t == trees.LEAF:
+        return None
+    best = None
+    for root in trees.rooted_alike(t):
+        for child in set(trees.children(root)):
+            rest = list(trees.children(root))
+            rest.remove(child)
+            halves = child, trees.index(tuple(rest))
+            largest = max(map(trees.size, halves))
+            if best is None or largest < best[0]:
+                best = largest, halves
+    assert best is not None
+    return best[1]
+
+
+def _fraction(number: sympy.Expr) -> Fraction:
+    """Exact for a rational, else the nearest double (a beta such as sqrt(1/2))."""
+    if number.is_Rational:
+        return Fraction(int(number.p), int(number.q))
+    return Fraction(float(number))
+
+
+def _numbers(eq: ModifiedEquation) -> None:
+    if eq.parameters:
+        names = ", ".join(map(str, eq.parameters))
+        raise ValueError(
+            f"the equation of {eq.name} has open symbols ({names}); give them numbers with "
+            f"eq.subs({{{eq.parameters[0]!r}: 0.9}}) or derive it for a number"
+        )
+
+
+def _scaled_gradient(
+    value_fn: ValueFn, static: PyTree, h: float | Array
+) -> Callable[[PyTree], PyTree]:
+    gradient = jax.grad(lambda p: value_fn(combine(p, static)))
+    return lambda p: scale(h, gradient(p))
