@@ -8,6 +8,7 @@ from functools import cache
 import sympy
 
 from igr.backward_error import trees
+from igr.backward_error.taylor import exact
 from igr.backward_error.trees import Tree
 
 
@@ -20,18 +21,16 @@ class Differentials:
 
     Raises:
       TypeError: if `loss` is not an expression or `params` are not symbols.
+      ValueError: if a symbol stands twice in `params`.
     """
 
     def __init__(self, loss: sympy.Expr, params: Sequence[sympy.Symbol]):
-        if isinstance(loss, str) or not isinstance(sympy.sympify(loss), sympy.Expr):
-            raise TypeError(
-                f"loss is a sympy expression, got {loss!r}; "
-                "igr.backward_error.expressions.parse reads text"
-            )
-        self.params = tuple(params)
+        self.loss = exact(loss, "loss")
+        self.params = tuple(params) if isinstance(params, Sequence) else ()
         if not self.params or not all(isinstance(p, sympy.Symbol) for p in self.params):
-            raise TypeError(f"params are one or more sympy symbols, got {params!r}")
-        self.loss = sympy.sympify(loss)
+            raise TypeError(f"params is a sequence of one or more sympy symbols, got {params!r}")
+        if len(set(self.params)) < len(self.params):
+            raise ValueError(f"each of params stands once, got {params!r}")
         self.field = cache(self._field)
 
     def _field(self, tree: Tree) -> sympy.Matrix:

@@ -13,6 +13,7 @@ equation exists, a modified loss does not.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from igr.backward_error import printing, trees
 from igr.backward_error.closed_form import Differentials
 from igr.backward_error.methods import LinearMethod
 from igr.backward_error.series import invariant_field
+from igr.backward_error.taylor import exact
 from igr.backward_error.trees import Tree
 
 
@@ -148,13 +150,34 @@ class ModifiedEquation:
         return tuple(sorted(free, key=str))
 
     def subs(self, values: Mapping[Any, Any]) -> ModifiedEquation:
-        """The equation with numbers, or other expressions, for the method's symbols."""
-        from igr.backward_error.taylor import exact
+        """The equation with numbers, or other expressions, for the method's symbols.
 
-        exact_values = {sympy.sympify(k): exact(v) for k, v in values.items()}
+        Args:
+          values: by symbol, or by its name. Floats are read as the decimal that is written.
+
+        Raises:
+          ValueError: for a symbol that the equation does not have, or a value at which it has a
+            pole.
+
+        >>> from igr.backward_error import methods
+        >>> eq = modified_equation(methods.heavy_ball(sympy.Symbol("beta")), order=1)
+        >>> print(eq.subs({"beta": 0.9}))
+        θ' = -10 g - 950 h H g + O(h²)
+        """
+        by_name = {s.name: s for s in self.parameters}
+        exact_values = {}
+        for key, value in values.items():
+            symbol = by_name.get(getattr(key, "name", key))
+            if symbol is None:
+                raise ValueError(
+                    f"the equation has no symbol {key!r}: it has {', '.join(by_name) or 'none'}"
+                )
+            exact_values[symbol] = exact(value, symbol.name)
         expressions = [
             sympy.cancel(self._expression(b).subs(exact_values)) for b in self.weights.values()
         ]
+        if any(e.has(sympy.zoo, sympy.nan) for e in expressions):
+            raise ValueError(f"the coefficients are not finite at {dict(values)}")
         domain, elements = sympy.construct_domain(expressions, field=True)
         weights = {t: b for t, b in zip(self.weights, elements, strict=True) if b}
         return ModifiedEquation(self.name, self.order, weights, domain)
@@ -268,7 +291,7 @@ class ModifiedEquation:
         [-a*x*(a*b*x - y)]])
         """
         at = Differentials(loss, params)
-        h = sympy.sympify(h)
+        h = exact(h, "h")
         field = sympy.zeros(len(at.params), 1)
         for power, terms in _by_power(self.coefficients):
             column = sympy.zeros(len(at.params), 1)
@@ -281,13 +304,20 @@ class ModifiedEquation:
         r"""The equation as LaTeX, in g, H and nabla^k E[., .].
 
         >>> from igr.backward_error import methods
-        >>> modified_equation(methods.gradient_descent(), 1).latex()
-        "\\\\dot\\\\theta = -g - \\\\frac{h}{2} H g + O(h^{2})"
+        >>> print(modified_equation(methods.gradient_descent(), 1).latex())
+        \dot\theta = -g - \frac{h}{2} H g + O(h^{2})
         """
         return printing.equation(self.coefficients, self.order, latex=True)
 
     def __str__(self) -> str:
         return printing.equation(self.coefficients, self.order, latex=False)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.order, frozenset(self.weights.items())))
+
+    def __reduce__(self):
+        weights = {trees.as_tuple(t): b for t, b in self.weights.items()}
+        return _restored, (type(self), self.name, self.order, weights, self.domain)
 
     def __repr__(self) -> str:
         return f"<modified equation of {self.name}, order {self.order}: {self}>"
@@ -349,7 +379,7 @@ class ModifiedLoss:
         h*x**2*(a**2 + b**2)/2 + 1
         """
         at = Differentials(loss, params)
-        h = sympy.sympify(h)
+        h = exact(h, "h")
         total = sympy.Integer(0)
         for power, terms in _by_power(self.coefficients):
             total += h**power * sympy.factor(sum(c * at.scalar(tree) for tree, c in terms))
@@ -361,6 +391,13 @@ class ModifiedLoss:
 
     def __str__(self) -> str:
         return printing.loss(self.coefficients, self.order, latex=False)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.order, frozenset(self.weights.items())))
+
+    def __reduce__(self):
+        weights = {trees.as_tuple(t): b for t, b in self.weights.items()}
+        return _restored, (type(self), self.name, self.order, weights, self.domain)
 
     def __repr__(self) -> str:
         return f"<modified loss of {self.name}, order {self.order}: {self}>"
@@ -387,9 +424,22 @@ def _by_power(coefficients: Mapping[Tree, sympy.Expr]):
     return sorted(groups.items())
 
 
+def _restored(
+    kind: type, name: str, order: int, weights: Mapping[Tree, Any], domain: Any
+) -> ModifiedEquation | ModifiedLoss:
+    """From a pickle: the integers of trees mean nothing in another process, nested tuples do."""
+    return kind(name, order, {trees.intern(tree): b for tree, b in weights.items()}, domain)
+
+
 def _order(order: int) -> int:
-    if isinstance(order, bool) or not isinstance(order, int):
-        raise TypeError(f"order is an integer, the highest power of h kept; got {order!r}")
+    try:
+        if isinstance(order, bool):
+            raise TypeError
+        order = operator.index(order)
+    except TypeError:
+        raise TypeError(
+            f"order is an integer, the highest power of h kept; got {order!r}"
+        ) from None
     if order < 0:
         raise ValueError(f"order is the highest power of h kept: at least 0, got {order}")
     return order

@@ -81,9 +81,7 @@ def _build(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sy
 
 def _built(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sympy.Expr:
     match node:
-        case ast.Constant(value=bool()):
-            raise _refusal(text, f"{node.value!r} is not a number")
-        case ast.Constant(value=int(value)):
+        case ast.Constant(value=int(value)) if not isinstance(value, bool):
             return sympy.Integer(value)
         case ast.Constant(value=float()):
             written = str(ast.get_source_segment(text.strip().replace("^", "**"), node))
@@ -91,6 +89,8 @@ def _built(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sy
             if power and abs(int(power)) > _MOST_DIGITS:
                 raise _refusal(text, f"numbers have at most {_MOST_DIGITS} digits")
             return sympy.Rational(written)
+        case ast.Constant(value=value):
+            raise _refusal(text, f"{value!r} is not a real number")
         case ast.Name(id=name):
             if name.startswith("_"):
                 raise _refusal(text, f"the name {name!r} is not allowed")

@@ -105,9 +105,7 @@ def linear_memory(transfer: Any, name: str | None = None) -> LinearMethod:
     >>> print(modified_equation(two, order=1))
     θ' = -g - h H g + O(h²)
     """
-    expression = exact(transfer)
-    if not isinstance(expression, sympy.Expr):
-        raise TypeError(f"transfer is a sympy expression in z, got {transfer!r}")
+    expression = exact(transfer, "transfer")
     taylor_coefficients(expression, 1)
     return LinearMethod(name or f"linear memory {expression}", expression)
 
@@ -146,7 +144,7 @@ def nesterov(beta: Any) -> LinearMethod:
 
 
 def _momentum(beta: Any) -> sympy.Expr:
-    value = exact(beta)
+    value = exact(beta, "beta")
     if value.is_number and not (value.is_real and 0 <= value < 1):
         raise ValueError(f"beta is a number in [0, 1) or a sympy symbol, got {beta}")
     return value

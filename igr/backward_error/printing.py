@@ -94,12 +94,14 @@ def _sum(terms: list[tuple[int, sympy.Expr, str]], order: int, latex: bool) -> s
 
 
 def _single(c: sympy.Expr, name: str, power: int, latex: bool) -> str:
-    """c h^power name for a positive c, with h in the numerator."""
+    """c h^power name, with h in the numerator; c is positive unless its sign cannot be told."""
     (top_number, tops), (bottom_number, bottoms) = (
         _factors(part) for part in sympy.fraction(sympy.factor(c))
     )
-    number = sympy.Abs(top_number / bottom_number)
-    top = [str(number.p)] if number.p != 1 else []
+    number = top_number / bottom_number
+    top = [str(number.p)] if number.p not in (1, -1) else []
+    if number.p == -1:
+        top = ["(-1)"]
     bottom = [str(number.q)] if number.q != 1 else []
     h = _step(power, latex)
     top += [h] if h else []
@@ -128,7 +130,12 @@ def _factors(part: sympy.Expr) -> tuple[sympy.Expr, list[tuple[sympy.Expr, int]]
         if _is_negative(factor):
             factor, number = -factor, number * (-1) ** k
         turned.append((factor, k))
-    return number, turned
+    if not number.is_Rational:  # a root, such as sqrt(2): only a number and its sign stay apart
+        sign = -1 if _is_negative(number) else 1
+        turned.insert(0, (sign * number, 1))
+        number = sympy.Integer(sign)
+    # Lone letters stand before sums.
+    return number, sorted(turned, key=lambda f: isinstance(f[0], sympy.Add))
 
 
 def _factor(factor: sympy.Expr, k: int, latex: bool, bare: bool) -> str:
@@ -147,8 +154,13 @@ def _plain(expression: sympy.Expr) -> str:
 
 
 def _is_negative(c: sympy.Expr) -> bool:
-    """The sign at 1/3 for every symbol: that of a momentum in (0, 1)."""
-    return bool(c.subs({s: sympy.Rational(1, 3) for s in c.free_symbols}) < 0)
+    """The sign where the symbols are in (0, 1), as a momentum is: at the first point that tells."""
+    symbols = sorted(c.free_symbols, key=str)
+    for k in (3, 5, 7, 11):
+        value = c.subs({s: sympy.Rational(1, k + i) for i, s in enumerate(symbols)})
+        if value.is_negative or value.is_positive:
+            return bool(value.is_negative)
+    return bool(c.could_extract_minus_sign())
 
 
 def _tensor(tree: Tree, degree: int, latex: bool) -> str:

@@ -11,21 +11,31 @@ from sympy.polys.rings import PolyElement, ring
 Z = sympy.Symbol("z")
 
 
-def exact(expression: Any) -> sympy.Expr:
+def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
     """Sympifies a number or expression, reading each float as the decimal that is written.
+
+    Args:
+      expression: number or sympy expression.
+      argument: what errors call it.
+
+    Raises:
+      TypeError: for text, which sympy would evaluate as Python, and for what is no expression.
 
     >>> exact(0.9)
     9/10
     """
     if isinstance(expression, str):
         raise TypeError(
-            f"expected a number or a sympy expression, got the text {expression!r}; "
+            f"{argument} is a number or a sympy expression, got the text {expression!r}; "
             "igr.backward_error.expressions.parse reads text"
         )
-    expression = sympy.sympify(expression)
-    return expression.xreplace(
-        {x: sympy.Rational(repr(float(x))) for x in expression.atoms(sympy.Float)}
-    )
+    try:
+        found = sympy.sympify(expression, strict=True)
+    except sympy.SympifyError:
+        found = sympy.false
+    if not isinstance(found, sympy.Expr) or found.is_Matrix:
+        raise TypeError(f"{argument} is a number or a sympy expression, got {expression!r}")
+    return found.xreplace({x: sympy.Rational(repr(float(x))) for x in found.atoms(sympy.Float)})
 
 
 def taylor_coefficients(function: sympy.Expr, terms: int) -> list[sympy.Expr]:
@@ -49,7 +59,7 @@ def taylor_coefficients(function: sympy.Expr, terms: int) -> list[sympy.Expr]:
     parameters = sorted(function.free_symbols - {Z}, key=str)
     domain = sympy.QQ.frac_field(*parameters) if parameters else sympy.QQ
     # A zero of the denominator at z = 0 of order m costs m terms: look for it, then divide.
-    for extra in (0, 1, 2, 4, 8):
+    for extra in (0, 1, 2, 4, 8, 16, 32):
         _, z = ring("z", domain)
         try:
             top = _series(numerator, z, terms + extra)
@@ -110,7 +120,11 @@ def _shift(series: PolyElement, by: int) -> PolyElement:
 
 
 def _by_sympy(function: sympy.Expr, terms: int) -> list[sympy.Expr]:
-    expansion = sympy.series(function, Z, 0, terms).removeO()
+    expansion, from_below = (
+        sympy.series(function, Z, 0, terms, dir=side).removeO() for side in "+-"
+    )
+    if sympy.simplify(expansion - from_below) != 0:  # |z| and its like
+        raise _not_analytic(function)
     coefficients = [sympy.simplify(expansion.coeff(Z, k)) for k in range(terms)]
     rest = sympy.simplify(expansion - sum(c * Z**k for k, c in enumerate(coefficients)))
     if rest != 0 or any(not c.is_finite and c.is_number for c in coefficients):

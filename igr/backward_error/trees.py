@@ -31,6 +31,8 @@ def trees_of_order(n: int) -> tuple[Tree, ...]:
     >>> trees_of_order(3)
     ((((),),), ((), ()))
     """
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"n is an integer, the number of vertices of a tree; got {n!r}")
     if n < 1:
         raise ValueError(f"n is the number of vertices of a tree: at least 1, got {n}")
     return tuple(as_tuple(t) for t in of_order(n))
