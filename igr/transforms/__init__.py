@@ -1,15 +1,47 @@
 """The papers' rules as optax transformations, one rule a file."""
 
+from igr.transforms.decay import DecayState
 from igr.transforms.explicit_gradient_regularization import (
     AddGradientNormPenaltyState,
     add_gradient_norm_penalty,
     egr,
     egr_value_and_grad,
 )
+from igr.transforms.median_of_means import median_of_means, median_of_means_sgd
+from igr.transforms.metric_decay import metric_decay, metric_sgd, metric_value_and_grad
+from igr.transforms.selective_decay import (
+    selective_decay,
+    selective_l2_sgd,
+    selective_value_and_grad,
+)
+from igr.transforms.stopped_decay import (
+    decay_until,
+    decay_until_then_selective,
+    l2_stopped_selective_sgd,
+    l2_stopped_sgd,
+    stopped_selective_value_and_grad,
+)
+from igr.transforms.winsorization import winsorize, winsorized_sgd
 
 __all__ = [
     "AddGradientNormPenaltyState",
+    "DecayState",
     "add_gradient_norm_penalty",
+    "decay_until",
+    "decay_until_then_selective",
     "egr",
     "egr_value_and_grad",
+    "l2_stopped_selective_sgd",
+    "l2_stopped_sgd",
+    "median_of_means",
+    "median_of_means_sgd",
+    "metric_decay",
+    "metric_sgd",
+    "metric_value_and_grad",
+    "selective_decay",
+    "selective_l2_sgd",
+    "selective_value_and_grad",
+    "stopped_selective_value_and_grad",
+    "winsorize",
+    "winsorized_sgd",
 ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, for_oracle, require_number
+from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
 from igr.transforms.trained_leaves import (
     TrainedLeaves,
     reject_masked_nodes,
@@ -194,7 +194,7 @@ def egr_value_and_grad(
     def value_and_grad(
         params: PyTree, *args: Any, count: Any = None, **kwargs: Any
     ) -> tuple[Any, PyTree]:
-        strength = for_oracle("mu", mu, count)
+        strength = at_count("mu", mu, count)
         leaves = trained_leaves("egr_value_and_grad", params)
         loss, gradient, product, aux = _value_gradient_and_product(
             leaves, lambda p: value_fn(p, *args, **kwargs), mask, has_aux=has_aux

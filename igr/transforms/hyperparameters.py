@@ -63,23 +63,28 @@ def require_static_int(name: str, value: Any, *, at_least: int) -> int:
     return int(value)
 
 
+def require_step(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a number of steps: an int from 0, or an integer array."""
+    if isinstance(value, jax.Array | np.ndarray):
+        ok = value.ndim == 0 and bool(jnp.issubdtype(value.dtype, jnp.integer))
+    else:
+        ok = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0
+    if not ok:
+        raise ValueError(f"{name} must be an integer of at least 0; got {value!r}.")
+
+
 def at_count(name: str, value: Any, count: Any) -> Any:
     """The number itself, or what the schedule says at step `count`."""
     if not callable(value):
         return value
+    if count is None:
+        raise ValueError(f"{name} is a schedule, so count= (the number of the step) is needed.")
     number: Any = value(count)
     if jnp.ndim(number) != 0:
         raise ValueError(
             f"the schedule {name} must return a scalar; got shape {jnp.shape(number)}."
         )
     return number
-
-
-def for_oracle(name: str, value: Any, count: Any) -> Any:
-    """As `at_count`, where the caller, who keeps no state, has to bring the step."""
-    if callable(value) and count is None:
-        raise ValueError(f"{name} is a schedule, so count= (the number of the step) is needed.")
-    return at_count(name, value, count)
 
 
 def _finite_if_known(value: jax.Array) -> bool:

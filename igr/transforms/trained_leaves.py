@@ -1,6 +1,6 @@
 """The leaves of params that a rule differentiates and changes, and the way back to the trees."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,41 +55,16 @@ class TrainedLeaves:
         """What a tree of static labels (a prefix of params, or a function of params that returns
         one) says of every trained leaf."""
         params = self._structure.unflatten(self._all_params)
-        tree = labels(params) if callable(labels) else labels
-        try:
-            full = self._structure.flatten_up_to(
-                jax.tree.map(
-                    lambda label, below: jax.tree.map(lambda _: label, below), tree, params
-                )
-            )
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{name} must be a pytree with the structure of params or a prefix of it, or a "
-                f"function of params that returns one; it does not fit params: {error}"
-            ) from error
+        full = self._structure.flatten_up_to(static_labels(labels, params, name))
         return [full[i] for i in self._positions]
 
     def masked(self, mask: PyTree | Callable[[PyTree], PyTree] | None) -> list[bool]:
         """Whether `mask` (None: everywhere) chooses each trained leaf."""
-        if mask is None:
-            return [True] * len(self.params)
-        hint = (
-            "Under optax.inject_hyperparams a callable mask is taken for a schedule unless it is "
-            "declared: inject_hyperparams(..., static_args=('mask',))."
+        params = self._structure.unflatten(self._all_params)
+        full = self._structure.flatten_up_to(
+            jax.tree.unflatten(jax.tree.structure(params), static_mask(mask, params))
         )
-        if isinstance(mask, bool | np.bool_) and not jax.tree_util.treedef_is_leaf(self._structure):
-            raise ValueError(
-                f"mask={mask} is a single bool for the whole tree; leave mask out to choose all "
-                f"leaves. {hint}"
-            )
-        chosen = self.labels(mask, "mask")
-        for leaf in chosen:
-            if not isinstance(leaf, bool | np.bool_):
-                raise ValueError(
-                    "mask must hold Python bools, fixed when the step is traced; it holds "
-                    f"{leaf!r}. {hint}"
-                )
-        return [bool(leaf) for leaf in chosen]
+        return [full[i] for i in self._positions]
 
     def _replaced(self, everything: list[Any], leaves: list[Array]) -> list[Any]:
         everything = list(everything)
@@ -152,6 +127,47 @@ def trained_leaves(
     )
 
 
+def static_mask(mask: PyTree | Callable[[PyTree], PyTree] | None, params: PyTree) -> list[bool]:
+    """Whether `mask` (None: everywhere) chooses each leaf of params.
+
+    Raises:
+        ValueError: If the mask does not fit params or does not hold Python bools.
+    """
+    if mask is None:
+        return [True] * len(jax.tree.leaves(params))
+    hint = (
+        "Under optax.inject_hyperparams a callable mask is taken for a schedule unless it is "
+        "declared: inject_hyperparams(..., static_args=('mask',))."
+    )
+    whole = jax.tree_util.treedef_is_leaf(jax.tree.structure(params))
+    if isinstance(mask, bool | np.bool_) and not whole:
+        raise ValueError(
+            f"mask={mask} is a single bool for the whole tree; leave mask out to choose all "
+            f"leaves. {hint}"
+        )
+    chosen = jax.tree.leaves(static_labels(mask, params, "mask"))
+    for leaf in chosen:
+        if not isinstance(leaf, bool | np.bool_):
+            raise ValueError(
+                f"mask must hold Python bools, fixed when the step is traced; it holds {leaf!r}. "
+                f"{hint}"
+            )
+    return [bool(leaf) for leaf in chosen]
+
+
+def static_labels(labels: PyTree | Callable[[PyTree], PyTree], params: PyTree, name: str) -> PyTree:
+    """A tree of labels, given as one, as a prefix of one or as a function of params, in the
+    structure of params."""
+    tree = labels(params) if callable(labels) else labels
+    try:
+        return jax.tree.map(lambda label, below: jax.tree.map(lambda _: label, below), tree, params)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name} must be a pytree with the structure of params or a prefix of it, or a "
+            f"function of params that returns one; it does not fit params: {error}"
+        ) from error
+
+
 def reject_masked_nodes(rule: str, *trees: PyTree) -> None:
     """Raise if `optax.masked` or `optax.partition` has taken leaves out of a tree."""
 
@@ -187,20 +203,6 @@ def require_scalar_loss(value: Any) -> Array:
         kind = f"shape {jnp.shape(value)}, {value.dtype}" if _is_array(value) else repr(value)
         raise ValueError(f"value_fn must return one real floating number; it returned {kind}.")
     return value
-
-
-def layer_ids(leaves: TrainedLeaves, layers: Any) -> list[Hashable]:
-    """The layer of every trained leaf: its label in `layers`, or by default the leaf itself."""
-    if layers is None:
-        return list(range(len(leaves.params)))
-    labels = leaves.labels(layers, "layers")
-    for label in labels:
-        if isinstance(label, jax.Array | np.ndarray) or not isinstance(label, Hashable):
-            raise ValueError(
-                "layers must hold static labels (strings or integers), one for each leaf or "
-                f"subtree of params; it holds {type(label).__name__}."
-            )
-    return labels
 
 
 def _is_array(leaf: Any) -> bool:

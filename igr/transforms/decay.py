@@ -1,0 +1,86 @@
+"""What the decays share: they act on finished steps, and have a form for gradients too."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+from igr.transforms.trained_leaves import (
+    TrainedLeaves,
+    reject_masked_nodes,
+    require_scalar_loss,
+    trained_leaves,
+)
+
+# What a decay takes off the parameters: a function of them, of the step (None where the caller of
+# an oracle did not say) and of the extra arguments.
+Pull = Callable[[TrainedLeaves, Any, Mapping[str, Any]], list[Array]]
+
+
+class DecayState(NamedTuple):
+    """State of a decay: the number of steps taken."""
+
+    count: Array  # int32 scalar
+
+
+def decay_transformation(rule: str, pull: Pull) -> optax.GradientTransformationExtraArgs:
+    """The transformation that takes `pull` off the updates, in the dtypes of the updates."""
+
+    def init_fn(params: PyTree) -> DecayState:
+        reject_masked_nodes(rule, params)
+        return DecayState(count=jnp.zeros([], jnp.int32))
+
+    def update_fn(
+        updates: PyTree, state: DecayState, params: PyTree | None = None, **extra_args: Any
+    ) -> tuple[PyTree, DecayState]:
+        leaves = trained_leaves(rule, params, updates)
+        pulled = pull(leaves, state.count, extra_args)
+        decayed = [u - p for u, p in zip(leaves.updates, pulled, strict=True)]
+        return leaves.updates_tree(decayed), DecayState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def decay_value_and_grad(
+    rule: str,
+    value_fn: Callable[..., Any],
+    pull: Pull,
+    has_aux: bool,
+    also_called: Mapping[str, Callable[..., Any] | None] | None = None,
+) -> Callable[..., tuple[Any, PyTree]]:
+    """The oracle of a decay: the plain value of the loss, and its gradient plus `pull`.
+
+    Args:
+        rule: The name for error messages.
+        value_fn: `(params, *args, **kwargs) -> scalar`, or with `has_aux` a pair.
+        pull: As above.
+        has_aux: As in `jax.value_and_grad`.
+        also_called: Further functions `(x, *args, **kwargs)` to hand to `pull`, by name.
+    """
+
+    def value_and_grad(
+        params: PyTree, *args: Any, count: Any = None, **kwargs: Any
+    ) -> tuple[Any, PyTree]:
+        leaves = trained_leaves(rule, params)
+
+        def closed(fn: Callable[..., Any]) -> Callable[[Any], Any]:
+            return lambda x: fn(x, *args, **kwargs)
+
+        def value_and_aux(values: list[Array]) -> tuple[Array, Any]:
+            output = closed(value_fn)(leaves.params_tree(values))
+            value, aux = output if has_aux else (output, None)
+            return require_scalar_loss(value), aux
+
+        extra: dict[str, Any] = {
+            name: None if fn is None else closed(fn) for name, fn in (also_called or {}).items()
+        }
+        extra["value_fn"] = lambda p: closed(value_fn)(p)[0] if has_aux else closed(value_fn)(p)
+        pulled = pull(leaves, count, extra)
+        (value, aux), gradient = jax.value_and_grad(value_and_aux, has_aux=True)(leaves.params)
+        total = [(g + p).astype(g.dtype) for g, p in zip(gradient, pulled, strict=True)]
+        return ((value, aux) if has_aux else value), leaves.gradient_tree(total)
+
+    return value_and_grad

@@ -1,0 +1,129 @@
+"""Median of means: the coordinatewise median over groups of the groups' mean gradients."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from igr.per_example.grouped import group_size
+from igr.per_example.sorting_network import reduce_sorted
+from igr.transforms.example_updates import aggregate
+from igr.transforms.hyperparameters import require_number, require_static_int
+from igr.transforms.trained_leaves import reject_masked_nodes
+
+
+def median_of_means_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    num_groups: int,
+    momentum: float | jax.Array | None = None,
+    nesterov: bool = False,
+    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Gradient descent on the median of group means: `median_of_means`, then `optax.sgd`.
+
+    Args:
+        learning_rate: The step, a scalar or a schedule.
+        num_groups: As in `median_of_means`.
+        momentum: As in `optax.sgd`.
+        nesterov: As in `optax.sgd`.
+        mask: As in `median_of_means`.
+
+    Returns:
+        A transformation whose `update` takes gradients with a leading axis, of examples or groups.
+
+    Raises:
+        ValueError: If `learning_rate` is not positive and finite, or `num_groups` not positive.
+
+    >>> import jax.numpy as jnp
+    >>> from igr.per_example import grouped_gradients
+    >>> loss = lambda w, x: (w - x) ** 2 / 2
+    >>> w, data = jnp.array(0.0), jnp.array([1.0, 1.0, 2.0, 4.0, 0.0, 300.0])
+    >>> optimizer = median_of_means_sgd(0.5, num_groups=3)
+    >>> gradients = grouped_gradients(loss, w, data, 3)  # -1, -3, -150
+    >>> print(optimizer.update(gradients, optimizer.init(w), w)[0])
+    1.5
+
+    References:
+        Walker, "Appealing to Gradients to Investigate Neural Network Generalization" (2023),
+        section 5.5.1, the algorithm at its end.
+    """
+    require_number("learning_rate", learning_rate, above=0.0)
+    return optax.chain(
+        median_of_means(num_groups, mask), optax.sgd(learning_rate, momentum, nesterov)
+    )
+
+
+def median_of_means(
+    num_groups: int, mask: PyTree | Callable[[PyTree], PyTree] | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Average gradients within groups of examples, then take the median over the groups.
+
+    The n examples are split in consecutive groups of n / num_groups; of an even number of groups
+    the median is the mean of the middle two, as numpy has it. The mean of groups that
+    `igr.per_example.grouped_gradients(..., num_groups)` returns are taken as they are (they are n =
+    num_groups examples), and cost no more than that many gradients in memory. One group is the
+    mean; as many groups as examples the median of the examples. NaNs are not hidden: a coordinate
+    with a NaN becomes NaN.
+
+    First in a chain; accumulate as with `winsorize`, the aggregator before `optax.MultiSteps`.
+
+    Args:
+        num_groups: A divisor of the number of examples, a Python int. Under
+            `optax.inject_hyperparams` declare it: `static_args=("num_groups", "mask")`.
+        mask: Which leaves take the median, the others being averaged; as in `winsorize`.
+
+    Returns:
+        A transformation as `winsorize` is.
+
+    Raises:
+        ValueError: If `num_groups` is not a positive int; on `update`, if it is above the number of
+            examples or does not divide it (no example is dropped in silence), or if the updates
+            have no common leading axis or hold `MaskedNode`s.
+
+    >>> import jax.numpy as jnp
+    >>> rule = median_of_means(3)
+    >>> print(rule.update(jnp.array([1.0, 1.0, 2.0, 4.0, 0.0, 300.0]), rule.init(0))[0])
+    3.0
+
+    References:
+        Walker, "Appealing to Gradients to Investigate Neural Network Generalization" (2023),
+        section 5.5.1, the algorithm at its end.
+    """
+    num_groups = require_static_int("num_groups", num_groups, at_least=1)
+    rule = "median_of_means"
+
+    def init_fn(params: PyTree) -> optax.EmptyState:
+        reject_masked_nodes(rule, params)
+        return optax.EmptyState()
+
+    def update_fn(
+        updates: PyTree, state: optax.EmptyState, params: PyTree | None = None, **extra_args: Any
+    ) -> tuple[PyTree, optax.EmptyState]:
+        del extra_args
+
+        reduce_leaf = lambda leaf: median_of_group_means(leaf, num_groups)  # noqa: E731
+        check = lambda length: group_size(length, num_groups)  # noqa: E731
+        return aggregate(rule, reduce_leaf, updates, params, mask, check), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@partial(jax.jit, static_argnames="num_groups")  # compiled once where the step itself is not
+def median_of_group_means(examples: Float[Array, "n ..."], num_groups: int) -> Float[Array, "..."]:
+    """The median over consecutive groups of equal size of their means, in at least float32."""
+    size = examples.shape[0] // num_groups
+    if size > 1:
+        wide = jnp.promote_types(examples.dtype, jnp.float32)
+        groups = examples.reshape(num_groups, size, *examples.shape[1:])
+        examples = jnp.mean(groups, axis=1, dtype=wide)
+    return reduce_sorted(_median, examples)
+
+
+def _median(ordered: Float[Array, "k b"]) -> Float[Array, " b"]:
+    k = ordered.shape[0]
+    low, high = ordered[(k - 1) // 2], ordered[k // 2]
+    return low if k % 2 else low / 2 + high / 2

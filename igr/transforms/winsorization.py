@@ -1,0 +1,154 @@
+"""Winsorized descent: per coordinate, pull the outlying examples in before averaging."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from igr.per_example.sorting_network import reduce_sorted
+from igr.transforms.example_updates import aggregate
+from igr.transforms.hyperparameters import require_number
+from igr.transforms.trained_leaves import reject_masked_nodes
+
+
+def winsorized_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    percentile: float,
+    momentum: float | jax.Array | None = None,
+    nesterov: bool = False,
+    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Winsorized (stochastic) gradient descent: `winsorize`, then `optax.sgd`.
+
+        theta^(j) <- theta^(j) - (h / n) sum_i clip(g_i^(j), l^(j), u^(j)),
+
+    l^(j) and u^(j) the c-th and (100 - c)-th percentile of coordinate j over the examples.
+
+    Args:
+        learning_rate: The step h, a scalar or a schedule.
+        percentile: The level c of winsorization, in [0, 50].
+        momentum: As in `optax.sgd`.
+        nesterov: As in `optax.sgd`.
+        mask: As in `winsorize`.
+
+    Returns:
+        A transformation whose `update` takes gradients with a leading example axis.
+
+    Raises:
+        ValueError: If `learning_rate` is not positive and finite, or `percentile` outside [0, 50].
+
+    >>> import jax.numpy as jnp
+    >>> optimizer, params = winsorized_sgd(0.1, percentile=25), jnp.array([0.0])
+    >>> gradients = jnp.array([[1.0], [2.0], [3.0], [4.0], [100.0]])  # five examples
+    >>> updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    >>> print(updates)
+    [-0.3]
+
+    References:
+        Walker, "Appealing to Gradients to Investigate Neural Network Generalization" (2023),
+        section 5.5.1; Chatterjee and Zielinski, "On the Generalization
+        Mystery in Deep Learning" (2022).
+    """
+    require_number("learning_rate", learning_rate, above=0.0)
+    return optax.chain(winsorize(percentile, mask), optax.sgd(learning_rate, momentum, nesterov))
+
+
+def winsorize(
+    percentile: float, mask: PyTree | Callable[[PyTree], PyTree] | None = None
+) -> optax.GradientTransformationExtraArgs:
+    r"""Average gradients over examples after clipping each coordinate between two percentiles.
+
+    For every coordinate, values below the c-th percentile over the examples count as that
+    percentile, values above the (100 - c)-th as that one. c = 0 is the mean, c = 50 the median.
+    Percentiles are interpolated linearly, as numpy does by default. NaNs are not hidden: a
+    coordinate with a NaN in any example becomes NaN. Infinities are outliers like others.
+
+    First in a chain; what follows sees ordinary gradients. To accumulate gradients, winsorize each
+    micro-batch and average the results: `optax.chain(winsorize(c), optax.MultiSteps(optimizer, k)
+    .gradient_transformation())`; the other way round, `MultiSteps(chain(winsorize(c), ...))`,
+    cannot work, because the accumulator has no example axis.
+
+    Args:
+        percentile: The level c in [0, 50], a Python number. Under `optax.inject_hyperparams`
+            declare it: `static_args=("percentile", "mask")`.
+        mask: Which leaves are winsorized, the others being averaged: a pytree of bools, of the
+            structure of params or a prefix of it, or a function of params (or, where `update` is
+            not given params, of shapes like theirs) that returns one.
+
+    Returns:
+        A transformation with the contract of `optax.contrib.differentially_private_aggregate`:
+        `update` takes updates with a leading example axis and returns updates like params, in the
+        same dtypes. Where it is given params it checks the shapes.
+
+    Raises:
+        ValueError: If `percentile` is outside [0, 50] or not a Python number; on `update`, if the
+            updates have no common leading axis (say, already averaged) or hold `MaskedNode`s.
+
+    >>> import jax.numpy as jnp
+    >>> rule = winsorize(50)
+    >>> print(rule.update({"w": jnp.array([[1.0, 5.0], [2.0, 6.0], [9.0, 0.0]])}, rule.init(0))[0])
+    {'w': Array([2., 5.], dtype=float64)}
+
+    References:
+        Walker, "Appealing to Gradients to Investigate Neural Network Generalization" (2023),
+        section 5.5.1.
+    """
+    level = _require_percentile(percentile)
+    rule = "winsorize"
+
+    def init_fn(params: PyTree) -> optax.EmptyState:
+        reject_masked_nodes(rule, params)
+        return optax.EmptyState()
+
+    def update_fn(
+        updates: PyTree, state: optax.EmptyState, params: PyTree | None = None, **extra_args: Any
+    ) -> tuple[PyTree, optax.EmptyState]:
+        del extra_args
+        reduce_leaf = lambda leaf: winsorized_mean(leaf, level)  # noqa: E731
+        return aggregate(rule, reduce_leaf, updates, params, mask), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@partial(jax.jit, static_argnames="level")  # compiled once where the step itself is not
+def winsorized_mean(examples: Float[Array, "n ..."], level: Fraction) -> Float[Array, "..."]:
+    """The mean over the leading axis after clipping each coordinate at its percentiles."""
+    n = examples.shape[0]
+    if level == 0:
+        return jnp.mean(examples, axis=0)
+    # numpy's linear definition: the percentile stands at `position` among the n sorted values.
+    position = level / 100 * (n - 1)
+    k, fraction = int(position), float(position % 1)
+    clipped = k + (
+        fraction > 0
+    )  # as many values lie strictly below it, and as many above the other
+
+    def reduce(ordered: Float[Array, "n b"]) -> Float[Array, " b"]:
+        low, high = ordered[k], ordered[n - 1 - k]
+        if fraction > 0:
+            low = low + fraction * (ordered[k + 1] - low)
+            high = high + fraction * (ordered[n - 2 - k] - high)
+        kept = jnp.sum(ordered[clipped : n - clipped], axis=0)
+        return (clipped * (low + high) + kept) / n
+
+    return reduce_sorted(reduce, examples)
+
+
+def _require_percentile(percentile: Any) -> Fraction:
+    if isinstance(percentile, jax.Array):
+        raise ValueError(
+            "percentile must be a Python number, for it fixes the compiled program; got an array. "
+            "Under optax.inject_hyperparams declare it: static_args=('percentile',)."
+        )
+    is_number = isinstance(
+        percentile, int | float | Fraction | np.integer | np.floating
+    ) and not isinstance(percentile, bool)
+    if not is_number or not 0 <= percentile <= 50:
+        raise ValueError(f"percentile must be a number in [0, 50]; got {percentile!r}.")
+    return Fraction(str(percentile))  # the decimal that was written: 0.1 is a tenth
