@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import sympy
+from sympy.polys.rings import PolyRing
 
 from igr.backward_error import trees
 from igr.backward_error.taylor import exact
@@ -38,7 +39,15 @@ class Differentials:
         contracted, directions = self._contracted(tree)
         return sympy.Matrix(
             [-sympy.diff(contracted, p).xreplace(directions) for p in self.params]
-        ).applyfunc(sympy.expand)
+        ).applyfunc(self._expanded)
+
+    def _expanded(self, expression: sympy.Expr) -> sympy.Expr:
+        """Expanded; as a polynomial where it is one, which is many times faster."""
+        symbols = sorted(expression.free_symbols, key=str)
+        try:
+            return PolyRing(symbols, sympy.QQ).from_expr(expression).as_expr()
+        except (ValueError, sympy.CoercionFailed):
+            return sympy.expand(expression)
 
     def scalar(self, tree: Tree) -> sympy.Expr:
         """The derivatives of E contracted over the free tree of `tree`, any rooting of it."""
