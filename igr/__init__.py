@@ -1,1 +1,82 @@
+"""The implicit regularization of optimizers: derive it, follow it, use it, measure it.
 
+The symbolic side is imported at once; what needs JAX is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from igr.backward_error import (
+    ModifiedEquation,
+    ModifiedLoss,
+    NotAGradientError,
+    methods,
+    modified_equation,
+)
+
+if TYPE_CHECKING:
+    from igr import curvature, flows, per_example, transforms
+    from igr.flows import (
+        Comparison,
+        FlowStopped,
+        Trajectory,
+        compare,
+        flow,
+        interpolating_field,
+        modified_value_fn,
+        observed_order,
+        run,
+        vector_field,
+    )
+
+__version__ = "0.1.0"
+
+_FLOWS = (
+    "Comparison",
+    "FlowStopped",
+    "Trajectory",
+    "compare",
+    "flow",
+    "interpolating_field",
+    "modified_value_fn",
+    "observed_order",
+    "run",
+    "vector_field",
+)
+_SUBPACKAGES = ("curvature", "flows", "per_example", "transforms")
+
+__all__ = [
+    "Comparison",
+    "FlowStopped",
+    "ModifiedEquation",
+    "ModifiedLoss",
+    "NotAGradientError",
+    "Trajectory",
+    "compare",
+    "curvature",
+    "flow",
+    "flows",
+    "interpolating_field",
+    "methods",
+    "modified_equation",
+    "modified_value_fn",
+    "observed_order",
+    "per_example",
+    "run",
+    "transforms",
+    "vector_field",
+]
+
+
+def __getattr__(name: str):
+    if name in _FLOWS:
+        return getattr(importlib.import_module("igr.flows"), name)
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"igr.{name}")
+    raise AttributeError(f"module 'igr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,24 @@
+"""From a modified equation to a trajectory, and beside it the real run."""
+
+from igr.flows.compare import Comparison, compare
+from igr.flows.discrete import Trajectory, optimizer_of, run
+from igr.flows.interpolate import interpolating_field
+from igr.flows.order import ObservedOrder, observed_order
+from igr.flows.solve import FlowStopped, flow, reached
+from igr.flows.vector_field import modified_value_fn, vector_field
+
+__all__ = [
+    "Comparison",
+    "FlowStopped",
+    "ObservedOrder",
+    "Trajectory",
+    "compare",
+    "flow",
+    "interpolating_field",
+    "modified_value_fn",
+    "observed_order",
+    "optimizer_of",
+    "reached",
+    "run",
+    "vector_field",
+]

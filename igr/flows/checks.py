@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 
 def check_step(name: str, h: Any) -> None:
     """Raises `ValueError` unless a step size is positive and finite (tracers pass)."""
-    if isinstance(h, jax.core.Tracer):
+    if isinstance(h, Tracer):
         return
     try:
         value = float(h)

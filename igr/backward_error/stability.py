@@ -1,0 +1,104 @@
+"""How large h times the curvature may be, from the method's characteristic polynomial.
+
+On E = lambda theta^2/2 a linear method is a recurrence. With x = h lambda and one root for each
+mode, theta[n] = zeta^n, its characteristic polynomial is (zeta - 1) A(zeta) + x B(zeta), with A and
+B of the method's memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import sympy
+
+from igr.backward_error.methods import LinearMethod
+
+_LARGEST = 1e6
+
+
+def stability_limit(method: LinearMethod) -> float:
+    """The largest h * sharpness at which the method does not diverge on a quadratic.
+
+    2 for gradient descent, 2 (1 + beta) for heavy ball, 2 (1 + beta)/(1 + 2 beta) for Nesterov.
+
+    Raises:
+      ValueError: if the method has open symbols or no finite memory.
+
+    >>> from igr.backward_error import methods
+    >>> round(stability_limit(methods.heavy_ball(0.9)), 6)
+    3.8
+    """
+    a, b = _polynomials(method)
+    descent = np.polymul([1.0, -1.0], a)
+
+    def stable(x: float) -> bool:
+        roots = np.roots(np.polyadd(descent, x * b))
+        return bool(np.all(np.abs(roots) <= 1 + 1e-9))
+
+    grid = np.geomspace(1e-4, _LARGEST, 2_000)
+    unstable = next((i for i, x in enumerate(grid) if not stable(x)), None)
+    if unstable is None:
+        return float("inf")
+    low, high = (grid[unstable - 1] if unstable else 0.0), grid[unstable]
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    return float(low)
+
+
+def convergence_radius(method: LinearMethod) -> float:
+    """The h * curvature up to which the modified equation converges on a quadratic.
+
+    The field on a mode is log(zeta)/h, zeta the root that leaves 1. It is analytic in x until
+    that root meets another or reaches zero: at x = 1 for gradient descent, and already at
+    (1 - sqrt(beta))^2 for heavy ball, where the motion begins to oscillate.
+
+    Raises:
+      ValueError: if the method has open symbols or no finite memory.
+
+    >>> from igr.backward_error import methods
+    >>> convergence_radius(methods.gradient_descent())
+    1.0
+    >>> round(convergence_radius(methods.heavy_ball(0.81)), 9)
+    0.01
+    """
+    zeta, x = sympy.symbols("zeta x")
+    _numeric(method)
+    b, a = method.recurrence
+    degree = max(len(a), len(b)) - 1
+    descent = (zeta - 1) * sum(c * zeta ** (degree - i) for i, c in enumerate(a))
+    memory = sum(c * zeta ** (degree - i) for i, c in enumerate(b))
+    characteristic = sympy.Poly(descent + x * memory, zeta)
+    singular = sympy.Poly(characteristic.eval(0), x)
+    if characteristic.degree() > 1:
+        singular *= sympy.Poly(characteristic.discriminant(), x)
+    roots = np.roots([float(c) for c in singular.all_coeffs()]) if singular.degree() > 0 else []
+    # A double root at x = 0 belongs to the memory, not to the root that leaves 1.
+    distances = [abs(r) for r in roots if abs(r) > 1e-9]
+    return float(min(distances, default=float("inf")))
+
+
+def slowest_memory(method: LinearMethod) -> float:
+    """The factor by which what the method remembers fades in a step: beta for momentum.
+
+    0 for a method without memory, or whose memory ends after finitely many steps.
+    """
+    _numeric(method)
+    _, a = method.recurrence
+    return float(max(np.abs(np.roots([float(c) for c in a])), default=0.0))
+
+
+def _polynomials(method: LinearMethod) -> tuple[np.ndarray, np.ndarray]:
+    """A and B in falling powers of zeta = 1/q."""
+    _numeric(method)
+    b, a = ([float(c) for c in part] for part in method.recurrence)
+    degree = max(len(a), len(b)) - 1
+    pad = lambda c: np.array(c + [0.0] * (degree + 1 - len(c)))  # noqa: E731
+    return pad(a), pad(b)
+
+
+def _numeric(method: LinearMethod) -> None:
+    if method.parameters:
+        raise ValueError(
+            f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "
+            "give them numbers"
+        )

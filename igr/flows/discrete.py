@@ -1,0 +1,195 @@
+"""The real optimizer, run as one scan on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from igr.backward_error.methods import LinearMethod
+from igr.flows.checks import check_count, check_start, check_step
+from igr.flows.floating import combine, floating
+
+ValueFn = Callable[[PyTree], Array]
+
+
+class Trajectory(NamedTuple):
+    """What `run` recorded, r records in all.
+
+    Attributes:
+      step: the steps done at each record: 0, every `record_every`, and the last.
+      params: params at each record, every floating leaf with a leading axis r.
+      value: the loss at each record.
+      gradient_norm: |grad E| at each record.
+      state: the optimizer's state after the last step.
+    """
+
+    step: Int[Array, " r"]
+    params: PyTree
+    value: Float[Array, " r"]
+    gradient_norm: Float[Array, " r"]
+    state: Any
+
+    @property
+    def last(self) -> PyTree:
+        """The params after the last step."""
+        stacked, static = eqx.partition(self.params, eqx.is_inexact_array)
+        return combine(jax.tree.map(lambda x: x[-1], stacked), static)
+
+
+def run(
+    optimizer: optax.GradientTransformation,
+    value_fn: ValueFn,
+    params: PyTree,
+    steps: int,
+    *,
+    record_every: int = 1,
+    state: Any = None,
+) -> Trajectory:
+    """Runs an optax optimizer on the full loss, as one scan on the device.
+
+    Args:
+      optimizer: any optax transformation. One that takes extra arguments gets `value`, `grad`
+        and `value_fn`.
+      value_fn: the loss E, `params -> scalar`. Arrays it closes over become arguments of the
+        compiled program, not constants in it.
+      params: where to start; any pytree with floating leaves. Integer and static leaves stay.
+      steps: how many steps, at least 1.
+      record_every: how many steps from one record to the next: the memory is that of
+        steps / record_every params, and nothing grows with steps.
+      state: an optimizer state to go on from; `optimizer.init(params)` if not given.
+
+    Returns:
+      A `Trajectory`.
+
+    Raises:
+      ValueError: if the loss is not a finite scalar at the start, `steps` or `record_every` is
+        less than 1, or params have no floating leaf.
+
+    >>> import jax.numpy as jnp
+    >>> trajectory = run(optax.sgd(0.5), lambda x: jnp.sum(x**2) / 2, jnp.ones(1), steps=4,
+    ...                  record_every=2)
+    >>> print(trajectory.step, trajectory.params[:, 0])
+    [0 2 4] [1.     0.25   0.0625]
+    """
+    steps = check_count("steps", steps, 1)
+    record_every = check_count("record_every", record_every, 1)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer is an optax.GradientTransformation, got {optimizer!r}")
+    check_start(value_fn, params)
+    dynamic, static = floating(params)
+    loss = eqx.filter_closure_convert(lambda p: value_fn(combine(p, static)), dynamic)
+    if state is None:
+        state = optimizer.init(dynamic)
+    records, final_state = _scan(
+        optax.with_extra_args_support(optimizer), loss, dynamic, state, steps, record_every
+    )
+    stacked, value, gradient_norm = records
+    done = jnp.arange(0, steps, record_every)
+    return Trajectory(
+        step=jnp.concatenate([done, jnp.array([steps])]),
+        params=combine(stacked, static),
+        value=value,
+        gradient_norm=gradient_norm,
+        state=final_state,
+    )
+
+
+@eqx.filter_jit
+def _scan(
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss: ValueFn,
+    params: PyTree,
+    state: Any,
+    steps: int,
+    record_every: int,
+):
+    value_and_grad = jax.value_and_grad(loss)
+
+    def step(carry, _):
+        params, state = carry
+        value, gradient = value_and_grad(params)
+        updates, state = optimizer.update(
+            gradient, state, params, value=value, grad=gradient, value_fn=loss
+        )
+        return (optax.apply_updates(params, updates), state), (value, optax.tree.norm(gradient))
+
+    def record(carry, length: int):
+        # The first step of a stretch has the loss and gradient of the record in hand.
+        before = carry[0]
+        carry, (value, norm) = step(carry, None)
+        if length > 1:
+            carry, _ = jax.lax.scan(lambda c, x: (step(c, x)[0], None), carry, length=length - 1)
+        return carry, (before, value, norm)
+
+    carry = (params, state)
+    whole, rest = divmod(steps, record_every)
+    carry, records = jax.lax.scan(lambda c, _: record(c, record_every), carry, length=whole)
+    if rest:
+        carry, partial = record(carry, rest)
+        records = _append(records, partial)
+    value, gradient = value_and_grad(carry[0])
+    records = _append(records, (carry[0], value, optax.tree.norm(gradient)))
+    return records, carry[1]
+
+
+def _append(records: PyTree, last: PyTree) -> PyTree:
+    return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), records, last)
+
+
+def optimizer_of(method: LinearMethod, learning_rate: float) -> optax.GradientTransformation:
+    """The optax transformation of a linear method.
+
+    Runs the method's recurrence d[n] = sum_i b_i g[n-i] - sum_i a_i d[n-i] from a memory of
+    zeros, as optax starts its traces: equal to `optax.sgd(learning_rate, momentum)` for
+    `heavy_ball(momentum)`, and so on.
+
+    Args:
+      method: from `igr.methods`, without open symbols.
+      learning_rate: the step h.
+
+    Raises:
+      ValueError: if the method has open symbols or no finite memory.
+    """
+    check_step("learning_rate", learning_rate)
+    if method.parameters:
+        raise ValueError(
+            f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "
+            "to run it give them numbers"
+        )
+    b, a = ([float(x) for x in part] for part in method.recurrence)
+    return optax.chain(_filter(b, a[1:]), optax.scale_by_learning_rate(learning_rate))
+
+
+class _FilterState(NamedTuple):
+    memory: tuple[PyTree, ...]
+
+
+def _filter(b: list[float], a: list[float]) -> optax.GradientTransformation:
+    """A linear recurrence on the updates, in transposed direct form: one buffer a lag."""
+    lags = max(len(b) - 1, len(a))
+    b = b + [0.0] * (lags + 1 - len(b))
+    a = a + [0.0] * (lags - len(a))
+
+    def init(params: PyTree) -> _FilterState:
+        return _FilterState(tuple(optax.tree.zeros_like(params) for _ in range(lags)))
+
+    def update(updates: PyTree, state: _FilterState, params: PyTree | None = None):
+        del params
+        memory = (*state.memory, optax.tree.zeros_like(updates))
+        out = jax.tree.map(lambda g, m: b[0] * g + m, updates, memory[0])
+
+        def shift(i: int) -> PyTree:
+            return jax.tree.map(
+                lambda m, g, d: m + b[i + 1] * g - a[i] * d, memory[i + 1], updates, out
+            )
+
+        shifted = tuple(shift(i) for i in range(lags))
+        return out, _FilterState(shifted)
+
+    return optax.GradientTransformation(init, update)

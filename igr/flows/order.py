@@ -1,0 +1,213 @@
+"""The order of a field, observed: how fast its one-step error falls with h."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+
+from igr.backward_error import modified_equation
+from igr.backward_error.methods import LinearMethod
+from igr.backward_error.stability import convergence_radius, slowest_memory
+from igr.curvature import sharpness
+from igr.flows.checks import check_count, check_start, check_step
+from igr.flows.differentials import scale
+from igr.flows.discrete import optimizer_of
+from igr.flows.floating import combine, floating
+from igr.flows.interpolate import interpolating_field
+from igr.flows.vector_field import vector_field
+
+ValueFn = Callable[[PyTree], Array]
+
+
+class ObservedOrder(float):
+    """A fitted slope, as a float, with what it was fitted to.
+
+    Attributes:
+      hs: the steps, decreasing.
+      errors: the Euclidean norm of the one-step error for each.
+      rounding: the size of error that rounding alone makes.
+      at_rounding: for each step, whether its error is so near to rounding that the fit, which
+        leaves such steps out, could not use it.
+    """
+
+    hs: np.ndarray
+    errors: np.ndarray
+    rounding: float
+    at_rounding: np.ndarray
+
+    def __new__(cls, hs: np.ndarray, errors: np.ndarray, rounding: float) -> ObservedOrder:
+        at_rounding = errors < 30 * rounding
+        usable = ~at_rounding & np.isfinite(errors)
+        slope = (
+            np.polyfit(np.log(hs[usable]), np.log(errors[usable]), 1)[0]
+            if usable.sum() >= 2
+            else np.nan
+        )
+        self = super().__new__(cls, slope)
+        self.hs, self.errors = hs, errors
+        self.rounding, self.at_rounding = rounding, at_rounding
+        return self
+
+
+def observed_order(
+    method: LinearMethod,
+    value_fn: ValueFn,
+    params: PyTree,
+    order: int,
+    hs: Sequence[float] | None = None,
+    *,
+    field: Literal["derived", "interpolating"] = "derived",
+) -> ObservedOrder:
+    """The slope of the one-step error against h in a log-log plot: order + 2 is expected.
+
+    One step of the method is laid beside the flow of its field over the time h. Where the method
+    has a memory, its past is the field's own: the gradients on the flow followed backwards, as
+    far as the method remembers, so that the error is that of the field and not of a start-up.
+
+    Args:
+      method: from `igr.methods`, without open symbols.
+      value_fn: the loss E, `params -> scalar`.
+      params: where to measure. In float32 the error reaches rounding before the order shows.
+      order: the highest power of h kept in the field, at least 0.
+      hs: the steps to fit over. If not given: five, within the convergence of the expansion at
+        params and far enough above rounding.
+      field: "derived" from the method, or "interpolating" its iterates (`igr.interpolating_field`;
+        methods without memory).
+
+    Returns:
+      The slope, a float, with the errors it was fitted to; nan if fewer than two of them stand
+      clear of rounding.
+
+    Raises:
+      ValueError: if the loss is not a finite scalar at params, a step is not positive, or fewer
+        than two steps are given.
+
+    >>> from igr.backward_error import methods
+    >>> with jax.enable_x64(True):
+    ...     slope = observed_order(methods.gradient_descent(), lambda x: jnp.sum(jnp.cosh(x)),
+    ...                            jnp.array([0.4, 1.0]), order=1)
+    >>> round(slope, 1)
+    3.0
+    """
+    order = check_count("order", order, 0)
+    check_start(value_fn, params)
+    if field not in ("derived", "interpolating"):
+        raise ValueError(f"field is 'derived' or 'interpolating', got {field!r}")
+    memory = _steps_remembered(method)
+    if field == "interpolating" and memory:
+        raise ValueError(
+            f"{method.name} has a memory: an interpolating field needs a step of params alone"
+        )
+    dynamic, static = floating(params)
+    loss = eqx.filter_closure_convert(lambda p: value_fn(combine(p, static)), dynamic)
+    if hs is not None:
+        for h in hs:
+            check_step("hs", h)
+        if len(hs) < 2:
+            raise ValueError(f"hs has at least two steps, got {len(hs)}")
+    equation = modified_equation(method, order)
+    unit = optimizer_of(method, 1.0)
+
+    @eqx.filter_jit
+    def error(loss: ValueFn, params: PyTree, h: Array) -> Array:
+        if field == "derived":
+            f = vector_field(equation, loss, h)
+        else:
+            f = interpolating_field(lambda p: _step(p, jax.grad(loss)(p), h), order, h)
+        past = _along_flow(f, params, -h, memory)
+        state = unit.init(params)
+        gradient = jax.grad(loss)
+        if memory:
+
+            def remember(state: Any, p: PyTree) -> tuple[Any, None]:
+                return unit.update(gradient(p), state)[1], None
+
+            oldest_first = jax.tree.map(lambda x: x[::-1], past)
+            state, _ = jax.lax.scan(remember, state, oldest_first)
+        minus_direction, _ = unit.update(gradient(params), state)
+        ahead = _along_flow(f, params, h, 1)
+        squares = jax.tree.map(
+            lambda flow, old, d: jnp.sum((flow[0] - old - h * d) ** 2),
+            ahead,
+            params,
+            minus_direction,
+        )
+        return jnp.sqrt(sum(jax.tree.leaves(squares)))
+
+    def error_at(h: float) -> float:
+        return float(error(loss, dynamic, jnp.asarray(h)))
+
+    eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(dynamic))
+    rounding = eps * float(optax.tree.norm(dynamic))
+    if hs is None:
+        largest = _largest_step(method, loss, dynamic)
+        steps = _default_steps(error_at, order, largest, rounding)
+    else:
+        steps = np.sort(np.asarray(hs, float))[::-1]
+    errors = np.array([error_at(h) for h in steps])
+    return ObservedOrder(steps, errors, rounding)
+
+
+def _step(params: PyTree, gradient: PyTree, h: Array) -> PyTree:
+    return jax.tree.map(jnp.subtract, params, scale(h, gradient))
+
+
+def _along_flow(f: Callable[..., PyTree], params: PyTree, h: Array, count: int) -> PyTree:
+    """The flow after h, 2 h, .., count h; fixed steps, so that h may be traced and negative."""
+    if count == 0:
+        return None
+    substeps = 4 if count == 1 else 1
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(f),  # pyright: ignore[reportArgumentType]
+        diffrax.Dopri8(),
+        0.0,
+        count * h,
+        h / substeps,
+        params,
+        saveat=diffrax.SaveAt(ts=h * jnp.arange(1, count + 1)),
+        stepsize_controller=diffrax.ConstantStepSize(),
+        max_steps=substeps * count + 2,
+    ).ys
+
+
+def _steps_remembered(method: LinearMethod) -> int:
+    """How many steps back a weight still shows in double precision."""
+    fading = slowest_memory(method)
+    b, a = method.recurrence
+    recursion = 0 if fading == 0 else int(np.ceil(np.log(1e-17) / np.log(fading)))
+    return recursion + max(len(a), len(b)) - 1
+
+
+def _default_steps(
+    error: Callable[[float], float], order: int, largest: float, rounding: float
+) -> np.ndarray:
+    """Five steps, small enough for the order to show and large enough to stand over rounding."""
+    smallest = largest / 8
+    for _ in range(3):
+        measured = error(smallest)
+        if not (np.isfinite(measured) and measured > 0):
+            break
+        wanted = smallest * (300 * rounding / measured) ** (1 / (order + 2))
+        smallest = min(max(wanted, smallest / 16), largest / 4)
+    return smallest * 2.0 ** (np.arange(4, -1, -1) / 2)
+
+
+def _largest_step(method: LinearMethod, loss: ValueFn, params: PyTree) -> float:
+    """A step well within the convergence of the expansion at params."""
+    curvature, speed = (abs(float(x)) for x in _curvature_and_speed(loss, params))
+    scale_of_params = max(float(optax.tree.norm(params)), 1.0)
+    return 0.2 * min(convergence_radius(method), 1.0) / max(curvature, speed / scale_of_params)
+
+
+@eqx.filter_jit
+def _curvature_and_speed(loss: ValueFn, params: PyTree) -> tuple[Array, Array]:
+    found = sharpness(lambda p: loss(p), params, tol=1e-2)
+    return found.value, optax.tree.norm(jax.grad(loss)(params))

@@ -1,0 +1,184 @@
+"""From a vector field to a trajectory, by diffrax."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, PyTree
+
+from igr.flows.checks import check_count, check_step
+from igr.flows.floating import combine, floating
+
+Field = Callable[[Any, PyTree, Any], PyTree]
+
+
+class FlowStopped(UserWarning):
+    """A flow ended before its last save point."""
+
+
+def flow(
+    field: Field,
+    params: PyTree,
+    t1: float | Array,
+    *,
+    t0: float | Array = 0.0,
+    ts: Float[Array, " n"] | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    dt0: float | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    progress: bool = False,
+    max_steps: int = 1_000_000,
+    **diffeqsolve: Any,
+) -> diffrax.Solution:
+    """Integrates a vector field from params; thin over `diffrax.diffeqsolve`.
+
+    Time is that of the modified equations: n steps of a method with step h take t = n h.
+
+    Args:
+      field: `f(t, params, args)`, from `igr.vector_field`, `igr.interpolating_field` or your own.
+      params: the start, any pytree with floating leaves; integer and static leaves pass through.
+      t1: the end.
+      t0: the start's time.
+      ts: times at which to save, increasing, within [t0, t1]; only t1 if not given.
+      rtol: relative tolerance of the adaptive steps; 1e-10 if every leaf is float64, else 1e-5.
+      atol: absolute tolerance; `rtol` / 100 if not given.
+      dt0: first step; chosen by diffrax if not given. With
+        `stepsize_controller=diffrax.ConstantStepSize()` it is the step, and t1 - t0 should be a
+        multiple of it, for the last step is cut short otherwise.
+      solver: `diffrax.Dopri8()` if not given.
+      progress: shows a progress bar with the time left.
+      max_steps: the most steps the solver may take.
+      **diffeqsolve: anything else `diffrax.diffeqsolve` takes.
+
+    Returns:
+      A `diffrax.Solution`: `ts`, `ys` with the save points as leading axis, `stats`, `result`.
+      Save points that were not reached hold inf.
+
+    Raises:
+      ValueError: if the times are not finite and increasing, or params have no floating leaf.
+
+    Warns:
+      FlowStopped: if the flow left the finite numbers or ran out of steps: it says when. (Not
+        under a transformation such as jit or vmap: look at `solution.result` there.)
+
+    >>> import jax.numpy as jnp
+    >>> solution = flow(lambda t, x, args: -x, jnp.array([1.0]), 1.0, ts=jnp.array([0.5, 1.0]))
+    >>> print(solution.ys[:, 0].round(6))
+    [0.606531 0.367879]
+    """
+    check_count("max_steps", max_steps, 1)
+    dynamic, static = floating(params)
+    _check_times(t0, t1, ts)
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance is not None:
+            check_step(name, tolerance)
+    time_dtype = jnp.result_type(float)
+    if rtol is None:
+        double = all(x.dtype == jnp.float64 for x in jax.tree.leaves(dynamic))
+        rtol = 1e-10 if double else 1e-5
+    options: dict[str, Any] = {
+        "saveat": diffrax.SaveAt(t1=True) if ts is None else diffrax.SaveAt(ts=ts),
+        "stepsize_controller": diffrax.PIDController(
+            rtol=rtol,
+            atol=rtol / 100 if atol is None else atol,
+            # Where a solution blows up in finite time the steps shrink without end.
+            dtmin=jnp.finfo(time_dtype).eps * jnp.abs(jnp.asarray(t1, time_dtype)),
+        ),
+        "event": diffrax.Event(_left_the_finite),
+        "throw": False,
+    }
+    if progress:
+        options["progress_meter"] = diffrax.TqdmProgressMeter()
+    options.update(diffeqsolve)
+    t0 = jnp.asarray(t0, time_dtype)
+
+    def dynamic_field(t: Any, y: PyTree, args: Any) -> PyTree:
+        return floating(field(t, combine(y, static), args))[0]
+
+    # Arrays the field closes over, such as a data set, become arguments of the program.
+    converted = eqx.filter_closure_convert(dynamic_field, t0, dynamic, options.get("args"))
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(converted),
+        diffrax.Dopri8() if solver is None else solver,
+        t0,
+        jnp.asarray(t1, time_dtype),
+        dt0,
+        dynamic,
+        max_steps=max_steps,
+        **options,
+    )
+    _report(solution)
+    if solution.ys is not None and "saveat" not in diffeqsolve:
+        solution = eqx.tree_at(
+            lambda s: s.ys, solution, combine(solution.ys, static), is_leaf=lambda x: x is None
+        )
+    return solution
+
+
+def reached(solution: diffrax.Solution) -> Array:
+    """Which save points of a solution were reached: a boolean for each time."""
+    assert solution.ts is not None
+    return jnp.isfinite(solution.ts) & jnp.all(
+        jnp.stack(
+            [
+                jnp.all(jnp.isfinite(y.reshape(y.shape[0], -1)), axis=1)
+                for y in jax.tree.leaves(eqx.filter(solution.ys, eqx.is_inexact_array))
+            ]
+        ),
+        axis=0,
+    )
+
+
+def _left_the_finite(t: Any, y: PyTree, args: Any, **kwargs: Any) -> Array:
+    """Stops at numbers so large that their square is not a number any more."""
+    del t, args, kwargs
+    leaves = jax.tree.leaves(y)
+    return ~jnp.all(
+        jnp.stack([jnp.all(jnp.abs(x) < jnp.sqrt(jnp.finfo(x.dtype).max) * 1e-3) for x in leaves])
+    )
+
+
+def _report(solution: diffrax.Solution) -> None:
+    if isinstance(solution.ts, Tracer) or solution.ts is None:
+        return
+    if solution.result == diffrax.RESULTS.successful:
+        return
+    ok = np.asarray(reached(solution))
+    times = np.asarray(solution.ts)[ok]
+    last = (
+        f"the last save point reached is t = {times[-1]:.6g}"
+        if times.size
+        else ("no save point was reached")
+    )
+    if solution.result == diffrax.RESULTS.event_occurred:
+        why = "it left the finite numbers"
+    elif solution.result == diffrax.RESULTS.dt_min_reached:
+        why = "its steps shrank to nothing, as where a solution blows up"
+    else:
+        why = f"the solver gave up: {solution.result}"
+    warnings.warn(f"the flow stopped early, {why}; {last}", FlowStopped, stacklevel=3)
+
+
+def _check_times(t0: Any, t1: Any, ts: Any) -> None:
+    if any(isinstance(t, Tracer) for t in (t0, t1, ts)):
+        return
+    if not (np.isfinite(t0) and np.isfinite(t1) and float(t0) < float(t1)):
+        raise ValueError(f"t0 and t1 must be finite with t0 < t1, got t0 = {t0}, t1 = {t1}")
+    if ts is not None:
+        times = np.asarray(ts)
+        if times.ndim != 1 or not np.all(np.isfinite(times)) or np.any(np.diff(times) < 0):
+            raise ValueError("ts must be a vector of finite, increasing times")
+        slack = 1e-12 * abs(float(t1))
+        if times.size and (times[0] < float(t0) - slack or times[-1] > float(t1) + slack):
+            raise ValueError(
+                f"ts must lie within [t0, t1] = [{t0}, {t1}], got {times[0]} to {times[-1]}"
+            )
