@@ -96,9 +96,10 @@ def metric_decay(
     * "absolute_product": |H theta|, entry by entry, as the bars stand in Table 4.1; it always
       subtracts, from negative parameters too.
 
-    To accumulate gradients, chain it behind the accumulation, with the loss of the whole batch:
-    `optax.chain(optax.MultiSteps(optax.sgd(h), k).gradient_transformation(), metric_decay(lambda))`
-    decays at every micro-step; give it lambda / k.
+    To accumulate gradients, feed `optax.MultiSteps(optax.sgd(alpha), k)` from
+    `metric_value_and_grad` with rate = lambda / alpha, which averages both terms over the
+    micro-batches; `optax.MultiSteps(metric_sgd(alpha, lambda), k)` takes the H theta of the last
+    micro-batch alone.
 
     Args:
         strength: The rate lambda, at least 0, a scalar or a schedule; not multiplied by the

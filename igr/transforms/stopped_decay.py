@@ -127,7 +127,8 @@ def decay_until(
 ) -> optax.GradientTransformationExtraArgs:
     """Take weight_decay * theta off the updates for the first `step` steps.
 
-    The updates are those that `optax.apply_updates` adds: **place it after the learning rate**.
+    The updates are those that `optax.apply_updates` adds: **place it after the learning rate**. It
+    needs no loss and may stand inside `optax.MultiSteps`, where it counts the steps that are made.
 
     Args:
         weight_decay: The rate, at least 0, a scalar or a schedule; not multiplied by the learning
@@ -177,7 +178,7 @@ def decay_until_then_selective(
     """Decay everything for the first `step` steps, as `decay_until`, then as `selective_decay`.
 
     **Place it after the learning rate.** The selective rule begins at t = step, which the table
-    leaves open. Before it the Hessian is not computed.
+    leaves open. Before it the Hessian is not computed. Accumulate gradients as with `metric_decay`.
 
     Args:
         weight_decay: The rate, at least 0, a scalar or a schedule; not multiplied by the learning

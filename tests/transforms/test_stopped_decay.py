@@ -124,3 +124,13 @@ def test_bad_input():
     rule = decay_until_then_selective(0.1, 1, 0.1)
     with pytest.raises(ValueError, match=r"value_fn=.*stopped_selective_value_and_grad"):
         rule.update(THETA, rule.init(THETA), THETA)
+
+
+def test_inside_an_accumulation_it_counts_the_steps_that_are_made():
+    optimizer = optax.MultiSteps(l2_stopped_sgd(0.1, 0.5, 1), 2)
+    state, theta, seen = optimizer.init(THETA), THETA, []
+    for _ in range(4):
+        updates, state = optimizer.update(jnp.zeros(2), state, theta)
+        theta = optax.apply_updates(theta, updates)
+        seen.append(theta.tolist())
+    assert seen == [[1.0, 2.0], [0.5, 1.0], [0.5, 1.0], [0.5, 1.0]]

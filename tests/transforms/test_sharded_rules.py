@@ -1,0 +1,102 @@
+"""Every rule with parameters and batch sharded over four devices, against the same on one.
+
+The number of virtual CPU devices is fixed when JAX starts, so this file runs itself once more.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from igr import transforms
+from igr.per_example import grouped_gradients, per_example_gradients
+
+RULES = {
+    "egr": transforms.egr(0.1, 0.3, 0.9),
+    "metric_sgd": transforms.metric_sgd(0.1, 0.02),
+    "absolute_hessian": transforms.metric_decay(0.02, "absolute_hessian"),
+    "selective_l2_sgd": transforms.selective_l2_sgd(0.1, 0.02, 0.3),
+    "l2_stopped_selective_sgd": transforms.l2_stopped_selective_sgd(0.1, 0.02, 1, 0.3),
+    "winsorized_sgd": transforms.winsorized_sgd(0.1, 20),
+    "median_of_means_sgd": transforms.median_of_means_sgd(0.1, 4),
+}
+
+
+@pytest.fixture(scope="module")
+def differences():
+    env = dict(
+        os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu"
+    )
+    run = subprocess.run(
+        [sys.executable, __file__], env=env, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_same_numbers_and_layout(differences, name):
+    assert differences[name]["difference"] < 1e-12
+    assert differences[name]["moved"] > 1e-3
+    assert differences[name]["sharded"]
+
+
+def example_loss_fn(params, example):
+    x, y = example
+    hidden = jnp.tanh(x @ params["w"] + params["b"])
+    return jnp.sum((hidden @ params["v"] - y) ** 2)
+
+
+def two_steps(name, params, batch):
+    optimizer = RULES[name]
+
+    def value_fn(p):
+        return jnp.mean(jax.vmap(example_loss_fn, (None, 0))(p, batch))
+
+    def gradient(p):
+        if name == "winsorized_sgd":
+            return per_example_gradients(example_loss_fn, p, batch)
+        if name == "median_of_means_sgd":
+            return grouped_gradients(example_loss_fn, p, batch, 4)
+        return jax.grad(value_fn)(p)
+
+    state = optimizer.init(params)
+    for _ in range(2):
+        updates, state = optimizer.update(gradient(params), state, params, value_fn=value_fn)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def main():
+    jax.config.update("jax_enable_x64", True)
+    assert len(jax.devices()) == 4
+    mesh = Mesh(np.array(jax.devices()).reshape(4), ("d",))
+    rng = np.random.default_rng(0)
+    params = {"w": rng.normal(size=(4, 8)), "b": rng.normal(size=8), "v": rng.normal(size=(8, 2))}
+    batch = rng.normal(size=(16, 4)), rng.normal(size=(16, 2))
+    specs = {"w": PartitionSpec(None, "d"), "b": PartitionSpec("d"), "v": PartitionSpec("d", None)}
+    shardings = {k: NamedSharding(mesh, s) for k, s in specs.items()}
+    sharded = {k: jax.device_put(params[k], shardings[k]) for k in params}
+    split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("d")))
+    results = {}
+    for name in RULES:
+        step = jax.jit(two_steps, static_argnums=0)
+        one = step(name, jax.device_put(params, jax.devices()[0]), batch)
+        four = jax.jit(two_steps, static_argnums=0, out_shardings=shardings)(name, sharded, split)
+        results[name] = {
+            "difference": max(float(abs(np.asarray(one[k]) - four[k]).max()) for k in params),
+            "moved": max(float(abs(params[k] - one[k]).max()) for k in params),
+            "sharded": all(four[k].sharding == shardings[k] for k in params),
+        }
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
