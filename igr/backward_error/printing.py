@@ -48,6 +48,20 @@ def contraction(tree: Tree, latex: bool = False) -> str:
     return _tensor(tree, len(tree), latex)
 
 
+def plain(expression: sympy.Expr) -> str:
+    """A sympy expression on one line, as one would write it by hand.
+
+    >>> beta, x = sympy.symbols("beta x")
+    >>> plain(2 * beta * x**2 - x**beta)
+    '2 β x² - x^β'
+    """
+    text = str(expression)
+    for name, letter in _GREEK.items():
+        text = re.sub(rf"\b{name}\b", letter, text)
+    text = re.sub(r"\*\*(\d+)", lambda m: m[1].translate(_SUPERSCRIPTS), text)
+    return text.replace("**", "^").replace("*", " ")
+
+
 def equation(coefficients: Mapping[Tree, sympy.Expr], order: int, latex: bool) -> str:
     """theta' = ..., one group of terms for each power of h."""
     terms = [
@@ -139,18 +153,10 @@ def _factors(part: sympy.Expr) -> tuple[sympy.Expr, list[tuple[sympy.Expr, int]]
 
 
 def _factor(factor: sympy.Expr, k: int, latex: bool, bare: bool) -> str:
-    text = sympy.latex(factor) if latex else _plain(factor)
+    text = sympy.latex(factor) if latex else plain(factor)
     if isinstance(factor, sympy.Add) and not (bare and k == 1):
         text = rf"\left({text}\right)" if latex else f"({text})"
     return text + _power(k, latex)
-
-
-def _plain(expression: sympy.Expr) -> str:
-    text = str(expression)
-    for name, letter in _GREEK.items():
-        text = re.sub(rf"\b{name}\b", letter, text)
-    text = re.sub(r"\*\*(\d+)", lambda m: m[1].translate(_SUPERSCRIPTS), text)
-    return text.replace("*", " ")
 
 
 def _is_negative(c: sympy.Expr) -> bool:
