@@ -63,12 +63,12 @@ def produce(figures: Sequence[Figure], out: Path, console: Console) -> list[Outc
 
 def claims_table(outcomes: Iterable[Outcome]) -> Table:
     """Every claim of every figure drawn: the statement, what was measured, whether it holds."""
-    table = Table(title="Claims", show_lines=True)
+    table = Table(title="Claims", show_lines=True, expand=True)
     table.add_column("figure", no_wrap=True)
     table.add_column("claim", ratio=4)
-    table.add_column("measured", ratio=3)
-    table.add_column("paper", ratio=1)
-    table.add_column("holds", ratio=2)
+    table.add_column("measured", ratio=4)
+    table.add_column("paper", ratio=2)
+    table.add_column("holds", ratio=4)
     for outcome in outcomes:
         for claim in outcome.claims:
             table.add_row(
@@ -116,7 +116,7 @@ def _write(name, drawing, out: Path) -> tuple[Path, ...]:
 
 
 def _write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write beside `path` and move into place: a reader sees the old file or the new, never half."""
+    """Write beside `path`, then move into place: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 from cycler import cycler
@@ -23,7 +25,7 @@ GREY = "#8C8C8C"
 COLUMN = 3.4  # inches; the width of one column of a two-column paper
 PAGE = 7.0
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "figure.dpi": 100,
     "savefig.dpi": 240,
     "font.size": 8,
@@ -45,6 +47,8 @@ _SETTINGS = {
 @contextmanager
 def paper_style() -> Iterator[None]:
     """Draw with the settings of the papers' figures, whatever the user's own are."""
+    # It remarks on the dates of DejaVu's own files for every PDF.
+    logging.getLogger("fontTools").setLevel(logging.ERROR)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
