@@ -6,7 +6,7 @@ import pytest
 from igr.per_example.sorting_network import reduce_sorted, sort_examples
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 13, 31, 32, 100, 128])
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 13, 32, 33, 100])
 def test_sorts_as_numpy_does(length):
     x = np.random.default_rng(length).normal(size=(length, 3, 7))
     np.testing.assert_array_equal(jax.jit(sort_examples)(x), np.sort(x, axis=0))
@@ -15,7 +15,8 @@ def test_sorts_as_numpy_does(length):
 def test_zero_one_principle():
     """A network that sorts every sequence of zeros and ones sorts everything (Knuth, 5.3.4)."""
     columns = np.array(np.meshgrid(*[[0.0, 1.0]] * 11)).reshape(11, -1)
-    np.testing.assert_array_equal(sort_examples(columns), np.sort(columns, axis=0))
+    ordered = jax.jit(sort_examples)(columns)
+    np.testing.assert_array_equal(ordered, np.sort(columns, axis=0))
 
 
 def test_infinities_and_repeated_values():
@@ -23,7 +24,7 @@ def test_infinities_and_repeated_values():
     np.testing.assert_array_equal(sort_examples(x), np.sort(x, axis=0))
 
 
-@pytest.mark.parametrize("length", [2, 5, 8, 100])
+@pytest.mark.parametrize("length", [2, 5, 8, 60])
 def test_one_nan_turns_its_whole_column_into_nan(length):
     x = np.random.default_rng(0).normal(size=(length, length))
     np.fill_diagonal(x, np.nan)
@@ -49,12 +50,13 @@ def test_shape_dtype_and_wide_arithmetic():
     np.testing.assert_array_equal(total, exact.astype(jnp.float32).astype(jnp.bfloat16))
 
 
-def test_vmap_and_gradient():
-    x = np.random.default_rng(0).normal(size=(2, 8, 40_000))  # more than one block
+def test_vmap():
+    x = np.random.default_rng(0).normal(size=(2, 40, 10_000))  # more than one block
+    smallest = jax.jit(jax.vmap(lambda x: reduce_sorted(lambda s: s[0], x)))(x)
+    np.testing.assert_array_equal(smallest, x.min(axis=1))
 
-    def smallest(x):
-        return reduce_sorted(lambda s: s[0], x)
 
-    np.testing.assert_array_equal(jax.jit(jax.vmap(smallest))(x), x.min(axis=1))
-    gradient = jax.jit(jax.grad(lambda x: smallest(x).sum()))(x[0])
-    np.testing.assert_array_equal(gradient, x[0] == x[0].min(axis=0))
+def test_gradient():
+    x = np.random.default_rng(0).normal(size=(7, 20))
+    gradient = jax.jit(jax.grad(lambda x: reduce_sorted(lambda s: s[3], x).sum()))(x)
+    np.testing.assert_array_equal(gradient, x == np.median(x, axis=0))

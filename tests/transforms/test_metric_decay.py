@@ -191,7 +191,7 @@ def test_accumulation_behind_the_oracle_averages_both_terms(network):
         gradient = metric_value_and_grad(loss, 0.02 / 0.1)(ours)[1]
         updates, state = optimizer.update(gradient, state, ours)
         ours = optax.apply_updates(ours, updates)
-    both = lambda p: sum(loss(p) for loss in losses) / 2  # noqa: E731
+    both = lambda p: sum(loss(p) for loss in losses) / 2
     whole = metric_sgd(0.1, 0.02)
     updates, _ = whole.update(jax.grad(both)(params), whole.init(params), params, value_fn=both)
     expected = ravel_pytree(optax.apply_updates(params, updates))[0]

@@ -112,7 +112,7 @@ def test_optimizer_and_oracle_take_the_same_steps(network):
 
 def test_bad_input():
     w = {"w": jnp.ones(2)}
-    loss = lambda p: jnp.sum(p["w"] ** 2)  # noqa: E731
+    loss = lambda p: jnp.sum(p["w"] ** 2)
     with pytest.raises(ValueError, match="weight_decay must be a finite number of at least 0"):
         selective_decay(-1.0, 0.1)
     with pytest.raises(ValueError, match="threshold must be a finite number of at least 0; got -0"):
