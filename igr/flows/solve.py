@@ -81,17 +81,21 @@ def flow(
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if tolerance is not None:
             check_step(name, tolerance)
-    time_dtype = jnp.result_type(float)
+    # diffrax gives time and state one dtype: a float64 clock would make float32 params double.
+    time_dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(dynamic))
     if rtol is None:
         double = all(x.dtype == jnp.float64 for x in jax.tree.leaves(dynamic))
         rtol = 1e-10 if double else 1e-5
     options: dict[str, Any] = {
-        "saveat": diffrax.SaveAt(t1=True) if ts is None else diffrax.SaveAt(ts=ts),
+        "saveat": diffrax.SaveAt(t1=True)
+        if ts is None
+        else diffrax.SaveAt(ts=jnp.asarray(ts, time_dtype)),
         "stepsize_controller": diffrax.PIDController(
             rtol=rtol,
             atol=rtol / 100 if atol is None else atol,
             # Where a solution blows up in finite time the steps shrink without end.
             dtmin=jnp.finfo(time_dtype).eps * jnp.abs(jnp.asarray(t1, time_dtype)),
+            force_dtmin=False,
         ),
         "event": diffrax.Event(_left_the_finite),
         "throw": False,
@@ -102,25 +106,27 @@ def flow(
     t0 = jnp.asarray(t0, time_dtype)
 
     def dynamic_field(t: Any, y: PyTree, args: Any) -> PyTree:
-        return floating(field(t, combine(y, static), args))[0]
+        tangent = floating(field(t, combine(_cast_like(y, dynamic), static), args))[0]
+        return _cast_like(tangent, y)
+
+    state = jax.tree.map(lambda x: x.astype(time_dtype), dynamic)
 
     # Arrays the field closes over, such as a data set, become arguments of the program.
-    converted = eqx.filter_closure_convert(dynamic_field, t0, dynamic, options.get("args"))
+    converted = eqx.filter_closure_convert(dynamic_field, t0, state, options.get("args"))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(converted),
         diffrax.Dopri8() if solver is None else solver,
         t0,
         jnp.asarray(t1, time_dtype),
         dt0,
-        dynamic,
+        state,
         max_steps=max_steps,
         **options,
     )
     _report(solution)
     if solution.ys is not None and "saveat" not in diffeqsolve:
-        solution = eqx.tree_at(
-            lambda s: s.ys, solution, combine(solution.ys, static), is_leaf=lambda x: x is None
-        )
+        ys = combine(_cast_like(solution.ys, dynamic), static)
+        solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
     return solution
 
 
@@ -136,6 +142,10 @@ def reached(solution: diffrax.Solution) -> Array:
         ),
         axis=0,
     )
+
+
+def _cast_like(values: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), values, like)
 
 
 def _left_the_finite(t: Any, y: PyTree, args: Any, **kwargs: Any) -> Array:

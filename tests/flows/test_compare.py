@@ -1,0 +1,126 @@
+"""The comparison against numbers computed by other means."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import igr
+
+CURVATURES = np.array([0.4, 1.5])
+
+
+def quadratic(p):
+    return jnp.sum(jnp.asarray(CURVATURES) * p["x"] ** 2) / 2
+
+
+@pytest.fixture(scope="module")
+def on_quadratic():
+    return igr.compare(quadratic, {"x": jnp.array([1.0, -2.0])}, 0.1, 30, record_every=10)
+
+
+def test_distances_on_a_quadratic_are_those_by_hand(on_quadratic):
+    """Run (1 - h l)^n, flow exp(-n h l (1 + h l/2 + (h l)^2/3)), truncated."""
+    h, start = 0.1, np.array([1.0, -2.0])
+    n = np.array([0, 10, 20, 30])
+    x = h * CURVATURES
+    np.testing.assert_array_equal(on_quadratic.step, n)
+    np.testing.assert_allclose(on_quadratic.time, n * h)
+    run = start * (1 - x) ** n[:, None]
+    np.testing.assert_allclose(on_quadratic.discrete.params["x"], run, rtol=1e-12)
+    exponent = [x, x + x**2 / 2, x + x**2 / 2 + x**3 / 3]
+    for order in (0, 1, 2):
+        flow = start * np.exp(-n[:, None] * exponent[order])
+        np.testing.assert_allclose(on_quadratic.flows[order]["x"], flow, rtol=1e-8)
+        expected = np.linalg.norm(flow - run, axis=1)
+        np.testing.assert_allclose(on_quadratic.distance[order], expected, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(on_quadratic.travelled, np.linalg.norm(run - start, axis=1))
+
+
+def test_regime_on_a_quadratic_is_that_by_hand(on_quadratic):
+    np.testing.assert_allclose(on_quadratic.sharpness, 1.5, rtol=1e-2)
+    np.testing.assert_allclose(on_quadratic.h_sharpness, 0.15, rtol=1e-2)
+    x = np.asarray(on_quadratic.discrete.params["x"])
+    by_hand = 0.1 / 2 * np.linalg.norm(CURVATURES**2 * x, axis=1)
+    by_hand /= np.linalg.norm(CURVATURES * x, axis=1)
+    np.testing.assert_allclose(on_quadratic.correction, by_hand, rtol=1e-10)
+    assert on_quadratic.trusted.all()
+    assert on_quadratic.stability_limit == pytest.approx(2)
+    assert on_quadratic.convergence_radius == 1
+    assert "to be trusted at every recorded step" in str(on_quadratic)
+
+
+def test_an_expansion_past_its_radius_is_not_trusted():
+    result = igr.compare(quadratic, {"x": jnp.array([1.0, -2.0])}, 0.8, 5, orders=(0,))
+    assert not result.trusted.any()
+    assert "not to be trusted at 6 of 6 recorded steps, the first at step 0" in str(result)
+
+
+def test_each_order_is_closer_on_a_network(tanh_network):
+    result = igr.compare(*tanh_network, 0.02, 40, record_every=20, sharpness=False)
+    end = [result.distance[p][-1] for p in (0, 1, 2)]
+    assert end[0] > 5 * end[1] > 25 * end[2]
+    assert np.isnan(result.sharpness).all()
+    assert not result.at_rounding[2][-1]
+
+
+def test_memory_is_filled_before_the_comparison(polynomial):
+    method = igr.methods.heavy_ball(0.5)
+    warm = igr.compare(*polynomial, 0.01, 40, (0, 1), method, sharpness=False)
+    assert warm.start_up == "burn-in of 27 steps"
+    assert warm.distance[1][-1] < 0.2 * warm.distance[0][-1]
+    cold = igr.compare(*polynomial, 0.01, 40, (0, 1), method, burn_in=0, sharpness=False)
+    assert cold.start_up == "cold start: every order is only O(h) close"
+    assert cold.distance[1][-1] > 10 * warm.distance[1][-1]
+
+
+def test_float32_says_when_it_sits_at_rounding():
+    start = {"x": jnp.array([1.0, -2.0], jnp.float32)}
+    result = igr.compare(quadratic, start, 1e-3, 20, record_every=10, sharpness=False)
+    assert result.discrete.params["x"].dtype == jnp.float32
+    assert result.at_rounding[2].all()
+    assert not result.at_rounding[0][-1]
+    assert "(at rounding)" in str(result)
+
+
+def test_a_flow_that_stops_has_infinite_distance():
+    """E = -x^4/4: the flow of order 0 reaches infinity at t = 1/2, gradient descent does not."""
+    with pytest.warns(igr.FlowStopped):
+        result = igr.compare(
+            lambda x: -jnp.sum(x**4) / 4, jnp.array([1.0]), 0.1, 6, (0,), sharpness=False
+        )
+    assert np.isfinite(result.distance[0][:5]).all()
+    assert np.isinf(result.distance[0][-1])
+    assert np.isfinite(result.travelled).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": -0.1}, "learning_rate must be positive"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"orders": (0, -1)}, "orders must be at least 0"),
+        ({"orders": ()}, "orders names at least one"),
+        ({"burn_in": -1}, "burn_in must be at least 0"),
+        ({"value_fn": lambda p: p["x"]}, "must return a scalar"),
+        ({"value_fn": lambda p: jnp.sum(p["x"]) * jnp.nan}, "must be finite at the start"),
+        ({"params": {"x": jnp.array([1, 2])}}, "no floating array"),
+    ],
+)
+def test_bad_input(change, message):
+    arguments = {
+        "value_fn": quadratic,
+        "params": {"x": jnp.array([1.0, -2.0])},
+        "learning_rate": 0.1,
+        "steps": 3,
+        **change,
+    }
+    with pytest.raises(ValueError, match=message):
+        igr.compare(**arguments)
+
+
+def test_works_on_a_sharded_or_jitted_loss(tanh_network):
+    value_fn = jax.jit(tanh_network.value_fn)
+    result = igr.compare(value_fn, tanh_network.params, 0.01, 2, (0,), sharpness=False)
+    assert result.distance[0][-1] < result.travelled[-1]

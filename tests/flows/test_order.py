@@ -1,0 +1,116 @@
+"""Orders observed in float64: the slope of the one-step error is p + 2."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sympy
+
+import igr
+from igr.backward_error.stability import convergence_radius, slowest_memory, stability_limit
+
+GD = igr.methods.gradient_descent()
+
+
+@pytest.mark.parametrize("field", ["derived", "interpolating"])
+@pytest.mark.parametrize("order", range(5))
+@pytest.mark.parametrize("case", ["polynomial", "tanh_network"])
+def test_gradient_descent(case, order, field, request):
+    value_fn, params = request.getfixturevalue(case)
+    slope = igr.observed_order(GD, value_fn, params, order, field=field)
+    assert abs(slope - (order + 2)) < 0.1, (slope, slope.hs, slope.errors)
+    assert not slope.at_rounding.any()
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(
+    "method", [igr.methods.heavy_ball(0.9), igr.methods.nesterov(0.7)], ids=str
+)
+def test_methods_with_memory(polynomial, method, order):
+    slope = igr.observed_order(method, *polynomial, order)
+    assert abs(slope - (order + 2)) < 0.1, (slope, slope.hs, slope.errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", range(5))
+@pytest.mark.parametrize("beta", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("kind", ["heavy_ball", "nesterov", "ema_momentum"])
+@pytest.mark.parametrize("case", ["polynomial", "tanh_network"])
+def test_every_method_at_every_order(case, kind, beta, order, request):
+    method = getattr(igr.methods, kind)(beta)
+    slope = igr.observed_order(method, *request.getfixturevalue(case), order)
+    assert abs(slope - (order + 2)) < 0.1, (slope, slope.hs, slope.errors)
+
+
+def test_a_wrong_field_is_found_out(polynomial):
+    """The equation of another method has its own zeroth order right and the next one wrong."""
+    averaged = igr.methods.linear_memory((1 + sympy.exp(-igr.methods.z)) / 2)
+    from igr.flows import order
+
+    original = order.modified_equation
+    order.modified_equation = lambda method, n: original(GD, n)
+    try:
+        slope = igr.observed_order(averaged, *polynomial, 2)
+    finally:
+        order.modified_equation = original
+    assert abs(slope - 2) < 0.1
+
+
+def test_float32_reaches_rounding(polynomial):
+    value_fn, params = polynomial
+    single = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+    slope = igr.observed_order(GD, value_fn, single, 3, hs=[0.004, 0.002, 0.001])
+    assert slope.at_rounding.all()
+    assert math.isnan(slope)
+
+
+def test_stability_limits_by_hand():
+    for beta in (0.5, 0.9):
+        heavy, nesterov = igr.methods.heavy_ball(beta), igr.methods.nesterov(beta)
+        assert stability_limit(heavy) == pytest.approx(2 * (1 + beta), rel=1e-6)
+        assert stability_limit(nesterov) == pytest.approx(2 * (1 + beta) / (1 + 2 * beta), rel=1e-6)
+        assert convergence_radius(heavy) == pytest.approx((1 - math.sqrt(beta)) ** 2)
+        assert convergence_radius(nesterov) == pytest.approx(((1 - beta) / (1 + beta)) ** 2)
+        assert slowest_memory(heavy) == pytest.approx(beta)
+    assert stability_limit(GD) == pytest.approx(2)
+    assert convergence_radius(GD) == 1
+    assert slowest_memory(GD) == 0
+
+
+def test_limits_against_the_recurrence_itself():
+    """Runs the method on a quadratic on both sides of the limit."""
+    method = igr.methods.nesterov(0.6)
+    import optax
+
+    for factor, grows in ((0.98, False), (1.02, True)):
+        x = factor * stability_limit(method)
+        traj = igr.run(
+            optax.sgd(1.0, 0.6, nesterov=True),
+            lambda t, x=x: x * t**2 / 2,
+            jnp.array(1.0),
+            2_000,
+            record_every=1_000,
+        )
+        assert bool(np.abs(traj.params[-1]) > 1) == grows
+
+
+def test_bad_input(polynomial):
+    value_fn, params = polynomial
+    with pytest.raises(ValueError, match="order must be at least 0"):
+        igr.observed_order(GD, value_fn, params, -1)
+    with pytest.raises(ValueError, match="at least two steps"):
+        igr.observed_order(GD, value_fn, params, 1, hs=[0.1])
+    with pytest.raises(ValueError, match="hs must be positive"):
+        igr.observed_order(GD, value_fn, params, 1, hs=[0.1, -0.1])
+    with pytest.raises(ValueError, match="'derived' or 'interpolating'"):
+        igr.observed_order(GD, value_fn, params, 1, field="other")
+    with pytest.raises(ValueError, match="has a memory"):
+        igr.observed_order(igr.methods.heavy_ball(0.9), value_fn, params, 1, field="interpolating")
+    with pytest.raises(ValueError, match="order must be at least 0"):
+        igr.interpolating_field(lambda p: p, -1, 0.1)
+    with pytest.raises(TypeError, match="step_fn is a function"):
+        igr.interpolating_field(3, 1, 0.1)
+    with pytest.raises(ValueError, match="h must be positive"):
+        igr.interpolating_field(lambda p: p, 1, 0.0)
