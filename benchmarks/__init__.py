@@ -1,0 +1,1 @@
+"""Measurements against targets and named peers: `python -m benchmarks --help`."""

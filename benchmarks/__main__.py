@@ -1,0 +1,126 @@
+"""`python -m benchmarks [NAME ...]`: one table of what was measured beside its target."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pkgutil
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import benchmarks
+from benchmarks.measure import Row
+
+_NOT_BENCHMARKS = ("__main__", "measure")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs benchmarks and prints their table.
+
+    Args:
+      argv: the arguments; those of the process if not given.
+
+    Returns:
+      The exit status: 0, 1 if a benchmark failed to run, 2 for bad arguments. A target that was
+      missed is in the table and no failure: times depend on the machine.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures igr against its targets and named peers.",
+        epilog=f"benchmarks: {', '.join(names())}",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all if none is given")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.names if name not in names()]
+    if unknown:
+        parser.error(f"unknown benchmark {', '.join(unknown)}: choose from {', '.join(names())}")
+    if options.json is not None and (options.json.is_dir() or not options.json.parent.is_dir()):
+        parser.error(f"--json is a file in a folder that is there, got {options.json}")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    found: dict[str, list[Row]] = {}
+    failed: dict[str, Exception] = {}
+    for name in dict.fromkeys(options.names or names()):
+        with Console(stderr=True).status(f"measuring {name}"):
+            try:
+                found[name] = collect(name)
+            except Exception as error:  # the others shall be measured and printed none the less
+                failed[name] = error
+    console.print(table(found))
+    for name, error in failed.items():
+        print(f"{name} did not run: {type(error).__name__}: {error}", file=sys.stderr)
+    if options.json is not None:
+        options.json.write_text(json.dumps(record(found), indent=2) + "\n")
+    return 1 if failed else 0
+
+
+def names() -> list[str]:
+    """The benchmarks: modules of this folder with `rows()`."""
+    found = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    return sorted(name for name in found if name not in _NOT_BENCHMARKS)
+
+
+def collect(name: str) -> list[Row]:
+    """Measures one benchmark."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    return [row if isinstance(row, Row) else Row(*row) for row in module.rows()]
+
+
+def table(found: dict[str, list[Row]]) -> Table:
+    """All rows, a section for each benchmark, with a count of the targets met."""
+    rows = [row for some in found.values() for row in some]
+    met = [row.met for row in rows if row.met is not None]
+    result = Table(caption=f"{sum(met)} of {len(met)} targets met")
+    for column in ("benchmark", "what"):
+        result.add_column(column, overflow="fold")
+    result.add_column("measured", justify="right", no_wrap=True)
+    for column in ("unit", "target", "met"):
+        result.add_column(column)
+    for name, some in found.items():
+        for i, row in enumerate(some):
+            verdict = {True: "[green]yes[/green]", False: "[red]no[/red]", None: ""}[row.met]
+            first = name if i == 0 else ""
+            result.add_row(first, row.name, f"{row.measured:.3g}", row.unit, row.target, verdict)
+        result.add_section()
+    return result
+
+
+def record(found: dict[str, list[Row]]) -> dict[str, object]:
+    """The numbers and where they were taken."""
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": dict(_versions(("igr", "jax", "jaxlib", "optax", "diffrax", "sympy", "kauri"))),
+        "rows": [
+            {
+                "benchmark": name,
+                "what": row.name,
+                "measured": row.measured,
+                "unit": row.unit,
+                "target": row.target,
+                "met": row.met,
+            }
+            for name, some in found.items()
+            for row in some
+        ],
+    }
+
+
+def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for package in packages:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())
