@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from math import factorial, prod
+from threading import Lock
 
 Tree = tuple  # nested: each child is a Tree; recursive aliases are not yet expressible for tuples
 
@@ -107,6 +108,7 @@ _ORDER: list[int] = []
 _SYMMETRY: list[int] = []
 _NESTED: list[Tree] = []
 _INDEX: dict[tuple[int, ...], int] = {}
+_GROWTH = Lock()  # two threads that grow the table at once would mix up its rows
 
 
 def index(children: tuple[int, ...]) -> int:
@@ -117,11 +119,13 @@ def index(children: tuple[int, ...]) -> int:
     symmetry_ = 1
     for child, count in Counter(children).items():
         symmetry_ *= _SYMMETRY[child] ** count * factorial(count)
-    _CHILDREN.append(children)
-    _ORDER.append(1 + sum(_ORDER[c] for c in children))
-    _SYMMETRY.append(symmetry_)
-    _NESTED.append(tuple(sorted(_NESTED[c] for c in children)))
-    _INDEX[children] = len(_CHILDREN) - 1
+    with _GROWTH:
+        if children not in _INDEX:
+            _CHILDREN.append(children)
+            _ORDER.append(1 + sum(_ORDER[c] for c in children))
+            _SYMMETRY.append(symmetry_)
+            _NESTED.append(tuple(sorted(_NESTED[c] for c in children)))
+            _INDEX[children] = len(_CHILDREN) - 1
     return _INDEX[children]
 
 

@@ -1,5 +1,7 @@
 """Rooted trees against brute force: labelled trees, permutations, edges removed one by one."""
 
+import subprocess
+import sys
 from collections import Counter
 from fractions import Fraction
 from itertools import permutations, product
@@ -168,3 +170,19 @@ def test_number_of_vertices_is_checked():
     for bad in (2.0, True, "2", None):
         with pytest.raises(TypeError, match="n is an integer, the number of vertices"):
             trees.trees_of_order(bad)
+
+
+def test_the_table_grows_under_threads():
+    """In a process of its own, where the table is empty and threads change places all the time."""
+    script = (
+        "import sys, threading\n"
+        "from igr.backward_error import trees\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "threads = [threading.Thread(target=trees.of_order, args=(10,)) for _ in range(4)]\n"
+        "[t.start() for t in threads], [t.join() for t in threads]\n"
+        "for n in range(1, 11):\n"
+        "    for t in trees.of_order(n):\n"
+        "        assert trees.intern(trees.as_tuple(t)) == t and trees.size(t) == n\n"
+        "assert len(trees._CHILDREN) == len(trees._INDEX) == 1205\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
