@@ -70,13 +70,13 @@ def differentiable(
 def with_zeros_for_constants(gradients: PyTree, params: PyTree, length: int) -> PyTree:
     """Gradients with zeros beside the integer arrays of params, so that the trees match."""
 
-    def fill(gradient: Array | None, leaf: Any) -> Array | None:
+    def fill(leaf: Any, gradient: Any) -> Any:
         is_array = isinstance(leaf, jax.Array | np.ndarray)
         if gradient is not None or not is_array or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
             return gradient
         return jnp.zeros((length, *leaf.shape), leaf.dtype)
 
-    return jax.tree.map(fill, gradients, params, is_leaf=lambda leaf: leaf is None)
+    return jax.tree.map(fill, params, gradients, is_leaf=lambda leaf: leaf is None)
 
 
 def _is_floating(leaf: Any) -> bool:
