@@ -3,10 +3,6 @@
 import runpy
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("griffe", reason="griffe comes with the extra docs")
-
 
 def test_a_session_is_fenced_up_to_the_empty_line():
     module = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "doctests.py"))
