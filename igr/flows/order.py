@@ -142,8 +142,10 @@ def observed_order(
         )
         return jnp.sqrt(sum(jax.tree.leaves(squares)))
 
+    dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(dynamic))
+
     def error_at(h: float) -> float:
-        return float(error(loss, dynamic, jnp.asarray(h)))
+        return float(error(loss, dynamic, jnp.asarray(h, dtype)))
 
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(dynamic))
     rounding = eps * float(optax.tree.norm(dynamic))
@@ -165,17 +167,17 @@ def _along_flow(f: Callable[..., PyTree], params: PyTree, h: Array, count: int) 
     if count == 0:
         return None
     substeps = 4 if count == 1 else 1
-    return diffrax.diffeqsolve(
-        diffrax.ODETerm(f),  # pyright: ignore[reportArgumentType]
-        diffrax.Dopri8(),
-        0.0,
-        count * h,
-        h / substeps,
-        params,
-        saveat=diffrax.SaveAt(ts=h * jnp.arange(1, count + 1)),
-        stepsize_controller=diffrax.ConstantStepSize(),
-        max_steps=substeps * count + 2,
-    ).ys
+    dt = h / substeps
+    solver, term = diffrax.Dopri8(), diffrax.ODETerm(f)  # pyright: ignore[reportArgumentType]
+
+    def advance(carry: Any, i: Array) -> tuple[Any, PyTree]:
+        y, state = carry
+        y, _, _, state, _ = solver.step(term, i * dt, (i + 1) * dt, y, None, state, False)
+        return (y, state), y
+
+    start = params, solver.init(term, 0.0, dt, params, None)
+    _, visited = jax.lax.scan(advance, start, jnp.arange(substeps * count))
+    return jax.tree.map(lambda x: x[substeps - 1 :: substeps], visited)
 
 
 def _steps_remembered(method: LinearMethod) -> int:

@@ -94,7 +94,7 @@ def flow(
             rtol=rtol,
             atol=rtol / 100 if atol is None else atol,
             # Where a solution blows up in finite time the steps shrink without end.
-            dtmin=jnp.finfo(time_dtype).eps * jnp.abs(jnp.asarray(t1, time_dtype)),
+            dtmin=16 * jnp.finfo(time_dtype).eps * jnp.abs(jnp.asarray(t1, time_dtype)),
             force_dtmin=False,
         ),
         "event": diffrax.Event(_left_the_finite),

@@ -9,6 +9,7 @@ from igr.transforms.explicit_gradient_regularization import (
 )
 from igr.transforms.median_of_means import median_of_means, median_of_means_sgd
 from igr.transforms.metric_decay import metric_decay, metric_sgd, metric_value_and_grad
+from igr.transforms.regularization_by_design import cancel_implicit, match_implicit
 from igr.transforms.selective_decay import (
     selective_decay,
     selective_l2_sgd,
@@ -22,17 +23,20 @@ from igr.transforms.stopped_decay import (
     stopped_selective_value_and_grad,
 )
 from igr.transforms.winsorization import winsorize, winsorized_sgd
+from igr.transforms.winsorized_gradient import winsorized_gradient
 
 __all__ = [
     "AddGradientNormPenaltyState",
     "DecayState",
     "add_gradient_norm_penalty",
+    "cancel_implicit",
     "decay_until",
     "decay_until_then_selective",
     "egr",
     "egr_value_and_grad",
     "l2_stopped_selective_sgd",
     "l2_stopped_sgd",
+    "match_implicit",
     "median_of_means",
     "median_of_means_sgd",
     "metric_decay",
@@ -43,5 +47,6 @@ __all__ = [
     "selective_value_and_grad",
     "stopped_selective_value_and_grad",
     "winsorize",
+    "winsorized_gradient",
     "winsorized_sgd",
 ]
