@@ -6,9 +6,7 @@ Of a few examples XLA makes one loop that holds nothing but its input; of more, 
 the network, over blocks of coordinates that stay in the cache.
 """
 
-import math
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -35,21 +33,28 @@ def reduce_sorted(
         Batcher, "Sorting networks and their applications" (1968): the bitonic sorter.
     """
     length, shape = examples.shape[0], examples.shape[1:]
-    if math.prod(shape) == 0:
-        return jnp.zeros(shape, examples.dtype)
+    flat = examples.reshape(length, -1)
 
-    def reduced(block: Array) -> Array:
-        wide = block.astype(jnp.promote_types(block.dtype, jnp.float32))
-        return reduce(sort_examples(wide)).astype(examples.dtype)
+    def columns(start: Array | int, number: int) -> Array:
+        return jax.lax.dynamic_slice_in_dim(flat, start, number, axis=1)
 
-    if length <= UNROLLED:
-        return reduced(examples.reshape(length, -1)).reshape(shape)
-    # Bytes of a block: on a CPU a core's cache, elsewhere only a bound on the memory.
-    return jax.lax.platform_dependent(
-        examples.reshape(length, -1),
-        cpu=partial(_in_blocks, reduced, 2**21),
-        default=partial(_in_blocks, reduced, 2**28),
-    ).reshape(shape)
+    return _in_blocks(reduce, columns, flat.shape[1], 1, examples).reshape(shape)
+
+
+def reduce_sorted_products(
+    reduce: Callable[[Float[Array, "n b"]], Float[Array, " b"]],
+    left: Float[Array, "n a"],
+    right: Float[Array, "n b"],
+) -> Float[Array, "a b"]:
+    """`reduce_sorted` of the products left_i right_i', made some rows at a time."""
+    shape = left.shape[1], right.shape[1]
+
+    def rows(start: Array | int, number: int) -> Array:
+        some = jax.lax.dynamic_slice_in_dim(left, start, number, axis=1)
+        return (some[:, :, None] * right[:, None, :]).reshape(left.shape[0], -1)
+
+    like = jax.eval_shape(jnp.multiply, left[:, :1], right[:, :1])
+    return _in_blocks(reduce, rows, *shape, like).reshape(shape)
 
 
 def sort_examples(examples: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
@@ -105,18 +110,42 @@ def _exchange(x: Array, half: int, mirrored: bool) -> Array:
     return jnp.stack([low, high], axis=1).reshape(x.shape)
 
 
-def _in_blocks(reduced: Callable[[Array], Array], block_bytes: int, x: Array) -> Array:
-    """`reduced` of the columns of a matrix, some at a time."""
-    length, size = x.shape
-    columns = max(64, block_bytes // (max(4, x.dtype.itemsize) * length))
-    if columns >= size:
-        return reduced(x)
+def _in_blocks(
+    reduce: Callable[[Array], Array],
+    take: Callable[[Array | int, int], Array],
+    number: int,
+    width: int,
+    like: Array | jax.ShapeDtypeStruct,
+) -> Array:
+    """`reduce` of the sorted values of `number` units of `width` coordinates, some at a time.
 
-    def one_block(start: Array) -> Array:
-        return reduced(jax.lax.dynamic_slice_in_dim(x, start, columns, axis=1))
+    Args:
+        reduce: As in `reduce_sorted`.
+        take: The unsorted values, (n, units * width), of so many units from a start on.
+        number: How many units there are.
+        width: The coordinates of each.
+        like: What has the n and the dtype of the values.
+    """
+    length, dtype = like.shape[0], like.dtype
+    if number * width == 0:
+        return jnp.zeros(number * width, dtype)
 
-    # The last block overlaps the one before it, so that one network is compiled and not two.
-    whole, rest = divmod(size, columns)
-    starts = [i * columns for i in range(whole)] + [size - columns] * (rest > 0)
-    blocks = jax.lax.map(one_block, jnp.array(starts))
-    return jnp.concatenate([blocks[:whole].reshape(-1), blocks[-1, columns - rest :]])
+    def reduced(start: Array | int, units: int) -> Array:
+        values = take(start, units)
+        wide = values.astype(jnp.promote_types(dtype, jnp.float32))
+        return reduce(sort_examples(wide)).astype(dtype)
+
+    def blocks(block_bytes: int) -> Array:
+        units = max(1, block_bytes // (max(4, dtype.itemsize) * length * width))
+        if units >= number:
+            return reduced(0, number)
+        # The last block overlaps the one before it, so that one network is compiled and not two.
+        whole, rest = divmod(number, units)
+        starts = [i * units for i in range(whole)] + [number - units] * (rest > 0)
+        results = jax.lax.map(lambda start: reduced(start, units), jnp.array(starts))
+        return jnp.concatenate([results[:whole].reshape(-1), results[-1, (units - rest) * width :]])
+
+    if length <= UNROLLED:
+        return reduced(0, number)
+    # Bytes of a block: on a CPU a core's cache, elsewhere only a bound on the memory.
+    return jax.lax.platform_dependent(cpu=lambda: blocks(2**21), default=lambda: blocks(2**28))

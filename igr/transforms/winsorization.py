@@ -69,6 +69,9 @@ def winsorize(
     Percentiles are interpolated linearly, as numpy does by default. NaNs are not hidden: a
     coordinate with a NaN in any example becomes NaN. Infinities are outliers like others.
 
+    Where the loss is at hand and the network has dense layers, `winsorized_gradient` gives the same
+    without ever holding the gradients of the examples.
+
     First in a chain; what follows sees ordinary gradients. To accumulate gradients, winsorize each
     micro-batch and average the results: `optax.chain(winsorize(c), optax.MultiSteps(optimizer, k)
     .gradient_transformation())`; the other way round, `MultiSteps(chain(winsorize(c), ...))`,
@@ -99,7 +102,7 @@ def winsorize(
         Walker, "Appealing to Gradients to Investigate Neural Network Generalization" (2023),
         section 5.5.1.
     """
-    level = _require_percentile(percentile)
+    level = require_percentile(percentile)
     rule = "winsorize"
 
     def init_fn(params: PyTree) -> optax.EmptyState:
@@ -119,15 +122,17 @@ def winsorize(
 @partial(jax.jit, static_argnames="level")  # compiled once where the step itself is not
 def winsorized_mean(examples: Float[Array, "n ..."], level: Fraction) -> Float[Array, "..."]:
     """The mean over the leading axis after clipping each coordinate at its percentiles."""
-    n = examples.shape[0]
     if level == 0:
         return jnp.mean(examples, axis=0)
+    return reduce_sorted(mean_of_clipped(level, examples.shape[0]), examples)
+
+
+def mean_of_clipped(level: Fraction, n: int) -> Callable[[Float[Array, "n b"]], Float[Array, " b"]]:
+    """From n values in ascending order, their mean after clipping at the percentiles."""
     # numpy's linear definition: the percentile stands at `position` among the n sorted values.
     position = level / 100 * (n - 1)
     k, fraction = int(position), float(position % 1)
-    clipped = k + (
-        fraction > 0
-    )  # as many values lie strictly below it, and as many above the other
+    clipped = k + (fraction > 0)  # so many values lie below the one, and above the other
 
     def reduce(ordered: Float[Array, "n b"]) -> Float[Array, " b"]:
         low, high = ordered[k], ordered[n - 1 - k]
@@ -137,10 +142,10 @@ def winsorized_mean(examples: Float[Array, "n ..."], level: Fraction) -> Float[A
         kept = jnp.sum(ordered[clipped : n - clipped], axis=0)
         return (clipped * (low + high) + kept) / n
 
-    return reduce_sorted(reduce, examples)
+    return reduce
 
 
-def _require_percentile(percentile: Any) -> Fraction:
+def require_percentile(percentile: Any) -> Fraction:
     if isinstance(percentile, jax.Array):
         raise ValueError(
             "percentile must be a Python number, for it fixes the compiled program; got an array. "
