@@ -81,8 +81,8 @@ def winsorize(
         percentile: The level c in [0, 50], a Python number. Under `optax.inject_hyperparams`
             declare it: `static_args=("percentile", "mask")`.
         mask: Which leaves are winsorized, the others being averaged: a pytree of bools, of the
-            structure of params or a prefix of it, or a function of params (or, where `update` is
-            not given params, of shapes like theirs) that returns one.
+            structure of params or a prefix of it, or a function that returns one, given shapes and
+            dtypes like those of params.
 
     Returns:
         A transformation with the contract of `optax.contrib.differentially_private_aggregate`:

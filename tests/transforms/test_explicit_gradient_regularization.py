@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
+from flax.training.train_state import TrainState
 from jax.flatten_util import ravel_pytree
 
 from igr.transforms import add_gradient_norm_penalty, egr, egr_value_and_grad
@@ -330,3 +332,27 @@ def test_accumulation_with_the_penalty_before_it(network):
     gradients = [jax.grad(penalized_loss(loss, 0.3))(params) for loss in losses]
     theirs = jax.tree.map(lambda p, a, b: p - 0.05 * (a + b) / 2, params, *gradients)
     assert_same(ours, theirs)
+
+
+def test_in_the_training_loops_of_flax():
+    """nnx.Optimizer passes the loss on; TrainState.apply_gradients cannot and takes the oracle."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+    model = nnx.Linear(3, 2, param_dtype=float, rngs=nnx.Rngs(0))
+    graph, start = nnx.split(model)
+    start = jax.tree.map(jnp.copy, start)  # the variables of the model itself are about to change
+
+    def value_fn(params):
+        return jnp.mean(jnp.tanh(nnx.merge(graph, params)(x)) ** 2)
+
+    expected = jax.tree.leaves(descend(egr(0.1, 0.2), value_fn, start, steps=2))
+    optimizer = nnx.Optimizer(model, egr(0.1, 0.2), wrt=nnx.Param)
+    train = TrainState.create(apply_fn=None, params=start, tx=optax.sgd(0.1))
+    refused = TrainState.create(apply_fn=None, params=start, tx=egr(0.1, 0.2))
+    for _ in range(2):
+        optimizer.update(model, jax.grad(value_fn)(nnx.state(model)), value_fn=value_fn)
+        train = train.apply_gradients(grads=egr_value_and_grad(value_fn, 0.2)(train.params)[1])
+    for params in (nnx.state(model), train.params):
+        for p, e in zip(jax.tree.leaves(params), expected, strict=True):
+            np.testing.assert_allclose(p, e, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"TrainState.apply_gradients\), use igr"):
+        refused.apply_gradients(grads=jax.grad(value_fn)(start))
