@@ -23,8 +23,7 @@ import sympy
 
 from igr.backward_error import printing, trees
 from igr.backward_error.closed_form import Differentials
-from igr.backward_error.methods import LinearMethod
-from igr.backward_error.series import invariant_field
+from igr.backward_error.methods import Method
 from igr.backward_error.taylor import exact
 from igr.backward_error.trees import Tree
 
@@ -43,7 +42,7 @@ class NotAGradientError(ValueError):
         self.tree = tree
 
 
-def modified_equation(method: LinearMethod, order: int = 1) -> ModifiedEquation:
+def modified_equation(method: Method, order: int = 1) -> ModifiedEquation:
     """Derives the equation that an optimizer follows, exactly.
 
     Args:
@@ -68,30 +67,10 @@ def modified_equation(method: LinearMethod, order: int = 1) -> ModifiedEquation:
     E + h/4 |g|² + O(h²)
     """
     order = _order(order)
-    if not isinstance(method, LinearMethod):
+    if not isinstance(method, Method):
         raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
-    vertices = order + 1
-    coefficients = method.taylor(vertices)
-    field, elements = sympy.construct_domain(coefficients, field=True)
-    ring = field.get_ring() if field.is_QQ or field.is_FractionField else field
-    denominator = ring.one
-    if ring != field:
-        for element in elements:
-            denominator = ring.lcm(denominator, ring.convert(field.denom(element)))
-    numerators = [
-        ring.convert_from(element * field.convert_from(denominator, ring), field)
-        for element in elements
-    ]
-    scaled = invariant_field(numerators, vertices)
-    powers = [field.one]
-    for _ in range(vertices):
-        powers.append(powers[-1] * field.convert_from(denominator, ring))
-    weights = {
-        t: field.convert_from(weight, ring) / powers[trees.size(t)]
-        for t, weight in scaled.items()
-        if weight
-    }
-    return ModifiedEquation(method.name, order, weights, field)
+    weights, domain = method.field_weights(order + 1)
+    return ModifiedEquation(method.name, order, weights, domain)
 
 
 @dataclass(frozen=True, repr=False)

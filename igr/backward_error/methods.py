@@ -1,84 +1,37 @@
-"""What an optimizer is: its memory and its rule.
+"""The optimizers this package knows: each is described by its memory and its rule, in a line.
 
-A linear method steps theta[n+1] = theta[n] - h sum_k w_k g(theta[n-k]): it is known by the
-transfer function W(z) = sum_k w_k e^(-kz) of its memory, and nothing else about it matters for
-the equation it follows.
+A linear method is its transfer function (`linear`), a Runge-Kutta method its tableau
+(`runge_kutta`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import sympy
 
+from igr.backward_error.linear import LinearMethod
+from igr.backward_error.runge_kutta import RungeKutta, runge_kutta
 from igr.backward_error.taylor import Z as z
 from igr.backward_error.taylor import exact, taylor_coefficients
 
 __all__ = [
     "LinearMethod",
+    "Method",
+    "RungeKutta",
     "ema_momentum",
     "gradient_descent",
     "heavy_ball",
     "linear_memory",
     "nesterov",
+    "runge_kutta",
+    "usam",
     "z",
 ]
 
+Method = LinearMethod | RungeKutta
+
 _STEP_BACK = sympy.exp(-z)
-
-
-@dataclass(frozen=True)
-class LinearMethod:
-    """theta[n+1] = theta[n] - h sum_k w_k g(theta[n-k]), by its transfer function.
-
-    Attributes:
-      name: how the method calls itself in print and in errors.
-      transfer: W(z) = sum_k w_k e^(-kz), a sympy expression in `igr.methods.z`.
-    """
-
-    name: str
-    transfer: sympy.Expr = field(compare=True)
-
-    @property
-    def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open, such as beta, in the order of their names."""
-        return tuple(sorted(self.transfer.free_symbols - {z}, key=str))
-
-    def taylor(self, terms: int) -> list[sympy.Expr]:
-        """Taylor coefficients of B(z) W(z), B(z) = z/(e^z - 1): F = -B(h D_F) W(h D_F) g."""
-        return taylor_coefficients(self.transfer * z / (sympy.exp(z) - 1), terms)
-
-    @cached_property
-    def recurrence(self) -> tuple[tuple[sympy.Expr, ...], tuple[sympy.Expr, ...]]:
-        """The memory as a difference equation with finitely many terms.
-
-        Returns:
-          (b, a) with a_0 = 1 and W = sum_i b_i q^i / sum_i a_i q^i at q = e^(-z): the direction
-          d[n] = sum_i b_i g[n-i] - sum_{i>0} a_i d[n-i] of the step theta[n+1] = theta[n] - h d[n].
-
-        Raises:
-          ValueError: if W is not a rational function of e^(-z), or looks ahead, so that no
-            optimizer with finite memory has it.
-        """
-        q = sympy.Symbol("q", positive=True)
-        rational = sympy.cancel(sympy.together(self.transfer.subs(z, -sympy.log(q))))
-        numerator, denominator = sympy.fraction(rational)
-        try:
-            b = sympy.Poly(numerator, q).all_coeffs()[::-1]
-            a = sympy.Poly(denominator, q).all_coeffs()[::-1]
-        except sympy.PolynomialError:
-            b, a = [], [sympy.Integer(0)]
-        if a[0] == 0:
-            raise ValueError(
-                f"{self.name} has no finite memory: its transfer function {self.transfer} is not "
-                "a rational function of exp(-z) that is finite as exp(-z) goes to 0"
-            )
-        return (
-            tuple(sympy.factor(x / a[0]) for x in b),
-            tuple(sympy.factor(x / a[0]) for x in a),
-        )
 
 
 def linear_memory(transfer: Any, name: str | None = None) -> LinearMethod:
@@ -141,6 +94,23 @@ def nesterov(beta: Any) -> LinearMethod:
     """
     beta = _momentum(beta)
     return LinearMethod(f"Nesterov (beta = {beta})", 1 + beta / (1 - beta * _STEP_BACK))
+
+
+def usam(rho: Any) -> RungeKutta:
+    """theta <- theta - h g(theta + rho h g(theta)): unnormalised sharpness-aware minimisation.
+
+    The ascent is `rho` times the step h, so that both shrink together (Andriushchenko and
+    Flammarion 2022, without the normalisation of Foret et al. 2021): a Runge-Kutta method of two
+    stages, one of them upward. `rho` is a number of at least 0 or a sympy symbol.
+
+    >>> from igr.backward_error import modified_equation
+    >>> print(modified_equation(usam(2), 1).modified_loss())
+    E + 5 h/4 |g|² + O(h²)
+    """
+    value = exact(rho, "rho")
+    if value.is_number and not (value.is_real and value >= 0):
+        raise ValueError(f"rho is a number of at least 0 or a sympy symbol, got {rho}")
+    return runge_kutta([[0, 0], [-value, 0]], [0, 1], name=f"USAM (rho = {value} h)")
 
 
 def _momentum(beta: Any) -> sympy.Expr:

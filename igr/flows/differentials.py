@@ -32,6 +32,7 @@ from jaxtyping import PyTree
 
 from igr.backward_error import trees
 
+_SHARING_PAYS = 4  # the order from which the trees of up to three vertices are wanted often
 Combination = Mapping[int, Fraction]  # tree -> coefficient of its elementary differential
 
 
@@ -47,13 +48,13 @@ class Differentials:
         self._gradient = gradient
         self._at = at
         self._known: dict[object, PyTree] = {}
+        self._singly = 1  # sums of trees with no more vertices are taken tree by tree
 
     def combination(self, wanted: Combination) -> PyTree:
         """sum_t wanted[t] F(t), with F(t) over the gradient."""
         wanted = {t: c for t, c in wanted.items() if c}
-        if len(wanted) == 1:
-            ((t, c),) = wanted.items()
-            return scale(c, self._tree(t))
+        if wanted and all(len(wanted) == 1 or trees.size(t) <= self._singly for t in wanted):
+            return self._tree_by_tree(wanted)
         key = frozenset(wanted.items())
         if key not in self._known:
             self._known[key] = self._sum(wanted)
@@ -70,20 +71,42 @@ class Differentials:
             if degree > 1 and set(slots[degree]) == {trees.LEAF}:
                 c = slots[degree][trees.LEAF]
                 curve, rest = curve_through(rest, degree)
+                if degree >= _SHARING_PAYS:
+                    self._share_small_trees(curve[1])
                 directions = [self.combination(x) for x in curve]
                 total = add(total, scale(c, self._along_curve(directions)))
             else:
+                if self._singly > 1 and degree == 2:
+                    # The square along g is known by itself: keep it out of the open slot.
+                    slots[2].pop(trees.LEAF, None)
                 for m, slot in slots.items():
                     for u in slot:
                         del rest[_with_leaves(m, u)]
+                # One tree alone is a direction as it stands, that others may have taken too.
+                c = next(iter(slots[degree].values())) if len(slots[degree]) == 1 else Fraction(1)
                 directions = [
                     self.combination(
-                        {u: c / comb(degree - 1, m) for u, c in slots.get(m + 1, {}).items()}
+                        {u: x / (c * comb(degree - 1, m)) for u, x in slots.get(m + 1, {}).items()}
                     )
                     for m in reversed(range(degree))
                 ]
-                total = add(total, self._along_line(directions))
-        for t, c in rest.items():
+                total = add(total, scale(c, self._along_line(directions)))
+        return add(total, self._tree_by_tree(rest))
+
+    def _share_small_trees(self, x2: Combination) -> None:
+        """Takes the trees of up to three vertices one by one, and T[g, g] off the curve itself.
+
+        d^2/ds^2 f(x(s)) = T[g, g] + H x_2 is worked out on the way to the higher derivatives.
+        """
+        self._singly = 3
+        if all(trees.size(u) < 3 for u in x2):
+            second = self._along_curve([self._tree(trees.LEAF), self.combination(x2)])
+            linear = self._tree_by_tree({trees.index((u,)): -c for u, c in x2.items()})
+            self._known[trees.index((trees.LEAF, trees.LEAF))] = add(second, linear)
+
+    def _tree_by_tree(self, wanted: Combination) -> PyTree:
+        total = jax.tree.map(jnp.zeros_like, self._at)
+        for t, c in wanted.items():
             total = add(total, scale(c, self._tree(t)))
         return total
 
