@@ -25,6 +25,7 @@ RULES = {
     "selective_l2_sgd": transforms.selective_l2_sgd(0.1, 0.02, 0.3),
     "l2_stopped_selective_sgd": transforms.l2_stopped_selective_sgd(0.1, 0.02, 1, 0.3),
     "winsorized_sgd": transforms.winsorized_sgd(0.1, 20),
+    "winsorized_gradient": optax.with_extra_args_support(optax.sgd(0.1)),
     "median_of_means_sgd": transforms.median_of_means_sgd(0.1, 4),
 }
 
@@ -63,6 +64,8 @@ def two_steps(name, params, batch):
     def gradient(p):
         if name == "winsorized_sgd":
             return per_example_gradients(example_loss_fn, p, batch)
+        if name == "winsorized_gradient":
+            return transforms.winsorized_gradient(example_loss_fn, p, batch, 20)
         if name == "median_of_means_sgd":
             return grouped_gradients(example_loss_fn, p, batch, 4)
         return jax.grad(value_fn)(p)
