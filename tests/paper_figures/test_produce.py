@@ -105,3 +105,11 @@ def test_the_user_s_own_matplotlib_settings_are_kept(tmp_path, console):
     with matplotlib.rc_context({"font.size": 31.0}):
         produce([LINE], tmp_path, console)
         assert matplotlib.rcParams["font.size"] == 31.0
+
+
+def test_the_progress_bar_says_the_time_left(tmp_path):
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    slow = Figure("fake/slow", "Fakes", "a line", "fakes:draw_line", 125)
+    produce([slow], tmp_path, console)
+    assert "about 2:05 left" in printed(console)
+    assert "about 0:00 left" in printed(console)
