@@ -120,7 +120,7 @@ def figure_1b() -> Drawing:
             f"{ratio[0]:.3f} at h = {h[0]:.4f}, {ratio[-1]:.3f} at h = {h[-1]:.3f}; "
             f"rank correlation {rank:.3f}, falling at every step: {_yes(_falls(ratio))}",
             _falls(ratio),
-            paper="4.55 to 4.20 (axis)",
+            paper="axis from 4.20 to 4.60",
             otherwise="R/E rises somewhere along this range of learning rates.",
         ),
         Claim(
