@@ -38,7 +38,8 @@ def reduce_sorted(
     def columns(start: Array | int, number: int) -> Array:
         return jax.lax.dynamic_slice_in_dim(flat, start, number, axis=1)
 
-    return _in_blocks(reduce, columns, flat.shape[1], 1, examples).reshape(shape)
+    at_once = length <= UNROLLED  # one loop that reads the values where they are
+    return _in_blocks(reduce, columns, flat.shape[1], 1, examples, at_once).reshape(shape)
 
 
 def reduce_sorted_products(
@@ -54,7 +55,7 @@ def reduce_sorted_products(
         return (some[:, :, None] * right[:, None, :]).reshape(left.shape[0], -1)
 
     like = jax.eval_shape(jnp.multiply, left[:, :1], right[:, :1])
-    return _in_blocks(reduce, rows, *shape, like).reshape(shape)
+    return _in_blocks(reduce, rows, *shape, like, at_once=False).reshape(shape)
 
 
 def sort_examples(examples: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
@@ -116,6 +117,7 @@ def _in_blocks(
     number: int,
     width: int,
     like: Array | jax.ShapeDtypeStruct,
+    at_once: bool,
 ) -> Array:
     """`reduce` of the sorted values of `number` units of `width` coordinates, some at a time.
 
@@ -125,6 +127,7 @@ def _in_blocks(
         number: How many units there are.
         width: The coordinates of each.
         like: What has the n and the dtype of the values.
+        at_once: Whether to take them all in one block.
     """
     length, dtype = like.shape[0], like.dtype
     if number * width == 0:
@@ -145,7 +148,7 @@ def _in_blocks(
         results = jax.lax.map(lambda start: reduced(start, units), jnp.array(starts))
         return jnp.concatenate([results[:whole].reshape(-1), results[-1, (units - rest) * width :]])
 
-    if length <= UNROLLED:
+    if at_once:
         return reduced(0, number)
     # Bytes of a block: on a CPU a core's cache, elsewhere only a bound on the memory.
     return jax.lax.platform_dependent(cpu=lambda: blocks(2**21), default=lambda: blocks(2**28))

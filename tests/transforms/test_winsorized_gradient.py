@@ -97,15 +97,16 @@ def test_nan_in_one_example_is_not_hidden(convolutional):
     assert np.isnan(gradient["w"]).all()
 
 
-def test_memory_stays_far_below_the_gradients_of_the_examples():
-    shapes = jax.ShapeDtypeStruct((500, 400), jnp.float32), jnp.zeros((128, 500), jnp.float32)
+@pytest.mark.parametrize("length", [32, 128])
+def test_memory_stays_far_below_the_gradients_of_the_examples(length):
+    shapes = jax.ShapeDtypeStruct((500, 400), jnp.float32), jnp.zeros((length, 500), jnp.float32)
 
     def loss(w, x):
         return jnp.sum(jnp.sin(x @ w))
 
     fused = jax.jit(lambda w, b: winsorized_gradient(loss, w, b, 10))
     held = fused.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
-    assert held < 1e7 < 0.1 * 128 * 500 * 400 * 4
+    assert held < min(1e7, 0.2 * length * 500 * 400 * 4)
 
 
 def test_bad_input(convolutional):
