@@ -20,10 +20,10 @@ from igr.backward_error import (
     modified_equation,
 )
 from igr.backward_error.expressions import parse
-from igr.backward_error.methods import LinearMethod
+from igr.backward_error.methods import Method
 from igr.backward_error.printing import plain
 
-_WITH_BETA: dict[str, Callable[[Any], LinearMethod]] = {
+_WITH_BETA: dict[str, Callable[[Any], Method]] = {
     "heavy_ball": methods.heavy_ball,
     "ema_momentum": methods.ema_momentum,
     "nesterov": methods.nesterov,
@@ -236,7 +236,7 @@ def _order(text: str) -> int:
     return order
 
 
-def _method(text: str, beta: str | None, transfer: str | None) -> LinearMethod:
+def _method(text: str, beta: str | None, transfer: str | None) -> Method:
     name, colon, after = text.partition(":")
     name = name.replace("-", "_")
     if name not in _METHODS:
@@ -257,9 +257,7 @@ def _method(text: str, beta: str | None, transfer: str | None) -> LinearMethod:
     return methods.linear_memory(parse(transfer, {"z": methods.z}))
 
 
-def _loss(
-    text: str | None, names: str | None, method: LinearMethod
-) -> tuple[_Loss, list[sympy.Symbol]]:
+def _loss(text: str | None, names: str | None, method: Method) -> tuple[_Loss, list[sympy.Symbol]]:
     """The loss and its parameters, or (None, [])."""
     if text is None:
         if names is not None:

@@ -103,7 +103,7 @@ def runge_kutta(
     >>> from igr.backward_error import modified_equation
     >>> from fractions import Fraction
     >>> print(modified_equation(runge_kutta([[Fraction(1, 2)]], [1]), 2))
-    θ' = -g + h² (1/12 H² g - 1/24 ∇³E[g, g]) + O(h³)
+    θ' = -g - h² (1/12 H² g - 1/24 ∇³E[g, g]) + O(h³)
     """
     weights = tuple(exact(x, "b") for x in b)
     rows = tuple(tuple(exact(a, "A") for a in row) for row in A)

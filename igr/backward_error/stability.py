@@ -1,21 +1,23 @@
-"""How large h times the curvature may be, from the method's characteristic polynomial.
+"""How large h times the curvature may be, from what the method does to a quadratic.
 
 On E = lambda theta^2/2 a linear method is a recurrence. With x = h lambda and one root for each
 mode, theta[n] = zeta^n, its characteristic polynomial is (zeta - 1) A(zeta) + x B(zeta), with A and
-B of the method's memory.
+B of the method's memory. A Runge-Kutta method multiplies by its stability function R(x).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import sympy
 
-from igr.backward_error.methods import LinearMethod
+from igr.backward_error.methods import Method, RungeKutta
 
 _LARGEST = 1e6
 
 
-def stability_limit(method: LinearMethod) -> float:
+def stability_limit(method: Method) -> float:
     """The largest h * sharpness at which the method does not diverge on a quadratic.
 
     2 for gradient descent, 2 (1 + beta) for heavy ball, 2 (1 + beta)/(1 + 2 beta) for Nesterov.
@@ -27,12 +29,10 @@ def stability_limit(method: LinearMethod) -> float:
     >>> round(stability_limit(methods.heavy_ball(0.9)), 6)
     3.8
     """
-    a, b = _polynomials(method)
-    descent = np.polymul([1.0, -1.0], a)
+    growth = _growth(method)
 
     def stable(x: float) -> bool:
-        roots = np.roots(np.polyadd(descent, x * b))
-        return bool(np.all(np.abs(roots) <= 1 + 1e-9))
+        return growth(x) <= 1 + 1e-9
 
     grid = np.geomspace(1e-4, _LARGEST, 2_000)
     unstable = next((i for i, x in enumerate(grid) if not stable(x)), None)
@@ -45,7 +45,7 @@ def stability_limit(method: LinearMethod) -> float:
     return float(low)
 
 
-def convergence_radius(method: LinearMethod) -> float:
+def convergence_radius(method: Method) -> float:
     """The h * curvature up to which the modified equation converges on a quadratic.
 
     The field on a mode is log(zeta)/h, zeta the root that leaves 1. It is analytic in x until
@@ -63,6 +63,11 @@ def convergence_radius(method: LinearMethod) -> float:
     """
     zeta, x = sympy.symbols("zeta x")
     _numeric(method)
+    if isinstance(method, RungeKutta):
+        # log R is analytic up to the first zero or pole of R.
+        parts = sympy.fraction(method.stability_function(x))
+        singularities = [r for part in parts for r in _roots(sympy.Poly(part, x))]
+        return float(min(map(abs, singularities), default=float("inf")))
     b, a = method.recurrence
     degree = max(len(a), len(b)) - 1
     descent = (zeta - 1) * sum(c * zeta ** (degree - i) for i, c in enumerate(a))
@@ -71,32 +76,53 @@ def convergence_radius(method: LinearMethod) -> float:
     singular = sympy.Poly(characteristic.eval(0), x)
     if characteristic.degree() > 1:
         singular *= sympy.Poly(characteristic.discriminant(), x)
-    roots = np.roots([float(c) for c in singular.all_coeffs()]) if singular.degree() > 0 else []
     # A double root at x = 0 belongs to the memory, not to the root that leaves 1.
-    distances = [abs(r) for r in roots if abs(r) > 1e-9]
+    distances = [abs(r) for r in _roots(singular) if abs(r) > 1e-9]
     return float(min(distances, default=float("inf")))
 
 
-def slowest_memory(method: LinearMethod) -> float:
+def slowest_memory(method: Method) -> float:
     """The factor by which what the method remembers fades in a step: beta for momentum.
 
     0 for a method without memory, or whose memory ends after finitely many steps.
     """
     _numeric(method)
+    if isinstance(method, RungeKutta):
+        return 0.0
     _, a = method.recurrence
     return float(max(np.abs(np.roots([float(c) for c in a])), default=0.0))
 
 
-def _polynomials(method: LinearMethod) -> tuple[np.ndarray, np.ndarray]:
-    """A and B in falling powers of zeta = 1/q."""
+def steps_remembered(method: Method) -> int:
+    """How many steps back a gradient still has a weight of its own, fading ones not counted."""
     _numeric(method)
+    if isinstance(method, RungeKutta):
+        return 0
+    return max(map(len, method.recurrence)) - 1
+
+
+def _growth(method: Method) -> Callable[[float], float]:
+    """By what factor a step multiplies the fastest growing mode at x = h lambda."""
+    _numeric(method)
+    if isinstance(method, RungeKutta):
+        x = sympy.Symbol("x")
+        factor = sympy.lambdify(x, method.stability_function(x))
+        return lambda at: abs(factor(at))
     b, a = ([float(c) for c in part] for part in method.recurrence)
     degree = max(len(a), len(b)) - 1
-    pad = lambda c: np.array(c + [0.0] * (degree + 1 - len(c)))  # noqa: E731
-    return pad(a), pad(b)
+    # In falling powers of zeta = 1/q.
+    a, b = (np.array(c + [0.0] * (degree + 1 - len(c))) for c in (a, b))
+    descent = np.polymul([1.0, -1.0], a)
+    return lambda at: max(np.abs(np.roots(np.polyadd(descent, at * b))))
 
 
-def _numeric(method: LinearMethod) -> None:
+def _roots(polynomial: sympy.Poly) -> np.ndarray:
+    if polynomial.degree() < 1:
+        return np.array([])
+    return np.roots([float(c) for c in polynomial.all_coeffs()])
+
+
+def _numeric(method: Method) -> None:
     if method.parameters:
         raise ValueError(
             f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "

@@ -50,6 +50,8 @@ def check_start(value_fn: Any, params: PyTree) -> None:
         raise ValueError(f"value_fn must return a scalar, got shape {shape}")
     if dtype is None or (not np.issubdtype(dtype, np.floating) and dtype.name != "bfloat16"):
         raise TypeError(f"value_fn must return a floating scalar, got dtype {dtype}")
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
+        return  # under a transformation there is no number to look at
     start = float(jax.jit(lambda: value_fn(params))())
     if not math.isfinite(start):
         raise ValueError(f"value_fn is {start} at the given params: it must be finite at the start")

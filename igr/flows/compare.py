@@ -13,8 +13,13 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import methods, modified_equation
-from igr.backward_error.methods import LinearMethod
-from igr.backward_error.stability import convergence_radius, slowest_memory, stability_limit
+from igr.backward_error.methods import Method
+from igr.backward_error.stability import (
+    convergence_radius,
+    slowest_memory,
+    stability_limit,
+    steps_remembered,
+)
 from igr.curvature import sharpness as sharpness_at
 from igr.flows.checks import check_count, check_start, check_step
 from igr.flows.discrete import Trajectory, optimizer_of, run
@@ -118,7 +123,7 @@ def compare(
     learning_rate: float,
     steps: int,
     orders: Sequence[int] = (0, 1, 2),
-    method: LinearMethod | None = None,
+    method: Method | None = None,
     *,
     optimizer: optax.GradientTransformation | None = None,
     record_every: int | None = None,
@@ -175,7 +180,7 @@ def compare(
     fading = slowest_memory(method)
     if burn_in is None:
         burn_in = int(np.ceil(np.log(1e-8) / np.log(fading))) if fading > 0 else 0
-        burn_in = max(burn_in, len(method.recurrence[0]) - 1)
+        burn_in += steps_remembered(method) if fading == 0 else 0
     burn_in = check_count("burn_in", burn_in, 0)
 
     state = None
@@ -184,7 +189,7 @@ def compare(
         start_up = f"burn-in of {burn_in} steps"
         warm = run(optimizer, value_fn, params, burn_in, record_every=burn_in)
         params, state = warm.last, warm.state
-    elif fading > 0 or len(method.recurrence[0]) > 1:
+    elif steps_remembered(method):
         start_up = "cold start: every order is only O(h) close"
 
     discrete = run(optimizer, value_fn, params, steps, record_every=record_every, state=state)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from igr.backward_error.methods import LinearMethod
+from igr.backward_error.methods import Method, RungeKutta
 from igr.flows.checks import check_count, check_start, check_step
 from igr.flows.floating import combine, floating
+from igr.flows.stages import stages
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -142,12 +143,13 @@ def _append(records: PyTree, last: PyTree) -> PyTree:
     return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), records, last)
 
 
-def optimizer_of(method: LinearMethod, learning_rate: float) -> optax.GradientTransformation:
-    """The optax transformation of a linear method.
+def optimizer_of(method: Method, learning_rate: float | Array) -> optax.GradientTransformation:
+    """The optax transformation of a method.
 
-    Runs the method's recurrence d[n] = sum_i b_i g[n-i] - sum_i a_i d[n-i] from a memory of
-    zeros, as optax starts its traces: equal to `optax.sgd(learning_rate, momentum)` for
-    `heavy_ball(momentum)`, and so on.
+    A linear method runs its recurrence d[n] = sum_i b_i g[n-i] - sum_i a_i d[n-i] from a memory of
+    zeros, as optax starts its traces: it equals `optax.sgd(learning_rate, momentum)` for
+    `heavy_ball(momentum)`, and so on. A Runge-Kutta method evaluates its stages on `value_fn`,
+    an extra argument of `update` that `run` provides.
 
     Args:
       method: from `igr.methods`, without open symbols.
@@ -162,6 +164,8 @@ def optimizer_of(method: LinearMethod, learning_rate: float) -> optax.GradientTr
             f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "
             "to run it give them numbers"
         )
+    if isinstance(method, RungeKutta):
+        return stages(method, learning_rate)
     b, a = ([float(x) for x in part] for part in method.recurrence)
     return optax.chain(_filter(b, a[1:]), optax.scale_by_learning_rate(learning_rate))
 

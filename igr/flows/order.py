@@ -14,11 +14,10 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import modified_equation
-from igr.backward_error.methods import LinearMethod
-from igr.backward_error.stability import convergence_radius, slowest_memory
+from igr.backward_error.methods import Method
+from igr.backward_error.stability import convergence_radius, slowest_memory, steps_remembered
 from igr.curvature import sharpness
 from igr.flows.checks import check_count, check_start, check_step
-from igr.flows.differentials import scale
 from igr.flows.discrete import optimizer_of
 from igr.flows.floating import combine, floating
 from igr.flows.interpolate import interpolating_field
@@ -58,7 +57,7 @@ class ObservedOrder(float):
 
 
 def observed_order(
-    method: LinearMethod,
+    method: Method,
     value_fn: ValueFn,
     params: PyTree,
     order: int,
@@ -101,7 +100,7 @@ def observed_order(
     check_start(value_fn, params)
     if field not in ("derived", "interpolating"):
         raise ValueError(f"field is 'derived' or 'interpolating', got {field!r}")
-    memory = _steps_remembered(method)
+    memory = _memory(method)
     if field == "interpolating" and memory:
         raise ValueError(
             f"{method.name} has a memory: an interpolating field needs a step of params alone"
@@ -114,35 +113,29 @@ def observed_order(
         if len(hs) < 2:
             raise ValueError(f"hs has at least two steps, got {len(hs)}")
     equation = modified_equation(method, order)
-    unit = optimizer_of(method, 1.0)
 
     @eqx.filter_jit
     def error(loss: ValueFn, params: PyTree, h: Array) -> Array:
+        optimizer = optax.with_extra_args_support(optimizer_of(method, h))
+        start = optimizer.init(params)
+
+        def step(state: Any, p: PyTree) -> tuple[Any, PyTree]:
+            updates, state = optimizer.update(jax.grad(loss)(p), state, p, value_fn=loss)
+            return state, jax.tree.map(jnp.add, p, updates)
+
         if field == "derived":
             f = vector_field(equation, loss, h)
         else:
-            f = interpolating_field(lambda p: _step(p, jax.grad(loss)(p), h), order, h)
+            f = interpolating_field(lambda p: step(start, p)[1], order, h)
         past = _along_flow(f, params, -h, memory)
-        state = unit.init(params)
-        gradient = jax.grad(loss)
         if memory:
-
-            def remember(state: Any, p: PyTree) -> tuple[Any, None]:
-                return unit.update(gradient(p), state)[1], None
-
             oldest_first = jax.tree.map(lambda x: x[::-1], past)
-            state, _ = jax.lax.scan(remember, state, oldest_first)
-        minus_direction, _ = unit.update(gradient(params), state)
-        ahead = _along_flow(f, params, h, 1)
-        squares = jax.tree.map(
-            lambda flow, old, d: jnp.sum((flow[0] - old - h * d) ** 2),
-            ahead,
-            params,
-            minus_direction,
-        )
-        return jnp.sqrt(sum(jax.tree.leaves(squares)))
+            start, _ = jax.lax.scan(lambda s, p: (step(s, p)[0], None), start, oldest_first)
+        stepped = step(start, params)[1]
+        ahead = jax.tree.map(lambda x: x[0], _along_flow(f, params, h, 1))
+        return optax.tree.norm(optax.tree.sub(ahead, stepped))
 
-    dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(dynamic))
+    dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
 
     def error_at(h: float) -> float:
         return float(error(loss, dynamic, jnp.asarray(h, dtype)))
@@ -156,10 +149,6 @@ def observed_order(
         steps = np.sort(np.asarray(hs, float))[::-1]
     errors = np.array([error_at(h) for h in steps])
     return ObservedOrder(steps, errors, rounding)
-
-
-def _step(params: PyTree, gradient: PyTree, h: Array) -> PyTree:
-    return jax.tree.map(jnp.subtract, params, scale(h, gradient))
 
 
 def _along_flow(f: Callable[..., PyTree], params: PyTree, h: Array, count: int) -> PyTree:
@@ -180,12 +169,11 @@ def _along_flow(f: Callable[..., PyTree], params: PyTree, h: Array, count: int) 
     return jax.tree.map(lambda x: x[substeps - 1 :: substeps], visited)
 
 
-def _steps_remembered(method: LinearMethod) -> int:
+def _memory(method: Method) -> int:
     """How many steps back a weight still shows in double precision."""
     fading = slowest_memory(method)
-    b, a = method.recurrence
     recursion = 0 if fading == 0 else int(np.ceil(np.log(1e-17) / np.log(fading)))
-    return recursion + max(len(a), len(b)) - 1
+    return recursion + steps_remembered(method)
 
 
 def _default_steps(
@@ -202,7 +190,7 @@ def _default_steps(
     return smallest * 2.0 ** (np.arange(4, -1, -1) / 2)
 
 
-def _largest_step(method: LinearMethod, loss: ValueFn, params: PyTree) -> float:
+def _largest_step(method: Method, loss: ValueFn, params: PyTree) -> float:
     """A step well within the convergence of the expansion at params."""
     curvature, speed = (abs(float(x)) for x in _curvature_and_speed(loss, params))
     scale_of_params = max(float(optax.tree.norm(params)), 1.0)

@@ -82,7 +82,7 @@ def flow(
         if tolerance is not None:
             check_step(name, tolerance)
     # diffrax gives time and state one dtype: a float64 clock would make float32 params double.
-    time_dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(dynamic))
+    time_dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
     if rtol is None:
         double = all(x.dtype == jnp.float64 for x in jax.tree.leaves(dynamic))
         rtol = 1e-10 if double else 1e-5

@@ -9,13 +9,11 @@ h mu and h^2. So mu can stand in for what another step would add, or take away w
 from __future__ import annotations
 
 from igr.backward_error import modified_equation
-from igr.backward_error.methods import LinearMethod
+from igr.backward_error.methods import Method
 from igr.flows.checks import check_step
 
 
-def match_implicit(
-    method: LinearMethod, learning_rate: float, target_learning_rate: float
-) -> float:
+def match_implicit(method: Method, learning_rate: float, target_learning_rate: float) -> float:
     """The mu with which EGR at one step size regularizes like the plain method at another.
 
     The small step with this mu and the large step without follow the same modified loss to first
@@ -43,7 +41,7 @@ def match_implicit(
     return _per_step(method) * (target_learning_rate - learning_rate)
 
 
-def cancel_implicit(method: LinearMethod, learning_rate: float) -> float:
+def cancel_implicit(method: Method, learning_rate: float) -> float:
     """The negative mu with which the discrete run follows the plain gradient flow one order closer.
 
     Args:
@@ -66,7 +64,7 @@ def cancel_implicit(method: LinearMethod, learning_rate: float) -> float:
     return -_per_step(method) * learning_rate
 
 
-def _per_step(method: LinearMethod) -> float:
+def _per_step(method: Method) -> float:
     """a/w: the coefficient of h |grad E|^2 for each E in the modified loss."""
     equation = modified_equation(method, order=1)
     if equation.parameters:
