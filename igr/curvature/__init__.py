@@ -1,7 +1,24 @@
 """Matrix-free curvature: products of the Hessian and its kin, and what can be read from them."""
 
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
+from igr.curvature.gauss_newton import fisher_product, gauss_newton_product
 from igr.curvature.hessian import hessian_product
+from igr.curvature.sgd_stability import SGDStability, sgd_stability
 from igr.curvature.sharpness import Sharpness, sharpness
+from igr.curvature.spectrum import Estimate, SpectralDensity, spectral_density, trace
 
-__all__ = ["Eigenpairs", "Sharpness", "hessian_product", "sharpness", "top_eigenpairs"]
+__all__ = [
+    "Eigenpairs",
+    "Estimate",
+    "SGDStability",
+    "Sharpness",
+    "SpectralDensity",
+    "fisher_product",
+    "gauss_newton_product",
+    "hessian_product",
+    "sgd_stability",
+    "sharpness",
+    "spectral_density",
+    "top_eigenpairs",
+    "trace",
+]

@@ -1,7 +1,7 @@
 """The extreme eigenvalues of a symmetric product, with their eigenvectors."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -9,33 +9,46 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from igr.curvature.lanczos import lanczos
+from igr.curvature.operator import wide_product
+from igr.curvature.ritz import RitzPairs
+from igr.curvature.subspace import subspace
 from igr.curvature.vectors import (
     cast_like,
     floating_part,
+    inner,
+    norm,
     random_vector,
     require_floating,
+    require_like,
+    scaled,
     size,
     widened,
+    working_dtype,
 )
+
+Method = Literal["lanczos", "subspace"]
+Which = Literal["magnitude", "largest", "smallest"]
 
 
 class Eigenpairs(NamedTuple):
-    """Eigenpairs, best first, and how far they can be trusted.
+    """Eigenpairs of a symmetric matrix, best first, and what they are worth.
 
     Attributes:
-        values: Signed eigenvalues.
-        vectors: A pytree with the structure of the parameters and a leading axis of k, orthonormal
-            (None where a leaf is not floating).
-        residuals: |A q - lambda q| of each pair; an eigenvalue lies within it of each value.
+        values: Signed eigenvalues, shape (k,).
+        vectors: Orthonormal eigenvectors: a pytree with the structure of the parameters and a
+            leading axis of k, None where a leaf is not floating; the `initial` of a next call.
+        residuals: |A q - value q|, shape (k,). Some eigenvalue lies within it.
+        errors: The bounds on the error of the values by which the solver stopped, shape (k,).
+        converged: Whether every error came below the tolerance.
         products: The number of products spent.
-        converged: Whether every residual reached the tolerance.
     """
 
     values: Float[Array, " k"]
     vectors: PyTree
     residuals: Float[Array, " k"]
-    products: Int[Array, ""]
+    errors: Float[Array, " k"]
     converged: Bool[Array, ""]
+    products: Int[Array, ""]
 
 
 def top_eigenpairs(
@@ -43,54 +56,197 @@ def top_eigenpairs(
     params: PyTree,
     k: int,
     *,
-    method: Literal["lanczos", "subspace"] = "lanczos",
+    method: Method = "lanczos",
+    which: Which = "magnitude",
     tol: float = 1e-3,
     max_products: int | None = None,
-    key: PRNGKeyArray | None = None,
-    initial: PyTree | None = None,
-    which: Literal["magnitude", "largest", "smallest"] = "magnitude",
     basis_size: int | None = None,
+    initial: PyTree | None = None,
+    key: PRNGKeyArray | None = None,
+    check_symmetric: bool = False,
 ) -> Eigenpairs:
-    """The k top eigenpairs of the symmetric matrix behind `product`."""
-    vector = require_floating(params)
-    n = size(vector)
+    """The k extreme eigenvalues of a symmetric matrix A given by its product v -> Av.
+
+    An eigenvalue counts as found when its error bound is below `tol` times its size. The bound is
+    min(r, r^2 / gap), with r = |A q - value q| the residual and the gap that to the nearest other
+    eigenvalue known, less the residual of that one; the angle of the vector is of the order
+    r / gap. For vectors as good as the values, or close eigenvalues told apart, ask for a smaller
+    `tol`.
+
+    "lanczos" needs the fewest products (some 40 for the top ten of a network) and the memory of
+    basis_size + 1 vectors. A single start vector shows one copy of an exactly repeated
+    eigenvalue, unless the basis can hold the whole space. "subspace" is the simultaneous power
+    iteration of the Metric dissertation, mended; it needs several times the products, in the
+    memory of k + 2 vectors, sees repeated eigenvalues (k of them), and starts best from the
+    vectors of a call before.
+
+    Works inside jit and vmap. A `product` that is a pytree, like those of `igr.curvature`, is an
+    argument of the compiled program; one that closes over arrays has them compiled in as
+    constants, and compiles again at every call.
+
+    Args:
+        product: Linear and symmetric, on pytrees with the structure of the floating part of
+            `params` (None for other leaves).
+        params: The pytree whose floating leaves give the shapes and dtypes of vectors. Only these
+            are read.
+        k: The number of eigenpairs, at most the number of parameters.
+        method: "lanczos" or "subspace".
+        which: The eigenvalues largest in "magnitude", or (Lanczos only) the algebraically
+            "largest" or "smallest".
+        tol: The relative error to reach in each value; rounding, 10 eps times the largest
+            magnitude, counts as reached.
+        max_products: The most products to spend, 100 (k + 1) by default; when they are spent the
+            result says `converged=False`.
+        basis_size: The size of the Lanczos basis, at least k + 2 (or the number of parameters);
+            max(20, 2 k + 10) by default.
+        initial: Where to start: a vector, or vectors with a leading axis of k, as
+            `Eigenpairs.vectors` has.
+        key: For random starts, `jax.random.key(0)` by default.
+        check_symmetric: Whether to compare <u, Av> with <Au, v> first, for one random pair, at the
+            price of two products.
+
+    Returns:
+        `Eigenpairs`: values, vectors, residuals, errors, converged, products.
+
+    Raises:
+        ValueError: If an argument is out of its range, `params` has no floating leaf, `initial`
+            does not have its structure, or the product is found not to be symmetric (inside jit,
+            equinox's runtime error).
+
+    >>> import jax.numpy as jnp
+    >>> scale = jnp.array([1.0, -4.0, 3.0, 0.5])
+    >>> found = top_eigenpairs(lambda v: scale * v, jnp.zeros(4), 2)
+    >>> print(found.values.round(3), bool(found.converged))
+    [-4.  3.] True
+
+    References:
+        Lanczos: Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue
+        problems" (2000). Subspace: Metric regularization, section 3.9, Algorithm 1; Zhou and
+        Saad, "A Chebyshev-Davidson algorithm for large symmetric eigenproblems" (2007).
+    """
+    like = require_floating(params)
+    n = size(like)
     if not 1 <= k <= n:
         raise ValueError(f"k must be between 1 and the number of parameters, {n}; got {k}.")
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {get_args(Method)}; got {method!r}.")
+    if which not in get_args(Which):
+        raise ValueError(f"which must be one of {get_args(Which)}; got {which!r}.")
+    if method == "subspace" and which != "magnitude":
+        raise ValueError(
+            f"which={which!r} needs method='lanczos': power iteration finds magnitudes."
+        )
+    if not isinstance(tol, jax.core.Tracer) and not tol > 0:
+        raise ValueError(f"tol must be positive; got {tol}.")
+    width = min(k + 2, n)
     if basis_size is None:
-        basis_size = max(2 * k + 20, 20)
-    basis_size = min(basis_size, n)
+        basis_size = max(20, 2 * k + 10)
+    elif basis_size < width:
+        raise ValueError(f"basis_size must be at least {width} for k = {k}; got {basis_size}.")
     if max_products is None:
-        max_products = 100 * k + 100
+        max_products = 100 * (k + 1)
+    elif max_products < width:
+        raise ValueError(f"max_products must be at least {width} for k = {k}; got {max_products}.")
+    if initial is not None:
+        initial = floating_part(initial)
+        if jax.tree.map(jnp.ndim, initial) == jax.tree.map(jnp.ndim, like):
+            initial = jax.tree.map(lambda x: x[None], initial)
+            require_like("initial", initial, like, (1,))
+        else:
+            require_like("initial", initial, like, (k,))
     key = jax.random.key(0) if key is None else key
-    return _solve(product, vector, key, initial, k, method, tol, max_products, basis_size, which)
+    if check_symmetric:
+        key, pair = jax.random.split(key)
+        product = _checked(product, like, pair)
+    # As arrays, so that other limits reuse the compiled program.
+    tol, max_products = jnp.asarray(tol, working_dtype(like)), jnp.asarray(max_products, jnp.int32)
+    solve = _lanczos if method == "lanczos" else _subspace
+    found = solve(product, like, k, min(basis_size, n), which, tol, max_products, initial, key)
+    return Eigenpairs(
+        values=found.values,
+        vectors=found.vectors,
+        residuals=found.residuals,
+        errors=found.errors,
+        converged=found.converged,
+        products=found.products + (2 if check_symmetric else 0),
+    )
 
 
 @eqx.filter_jit
-def _solve(product, like, key, initial, k, method, tol, max_products, basis_size, which):
-    score = {"magnitude": jnp.abs, "largest": lambda x: x, "smallest": lambda x: -x}[which]
-    wide = widened(like)
-
-    def wide_product(v):
-        return widened(floating_part(product(cast_like(v, like))))
-
-    if initial is None:
-        start = random_vector(key, wide)
-    else:
-        start = jax.tree.map(lambda x: jnp.sum(x, 0), widened(floating_part(initial)))
+def _lanczos(
+    product: Callable[[PyTree], PyTree],
+    like: PyTree,
+    k: int,
+    basis_size: int,
+    which: str,
+    tol: Float[Array, ""],
+    max_products: Int[Array, ""],
+    initial: PyTree | None,
+    key: PRNGKeyArray,
+) -> RitzPairs:
+    start = random_vector(key, widened(like))
+    if initial is not None:
+        # The sum of the vectors holds each of them; a little of everything else lets the rest in.
+        known = jax.tree.map(lambda x: jnp.sum(x, 0), widened(initial))
+        start = jax.tree.map(
+            lambda x, noise: x / norm(known) + WARM_NOISE * noise / norm(start), known, start
+        )
     found = lanczos(
-        wide_product,
+        wide_product(product, like),
         start,
         k,
+        basis_size=basis_size,
+        which=which,
         tol=tol,
         max_products=max_products,
-        basis_size=basis_size,
-        score=score,
         key=key,
     )
-    return Eigenpairs(
-        found.values,
-        cast_like(found.vectors, like),
-        found.residuals,
-        found.products,
-        jnp.all(found.converged),
+    return found._replace(vectors=cast_like(found.vectors, like))
+
+
+@eqx.filter_jit
+def _subspace(
+    product: Callable[[PyTree], PyTree],
+    like: PyTree,
+    k: int,
+    basis_size: int,
+    which: str,
+    tol: Float[Array, ""],
+    max_products: Int[Array, ""],
+    initial: PyTree | None,
+    key: PRNGKeyArray,
+) -> RitzPairs:
+    del basis_size, which
+    width = min(k + 2, size(like))
+    keys = jax.random.split(key, width)
+    start = jax.vmap(lambda key: random_vector(key, widened(like)))(keys)
+    if initial is not None:
+        start = jax.tree.map(lambda s, x: s.at[: x.shape[0]].set(x), start, widened(initial))
+    found = subspace(
+        wide_product(product, like), start, k, tol=tol, max_products=max_products, key=key
     )
+    return found._replace(vectors=cast_like(found.vectors, like))
+
+
+WARM_NOISE = 0.01
+
+
+def _checked(product: Callable[[PyTree], PyTree], like: PyTree, key: PRNGKeyArray) -> Any:
+    """The product, after a look at whether it is symmetric."""
+    u, v = (
+        scaled(1 / norm(x), x)
+        for x in (random_vector(k, widened(like)) for k in jax.random.split(key))
+    )
+    wide = wide_product(product, like)
+    au, av = wide(u), wide(v)
+    difference = jnp.abs(inner(u, av) - inner(au, v))
+    narrow = max(jnp.finfo(leaf.dtype).eps for leaf in jax.tree.leaves(like))
+    allowed = 100 * float(narrow) * (norm(au) + norm(av))
+    if not isinstance(difference, jax.core.Tracer):
+        if difference > allowed:
+            raise ValueError(
+                f"product is not symmetric: <u, Av> and <Au, v> differ by {difference:.3g} for "
+                f"random unit u and v, where rounding explains {allowed:.3g}."
+            )
+        return product
+    return eqx.error_if(product, difference > allowed, "product is not symmetric")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from igr.curvature.operator import operator, require_batch, require_scalar
+from igr.curvature.operator import first_example, operator, require_scalar
 from igr.curvature.vectors import is_floating, require_floating
 
 
@@ -55,11 +55,8 @@ def hessian_product(
         section 3.8.
     """
     require_floating(params)
-    if batch is None:
-        require_scalar("loss_fn", loss_fn, params)
-    else:
-        require_batch(batch)
-        require_scalar("loss_fn", loss_fn, params, jax.tree.map(lambda x: x[0], batch))
+    example = () if batch is None else (first_example(batch),)
+    require_scalar("loss_fn", loss_fn, params, *example)
     return operator(_HessianTerm(loss_fn), params, batch, chunk)
 
 

@@ -68,8 +68,6 @@ def sharpness(
     -6.0
     """
     product = hessian_product(loss_fn, params, batch, chunk=chunk)
-    if initial is not None:
-        initial = jax.tree.map(lambda x: x[None], initial)
     found = top_eigenpairs(
         product,
         params,

@@ -1,11 +1,12 @@
 """The floating leaves of a pytree as one vector, and a leading axis of such vectors as a basis.
 
 Nothing is raveled: leaf by leaf the arithmetic keeps each leaf's sharding. A *vector* has the
-structure of the parameters with `None` where they hold something that is not a floating array; a
-*basis* is a vector whose leaves carry a leading axis. Both are kept in at least float32, whatever
-the leaves of the parameters are: orthogonality does not survive bfloat16.
+structure of the parameters, with None where they hold something that is not a floating array; a
+*basis* is a vector whose leaves carry a leading axis. Solvers keep both in at least float32,
+whatever the parameters are in: orthogonality does not survive bfloat16.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalisation on a GPU
+HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalization on a GPU
+BLOCK = 2**14  # entries of each vector that `transformed` takes at a time
 
 
 def is_floating(leaf: Any) -> bool:
@@ -25,19 +27,31 @@ def is_floating(leaf: Any) -> bool:
 
 
 def floating_part(tree: PyTree) -> PyTree:
-    """The tree with every leaf that is not a floating array replaced by None."""
+    """The tree with None for every leaf that is not a floating array."""
     return eqx.filter(tree, is_floating)
 
 
-def require_floating(params: PyTree, name: str = "params") -> PyTree:
+def require_floating(params: PyTree) -> PyTree:
     """The floating part of `params`; an error where there is none."""
     vector = floating_part(params)
     if not jax.tree.leaves(vector):
         kinds = sorted({type(leaf).__name__ for leaf in jax.tree.leaves(params)})
         raise ValueError(
-            f"{name} must hold at least one floating array; got leaves of {kinds or 'no kind'}."
+            f"params must hold at least one floating array; got leaves of type {kinds}."
         )
     return vector
+
+
+def require_like(name: str, vector: PyTree, like: PyTree, leading: tuple[int, ...] = ()) -> None:
+    """An error where `vector` has not the structure and the shapes of `like`."""
+    got = jax.tree.map(jnp.shape, vector)
+    expected = jax.tree.map(lambda leaf: leading + jnp.shape(leaf), like)
+    if jax.tree.structure(vector) != jax.tree.structure(like) or got != expected:
+        axis = f" and a leading axis of {leading[0]}" if leading else ""
+        raise ValueError(
+            f"{name} must have the structure and shapes of params{axis}; "
+            f"got {got}, expected {expected}."
+        )
 
 
 def size(vector: PyTree) -> int:
@@ -45,13 +59,13 @@ def size(vector: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(vector))
 
 
-def working_dtype(vector: PyTree) -> jnp.dtype:
-    """The dtype in which scalars and small matrices are computed: float32 or wider."""
+def working_dtype(vector: PyTree) -> Any:
+    """The dtype of scalars and small matrices: float32 or wider."""
     return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(vector)))
 
 
 def widened(vector: PyTree) -> PyTree:
-    """Every leaf in its own dtype or float32, whichever is wider."""
+    """Every leaf in its own dtype or in float32, whichever is wider."""
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.promote_types(leaf.dtype, jnp.float32)), vector
     )
@@ -59,12 +73,12 @@ def widened(vector: PyTree) -> PyTree:
 
 def cast_like(vector: PyTree, like: PyTree) -> PyTree:
     """Every leaf in the dtype of the same leaf of `like`."""
-    return jax.tree.map(lambda leaf, target: leaf.astype(target.dtype), vector, like)
+    return jax.tree.map(lambda leaf, target: jnp.asarray(leaf, target.dtype), vector, like)
 
 
 def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:
     """The Euclidean inner product."""
-    return sum_leaves(lambda x, y: jnp.vdot(x, y, precision=HIGHEST), a, b)
+    return _sum_leaves(lambda x, y: jnp.vdot(x, y, precision=HIGHEST), a, b)
 
 
 def norm(a: PyTree) -> Float[Array, ""]:
@@ -72,31 +86,115 @@ def norm(a: PyTree) -> Float[Array, ""]:
     return jnp.sqrt(inner(a, a))
 
 
-def scaled(factor: Float[Array, ""], a: PyTree) -> PyTree:
+def scaled(factor: Any, a: PyTree) -> PyTree:
     """factor * a, each leaf in its own dtype."""
-    return jax.tree.map(lambda x: factor.astype(x.dtype) * x, a)
+    return jax.tree.map(lambda x: jnp.asarray(factor, x.dtype) * x, a)
+
+
+def minus(a: PyTree, b: PyTree) -> PyTree:
+    """a - b."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def row(basis: PyTree, i: Any) -> PyTree:
+    """The vector `i`, or the vectors of a slice."""
+    return jax.tree.map(lambda q: q[i], basis)
+
+
+def with_row(basis: PyTree, i: Any, vector: PyTree) -> PyTree:
+    """The basis with `vector` in place of the vector `i`."""
+    return jax.tree.map(lambda q, x: q.at[i].set(x), basis, vector)
 
 
 def coordinates(basis: PyTree, a: PyTree) -> Float[Array, " m"]:
     """The inner product of every basis vector with `a`."""
-    return sum_leaves(lambda q, x: jnp.tensordot(q, x, x.ndim, precision=HIGHEST), basis, a)
+    return _sum_leaves(lambda q, x: jnp.tensordot(q, x, x.ndim, precision=HIGHEST), basis, a)
 
 
-def combination(weights: Float[Array, "*rows m"], basis: PyTree) -> PyTree:
-    """sum_i weights[..., i] basis_i: a vector, or a basis where `weights` has rows."""
+def combination(weights: Float[Array, " m"], basis: PyTree) -> PyTree:
+    """sum_i weights_i basis_i."""
     return jax.tree.map(
         lambda q: jnp.tensordot(weights.astype(q.dtype), q, 1, precision=HIGHEST), basis
     )
 
 
+def orthogonalized(
+    w: PyTree, basis: PyTree, use: Float[Array, " m"] | float = 1.0
+) -> tuple[PyTree, Float[Array, " m"]]:
+    """`w` less its part in the orthonormal `basis`, and the coordinates of that part.
+
+    A second pass follows where the first took nine tenths of the norm or more, and with it the
+    digits (Daniel, Gragg, Kaufman and Stewart, 1976). `use` is 0 for vectors to leave out.
+    """
+
+    def once(w: PyTree) -> tuple[PyTree, Float[Array, " m"]]:
+        h = coordinates(basis, w) * use
+        return minus(w, combination(h, basis)), h
+
+    before = norm(w)
+    w, h = once(w)
+
+    def again(w: PyTree) -> tuple[PyTree, Float[Array, " m"]]:
+        w, correction = once(w)
+        return w, h + correction
+
+    return jax.lax.cond(norm(w) < 0.1 * before, again, lambda w: (w, h), w)
+
+
+def unit_outside(
+    w: PyTree, basis: PyTree, use: Float[Array, " m"] | float, key: PRNGKeyArray, lost: Any
+) -> PyTree:
+    """`w`, already orthogonal to the basis, at norm one; another direction where it is `lost`."""
+
+    def another() -> PyTree:
+        return orthogonalized(orthogonalized(random_vector(key, w), basis, use)[0], basis, use)[0]
+
+    w = jax.lax.cond(lost, another, lambda: w)
+    length = norm(w)
+    return scaled(jnp.where(length > 0, 1 / length, 0), w)
+
+
+def transformed(basis: PyTree, weights: Float[Array, "m m"]) -> PyTree:
+    """The basis with rows sum_j weights[i, j] basis_j, in place of the old one under jit."""
+
+    def leaf(q: Array) -> Array:
+        w = weights.astype(q.dtype)
+        flat = q.reshape(q.shape[0], -1)
+        blocks, rest = divmod(flat.shape[1], BLOCK)
+
+        def block(i: Any, flat: Array) -> Array:
+            part = jax.lax.dynamic_slice_in_dim(flat, i * BLOCK, BLOCK, 1)
+            part = jnp.matmul(w, part, precision=HIGHEST)
+            return jax.lax.dynamic_update_slice_in_dim(flat, part, i * BLOCK, 1)
+
+        if blocks:
+            flat = jax.lax.fori_loop(0, blocks, block, flat)
+        if rest:
+            last = jnp.matmul(w, flat[:, blocks * BLOCK :], precision=HIGHEST)
+            flat = flat.at[:, blocks * BLOCK :].set(last)
+        return flat.reshape(q.shape)
+
+    return jax.tree.map(leaf, basis)
+
+
 def random_vector(key: PRNGKeyArray, like: PyTree) -> PyTree:
     """Independent standard normal entries, in the shapes and dtypes of `like`."""
+    return _drawn(jax.random.normal, key, like)
+
+
+def random_signs(key: PRNGKeyArray, like: PyTree) -> PyTree:
+    """Independent entries of 1 or -1, in the shapes and dtypes of `like`."""
+    return _drawn(jax.random.rademacher, key, like)
+
+
+def _drawn(draw: Callable[..., Array], key: PRNGKeyArray, like: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(like)
     keys = jax.random.split(key, len(leaves))
-    draws = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves)]
-    return jax.tree.unflatten(structure, draws)
+    return jax.tree.unflatten(
+        structure,
+        [draw(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)],
+    )
 
 
-def sum_leaves(fn, *trees: PyTree) -> Any:
-    """The sum over the leaves of `fn`."""
+def _sum_leaves(fn: Callable[..., Array], *trees: PyTree) -> Array:
     return jax.tree.reduce(jnp.add, jax.tree.map(fn, *trees))

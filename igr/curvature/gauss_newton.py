@@ -1,0 +1,149 @@
+"""Products of the Gauss-Newton and Fisher matrices: positive semi-definite kin of the Hessian."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from igr.curvature.operator import first_example, operator, require_scalar
+from igr.curvature.vectors import is_floating, require_floating
+
+
+def gauss_newton_product(
+    apply_fn: Callable[..., Any],
+    output_loss_fn: Callable[..., Any],
+    params: PyTree,
+    batch: tuple[PyTree, PyTree],
+    *,
+    chunk: int | None = None,
+) -> Callable[[PyTree], PyTree]:
+    """The map v -> Gv, with G the Gauss-Newton matrix of the mean of a composed loss.
+
+    The loss of an example (x, y) is output_loss_fn(f, y) at f = apply_fn(params, x). With J the
+    Jacobian of f in the parameters and H_f the Hessian of the loss in f,
+
+        G = mean over the examples of J' H_f J,
+
+    the Hessian less the part that bends f itself; positive semi-definite where the loss is convex
+    in f. For losses that are a negative log likelihood in its natural parameters (squared error,
+    cross-entropy on logits) G is the Fisher matrix of the model.
+
+    Args:
+        apply_fn: `(params, x) -> outputs` for one example; the outputs are any pytree of floating
+            arrays.
+        output_loss_fn: `(outputs, y) -> scalar` for one example.
+        params: Any pytree with floating leaves; the others are held fixed.
+        batch: The pair (inputs, targets), each a pytree with the same leading example axis.
+        chunk: The number of examples to take at a time, by default all, with the linearization
+            kept (see `hessian_product`).
+
+    Returns:
+        A function on vectors, as that of `hessian_product`.
+
+    Raises:
+        ValueError: If `params` has no floating leaf, `batch` is not a pair, its axes disagree, the
+            loss is not a scalar, or `chunk` is not a positive number of examples.
+
+    >>> import jax.numpy as jnp
+    >>> product = gauss_newton_product(
+    ...     lambda w, x: jnp.tanh(w @ x),
+    ...     lambda out, y: (out - y) ** 2 / 2,
+    ...     jnp.zeros(2),
+    ...     (jnp.array([[1.0, 2.0], [3.0, 0.0]]), jnp.array([5.0, 7.0])),
+    ... )
+    >>> print(product(jnp.array([1.0, 0.0])))
+    [5. 1.]
+
+    References:
+        Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent"
+        (2002); Martens, "New insights and perspectives on the natural gradient method" (2020).
+    """
+    require_floating(params)
+    if not (isinstance(batch, tuple | list) and len(batch) == 2):
+        raise ValueError(
+            f"batch must be the pair (inputs, targets); got {type(batch).__name__}"
+            + (f" of length {len(batch)}." if isinstance(batch, tuple | list) else ".")
+        )
+    x, y = first_example(tuple(batch))
+    outputs = eqx.filter_eval_shape(apply_fn, params, x)
+    require_scalar("output_loss_fn", output_loss_fn, outputs, y)
+    return operator(_GaussNewtonTerm(apply_fn, output_loss_fn), params, tuple(batch), chunk)
+
+
+def fisher_product(
+    example_loss_fn: Callable[..., Any],
+    params: PyTree,
+    batch: PyTree,
+    *,
+    chunk: int | None = None,
+) -> Callable[[PyTree], PyTree]:
+    """The map v -> Fv, with F = mean over the examples of g_i g_i', g_i the gradient of example i.
+
+    Where the loss is a negative log likelihood this is the Fisher information with its
+    expectation over the data set (Metric regularization, equation 2.3), often called the
+    empirical Fisher. The one with its expectation over the model's own targets is the
+    Gauss-Newton matrix of such a loss: `gauss_newton_product`. No gradient of a single example is
+    ever formed: a product is one derivative of the losses along v and one weighted gradient.
+
+    Args:
+        example_loss_fn: `(params, example) -> scalar`.
+        params: Any pytree with floating leaves; the others are held fixed.
+        batch: A pytree of arrays with a leading example axis.
+        chunk: The number of examples to take at a time, by default all, with the linearization
+            kept (see `hessian_product`).
+
+    Returns:
+        A function on vectors, as that of `hessian_product`.
+
+    Raises:
+        ValueError: If `params` has no floating leaf, the loss is not a scalar, the axes of `batch`
+            disagree, or `chunk` is not a positive number of examples.
+
+    >>> import jax.numpy as jnp
+    >>> product = fisher_product(lambda w, x: w @ x, jnp.zeros(2), jnp.array([[1.0, 2], [3, 0]]))
+    >>> print(product(jnp.array([1.0, 0.0])))
+    [5. 1.]
+    """
+    require_floating(params)
+    require_scalar("example_loss_fn", example_loss_fn, params, first_example(batch))
+    return operator(_FisherTerm(example_loss_fn), params, batch, chunk)
+
+
+@dataclass(frozen=True)
+class _GaussNewtonTerm:
+    apply_fn: Callable[..., Any]
+    output_loss_fn: Callable[..., Any]
+
+    def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
+        vector, rest = eqx.partition(params, is_floating)
+        inputs, targets = batch
+
+        def outputs(vector: PyTree) -> PyTree:
+            whole = eqx.combine(vector, rest)
+            return jax.vmap(lambda x: self.apply_fn(whole, x))(inputs)
+
+        def loss(outputs: PyTree) -> Any:
+            return jnp.sum(jax.vmap(self.output_loss_fn)(outputs, targets))
+
+        f, along = jax.linearize(outputs, vector)
+        bent = jax.jvp(jax.grad(loss), (f,), (along(v),))[1]
+        return jax.linear_transpose(along, vector)(bent)[0]
+
+
+@dataclass(frozen=True)
+class _FisherTerm:
+    example_loss_fn: Callable[..., Any]
+
+    def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
+        vector, rest = eqx.partition(params, is_floating)
+
+        def losses(vector: PyTree) -> Any:
+            whole = eqx.combine(vector, rest)
+            return jax.vmap(lambda example: self.example_loss_fn(whole, example))(batch)
+
+        _, along = jax.linearize(losses, vector)
+        return jax.linear_transpose(along, vector)(along(v))[0]

@@ -1,0 +1,66 @@
+"""Ritz pairs: approximate eigenpairs from a basis, their order, and what they are worth."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+
+class RitzPairs(NamedTuple):
+    """The k best pairs a solver found, in the dtype it worked in."""
+
+    values: Float[Array, " k"]
+    vectors: PyTree
+    residuals: Float[Array, " k"]
+    errors: Float[Array, " k"]
+    converged: Bool[Array, ""]
+    products: Int[Array, ""]
+
+
+def score(values: Float[Array, " m"], which: str) -> Float[Array, " m"]:
+    """What is largest for the eigenvalues that are asked for."""
+    return {"magnitude": jnp.abs(values), "largest": values, "smallest": -values}[which]
+
+
+def best_first(
+    projected: Float[Array, "m m"], length: Int[Array, ""] | int, which: str
+) -> tuple[Float[Array, " m"], Float[Array, "m m"]]:
+    """Eigenvalues and eigenvectors (columns) of the leading block of `length` rows, best first.
+
+    What belongs to the other rows follows at the end.
+    """
+    m = projected.shape[0]
+    rows = jnp.arange(m)
+    # eigh returns ascending values: far below the others, those of the other rows come first.
+    below = -2 * jnp.linalg.norm(projected) - 1
+    values, weights = jnp.linalg.eigh(projected + jnp.diag(jnp.where(rows >= length, below, 0)))
+    order = jnp.argsort(jnp.where(rows < m - length, jnp.inf, -score(values, which)))
+    return values[order], weights[:, order]
+
+
+def eigenvalue_errors(
+    values: Float[Array, " m"],
+    residuals: Float[Array, " m"],
+    k: int,
+    known: Bool[Array, " m"] | None = None,
+) -> Float[Array, " m"]:
+    """Bounds on the distance of Ritz values to eigenvalues, where more than `k` are known.
+
+    The residual r always bounds it; so does r^2 / gap (Kato and Temple), with the gap to the
+    rest of the spectrum, here to the nearest other Ritz value less the residual of that one.
+    """
+    m = values.size
+    known = jnp.ones(m, bool) if known is None else known
+    apart = jnp.abs(values[:, None] - values) - residuals
+    gap = jnp.min(jnp.where(known & ~jnp.eye(m, dtype=bool), apart, jnp.inf), axis=1)
+    # With nothing known beside the k that are asked for there is no gap to speak of.
+    usable = (gap > 0) & (jnp.sum(known) > k)
+    squared = residuals**2 / jnp.where(usable, gap, 1)
+    return jnp.where(usable, jnp.minimum(residuals, squared), residuals)
+
+
+def accepted(
+    values: Float[Array, " k"], tol: Float[Array, ""], scale: Float[Array, ""]
+) -> Float[Array, " k"]:
+    """The errors at which eigenvalues count as found: relative, down to rounding at `scale`."""
+    return jnp.maximum(tol * jnp.abs(values), 10 * jnp.finfo(values.dtype).eps * scale)

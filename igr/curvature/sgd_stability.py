@@ -1,0 +1,189 @@
+"""Whether SGD stays at a minimum: linear stability in the mean square."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
+from igr.curvature.hessian import hessian_product
+from igr.curvature.operator import operator, require_batch
+from igr.curvature.vectors import floating_part, is_floating, working_dtype
+
+
+class SGDStability(NamedTuple):
+    """What decides whether SGD stays at a minimum.
+
+    Attributes:
+        growth: The largest eigenvalue of (I - eta H)^2 + eta^2 (n - B) / (B (n - 1)) Sigma: the
+            mean square distance to the minimum grows by at most this factor a step.
+        stable: Whether growth <= 1, to rounding: then the minimum is linearly stable.
+        sharpness: a, the largest eigenvalue of H.
+        sharpness_limit: 2 / eta, which a must not exceed.
+        non_uniformity: s, the largest eigenvalue of Sigma^(1/2).
+        non_uniformity_limit: sqrt(B (n - 1) / (n - B)) / eta, which s must not exceed; infinite
+            for the full batch.
+        necessary: Whether 0 <= a and both limits hold, which stability needs.
+        converged: Whether all three eigenvalues were found to the tolerance.
+    """
+
+    growth: Float[Array, ""]
+    stable: Bool[Array, ""]
+    sharpness: Float[Array, ""]
+    sharpness_limit: Float[Array, ""]
+    non_uniformity: Float[Array, ""]
+    non_uniformity_limit: Float[Array, ""]
+    necessary: Bool[Array, ""]
+    converged: Bool[Array, ""]
+
+
+def sgd_stability(
+    example_loss_fn: Callable[..., Any],
+    params: PyTree,
+    batch: PyTree,
+    learning_rate: float | Float[Array, ""],
+    batch_size: int,
+    *,
+    chunk: int = 16,
+    tol: float = 1e-3,
+    max_products: int | None = None,
+    key: PRNGKeyArray | None = None,
+) -> SGDStability:
+    """Whether SGD at this learning rate and batch size stays at the minimum `params`.
+
+    With H_i the Hessian of the loss of example i, H their mean and Sigma = mean H_i^2 - H^2, a
+    minimum where every example's loss is minimal is linearly stable if
+
+        lambda_max( (I - eta H)^2 + eta^2 (n - B) / (B (n - 1)) Sigma ) <= 1.
+
+    No matrix is formed. The mean of H_i^2 v takes the vector H_i v of every example, `chunk` of
+    them at a time, so that a product costs about as much as all per-example gradients: meant for
+    networks and data sets of modest size.
+
+    Args:
+        example_loss_fn: `(params, example) -> scalar`.
+        params: Any pytree with floating leaves: the minimum. (Elsewhere the numbers are what they
+            are, but the theorem does not apply.)
+        batch: The n examples that SGD draws from, a pytree with a leading example axis.
+        learning_rate: eta.
+        batch_size: B, drawn without replacement.
+        chunk: The number of examples taken at a time; the memory is about that of 2 chunk
+            vectors.
+        tol: The relative error of the three eigenvalues, that of growth in growth - 1.
+        max_products: The most products to spend on each of them.
+        key: For random starting vectors, `jax.random.key(0)` by default.
+
+    Returns:
+        An `SGDStability`: growth, stable, sharpness and non_uniformity with their limits,
+        necessary, converged.
+
+    Raises:
+        ValueError: If the learning rate is not positive and finite, B is not between 1 and n, n is
+            below 2, or as `hessian_product`.
+
+    >>> import jax.numpy as jnp
+    >>> found = sgd_stability(lambda w, x: x * w**2 / 2, jnp.zeros(()), jnp.array([1.0, 3]), 1.0, 1)
+    >>> print(found.growth, found.sharpness, found.non_uniformity, bool(found.stable))
+    2.0 2.0 1.0 False
+
+    References:
+        "Appealing to gradients", definition 2.3, theorem 2.4, remark 2.5, after Wu, Ma and E,
+        "How SGD selects the global minima in over-parameterized learning" (2018).
+    """
+    n = require_batch(batch)
+    if n < 2:
+        raise ValueError(f"batch must hold at least 2 examples; got {n}.")
+    if not 1 <= batch_size <= n:
+        raise ValueError(
+            f"batch_size must be between 1 and the number of examples, {n}; got {batch_size}."
+        )
+    if not isinstance(learning_rate, jax.core.Tracer) and not (
+        learning_rate > 0 and math.isfinite(learning_rate)
+    ):
+        raise ValueError(f"learning_rate must be positive and finite; got {learning_rate}.")
+    hessian = hessian_product(example_loss_fn, params, batch, chunk=chunk)
+    squares = operator(_SquaresTerm(example_loss_fn), params, batch, chunk)
+    noise = (n - batch_size) / (batch_size * (n - 1))
+    eta = jnp.asarray(learning_rate, working_dtype(floating_part(params)))
+
+    def extreme(product: Callable[[PyTree], PyTree]) -> Eigenpairs:
+        return top_eigenpairs(
+            product, params, 1, which="largest", tol=tol, max_products=max_products, key=key
+        )
+
+    # Of the growth less one: where most of the matrix is the identity, as with more parameters
+    # than examples, a random start looks converged at one before what exceeds it shows.
+    above = extreme(_Growth(hessian, squares, eta, noise))
+    sharpness = extreme(hessian)
+    variance = extreme(_Covariance(hessian, squares))
+    a, s = sharpness.values[0], jnp.sqrt(jnp.maximum(variance.values[0], 0))
+    rounding = 100 * jnp.finfo(a.dtype).eps
+    uniform = variance.values[0] + variance.errors[0] <= rounding * a**2
+    a_limit = 2 / eta
+    s_limit = jnp.inf if noise == 0 else 1 / (eta * noise**0.5)
+    s_limit = jnp.asarray(s_limit, a.dtype)
+    return SGDStability(
+        growth=1 + above.values[0],
+        stable=above.values[0] <= rounding,
+        sharpness=a,
+        sharpness_limit=a_limit,
+        non_uniformity=s,
+        non_uniformity_limit=s_limit,
+        necessary=(a >= -rounding * a_limit) & (a <= a_limit) & (s <= s_limit),
+        converged=above.converged & sharpness.converged & (variance.converged | uniform),
+    )
+
+
+class _Covariance(eqx.Module):
+    """Sigma = mean H_i^2 - H^2."""
+
+    hessian: Callable[[PyTree], PyTree]
+    squares: Callable[[PyTree], PyTree]
+
+    def __call__(self, v: PyTree) -> PyTree:
+        return jax.tree.map(jnp.subtract, self.squares(v), self.hessian(self.hessian(v)))
+
+
+class _Growth(eqx.Module):
+    """(I - eta H)^2 + eta^2 noise Sigma - I, multiplied out."""
+
+    hessian: Callable[[PyTree], PyTree]
+    squares: Callable[[PyTree], PyTree]
+    eta: Float[Array, ""]
+    noise: float = eqx.field(static=True)
+
+    def __call__(self, v: PyTree) -> PyTree:
+        once = self.hessian(v)
+        twice = self.hessian(once)
+        # Without noise the products of single examples are not needed.
+        squares = self.squares(v) if self.noise else twice
+
+        def combined(once: Array, twice: Array, squares: Array) -> Array:
+            eta = self.eta.astype(once.dtype)
+            return -2 * eta * once + eta**2 * (twice + self.noise * (squares - twice))
+
+        return jax.tree.map(combined, once, twice, squares)
+
+
+@dataclass(frozen=True)
+class _SquaresTerm:
+    """sum of H_i^2 v over the examples."""
+
+    example_loss_fn: Callable[..., Any]
+
+    def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
+        vector, rest = eqx.partition(params, is_floating)
+
+        def squared(example: PyTree) -> PyTree:
+            def loss(vector: PyTree) -> Any:
+                return self.example_loss_fn(eqx.combine(vector, rest), example)
+
+            _, product = jax.linearize(jax.grad(loss), vector)
+            return product(product(v))
+
+        return jax.tree.map(lambda x: jnp.sum(x, 0), jax.vmap(squared)(batch))

@@ -1,0 +1,231 @@
+"""Traces and the density of the spectrum by stochastic Lanczos quadrature."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from igr.curvature.krylov import krylov_start, krylov_step
+from igr.curvature.operator import wide_product
+from igr.curvature.vectors import (
+    inner,
+    random_signs,
+    require_floating,
+    size,
+    widened,
+    working_dtype,
+)
+
+
+class Estimate(NamedTuple):
+    """A mean over random probes.
+
+    Attributes:
+        value: The mean.
+        error: Its standard error.
+    """
+
+    value: Float[Array, ""]
+    error: Float[Array, ""]
+
+
+class SpectralDensity(NamedTuple):
+    """The density of eigenvalues, of integral one.
+
+    Attributes:
+        grid: Where the density is given, shape (num_points,).
+        density: The mean over the probes, smoothed by a normal kernel, shape (num_points,).
+        error: Its standard error over the probes, shape (num_points,).
+        width: The standard deviation of the kernel.
+        nodes: Quadrature nodes, shape (num_probes, num_products).
+        weights: Their weights, each row of sum one: for any function f, the mean over the rows of
+            sum(weights * f(nodes)) estimates the mean of f over the eigenvalues.
+    """
+
+    grid: Float[Array, " points"]
+    density: Float[Array, " points"]
+    error: Float[Array, " points"]
+    width: Float[Array, ""]
+    nodes: Float[Array, "probes products"]
+    weights: Float[Array, "probes products"]
+
+
+def trace(
+    product: Callable[[PyTree], PyTree],
+    params: PyTree,
+    *,
+    function: Callable[[Array], Array] | None = None,
+    num_probes: int = 10,
+    num_products: int = 30,
+    key: PRNGKeyArray | None = None,
+) -> Estimate:
+    """An estimate of tr A, or of tr f(A) for the symmetric matrix A given by its product.
+
+    The mean of v' A v over vectors v of random signs is unbiased for tr A (Hutchinson, 1990): one
+    product a probe. For tr f(A), v' f(A) v comes from Gauss quadrature on the Krylov space of v:
+    `num_products` products a probe.
+
+    Args:
+        product: Linear and symmetric, on pytrees with the structure of the floating part of
+            `params`.
+        params: The pytree whose floating leaves give the shapes and dtypes of vectors.
+        function: f, elementwise on an array of eigenvalues; None for A itself.
+        num_probes: The number of random vectors, at least 2. The error falls as its square root.
+        num_products: With `function`, the size of the Krylov space; never above the number of
+            parameters.
+        key: For the probes, `jax.random.key(0)` by default.
+
+    Returns:
+        An `Estimate`: value, error (the standard error over the probes).
+
+    Raises:
+        ValueError: If an argument is out of its range or `params` has no floating leaf.
+
+    >>> import jax.numpy as jnp
+    >>> scale = jnp.array([1.0, -4.0, 3.0, 0.5])
+    >>> found = trace(lambda v: scale * v, jnp.zeros(4))
+    >>> print(found.value, found.error)
+    0.5 0.0
+    """
+    like = require_floating(params)
+    _require_counts(num_probes, num_products)
+    key = jax.random.key(0) if key is None else key
+    steps = min(num_products, size(like))
+    samples = _quadratic_forms(product, like, function, num_probes, steps, key)
+    return Estimate(*_mean_and_error(samples))
+
+
+def spectral_density(
+    product: Callable[[PyTree], PyTree],
+    params: PyTree,
+    *,
+    num_probes: int = 10,
+    num_products: int = 60,
+    grid: Float[Array, " points"] | None = None,
+    width: float | None = None,
+    key: PRNGKeyArray | None = None,
+) -> SpectralDensity:
+    """The density of the eigenvalues of the symmetric matrix A given by its product.
+
+    Each probe gives a Gauss quadrature of the spectrum as that probe sees it, from a Krylov space
+    with full reorthogonalization; the density is their mean under a normal kernel.
+
+    Args:
+        product: Linear and symmetric, on pytrees with the structure of the floating part of
+            `params`.
+        params: The pytree whose floating leaves give the shapes and dtypes of vectors.
+        num_probes: The number of random vectors, at least 2.
+        num_products: The size of each Krylov space, so the resolution; never above the number of
+            parameters. The memory is that of as many vectors.
+        grid: Where to give the density; 1,000 points over the nodes and three widths beyond by
+            default.
+        width: The standard deviation of the kernel; a hundredth of the range of the nodes by
+            default.
+        key: For the probes, `jax.random.key(0)` by default.
+
+    Returns:
+        A `SpectralDensity`: grid, density, error, width, nodes, weights.
+
+    Raises:
+        ValueError: If an argument is out of its range or `params` has no floating leaf.
+
+    >>> import jax.numpy as jnp
+    >>> scale = jnp.array([1.0, 1.0, 1.0, 5.0])
+    >>> found = spectral_density(lambda v: scale * v, jnp.zeros(4), num_products=2)
+    >>> print(found.nodes[0].round(4), found.weights[0].round(4))
+    [1. 5.] [0.75 0.25]
+
+    References:
+        Golub and Welsch, "Calculation of Gauss quadrature rules" (1969); Ghorbani, Krishnan and
+        Xiao, "An investigation into neural net optimization via Hessian eigenvalue density"
+        (2019).
+    """
+    like = require_floating(params)
+    _require_counts(num_probes, num_products)
+    if width is not None and not width > 0:
+        raise ValueError(f"width must be positive; got {width}.")
+    key = jax.random.key(0) if key is None else key
+    nodes, weights = _quadrature(product, like, num_probes, min(num_products, size(like)), key)
+    low, high = jnp.min(nodes), jnp.max(nodes)
+    if width is None:
+        span = high - low
+        width = jnp.where(span > 0, span, jnp.maximum(jnp.abs(high), 1)) / 100
+    width = jnp.asarray(width, nodes.dtype)
+    if grid is None:
+        grid = jnp.linspace(low - 3 * width, high + 3 * width, 1000)
+
+    def smoothed(rule: tuple[Array, Array]) -> Array:
+        nodes, weights = rule
+        return jax.scipy.stats.norm.pdf(grid[:, None], nodes, width) @ weights
+
+    density, error = _mean_and_error(jax.lax.map(smoothed, (nodes, weights)))
+    return SpectralDensity(grid, density, error, width, nodes, weights)
+
+
+@eqx.filter_jit
+def _quadratic_forms(
+    product: Callable[[PyTree], PyTree],
+    like: PyTree,
+    function: Callable[[Array], Array] | None,
+    num_probes: int,
+    steps: int,
+    key: PRNGKeyArray,
+) -> Float[Array, " probes"]:
+    wide = wide_product(product, like)
+
+    def form(key: PRNGKeyArray) -> Float[Array, ""]:
+        probe = random_signs(key, widened(like))
+        if function is None:
+            return inner(probe, wide(probe))
+        nodes, weights = _gauss(wide, probe, steps, key)
+        return size(like) * jnp.sum(weights * function(nodes))
+
+    return jax.lax.map(form, jax.random.split(key, num_probes))
+
+
+@eqx.filter_jit
+def _quadrature(
+    product: Callable[[PyTree], PyTree],
+    like: PyTree,
+    num_probes: int,
+    steps: int,
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, "probes products"], Float[Array, "probes products"]]:
+    wide = wide_product(product, like)
+
+    def rule(key: PRNGKeyArray) -> tuple[Array, Array]:
+        return _gauss(wide, random_signs(key, widened(like)), steps, key)
+
+    return jax.lax.map(rule, jax.random.split(key, num_probes))
+
+
+def _gauss(
+    product: Callable[[PyTree], PyTree], probe: PyTree, steps: int, key: PRNGKeyArray
+) -> tuple[Float[Array, " products"], Float[Array, " products"]]:
+    """Nodes and weights of the Gauss quadrature of the spectrum that a probe sees."""
+
+    def step(j: Any, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
+        basis, projected = carry
+        # From an exhausted space on, what follows is uncoupled and has no weight.
+        return krylov_step(product, basis, projected, j, jax.random.fold_in(key, j))[:2]
+
+    start = krylov_start(probe, steps, working_dtype(probe))
+    _, projected = jax.lax.fori_loop(0, steps, step, start)
+    nodes, vectors = jnp.linalg.eigh(projected)
+    return nodes, vectors[0] ** 2
+
+
+def _mean_and_error(samples: Array) -> tuple[Array, Array]:
+    """The mean over the leading axis, and its standard error."""
+    count = samples.shape[0]
+    return jnp.mean(samples, 0), jnp.std(samples, 0, ddof=1) / jnp.sqrt(count)
+
+
+def _require_counts(num_probes: int, num_products: int) -> None:
+    if num_probes < 2:
+        raise ValueError(f"num_probes must be at least 2, for an error bar; got {num_probes}.")
+    if num_products < 1:
+        raise ValueError(f"num_products must be at least 1; got {num_products}.")

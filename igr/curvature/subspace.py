@@ -1,0 +1,239 @@
+"""Extreme eigenpairs by simultaneous power iteration, in the memory of its columns."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors
+from igr.curvature.vectors import (
+    combination,
+    coordinates,
+    minus,
+    norm,
+    orthogonalized,
+    row,
+    scaled,
+    transformed,
+    unit_outside,
+    with_row,
+    working_dtype,
+)
+
+MAX_DEGREE = 4  # products on a column in a sweep; more gained nothing on networks
+MAX_GROWTH = 1e3  # of the first column over the last in a sweep: digits that float32 can spare
+
+
+class _State(NamedTuple):
+    basis: PyTree  # orthonormal columns: those found, then the others, best first
+    projected: Float[Array, "c c"]  # Q'AQ, kept for the columns found
+    values: Float[Array, " c"]
+    residuals: Float[Array, " c"]  # measured for the columns found, estimated for the others
+    found: Int[Array, ""]  # the number of leading columns that are left as they are
+    worst: Float[Array, ""]  # the largest relative error among the k best
+    slow: Bool[Array, ""]  # whether plain powers once failed to halve it
+    sweeps: Int[Array, ""]
+    products: Int[Array, ""]
+    converged: Bool[Array, ""]
+    stopped: Bool[Array, ""]
+
+
+def subspace(
+    product: Callable[[PyTree], PyTree],
+    start: PyTree,
+    k: int,
+    *,
+    tol: Float[Array, ""],
+    max_products: Int[Array, ""],
+    key: PRNGKeyArray,
+) -> RitzPairs:
+    """The k eigenpairs largest in magnitude, from c > k columns that overwrite one another.
+
+    Metric regularization, Algorithm 1, mended: it compares signed columns, which never settle at
+    a negative eigenvalue, reads values off the diagonal of R, and applies the matrix once more to
+    columns that have converged. Here a sweep measures each column q in its turn (Rayleigh
+    quotient and residual, from the same product), leaves it where its eigenvalue is found, and
+    else overwrites it with p(A) q; the Ritz vectors of the columns before the sweep, which the
+    products have shown, turn the p(A) q towards eigenvectors, since p(A) (Q u) = (p(A) Q) u.
+    p is x, or the Chebyshev polynomial that is small up to the smallest magnitude in the block
+    (Zhou and Saad, 2007), of a degree that float32 can bear. The memory is that of the columns
+    and a few vectors.
+    """
+    c = jax.tree.leaves(start)[0].shape[0]
+    dtype = working_dtype(start)
+    eps = float(jnp.finfo(dtype).eps)
+    columns = jnp.arange(c)
+
+    def orthonormalized(basis: PyTree, first: Any, key: PRNGKeyArray) -> PyTree:
+        def one(j: Any, basis: PyTree) -> PyTree:
+            before = (columns < j).astype(dtype)
+            column = row(basis, j)
+            w, _ = orthogonalized(column, basis, before)
+            lost = norm(w) <= 10 * eps * norm(column)
+            w = unit_outside(w, basis, before, jax.random.fold_in(key, j), lost)
+            return with_row(basis, j, w)
+
+        return jax.lax.fori_loop(first, c, one, basis)
+
+    def unfinished(state: _State) -> Bool[Array, ""]:
+        return ~(state.converged | state.stopped)
+
+    def sweep(state: _State) -> _State:
+        magnitudes = jnp.abs(state.values)
+        edge = jnp.min(magnitudes)  # what lies below is damped
+        degree = _degree(jnp.max(jnp.where(columns < state.found, 0, magnitudes)) / edge)
+        degree = jnp.where(state.slow, degree, 1)
+        # Leave enough to measure, at the end, the columns that are handed back.
+        left = max_products - c - state.products
+        active = c - state.found
+        degree = jnp.where(active * degree <= left, degree, jnp.where(active <= left, 1, 0))
+        edge = jnp.where(degree > 1, edge, 1)
+
+        def column(j: Any, carry: Any) -> Any:
+            basis, projected, values, residuals, keep, products = carry
+            q = row(basis, j)
+
+            def deflated(w: PyTree) -> tuple[PyTree, Float[Array, " c"]]:
+                h = coordinates(basis, w)
+                return minus(w, combination(h * keep, basis)), h
+
+            # What couples a column to one that was found is left to the Ritz step at the end.
+            image, h = deflated(product(q))
+            projected = projected.at[j].set(h)
+            values = values.at[j].set(h[j])
+            residuals = residuals.at[j].set(norm(minus(image, scaled(h[j], q))))
+            kept = _found(values, residuals, k, tol)[j] | (degree == 0)
+
+            def filtered() -> PyTree:
+                def chebyshev(_: Any, pair: Any) -> Any:
+                    last, this = pair
+                    following = scaled(2 / edge, deflated(product(this))[0])
+                    return this, minus(following, last)
+
+                pair = (q, scaled(1 / edge, image))
+                return jax.lax.fori_loop(1, degree, chebyshev, pair)[1]
+
+            basis = with_row(basis, j, jax.lax.cond(kept, lambda: q, filtered))
+            products = products + jnp.where(kept, 1, degree)
+            return basis, projected, values, residuals, keep.at[j].set(kept), products
+
+        basis, projected, values, residuals, keep, products = jax.lax.fori_loop(
+            state.found,
+            c,
+            column,
+            (
+                state.basis,
+                state.projected,
+                state.values,
+                state.residuals,
+                columns < state.found,
+                state.products,
+            ),
+        )
+        # Row j saw the columns found, and those from j on before they were overwritten.
+        seen = jnp.where(columns[:, None] < state.found, projected.T, projected)
+        projected = jnp.triu(seen) + jnp.triu(seen, 1).T
+        change, ritz_values = _turn(projected, keep)
+        found = jnp.sum(keep)
+        listed = jnp.where(columns < found, change @ values, ritz_values)
+        residuals = jnp.sqrt(change**2 @ residuals**2)
+        basis = transformed(basis, change)
+        basis = orthonormalized(basis, found, jax.random.fold_in(key, state.sweeps))
+
+        best, errors = _best(listed, residuals, k)
+        measured = jnp.all(best < found)
+        converged = measured & jnp.all(
+            errors <= accepted(listed[best], tol, jnp.max(jnp.abs(listed)))
+        )
+        # Before the residuals are measured of Ritz vectors, a rise says nothing.
+        worst = jnp.max(residuals[best] / jnp.abs(listed[best]))
+        slow = state.slow | ((state.sweeps > 2) & (worst > state.worst / 2))
+        return _State(
+            basis=basis,
+            projected=change @ projected @ change.T,
+            values=listed,
+            residuals=residuals,
+            # A gap that turned out smaller than it seemed: take all of them up again.
+            found=jnp.where(measured & ~converged, 0, found),
+            worst=worst,
+            slow=slow,
+            sweeps=state.sweeps + 1,
+            products=products,
+            converged=converged,
+            stopped=(degree == 0) | ~jnp.all(jnp.isfinite(listed)),
+        )
+
+    final = jax.lax.while_loop(
+        unfinished,
+        sweep,
+        _State(
+            basis=orthonormalized(start, 0, key),
+            projected=jnp.zeros((c, c), dtype),
+            values=jnp.zeros(c, dtype),
+            residuals=jnp.full(c, jnp.inf, dtype),
+            found=jnp.asarray(0),
+            worst=jnp.asarray(jnp.inf, dtype),
+            slow=jnp.asarray(False),
+            sweeps=jnp.asarray(0),
+            products=jnp.asarray(0, jnp.int32),
+            converged=jnp.asarray(False),
+            stopped=jnp.asarray(False),
+        ),
+    )
+    values, weights = best_first(final.projected, final.found, "magnitude")
+    values = jnp.where(columns < final.found, values, final.values)
+    residuals = jnp.abs(weights).T @ final.residuals
+    return RitzPairs(
+        values=values[:k],
+        vectors=row(transformed(final.basis, weights.T), slice(k)),
+        residuals=residuals[:k],
+        errors=eigenvalue_errors(values, residuals, k)[:k],
+        converged=final.converged,
+        products=final.products,
+    )
+
+
+def _degree(ratio: Float[Array, ""]) -> Int[Array, ""]:
+    """The highest degree d with T_d(ratio) < MAX_GROWTH, and at least 1."""
+    degrees = jnp.arange(2, MAX_DEGREE + 1)
+    growth = jnp.cosh(degrees * jnp.arccosh(jnp.maximum(ratio, 1)))
+    return 1 + jnp.sum(growth < MAX_GROWTH, dtype=jnp.int32)
+
+
+def _best(
+    values: Float[Array, " c"], residuals: Float[Array, " c"], k: int
+) -> tuple[Int[Array, " k"], Float[Array, " k"]]:
+    """The columns with the k largest magnitudes, and their errors."""
+    order = jnp.argsort(-jnp.abs(values))
+    return order[:k], eigenvalue_errors(values, residuals, k)[order[:k]]
+
+
+def _found(
+    values: Float[Array, " c"], residuals: Float[Array, " c"], k: int, tol: Float[Array, ""]
+) -> Bool[Array, " c"]:
+    """Which columns to leave as they are.
+
+    An error in one shifts the others by no more than it: half of what the last one allows.
+    """
+    magnitudes = jnp.abs(values)
+    least = jnp.sort(magnitudes)[-k]
+    allowed = accepted(least, tol / 2, jnp.max(magnitudes))
+    return (magnitudes >= least) & (eigenvalue_errors(values, residuals, k) <= allowed)
+
+
+def _turn(
+    projected: Float[Array, "c c"], keep: Bool[Array, " c"]
+) -> tuple[Float[Array, "c c"], Float[Array, " c"]]:
+    """The columns kept, then the Ritz vectors of the others: weights as rows, and their values."""
+    c = keep.size
+    found = jnp.sum(keep)
+    others_first = jnp.argsort(keep)
+    masked = jnp.where(keep | keep[:, None], 0, projected)[others_first][:, others_first]
+    values, weights = best_first(masked, c - found, "magnitude")
+    vectors = jnp.zeros_like(weights).at[others_first].set(weights) * ~keep[:, None]
+    kept = jnp.eye(c, dtype=projected.dtype)[jnp.argsort(~keep)]
+    rows = jnp.arange(c)
+    change = jnp.where(rows[:, None] < found, kept, jnp.roll(vectors.T, found, axis=0))
+    return change, jnp.roll(values, found)
