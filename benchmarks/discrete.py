@@ -14,7 +14,7 @@ import jax
 import optax
 
 import igr
-from benchmarks.field import WIDTHS, examples, loss, network
+from benchmarks.field import NETWORKS, examples, loss, network
 from benchmarks.measure import Row, median_seconds
 
 _RATE = 0.05
@@ -23,7 +23,7 @@ _RATE = 0.05
 def rows() -> Iterator[Row]:
     """Yields the measurements."""
     yield from _compared("small network", (8, 16, 4), 32, steps=100_000, few=5_000)
-    yield from _compared("large network", WIDTHS, 256, steps=1_500, few=200)
+    yield from _compared("large network", NETWORKS["digits"], 256, steps=1_500, few=200)
 
 
 def _compared(
