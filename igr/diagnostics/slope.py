@@ -1,0 +1,152 @@
+"""The slope of the loss surface, and the share of it that an optimizer adds to the loss."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from igr.backward_error import methods, modified_equation
+from igr.backward_error.methods import Method
+from igr.curvature.vectors import inner, is_floating, require_floating, size, widened
+from igr.flows.checks import check_step
+
+
+def implicit_gradient_regularizer(
+    value_fn: Callable[[PyTree], Any], params: PyTree
+) -> Float[Array, ""]:
+    """The implicit gradient regularizer R_IG = |grad E|^2 / m of a loss with m parameters.
+
+    Gradient descent follows the gradient flow of E + lambda R_IG with lambda = h m / 4 (Barrett
+    and Dherin, "Implicit gradient regularization", 2021, equations 2 to 4).
+
+    Args:
+        value_fn: `params -> scalar`, the loss E.
+        params: Any pytree with floating leaves; m counts their entries.
+
+    Returns:
+        The scalar R_IG, in float32 or the widest dtype of the parameters.
+
+    Raises:
+        ValueError: If params have no floating leaf, or the loss is not a real floating scalar.
+
+    >>> import jax.numpy as jnp
+    >>> print(implicit_gradient_regularizer(lambda w: w[0] ** 2 + w[1], jnp.array([1.0, 5.0])))
+    2.5
+    """
+    _, square = _value_and_square(value_fn, params)
+    return square / size(require_floating(params))
+
+
+def loss_surface_slope(value_fn: Callable[[PyTree], Any], params: PyTree) -> Float[Array, ""]:
+    """The slope of the loss surface: |grad E|.
+
+    It is the tangent of the angle between the surface (theta, E(theta)) and the parameter space:
+    slope^2 = m R_IG (Barrett and Dherin, 2021, Proposition 3.3 and equation A.18).
+
+    Args:
+        value_fn: `params -> scalar`, the loss E.
+        params: Any pytree with floating leaves.
+
+    Returns:
+        The scalar |grad E|, in float32 or the widest dtype of the parameters.
+
+    Raises:
+        ValueError: As `implicit_gradient_regularizer`.
+
+    >>> import jax.numpy as jnp
+    >>> print(loss_surface_slope(lambda w: 3 * w[0] - 4 * w[1], jnp.zeros(2)))
+    5.0
+    """
+    return jnp.sqrt(_value_and_square(value_fn, params)[1])
+
+
+class ModifiedLossShare(NamedTuple):
+    """The parts of the modified loss, per unit of the weight it gives to E.
+
+    Attributes:
+        loss: E.
+        penalty: What the steps of the optimizer add to first order in h: h/4 |grad E|^2 for
+            gradient descent.
+        share: penalty / (loss + penalty).
+    """
+
+    loss: Float[Array, ""]
+    penalty: Float[Array, ""]
+    share: Float[Array, ""]
+
+
+def modified_loss_share(
+    value_fn: Callable[[PyTree], Any],
+    params: PyTree,
+    learning_rate: Any,
+    method: Method | None = None,
+) -> ModifiedLossShare:
+    """The share of the implicit penalty in the loss that an optimizer really follows.
+
+    The modified loss of the method is derived to first order, c0 E + c1 h |grad E|^2, and read as
+    E + h (c1/c0) |grad E|^2: a factor of the whole loss changes how fast it is followed, and not
+    what is followed. Gradient descent has c1/c0 = 1/4 (Barrett and Dherin, 2021, equation 2).
+
+    Args:
+        value_fn: `params -> scalar`, the loss E.
+        params: Any pytree with floating leaves.
+        learning_rate: h, positive and finite.
+        method: From `igr.methods`, with numbers for its parameters; gradient descent by default.
+
+    Returns:
+        A `ModifiedLossShare`: loss, penalty, share. A share is NaN where both parts are zero.
+
+    Raises:
+        ValueError: As `implicit_gradient_regularizer`; if `learning_rate` is not positive and
+            finite, or `method` has parameters that are symbols.
+        NotAGradientError: If the method follows no modified loss at first order.
+
+    >>> import igr, jax.numpy as jnp
+    >>> loss = lambda w: jnp.sum(w**2) / 2
+    >>> float(modified_loss_share(loss, jnp.array([2.0]), 0.5).penalty)
+    0.5
+    >>> momentum = igr.methods.heavy_ball(0.5)
+    >>> float(modified_loss_share(loss, jnp.array([2.0]), 0.5, momentum).penalty)
+    3.0
+    """
+    check_step("learning_rate", learning_rate)
+    weight = _penalty_weight(methods.gradient_descent() if method is None else method)
+    value, square = _value_and_square(value_fn, params)
+    penalty = jnp.asarray(weight * learning_rate * square, square.dtype)
+    return ModifiedLossShare(value, penalty, penalty / (value + penalty))
+
+
+def _penalty_weight(method: Method) -> float:
+    """c1/c0 of the modified loss c0 E + c1 h |grad E|^2."""
+    coefficients = modified_equation(method, 1).modified_loss().coefficients
+    ratio = coefficients.get(((),), 0) / coefficients[()]
+    try:
+        return float(ratio)
+    except TypeError:
+        raise ValueError(
+            f"method must have numbers for its parameters; {method} leaves the weight of "
+            f"|grad E|^2 at {ratio}."
+        ) from None
+
+
+def _value_and_square(
+    value_fn: Callable[[PyTree], Any], params: PyTree
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """E and |grad E|^2, both in float32 or wider."""
+    require_floating(params)
+    floating, constant = eqx.partition(params, is_floating)
+
+    def loss_fn(floating: PyTree) -> Array:
+        value = value_fn(eqx.combine(floating, constant))
+        if jnp.ndim(value) != 0 or not is_floating(value):
+            kind = f"shape {value.shape}, {value.dtype}" if eqx.is_array(value) else repr(value)
+            raise ValueError(f"value_fn must return one real floating number; it returned {kind}.")
+        return value
+
+    value, gradient = jax.value_and_grad(loss_fn)(floating)
+    gradient = widened(gradient)
+    square = inner(gradient, gradient)
+    return value.astype(square.dtype), square
