@@ -1,5 +1,11 @@
 """What the gradients of a network tell about its training, one measure a file."""
 
+from igr.diagnostics.coherence import (
+    Coherence,
+    coherence,
+    coherence_from_batches,
+    generalization_gap_bound,
+)
 from igr.diagnostics.slope import (
     ModifiedLossShare,
     implicit_gradient_regularizer,
@@ -8,7 +14,11 @@ from igr.diagnostics.slope import (
 )
 
 __all__ = [
+    "Coherence",
     "ModifiedLossShare",
+    "coherence",
+    "coherence_from_batches",
+    "generalization_gap_bound",
     "implicit_gradient_regularizer",
     "loss_surface_slope",
     "modified_loss_share",
