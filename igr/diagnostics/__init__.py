@@ -12,14 +12,18 @@ from igr.diagnostics.slope import (
     loss_surface_slope,
     modified_loss_share,
 )
+from igr.diagnostics.stiffness import ClassStiffness, class_stiffness, stiffness
 
 __all__ = [
+    "ClassStiffness",
     "Coherence",
     "ModifiedLossShare",
+    "class_stiffness",
     "coherence",
     "coherence_from_batches",
     "generalization_gap_bound",
     "implicit_gradient_regularizer",
     "loss_surface_slope",
     "modified_loss_share",
+    "stiffness",
 ]

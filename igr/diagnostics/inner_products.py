@@ -39,6 +39,7 @@ def factored_gradients(
     return [
         Factors(_rows(leaf.left), _rows(leaf.right)) if _is_factors(leaf) else _rows(leaf)
         for leaf in leaves
+        if _is_factors(leaf) or leaf.size  # a leaf may be an empty array
     ]
 
 
@@ -74,6 +75,24 @@ def gram(rows: Gradients, columns: Gradients) -> Float[Array, "n m"]:
     return _added([leaf(a, b) for a, b in zip(rows, columns, strict=True)])
 
 
+def scaled_to_one(gradients: Gradients) -> Gradients:
+    """The gradients of each example times a positive number, so that their largest entry is one.
+
+    Products of what this returns can neither underflow nor overflow. Zero gradients stay zero.
+    """
+    sizes = jnp.stack([_row_largest(g) for g in gradients])
+    largest = jnp.max(sizes, axis=0)
+
+    def leaf(g: Factors | Array, size: Array) -> Factors | Array:
+        if not isinstance(g, Factors):
+            return g / _or_one(largest)[:, None]
+        # each factor to a largest entry of one first: their product may be out of range itself
+        left, right = (a / _or_one(jnp.max(jnp.abs(a), axis=1))[:, None] for a in g)
+        return Factors(left * (size / _or_one(largest))[:, None], right)
+
+    return [leaf(g, size) for g, size in zip(gradients, sizes, strict=True)]
+
+
 def entries_kept(gradients: Gradients) -> int:
     """How many numbers an example takes in the leaves that have no factors (shapes suffice)."""
     return sum(g.shape[1] for g in gradients if not isinstance(g, Factors))
@@ -86,6 +105,17 @@ def _is_factors(leaf: Any) -> bool:
 def _rows(a: Array) -> Array:
     """One row an example, in float32 or wider."""
     return a.reshape(a.shape[0], -1).astype(jnp.promote_types(a.dtype, jnp.float32))
+
+
+def _row_largest(g: Factors | Array) -> Array:
+    """The largest entry of the gradient of each example in a leaf, by magnitude."""
+    if isinstance(g, Factors):
+        return _row_largest(g.left) * _row_largest(g.right)
+    return jnp.max(jnp.abs(g), axis=1)
+
+
+def _or_one(a: Array) -> Array:
+    return jnp.where(a > 0, a, 1)
 
 
 def _row_squares(a: Array) -> Array:

@@ -1,0 +1,212 @@
+"""Stiffness: whether a step on one example helps another."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int, PyTree
+
+from igr.curvature.vectors import HIGHEST
+from igr.diagnostics.inner_products import (
+    Gradients,
+    factored_gradients,
+    gram,
+    scaled_to_one,
+    squares,
+)
+from igr.per_example.example_axis import num_examples
+
+
+def stiffness(
+    example_loss_fn: Callable[[PyTree, PyTree], Any],
+    params: PyTree,
+    batch: PyTree,
+    other: PyTree | None = None,
+    kind: Literal["cosine", "sign"] = "cosine",
+) -> Float[Array, "n m"]:
+    """The stiffness of every pair of examples: the cosine of their gradients, or its sign.
+
+    A small step down the gradient g_i changes the loss of example j by -h g_i . g_j. The sign says
+    whether it helps, the cosine g_i . g_j / (|g_i| |g_j|) how well the two agree (Definitions 3.1
+    and 3.2 of "Appealing to gradients to investigate neural network generalization", after Fort,
+    Nowak and Narayanan, 2019). Give `batch` and `other` from the training and validation sets for
+    stiffness within and between them; 1 - cosine is the distance of section 3.4.
+
+    A gradient that is exactly zero helps and hinders no example: both kinds are then 0, with the
+    example itself too. Lengths are taken out before the products, so that the tiny gradients of
+    examples already fitted do not underflow.
+
+    Where a matrix enters the loss as one product an example, as in dense layers, the products come
+    from activations and cotangents; the gradients of other leaves are kept for all examples.
+
+    Args:
+        example_loss_fn: `(params, example) -> scalar`.
+        params: Any pytree with floating leaves.
+        batch: A pytree of arrays with a leading axis of n examples.
+        other: Another, of m examples in the same shapes; `batch` itself by default.
+        kind: "cosine" or "sign".
+
+    Returns:
+        The matrix (n, m), in float32 or wider; its mean over pairs of different examples is the
+        stiffness of the papers.
+
+    Raises:
+        ValueError: If the leaves of a batch disagree in their leading axis, the examples of the
+            two in their shapes, params have no floating leaf, the loss is not a scalar, or `kind`
+            is none of the two.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[3.0, 4.0], [-1.0, 0.0]])
+    >>> print(stiffness(lambda w, x: w @ x, jnp.zeros(2), x))
+    [[ 1.  -0.6]
+     [-0.6  1. ]]
+    >>> print(stiffness(lambda w, x: w @ x, jnp.zeros(2), x, kind="sign"))
+    [[ 1. -1.]
+     [-1.  1.]]
+    """
+    _require_kind(kind)
+    num_examples(batch)
+    if other is not None:
+        _require_alike(batch, other)
+    rows, row_lengths = _directions(example_loss_fn, params, batch)
+    columns, column_lengths = (
+        (rows, row_lengths) if other is None else _directions(example_loss_fn, params, other)
+    )
+    products = gram(rows, columns)
+    if kind == "sign":
+        return jnp.sign(products)
+    cosine = products / (row_lengths[:, None] * column_lengths)
+    return jnp.clip(cosine, -1, 1)  # rounding leads past the ends
+
+
+class ClassStiffness(NamedTuple):
+    """Stiffness by class.
+
+    Attributes:
+        matrix: C, the mean stiffness between an example of class i and another of class j
+            (Definition 3.4); NaN where there is no such pair.
+        within: The mean of C_ii (Definition 3.6), over the classes that have a pair.
+        between: The mean of C_ij with i != j (Definition 3.5), over those that have a pair.
+    """
+
+    matrix: Float[Array, "classes classes"]
+    within: Float[Array, ""]
+    between: Float[Array, ""]
+
+
+def class_stiffness(
+    example_loss_fn: Callable[[PyTree, PyTree], Any],
+    params: PyTree,
+    batch: PyTree,
+    labels: Int[Array, " n"],
+    num_classes: int,
+    kind: Literal["cosine", "sign"] = "cosine",
+    *,
+    other: PyTree | None = None,
+    other_labels: Int[Array, " m"] | None = None,
+) -> ClassStiffness:
+    """The stiffness between and within classes.
+
+    Definitions 3.4 to 3.6 of "Appealing to gradients to investigate neural network generalization".
+
+    Args:
+        example_loss_fn: `(params, example) -> scalar`.
+        params: Any pytree with floating leaves.
+        batch: A pytree of arrays with a leading axis of n examples.
+        labels: The class of each example, an integer from 0 to num_classes - 1.
+        num_classes: The number of classes.
+        kind: "cosine" or "sign" (see `stiffness`).
+        other: Another set of examples, such as those for validation: the rows of the matrix are
+            then classes of `batch` and its columns classes of `other`, and every pair counts. By
+            default pairs are taken within `batch`, none of an example with itself.
+        other_labels: The classes of `other`.
+
+    Returns:
+        A `ClassStiffness`: matrix, within, between.
+
+    Raises:
+        ValueError: As `stiffness`; if the labels are not one integer an example or one lies outside
+            the classes (under jit, where this cannot be seen, all results are then NaN), if
+            `num_classes` is less than 1, or `other` is given without `other_labels`.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
+    >>> found = class_stiffness(lambda w, x: w @ x, jnp.zeros(2), x, jnp.array([0, 0, 1]), 2)
+    >>> print(found.matrix)
+    [[ 1.  0.]
+     [ 0. nan]]
+    """
+    _require_kind(kind)
+    if not isinstance(num_classes, int | np.integer) or num_classes < 1:
+        raise ValueError(f"num_classes must be a positive integer; got {num_classes!r}.")
+    if (other is None) != (other_labels is None):
+        raise ValueError(
+            "other and other_labels must be given together; got one without the other."
+        )
+    labels = _checked_labels("labels", labels, num_examples(batch), num_classes)
+    if other_labels is None:
+        columns = labels
+    else:
+        columns = _checked_labels("other_labels", other_labels, num_examples(other), num_classes)
+    pairs = stiffness(example_loss_fn, params, batch, other, kind)
+    counted = jnp.ones_like(pairs)
+    if other is None:
+        counted = counted - jnp.eye(len(pairs), dtype=pairs.dtype)
+    of_rows = jax.nn.one_hot(labels, num_classes, dtype=pairs.dtype)
+    of_columns = jax.nn.one_hot(columns, num_classes, dtype=pairs.dtype)
+
+    def by_class(m: Array) -> Array:
+        return jnp.einsum("ia,ij,jb->ab", of_rows, m, of_columns, precision=HIGHEST)
+
+    matrix = by_class(pairs * counted) / by_class(counted)
+    inside = jnp.all(jnp.sum(of_rows, 1) > 0) & jnp.all(jnp.sum(of_columns, 1) > 0)
+    matrix = jnp.where(inside, matrix, jnp.nan)
+    own = jnp.eye(num_classes, dtype=bool)
+    within = jnp.nanmean(jnp.where(own, matrix, jnp.nan))
+    between = jnp.nanmean(jnp.where(own, jnp.nan, matrix))
+    return ClassStiffness(matrix, within, between)
+
+
+def _directions(
+    example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
+) -> tuple[Gradients, Float[Array, " n"]]:
+    """The gradients, each with a largest entry of one, and their lengths; for a zero one, 1."""
+    gradients = scaled_to_one(factored_gradients(example_loss_fn, params, batch))
+    lengths = jnp.sqrt(squares(gradients))
+    return gradients, jnp.where(lengths > 0, lengths, 1)
+
+
+def _require_kind(kind: Any) -> None:
+    if kind not in ("cosine", "sign"):
+        raise ValueError(f"kind must be 'cosine' or 'sign'; got {kind!r}.")
+
+
+def _require_alike(batch: PyTree, other: PyTree) -> None:
+    """An error unless one example of the two has the same shapes."""
+    num_examples(other)
+    shapes = [jax.tree.map(lambda x: jnp.shape(x)[1:], tree) for tree in (batch, other)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "an example of other must have the structure and shapes of one of batch; got "
+            f"{shapes[1]}, expected {shapes[0]}."
+        )
+
+
+def _checked_labels(name: str, labels: Any, n: int, num_classes: int) -> Array:
+    labels = jnp.asarray(labels)
+    if labels.shape != (n,) or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"{name} must be {n} integers, one an example; got shape {labels.shape}, "
+            f"{labels.dtype}."
+        )
+    if isinstance(labels, Tracer):
+        return labels
+    outside = np.unique(labels[(labels < 0) | (labels >= num_classes)])
+    if outside.size:
+        raise ValueError(
+            f"{name} must lie in 0, ..., {num_classes - 1}; got {outside[:5].tolist()}."
+        )
+    return labels
