@@ -6,6 +6,7 @@ from igr.diagnostics.coherence import (
     coherence_from_batches,
     generalization_gap_bound,
 )
+from igr.diagnostics.geometric_complexity import geometric_complexity
 from igr.diagnostics.slope import (
     ModifiedLossShare,
     implicit_gradient_regularizer,
@@ -22,6 +23,7 @@ __all__ = [
     "coherence",
     "coherence_from_batches",
     "generalization_gap_bound",
+    "geometric_complexity",
     "implicit_gradient_regularizer",
     "loss_surface_slope",
     "modified_loss_share",

@@ -1,0 +1,100 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from igr.diagnostics import geometric_complexity
+
+
+def network(p, x):
+    return jnp.tanh(x @ p[0]) @ p[1]
+
+
+@pytest.fixture(scope="module", params=[(3, 5, 2), (1, 4, 2)], ids=["reverse", "forward"])
+def case(request):
+    d, hidden, q = request.param
+    rng = np.random.default_rng(0)
+    params = [jnp.asarray(rng.normal(size=shape)) for shape in ((d, hidden), (hidden, q))]
+    x = rng.normal(size=(7, d))
+    jacobians = [  # (diag(1 - tanh^2)) in the middle of the product of the two matrices
+        np.array(params[0]) @ np.diag(1 - np.tanh(u @ params[0]) ** 2) @ params[1] for u in x
+    ]
+    return params, x, np.array(jacobians)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+def test_against_the_definition(case, chunk):
+    params, x, jacobians = case
+    found = jax.jit(lambda p, x: geometric_complexity(network, p, x, chunk=chunk))(params, x)
+    np.testing.assert_allclose(found, np.mean(np.sum(jacobians**2, axis=(1, 2))), rtol=1e-13)
+
+
+def test_random_signs_over_all_signs(case, monkeypatch):
+    """Every sign on every output of two examples: the mean is exact, the variance as documented."""
+    params, x, jacobians = case
+    x, jacobians, q = x[:2], jacobians[:2], jacobians.shape[-1]
+    signs = jnp.asarray(list(itertools.product((-1.0, 1.0), repeat=2 * q))).reshape(-1, 2, q)
+    monkeypatch.setattr(jax.random, "rademacher", lambda *_: signs)
+    found = geometric_complexity(network, params, x, method="random signs", probes=len(signs))
+    np.testing.assert_allclose(found, np.mean(np.sum(jacobians**2, axis=(1, 2))), rtol=1e-13)
+    each = [np.mean(np.sum(np.einsum("ndq,nq->nd", jacobians, r) ** 2, 1)) for r in signs]
+    products = np.einsum("ndo,ndp->nop", jacobians, jacobians)
+    off_diagonal = products * (1 - np.eye(q))
+    np.testing.assert_allclose(np.var(each), 2 / 2**2 * np.sum(off_diagonal**2))
+
+
+def test_random_signs_are_unbiased(case):
+    params, x, jacobians = case
+    q = jacobians.shape[-1]
+    found = geometric_complexity(
+        network, params, x, method="random signs", probes=4000, key=jax.random.key(2)
+    )
+    products = np.einsum("ndo,ndp->nop", jacobians, jacobians) * (1 - np.eye(q))
+    error = np.sqrt(2 * np.sum(products**2) / 7**2 / 4000)
+    assert abs(found - np.mean(np.sum(jacobians**2, axis=(1, 2)))) < 3 * error
+
+
+def test_relu_network_is_the_mean_over_its_linear_pieces():
+    """|x| in two outputs and 2x in a third, by hand: |A|^2 = 1 + 4 on both sides of zero."""
+    fold = lambda p, x: jnp.array([jax.nn.relu(x[0]), jax.nn.relu(-x[0]), p * x[0]])
+    x = np.array([[-2.0], [1.0], [3.0]])
+    np.testing.assert_allclose(geometric_complexity(fold, 2.0, x), 5)
+    half = lambda p, x: p * jax.nn.relu(x[0])  # a scalar, flat for one example of three
+    np.testing.assert_allclose(geometric_complexity(half, 3.0, x), 2 / 3 * 9)
+
+
+def test_images_pytrees_low_precision_and_gradients():
+    image = lambda p, x: jnp.array([p * jnp.sum(x["a"]), x["b"]])
+    x = {"a": jnp.ones((4, 2, 3)), "b": jnp.ones(4)}
+    np.testing.assert_allclose(geometric_complexity(image, 2.0, x), 6 * 4 + 1)
+    for method in ("exact", "random signs"):
+        gradient = jax.grad(lambda p, m=method: geometric_complexity(image, p, x, method=m))(2.0)
+        np.testing.assert_allclose(gradient, 6 * 2 * 2)
+    small = geometric_complexity(lambda p, x: p * x, 1.0, jnp.ones((2, 1000), jnp.bfloat16))
+    assert small.dtype == jnp.float32
+    assert small == 1000
+
+
+def test_it_is_below_the_lipschitz_bound(case):
+    params, x, jacobians = case
+    largest = max(np.linalg.norm(j, 2) for j in jacobians)
+    smaller = min(jacobians.shape[1:])
+    assert geometric_complexity(network, params, x) <= smaller * largest**2
+
+
+def test_errors():
+    x = jnp.ones((3, 2))
+    with pytest.raises(ValueError, match=r"vector \(q,\) or a scalar.*shape \(2, 2\), float64"):
+        geometric_complexity(lambda p, x: jnp.outer(x, x), 1.0, x)
+    with pytest.raises(ValueError, match=r"must return one array"):
+        geometric_complexity(lambda p, x: (x, x), 1.0, x)
+    with pytest.raises(ValueError, match=r"x must be floating to be differentiated by; got int"):
+        geometric_complexity(lambda p, x: p * x, 1.0, jnp.ones((3, 2), int))
+    with pytest.raises(ValueError, match=r"agree in their leading example axis"):
+        geometric_complexity(lambda p, x: x[0], 1.0, (x, jnp.ones(4)))
+    with pytest.raises(ValueError, match=r"'exact' or 'random signs'; got 'full'"):
+        geometric_complexity(lambda p, x: x, 1.0, x, method="full")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"probes must be at least 1, got 0"):
+        geometric_complexity(lambda p, x: x, 1.0, x, probes=0)
