@@ -16,6 +16,7 @@ from igr.curvature.vectors import (
     cast_like,
     floating_part,
     inner,
+    is_traced,
     norm,
     random_vector,
     require_floating,
@@ -23,8 +24,12 @@ from igr.curvature.vectors import (
     scaled,
     size,
     widened,
+    with_row,
     working_dtype,
 )
+
+SMALL = 128  # parameters: below, the whole space is cheap, and shows repeated eigenvalues
+WARM_NOISE = 0.1  # how much of a warm start is random, so that it can turn elsewhere
 
 Method = Literal["lanczos", "subspace"]
 Which = Literal["magnitude", "largest", "smallest"]
@@ -98,7 +103,7 @@ def top_eigenpairs(
         max_products: The most products to spend, 100 (k + 1) by default; when they are spent the
             result says `converged=False`.
         basis_size: The size of the Lanczos basis, at least k + 2 (or the number of parameters);
-            max(20, 2 k + 10) by default.
+            max(20, 2 k + 10) by default, for k > 1 the number of parameters up to 128.
         initial: Where to start: a vector, or vectors with a leading axis of k, as
             `Eigenpairs.vectors` has.
         key: For random starts, `jax.random.key(0)` by default.
@@ -136,11 +141,11 @@ def top_eigenpairs(
         raise ValueError(
             f"which={which!r} needs method='lanczos': power iteration finds magnitudes."
         )
-    if not isinstance(tol, jax.core.Tracer) and not tol > 0:
+    if not is_traced(tol) and not tol > 0:
         raise ValueError(f"tol must be positive; got {tol}.")
     width = min(k + 2, n)
     if basis_size is None:
-        basis_size = max(20, 2 * k + 10)
+        basis_size = n if k > 1 and n <= SMALL else max(20, 2 * k + 10)
     elif basis_size < width:
         raise ValueError(f"basis_size must be at least {width} for k = {k}; got {basis_size}.")
     if max_products is None:
@@ -154,14 +159,16 @@ def top_eigenpairs(
             require_like("initial", initial, like, (1,))
         else:
             require_like("initial", initial, like, (k,))
-    key = jax.random.key(0) if key is None else key
+    seed = jax.random.key(0) if key is None else key
     if check_symmetric:
-        key, pair = jax.random.split(key)
+        seed, pair = jax.random.split(seed)
         product = _checked(product, like, pair)
     # As arrays, so that other limits reuse the compiled program.
-    tol, max_products = jnp.asarray(tol, working_dtype(like)), jnp.asarray(max_products, jnp.int32)
-    solve = _lanczos if method == "lanczos" else _subspace
-    found = solve(product, like, k, min(basis_size, n), which, tol, max_products, initial, key)
+    limits = jnp.asarray(tol, working_dtype(like)), jnp.asarray(max_products, jnp.int32)
+    if method == "lanczos":
+        found = _lanczos(product, like, k, min(basis_size, n), which, *limits, initial, seed)
+    else:
+        found = _subspace(product, like, k, *limits, initial, seed)
     return Eigenpairs(
         values=found.values,
         vectors=found.vectors,
@@ -188,9 +195,8 @@ def _lanczos(
     if initial is not None:
         # The sum of the vectors holds each of them; a little of everything else lets the rest in.
         known = jax.tree.map(lambda x: jnp.sum(x, 0), widened(initial))
-        start = jax.tree.map(
-            lambda x, noise: x / norm(known) + WARM_NOISE * noise / norm(start), known, start
-        )
+        noise = WARM_NOISE * norm(known) / norm(start)
+        start = jax.tree.map(jnp.add, known, scaled(jnp.where(noise > 0, noise, 1), start))
     found = lanczos(
         wide_product(product, like),
         start,
@@ -209,26 +215,26 @@ def _subspace(
     product: Callable[[PyTree], PyTree],
     like: PyTree,
     k: int,
-    basis_size: int,
-    which: str,
     tol: Float[Array, ""],
     max_products: Int[Array, ""],
     initial: PyTree | None,
     key: PRNGKeyArray,
 ) -> RitzPairs:
-    del basis_size, which
     width = min(k + 2, size(like))
-    keys = jax.random.split(key, width)
-    start = jax.vmap(lambda key: random_vector(key, widened(like)))(keys)
+    wide = widened(like)
+
+    def drawn(j: Any, basis: PyTree) -> PyTree:
+        return with_row(basis, j, random_vector(jax.random.fold_in(key, j), wide))
+
+    # One vector at a time: memory is the point of this method.
+    start = jax.tree.map(lambda x: jnp.zeros((width, *x.shape), x.dtype), wide)
+    start = jax.lax.fori_loop(0, width, drawn, start)
     if initial is not None:
-        start = jax.tree.map(lambda s, x: s.at[: x.shape[0]].set(x), start, widened(initial))
+        start = jax.tree.map(lambda s, x: s.at[: x.shape[0]].set(x), start, initial)
     found = subspace(
         wide_product(product, like), start, k, tol=tol, max_products=max_products, key=key
     )
     return found._replace(vectors=cast_like(found.vectors, like))
-
-
-WARM_NOISE = 0.01
 
 
 def _checked(product: Callable[[PyTree], PyTree], like: PyTree, key: PRNGKeyArray) -> Any:
@@ -242,7 +248,7 @@ def _checked(product: Callable[[PyTree], PyTree], like: PyTree, key: PRNGKeyArra
     difference = jnp.abs(inner(u, av) - inner(au, v))
     narrow = max(jnp.finfo(leaf.dtype).eps for leaf in jax.tree.leaves(like))
     allowed = 100 * float(narrow) * (norm(au) + norm(av))
-    if not isinstance(difference, jax.core.Tracer):
+    if not is_traced(difference):
         if difference > allowed:
             raise ValueError(
                 f"product is not symmetric: <u, Av> and <Au, v> differ by {difference:.3g} for "

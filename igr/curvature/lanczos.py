@@ -57,11 +57,20 @@ def lanczos(
         basis, projected, coupling = krylov_step(
             product, state.basis, state.projected, j, jax.random.fold_in(key, state.products)
         )
-        values, weights = best_first(projected, j + 1, which)
-        residuals = jnp.abs(coupling * weights[j])
-        known = jnp.arange(basis_size) <= j
-        errors = eigenvalue_errors(values, residuals, k, known)[:k]
-        allowed = accepted(values[:k], tol, jnp.max(jnp.where(known, jnp.abs(values), 0)))
+
+        def looked() -> tuple[Array, ...]:
+            values, weights = best_first(projected, j + 1, which)
+            residuals = jnp.abs(coupling * weights[j])
+            known = jnp.arange(basis_size) <= j
+            errors = eigenvalue_errors(values, residuals, k, known)[:k]
+            allowed = accepted(values[:k], tol, jnp.max(jnp.where(known, jnp.abs(values), 0)))
+            return values, weights, residuals, errors, jnp.all(errors <= allowed)
+
+        # The last product allowed is always looked at; so are a full basis and a NaN.
+        look = (j + 1 >= least) | (j + 1 >= basis_size) | (state.products + 1 >= max_products)
+        look = look | ~jnp.all(jnp.isfinite(projected))
+        unknown = (state.values, state.weights, state.residuals, state.errors, state.converged)
+        values, weights, residuals, errors, converged = jax.lax.cond(look, looked, lambda: unknown)
         return _State(
             basis=basis,
             projected=projected,
@@ -70,7 +79,7 @@ def lanczos(
             weights=weights,
             residuals=residuals,
             errors=errors,
-            converged=jnp.all(errors <= allowed) & (j + 1 >= least),
+            converged=converged & (j + 1 >= least),
             products=state.products + 1,
         )
 

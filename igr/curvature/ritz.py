@@ -44,7 +44,7 @@ def eigenvalue_errors(
     k: int,
     known: Bool[Array, " m"] | None = None,
 ) -> Float[Array, " m"]:
-    """Bounds on the distance of Ritz values to eigenvalues, where more than `k` are known.
+    """Bounds on the distance of Ritz values to eigenvalues, the first k of which matter.
 
     The residual r always bounds it; so does r^2 / gap (Kato and Temple), with the gap to the
     rest of the spectrum, here to the nearest other Ritz value less the residual of that one.
@@ -53,8 +53,8 @@ def eigenvalue_errors(
     known = jnp.ones(m, bool) if known is None else known
     apart = jnp.abs(values[:, None] - values) - residuals
     gap = jnp.min(jnp.where(known & ~jnp.eye(m, dtype=bool), apart, jnp.inf), axis=1)
-    # With nothing known beside the k that are asked for there is no gap to speak of.
-    usable = (gap > 0) & (jnp.sum(known) > k)
+    # With one or none known beside the k that matter there is no gap to speak of.
+    usable = (gap > 0) & (jnp.sum(known) >= k + 2)
     squared = residuals**2 / jnp.where(usable, gap, 1)
     return jnp.where(usable, jnp.minimum(residuals, squared), residuals)
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.hessian import hessian_product
 from igr.curvature.operator import operator, require_batch
-from igr.curvature.vectors import floating_part, is_floating, working_dtype
+from igr.curvature.vectors import floating_part, is_floating, is_traced, working_dtype
 
 
 class SGDStability(NamedTuple):
@@ -102,9 +102,7 @@ def sgd_stability(
         raise ValueError(
             f"batch_size must be between 1 and the number of examples, {n}; got {batch_size}."
         )
-    if not isinstance(learning_rate, jax.core.Tracer) and not (
-        learning_rate > 0 and math.isfinite(learning_rate)
-    ):
+    if not is_traced(learning_rate) and not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"learning_rate must be positive and finite; got {learning_rate}.")
     hessian = hessian_product(example_loss_fn, params, batch, chunk=chunk)
     squares = operator(_SquaresTerm(example_loss_fn), params, batch, chunk)

@@ -152,17 +152,18 @@ def spectral_density(
     low, high = jnp.min(nodes), jnp.max(nodes)
     if width is None:
         span = high - low
-        width = jnp.where(span > 0, span, jnp.maximum(jnp.abs(high), 1)) / 100
-    width = jnp.asarray(width, nodes.dtype)
+        kernel = jnp.where(span > 0, span, jnp.maximum(jnp.abs(high), 1)) / 100
+    else:
+        kernel = jnp.asarray(width, nodes.dtype)
     if grid is None:
-        grid = jnp.linspace(low - 3 * width, high + 3 * width, 1000)
+        grid = jnp.linspace(low - 3 * kernel, high + 3 * kernel, 1000)
 
     def smoothed(rule: tuple[Array, Array]) -> Array:
         nodes, weights = rule
-        return jax.scipy.stats.norm.pdf(grid[:, None], nodes, width) @ weights
+        return jax.scipy.stats.norm.pdf(grid[:, None], nodes, kernel) @ weights
 
     density, error = _mean_and_error(jax.lax.map(smoothed, (nodes, weights)))
-    return SpectralDensity(grid, density, error, width, nodes, weights)
+    return SpectralDensity(grid, density, error, kernel, nodes, weights)
 
 
 @eqx.filter_jit

@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalization on a GPU
@@ -24,6 +25,11 @@ def is_floating(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct) and bool(
         jnp.issubdtype(leaf.dtype, jnp.floating)
     )
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is not known yet, inside jit, vmap or grad."""
+    return isinstance(value, Tracer)
 
 
 def floating_part(tree: PyTree) -> PyTree:
