@@ -17,12 +17,17 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import sympy
 
 from igr.backward_error import printing, trees
 from igr.backward_error.closed_form import Differentials
+from igr.backward_error.elementwise import (
+    ElementwiseEquation,
+    ElementwiseMethod,
+    elementwise_equation,
+)
 from igr.backward_error.methods import Method
 from igr.backward_error.taylor import exact
 from igr.backward_error.trees import Tree
@@ -42,7 +47,13 @@ class NotAGradientError(ValueError):
         self.tree = tree
 
 
-def modified_equation(method: Method, order: int = 1) -> ModifiedEquation:
+@overload
+def modified_equation(method: Method, order: int = 1) -> ModifiedEquation: ...
+@overload
+def modified_equation(method: ElementwiseMethod, order: int = 1) -> ElementwiseEquation: ...
+def modified_equation(
+    method: Method | ElementwiseMethod, order: int = 1
+) -> ModifiedEquation | ElementwiseEquation:
     """Derives the equation that an optimizer follows, exactly.
 
     Args:
@@ -67,6 +78,8 @@ def modified_equation(method: Method, order: int = 1) -> ModifiedEquation:
     E + h/4 |g|² + O(h²)
     """
     order = _order(order)
+    if isinstance(method, ElementwiseMethod):
+        return elementwise_equation(method, order)
     if not isinstance(method, Method):
         raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
     weights, domain = method.field_weights(order + 1)

@@ -1,7 +1,7 @@
 """The optimizers this package knows: each is described by its memory and its rule, in a line.
 
 A linear method is its transfer function (`linear`), a Runge-Kutta method its tableau
-(`runge_kutta`).
+(`runge_kutta`), Adam and its like are channels and an elementwise rule (`elementwise`, `adaptive`).
 """
 
 from __future__ import annotations
@@ -10,21 +10,37 @@ from typing import Any
 
 import sympy
 
+from igr.backward_error.adaptive import adam, adamw, lion, nadam, rmsprop, signsgd
+from igr.backward_error.elementwise import ElementwiseMethod, elementwise
 from igr.backward_error.linear import LinearMethod
 from igr.backward_error.runge_kutta import RungeKutta, runge_kutta
 from igr.backward_error.taylor import Z as z
 from igr.backward_error.taylor import exact, taylor_coefficients
+from igr.backward_error.terms import THETA as theta
+from igr.backward_error.terms import G as g
+from igr.backward_error.terms import T as t
 
 __all__ = [
+    "ElementwiseMethod",
     "LinearMethod",
     "Method",
     "RungeKutta",
+    "adam",
+    "adamw",
+    "elementwise",
     "ema_momentum",
+    "g",
     "gradient_descent",
     "heavy_ball",
     "linear_memory",
+    "lion",
+    "nadam",
     "nesterov",
+    "rmsprop",
     "runge_kutta",
+    "signsgd",
+    "t",
+    "theta",
     "usam",
     "z",
 ]

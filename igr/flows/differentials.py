@@ -130,7 +130,7 @@ class Differentials:
         if t not in self._known:
             level = self._gradient
             for child in sorted(trees.children(t), key=lambda u: (trees.size(u), u)):
-                level = _directional(level, self._tree(child))
+                level = directional(level, self._tree(child))
             self._known[t] = level(self._at)
         return self._known[t]
 
@@ -211,7 +211,8 @@ def _next_on_line(level: Callable[..., PyTree], g: PyTree) -> Callable[..., PyTr
     return derivative
 
 
-def _directional(function: Callable[[PyTree], PyTree], v: PyTree) -> Callable[[PyTree], PyTree]:
+def directional(function: Callable[[PyTree], PyTree], v: PyTree) -> Callable[[PyTree], PyTree]:
+    """The derivative of a function along v, held fixed, as a function again."""
     return lambda p: jax.jvp(function, (p,), (v,))[1]
 
 

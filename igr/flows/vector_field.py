@@ -17,15 +17,19 @@ import sympy
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import ModifiedEquation, trees
+from igr.backward_error.elementwise import ElementwiseEquation
 from igr.flows.checks import check_step, check_value_fn
 from igr.flows.differentials import Differentials, scale
+from igr.flows.elementwise_field import elementwise_field
 from igr.flows.floating import combine, floating, like_params
 
 ValueFn = Callable[[PyTree], Array]
 Field = Callable[[Any, PyTree, Any], PyTree]
 
 
-def vector_field(eq: ModifiedEquation, value_fn: ValueFn, h: float | Array) -> Field:
+def vector_field(
+    eq: ModifiedEquation | ElementwiseEquation, value_fn: ValueFn, h: float | Array
+) -> Field:
     """Compiles a modified equation to a vector field.
 
     Args:
@@ -35,7 +39,9 @@ def vector_field(eq: ModifiedEquation, value_fn: ValueFn, h: float | Array) -> F
 
     Returns:
       `f(t, params, args)`, autonomous, with the structure, shapes and dtypes of params: it goes
-      straight into `diffrax.ODETerm`. Integer leaves get zeros, static leaves pass through.
+      straight into `diffrax.ODETerm`. Integer leaves get zeros, static leaves pass through. Where
+      the method keeps states, as `igr.methods.adam()` does, the field is one of `(params, kept)`,
+      with `kept` a dictionary by the states' names, and t is n h.
 
     Raises:
       ValueError: if `h` is not positive and finite, or the equation has open symbols.
@@ -51,6 +57,11 @@ def vector_field(eq: ModifiedEquation, value_fn: ValueFn, h: float | Array) -> F
     >>> round(float(field(0.0, jnp.array([1.0]), None)[0]), 9)
     -1.053333333
     """
+    if isinstance(eq, ElementwiseEquation):
+        _numbers(eq)
+        check_step("h", h)
+        check_value_fn(value_fn)
+        return elementwise_field(eq, value_fn, h)
     coefficients = field_coefficients(eq)
     check_step("h", h)
     check_value_fn(value_fn)
@@ -142,12 +153,13 @@ def _fraction(number: sympy.Expr) -> Fraction:
     return Fraction(float(number))
 
 
-def _numbers(eq: ModifiedEquation) -> None:
+def _numbers(eq: ModifiedEquation | ElementwiseEquation) -> None:
     if eq.parameters:
         names = ", ".join(map(str, eq.parameters))
+        how = f"eq.subs({{{eq.parameters[0]!r}: 0.9}})" if isinstance(eq, ModifiedEquation) else ""
         raise ValueError(
-            f"the equation of {eq.name} has open symbols ({names}); give them numbers with "
-            f"eq.subs({{{eq.parameters[0]!r}: 0.9}}) or derive it for a number"
+            f"the equation of {eq.name} has open symbols ({names}); give them numbers: "
+            f"{how + ', or ' if how else ''}derive the equation for a number"
         )
 
 

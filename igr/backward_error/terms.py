@@ -1,0 +1,149 @@
+"""Vectors built from the derivatives of a loss by elementwise functions: the term algebra.
+
+A vector is a sympy expression, read elementwise, in the parameters, the gradient g, kept states,
+and *contractions* L^(k)[a_2, .., a_k]: the k-th derivative tensor of the loss with k - 1 of its
+indices contracted with vectors that are expressions of the same kind. A contraction stands in the
+expression as a symbol of its own, so that sympy adds and multiplies elementwise; the algebra
+remembers what it stands for, and two equal contractions are one symbol.
+
+A field acts as a derivation: D theta = F, D g = L^(2)[F], the product and chain rules on
+expressions, and D L^(k)[a, ..] = L^(k+1)[F, a, ..] + L^(k)[D a, ..] + .. . A contraction is linear
+in each vector, so that for linear methods every vector ends as a combination of elementary
+differentials of trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import sympy
+
+# Not declared real: sqrt(g^2) must not become |g|, whose second derivative is a delta function.
+THETA = sympy.Symbol("theta")
+G = sympy.Symbol("g")
+T = sympy.Symbol("t", positive=True)  # time: n h after n steps
+
+
+class Contraction(NamedTuple):
+    """L^(k)[vectors]: the k-th derivative of the loss along k - 1 vectors.
+
+    Attributes:
+      vectors: the k - 1 expressions it is contracted with, in a fixed order.
+    """
+
+    vectors: tuple[sympy.Expr, ...]
+
+    @property
+    def degree(self) -> int:
+        """k, the order of the derivative."""
+        return len(self.vectors) + 1
+
+
+class Algebra:
+    """The contractions met so far, and the derivations that act on vectors.
+
+    Args:
+      states: the symbols of vectors that are kept beside theta.
+    """
+
+    def __init__(self, states: tuple[sympy.Symbol, ...] = ()):
+        self.states = states
+        self.contractions: dict[sympy.Symbol, Contraction] = {}
+        self._symbols: dict[tuple[sympy.Expr, ...], sympy.Symbol] = {}
+
+    def is_scalar(self, expression: sympy.Expr) -> bool:
+        """Whether an expression is the same number for every parameter of the network."""
+        vectors = {THETA, G, T, *self.states, *self.contractions}
+        return not (expression.free_symbols & vectors)
+
+    def contract(self, vectors: tuple[sympy.Expr, ...]) -> sympy.Expr:
+        """L^(k)[vectors], multilinear, with numbers taken out and equal contractions merged."""
+        for i, vector in enumerate(vectors):
+            parts = self._linear_parts(vector)
+            if parts is not None:
+                return sympy.Add(
+                    *(
+                        c * self.contract((*vectors[:i], atom, *vectors[i + 1 :]))
+                        for c, atom in parts
+                    )
+                )
+        key = tuple(sorted(vectors, key=sympy.default_sort_key))
+        if key not in self._symbols:
+            symbol = sympy.Symbol(f"L{len(self._symbols)}")
+            self._symbols[key] = symbol
+            self.contractions[symbol] = Contraction(key)
+        return self._symbols[key]
+
+    def derivative(
+        self,
+        expression: sympy.Expr,
+        field: sympy.Expr,
+        states: Mapping[sympy.Symbol, sympy.Expr],
+        first: bool = True,
+    ) -> sympy.Expr:
+        """D expression along theta' = field and each kept state' = its own.
+
+        Time moves with speed one: in the `first` of the fields that add up to the whole.
+        """
+        total = sympy.Integer(0)
+        for atom in sorted(expression.free_symbols, key=str):
+            if atom == THETA:
+                along = field
+            elif atom == G:
+                along = self.contract((field,))
+            elif atom == T:
+                along = sympy.Integer(1) if first else sympy.Integer(0)
+            elif atom in states:
+                along = states[atom]
+            elif atom in self.contractions:
+                along = self._moved(self.contractions[atom], field, states, first)
+            else:
+                continue
+            if along != 0:
+                total += sympy.diff(expression, atom) * along
+        return self.tidy(total)
+
+    def tidy(self, expression: sympy.Expr) -> sympy.Expr:
+        """Collects the contractions, so that like terms meet."""
+        expanded = sympy.expand(expression)
+        present = sorted(expanded.free_symbols & set(self.contractions), key=str)
+        if not present:
+            return sympy.factor_terms(expression)
+        collected = sympy.collect(expanded, present, evaluate=False)
+        return sympy.Add(*(sympy.factor_terms(c) * atom for atom, c in collected.items()))
+
+    def _moved(
+        self,
+        contraction: Contraction,
+        field: sympy.Expr,
+        states: Mapping[sympy.Symbol, sympy.Expr],
+        first: bool,
+    ) -> sympy.Expr:
+        """D L^(k)[a, ..] = L^(k+1)[F, a, ..] + L^(k)[D a, ..] + ..."""
+        vectors = contraction.vectors
+        total = self.contract((*vectors, field))
+        for i, vector in enumerate(vectors):
+            moved = self.derivative(vector, field, states, first)
+            total += self.contract((*vectors[:i], moved, *vectors[i + 1 :]))
+        return total
+
+    def _linear_parts(self, vector: sympy.Expr) -> list[tuple[sympy.Expr, sympy.Expr]] | None:
+        """Numbers and vectors whose sum it is, or None where the vector stands for itself.
+
+        A sum is taken apart only into numbers times single contractions or the gradient: an
+        elementwise product is one direction to differentiate along, whatever sum it hides.
+        """
+        if vector == 0:
+            return []
+        parts = []
+        for term in sympy.Add.make_args(sympy.expand(vector)):
+            scalars = [f for f in sympy.Mul.make_args(term) if self.is_scalar(f)]
+            rest = sympy.Mul(*(f for f in sympy.Mul.make_args(term) if not self.is_scalar(f)))
+            parts.append((sympy.Mul(*scalars), rest))
+        pure = all(atom in (G, THETA) or atom in self.contractions for _, atom in parts)
+        if pure:
+            alone = len(parts) == 1 and parts[0][0] == 1
+            return None if alone else parts
+        number, rest = sympy.factor_terms(vector).as_coeff_Mul()
+        return None if number == 1 else [(number, rest)]

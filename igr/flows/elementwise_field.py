@@ -1,0 +1,105 @@
+"""The field of a method with an elementwise rule, on params and the states kept beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import sympy
+from jaxtyping import Array, PyTree
+
+from igr.backward_error.elementwise import ElementwiseEquation
+from igr.backward_error.terms import THETA, Contraction, G, T
+from igr.flows.differentials import directional
+from igr.flows.floating import combine, floating, like_params
+
+ValueFn = Callable[[PyTree], Array]
+
+
+def elementwise_field(
+    eq: ElementwiseEquation, value_fn: ValueFn, h: float | Array
+) -> Callable[[Any, PyTree, Any], PyTree]:
+    """Compiles the equation of an elementwise method.
+
+    Args:
+      eq: from `igr.modified_equation`, its coefficients numbers.
+      value_fn: the loss E, `params -> scalar`.
+      h: the step.
+
+    Returns:
+      `f(t, state, args)`. The state is params where nothing is kept, else `(params, kept)` with
+      `kept` a dictionary from the name of a kept state to a pytree like params. `t` is n h, with n
+      the steps done since the optimizer's first: a bias correction reads it.
+    """
+    rates = {kappa: float(rate) / h for kappa, rate in eq.rates.items()}
+    functions = _Functions()
+
+    def field(t: Any, state: PyTree, args: Any = None) -> PyTree:
+        del args
+        params, kept = state if eq.kept else (state, {})
+        dynamic, static = floating(params)
+        gradient = jax.grad(lambda p: value_fn(combine(p, static)))
+        vectors: dict[sympy.Symbol, PyTree] = {THETA: dynamic, G: gradient(dynamic)}
+        vectors |= {y: floating(kept[str(y)])[0] for y in eq.kept}
+        scalars = {**rates, T: t}
+
+        def value(expression: sympy.Expr) -> PyTree:
+            for atom in sorted(expression.free_symbols & set(eq.contractions), key=str):
+                if atom not in vectors:
+                    vectors[atom] = contraction(eq.contractions[atom])
+            return functions(expression, vectors, scalars, dynamic)
+
+        def contraction(which: Contraction) -> PyTree:
+            derivative = gradient
+            for direction in [value(v) for v in which.vectors]:
+                derivative = directional(derivative, direction)
+            return derivative(dynamic)
+
+        def series(coefficients: tuple[sympy.Expr, ...]) -> PyTree:
+            total = jax.tree.map(jnp.zeros_like, dynamic)
+            for k, coefficient in enumerate(coefficients):
+                total = jax.tree.map(
+                    lambda x, y, k=k: (x + h**k * y).astype(x.dtype), total, value(coefficient)
+                )
+            return total
+
+        theta = like_params(series(eq.field), params)
+        if not eq.kept:
+            return theta
+        return theta, {
+            str(y): like_params(series(part), kept[str(y)]) for y, part in eq.kept.items()
+        }
+
+    return field
+
+
+class _Functions:
+    """Elementwise expressions as JAX functions, each compiled from sympy once."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[sympy.Expr, tuple[list[sympy.Symbol], Any]] = {}
+
+    def __call__(
+        self,
+        expression: sympy.Expr,
+        vectors: dict[sympy.Symbol, PyTree],
+        scalars: dict[sympy.Symbol, Any],
+        like: PyTree,
+    ) -> PyTree:
+        if expression not in self._compiled:
+            atoms = sorted(expression.free_symbols, key=str)
+            self._compiled[expression] = (
+                atoms,
+                sympy.lambdify(atoms, expression, modules="jax", cse=True),
+            )
+        atoms, function = self._compiled[expression]
+        moving = [a for a in atoms if a in vectors]
+
+        def on_leaf(x: Array, *leaves: Array) -> Array:
+            values = dict(zip(moving, leaves, strict=True))
+            arguments = [values[a] if a in values else scalars[a] for a in atoms]
+            return jnp.broadcast_to(jnp.asarray(function(*arguments), x.dtype), x.shape)
+
+        return jax.tree.map(on_leaf, like, *(vectors[a] for a in moving))
