@@ -10,6 +10,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
+from igr.backward_error.methods import ElementwiseMethod, Method
+
 
 def check_step(name: str, h: Any) -> None:
     """Raises `ValueError` unless a step size is positive and finite (tracers pass)."""
@@ -36,6 +38,19 @@ def check_value_fn(value_fn: Any) -> None:
     """Raises `TypeError` unless the loss is callable."""
     if not callable(value_fn):
         raise TypeError(f"value_fn is a function of params that returns a scalar, got {value_fn!r}")
+
+
+def check_runnable(method: Any) -> None:
+    """Raises `TypeError` unless a method can be run, and its limits found, from its description."""
+    if isinstance(method, Method):
+        return
+    if isinstance(method, ElementwiseMethod):
+        raise TypeError(
+            f"{method.name} has an elementwise rule: its equation is compiled by igr.vector_field "
+            "and integrated by igr.flow beside igr.run of the optax optimizer; this function "
+            "takes linear and Runge-Kutta methods"
+        )
+    raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
 
 
 def check_start(value_fn: Any, params: PyTree) -> None:

@@ -21,7 +21,7 @@ from igr.backward_error.stability import (
     steps_remembered,
 )
 from igr.curvature import sharpness as sharpness_at
-from igr.flows.checks import check_count, check_start, check_step
+from igr.flows.checks import check_count, check_runnable, check_start, check_step
 from igr.flows.discrete import Trajectory, optimizer_of, run
 from igr.flows.floating import combine, floating
 from igr.flows.solve import flow, reached
@@ -168,6 +168,7 @@ def compare(
     """
     method = methods.gradient_descent() if method is None else method
     check_step("learning_rate", learning_rate)
+    check_runnable(method)
     steps = check_count("steps", steps, 1)
     orders = [check_count("orders", p, 0) for p in orders]
     if not orders:

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.backward_error.methods import Method, RungeKutta
-from igr.flows.checks import check_count, check_start, check_step
+from igr.flows.checks import check_count, check_runnable, check_start, check_step
 from igr.flows.floating import combine, floating
 from igr.flows.stages import stages
 
@@ -159,6 +159,7 @@ def optimizer_of(method: Method, learning_rate: float | Array) -> optax.Gradient
       ValueError: if the method has open symbols or no finite memory.
     """
     check_step("learning_rate", learning_rate)
+    check_runnable(method)
     if method.parameters:
         raise ValueError(
             f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "

@@ -17,7 +17,7 @@ from igr.backward_error import modified_equation
 from igr.backward_error.methods import Method
 from igr.backward_error.stability import convergence_radius, slowest_memory, steps_remembered
 from igr.curvature import sharpness
-from igr.flows.checks import check_count, check_start, check_step
+from igr.flows.checks import check_count, check_runnable, check_start, check_step
 from igr.flows.discrete import optimizer_of
 from igr.flows.floating import combine, floating
 from igr.flows.interpolate import interpolating_field
@@ -97,6 +97,7 @@ def observed_order(
     3.0
     """
     order = check_count("order", order, 0)
+    check_runnable(method)
     check_start(value_fn, params)
     if field not in ("derived", "interpolating"):
         raise ValueError(f"field is 'derived' or 'interpolating', got {field!r}")

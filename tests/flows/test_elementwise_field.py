@@ -99,3 +99,13 @@ def test_open_symbols_are_refused(polynomial):
     equation = igr.modified_equation(igr.methods.rmsprop(sympy.Symbol("beta")), 1)
     with pytest.raises(ValueError, match=r"open symbols \(beta\)"):
         igr.vector_field(equation, polynomial.value_fn, 0.1)
+
+
+def test_what_only_runs_linear_and_runge_kutta_methods_says_so(polynomial):
+    adam = igr.methods.adam()
+    with pytest.raises(TypeError, match=r"elementwise rule.*igr\.vector_field.*igr\.flow"):
+        igr.compare(*polynomial, 0.1, 3, method=adam)
+    with pytest.raises(TypeError, match="takes linear and Runge-Kutta methods"):
+        igr.observed_order(adam, *polynomial, 1)
+    with pytest.raises(TypeError, match="method is one of igr.methods, such as"):
+        igr.observed_order("adam", *polynomial, 1)
