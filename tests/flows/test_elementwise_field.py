@@ -107,5 +107,5 @@ def test_what_only_runs_linear_and_runge_kutta_methods_says_so(polynomial):
         igr.compare(*polynomial, 0.1, 3, method=adam)
     with pytest.raises(TypeError, match="takes linear and Runge-Kutta methods"):
         igr.observed_order(adam, *polynomial, 1)
-    with pytest.raises(TypeError, match="method is one of igr.methods, such as"):
+    with pytest.raises(TypeError, match="method is one of igr"):
         igr.observed_order("adam", *polynomial, 1)

@@ -140,6 +140,14 @@ def test_params_of_every_framework(params, value_fn):
     np.testing.assert_allclose(after, flat - 0.1 * g, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["linen", "nnx", "equinox", "haiku"])
+def test_observed_order_on_params_of_every_framework(kind):
+    params, value_fn = next(f[1:] for f in _frameworks() if f[0] == kind)
+    double = jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, params)
+    slope = igr.observed_order(igr.methods.gradient_descent(), value_fn, double, 1)
+    assert abs(slope - 3) < 0.1, (slope, slope.hs, slope.errors)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_every_leaf_keeps_its_dtype(dtype):
     params = {"a": jnp.array([0.5, 1.0], dtype), "b": jnp.array(0.3, jnp.float64)}
