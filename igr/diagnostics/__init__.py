@@ -14,10 +14,17 @@ from igr.diagnostics.slope import (
     modified_loss_share,
 )
 from igr.diagnostics.stiffness import ClassStiffness, class_stiffness, stiffness
+from igr.diagnostics.tangent_kernel import (
+    KernelTooLargeError,
+    tangent_kernel,
+    tangent_kernel_logdet,
+    tangent_kernel_trace,
+)
 
 __all__ = [
     "ClassStiffness",
     "Coherence",
+    "KernelTooLargeError",
     "ModifiedLossShare",
     "class_stiffness",
     "coherence",
@@ -28,4 +35,7 @@ __all__ = [
     "loss_surface_slope",
     "modified_loss_share",
     "stiffness",
+    "tangent_kernel",
+    "tangent_kernel_logdet",
+    "tangent_kernel_trace",
 ]

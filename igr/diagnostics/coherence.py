@@ -9,6 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.curvature.vectors import floating_part, inner, require_floating, size, widened
+from igr.diagnostics.chunks import summed_over_chunks
 from igr.diagnostics.inner_products import entries_kept, factored_gradients, squares, total
 from igr.flows.checks import check_count
 from igr.per_example.example_axis import differentiable, num_examples
@@ -226,32 +227,16 @@ def _streamed_sums(
     example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree, chunk: Any
 ) -> tuple[Array, Array]:
     """|sum g_i|^2 and sum |g_i|^2, some examples at a time."""
-    n = num_examples(batch)
-    batch = jax.tree.map(jnp.asarray, batch)
     if chunk is None:
         shapes = jax.eval_shape(lambda b: factored_gradients(example_loss_fn, params, b), batch)
         kept = entries_kept(shapes)
-        chunk = n if kept == 0 else max(1, size(require_floating(params)) // kept)
-    chunk = min(chunk, n)
+        chunk = max(1, size(require_floating(params)) // kept) if kept else None
 
     def sums(part: PyTree) -> tuple[list[Array], Array]:
         gradients = factored_gradients(example_loss_fn, params, part)
         return [total(g) for g in gradients], jnp.sum(squares(gradients))
 
-    def add(sofar: Any, part: PyTree) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, sofar, sums(part)), None
-
-    whole = n - n % chunk
-    rest = jax.tree.map(lambda x: x[whole:], batch)
-    if chunk == n:
-        found = sums(batch)
-    else:
-        parts = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), batch)
-        shapes = jax.eval_shape(sums, jax.tree.map(lambda x: x[0], parts))
-        none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        found, _ = jax.lax.scan(add, none, parts)
-        found = add(found, rest)[0] if whole < n else found
-    totals, square_sum = found
+    totals, square_sum = summed_over_chunks(sums, batch, chunk)
     return inner(totals, totals), square_sum
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.curvature.vectors import HIGHEST, floating_part
+from igr.per_example.example_axis import num_examples
 from igr.per_example.factors import Factors, per_example_factors
 
 Gradients = list[Factors | Array]  # one entry a leaf: factors, or the gradients one by one
@@ -96,6 +97,18 @@ def scaled_to_one(gradients: Gradients) -> Gradients:
 def entries_kept(gradients: Gradients) -> int:
     """How many numbers an example takes in the leaves that have no factors (shapes suffice)."""
     return sum(g.shape[1] for g in gradients if not isinstance(g, Factors))
+
+
+def require_alike(name: str, batch: PyTree, expected_name: str, expected: PyTree) -> None:
+    """An error unless one example of a batch has the shapes of one of the other."""
+    num_examples(expected)
+    num_examples(batch)
+    got, wanted = (jax.tree.map(lambda x: jnp.shape(x)[1:], b) for b in (batch, expected))
+    if got != wanted:
+        raise ValueError(
+            f"an example of {name} must have the structure and shapes of one of {expected_name}; "
+            f"got {got}, expected {wanted}."
+        )
 
 
 def _is_factors(leaf: Any) -> bool:

@@ -14,6 +14,7 @@ from igr.diagnostics.inner_products import (
     Gradients,
     factored_gradients,
     gram,
+    require_alike,
     scaled_to_one,
     squares,
 )
@@ -70,7 +71,7 @@ def stiffness(
     _require_kind(kind)
     num_examples(batch)
     if other is not None:
-        _require_alike(batch, other)
+        require_alike("other", other, "batch", batch)
     rows, row_lengths = _directions(example_loss_fn, params, batch)
     columns, column_lengths = (
         (rows, row_lengths) if other is None else _directions(example_loss_fn, params, other)
@@ -182,17 +183,6 @@ def _directions(
 def _require_kind(kind: Any) -> None:
     if kind not in ("cosine", "sign"):
         raise ValueError(f"kind must be 'cosine' or 'sign'; got {kind!r}.")
-
-
-def _require_alike(batch: PyTree, other: PyTree) -> None:
-    """An error unless one example of the two has the same shapes."""
-    num_examples(other)
-    shapes = [jax.tree.map(lambda x: jnp.shape(x)[1:], tree) for tree in (batch, other)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            "an example of other must have the structure and shapes of one of batch; got "
-            f"{shapes[1]}, expected {shapes[0]}."
-        )
 
 
 def _checked_labels(name: str, labels: Any, n: int, num_classes: int) -> Array:

@@ -1,0 +1,99 @@
+"""The gradients of every output of every example, factored, each activation held once.
+
+The gradient of output o of example i for a matrix that enters as one product out = x W is the outer
+product of its activation x_i, which knows no o, and a cotangent d_io. Products of two gradients are
+(x_i . x_j) (d_io . d_jp).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from igr.curvature.vectors import HIGHEST
+from igr.diagnostics.inner_products import factored_gradients
+from igr.diagnostics.outputs import output_dimension
+from igr.per_example.example_axis import num_examples
+
+# One entry a leaf: the arrays whose outer product the gradients are, or the one array they are.
+# An array has the shape (n, q, k), or (n, 1, k) where it is the same for all q outputs.
+OutputGradients = list[tuple[Array, ...]]
+
+
+def output_gradients(
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
+) -> OutputGradients:
+    """The gradients of the q outputs of each of the n examples.
+
+    Args:
+        apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
+        params: Any pytree with floating leaves.
+        x: A pytree of arrays with a leading axis of n examples.
+
+    Raises:
+        ValueError: As `output_dimension` and `factored_gradients`.
+    """
+    n, q = num_examples(x), output_dimension(apply_fn, params, x)
+
+    def one_output(weights: Array) -> list[Any]:
+        def weighted(params: PyTree, example: PyTree) -> Array:
+            x, weights = example
+            return jnp.vdot(weights, jnp.ravel(apply_fn(params, x)), precision=HIGHEST)
+
+        batch = x, jnp.broadcast_to(weights, (n, q))
+        return [tuple(jax.tree.leaves(g)) for g in factored_gradients(weighted, params, batch)]
+
+    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
+    dtype = jax.eval_shape(lambda example: apply_fn(params, example), example).dtype
+    identity = jnp.eye(q, dtype=dtype)
+    program, shapes = jax.make_jaxpr(one_output, return_shape=True)(identity[0])
+    leaves = jax.tree.leaves(jax.vmap(one_output, out_axes=1)(identity))
+    leaves = [
+        leaf if varies else leaf[:, :1]
+        for leaf, varies in zip(leaves, _varies(program.jaxpr), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+def products(rows: OutputGradients, columns: OutputGradients, q: int) -> Float[Array, "nq mq"]:
+    """All products of two gradients, the outputs of one example beside each other."""
+
+    def factor(a: Array, b: Array) -> Float[Array, "n q m q"]:
+        return jnp.tensordot(a, b, (2, 2), precision=HIGHEST)
+
+    found = jnp.zeros((), rows[0][0].dtype)
+    for a, b in zip(rows, columns, strict=True):
+        leaf = jnp.ones((), a[0].dtype)
+        for factors in zip(a, b, strict=True):
+            leaf = leaf * factor(*factors)
+        found = found + leaf
+    n, m = rows[0][0].shape[0], columns[0][0].shape[0]
+    return jnp.broadcast_to(found, (n, q, m, q)).reshape(n * q, m * q)
+
+
+def square_sums(gradients: OutputGradients, q: int) -> Float[Array, " n"]:
+    """The sum of the squares of the q gradients of every example."""
+    found = jnp.zeros((), gradients[0][0].dtype)
+    for arrays in gradients:
+        leaf = jnp.ones((), arrays[0].dtype)
+        for a in arrays:
+            leaf = leaf * jnp.sum(a * a, axis=2)
+        found = found + jnp.sum(jnp.broadcast_to(leaf, (len(leaf), q)), axis=1)
+    return found
+
+
+def numbers_kept(gradients: OutputGradients) -> int:
+    """How many numbers the gradients take (shapes suffice)."""
+    return sum(a.size for arrays in gradients for a in arrays)
+
+
+def _varies(jaxpr: jex.Jaxpr) -> list[bool]:
+    """Which results may depend on the argument: all that an equation makes of what does."""
+    touched = set(jaxpr.invars)
+    for eqn in jaxpr.eqns:
+        if any(v in touched for v in eqn.invars if not isinstance(v, jex.Literal)):
+            touched.update(eqn.outvars)
+    return [not isinstance(v, jex.Literal) and v in touched for v in jaxpr.outvars]
