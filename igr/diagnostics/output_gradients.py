@@ -50,7 +50,7 @@ def output_gradients(
     dtype = jax.eval_shape(lambda example: apply_fn(params, example), example).dtype
     identity = jnp.eye(q, dtype=dtype)
     program, shapes = jax.make_jaxpr(one_output, return_shape=True)(identity[0])
-    leaves = jax.tree.leaves(jax.vmap(one_output, out_axes=1)(identity))
+    leaves = jax.vmap(jex.jaxpr_as_fun(program), out_axes=1)(identity)
     leaves = [
         leaf if varies else leaf[:, :1]
         for leaf, varies in zip(leaves, _varies(program.jaxpr), strict=True)

@@ -19,20 +19,27 @@ def dense_coherence(g):
     return pairs / np.mean([g[i] @ g[i] for i in range(n)])
 
 
-def test_exact_against_the_definition(network):
+def test_against_the_definition(network):
     g = network.gradients
-    found, chunked = jax.jit(
-        lambda p, b: (coherence(network.loss, p, b), coherence(network.loss, p, b, chunk=3))
-    )(network.params, network.batch)
+    found, chunked, drawn = jax.jit(
+        lambda p, b, key: (
+            coherence(network.loss, p, b),
+            coherence(network.loss, p, b, chunk=1),
+            coherence(network.loss, p, b, method="random signs", probes=500, key=key),
+        )
+    )(network.params, network.batch, jax.random.key(1))
     np.testing.assert_allclose(found.alpha, dense_coherence(g), rtol=1e-12)
     np.testing.assert_allclose(found.helped, 7 * found.alpha, rtol=1e-15)
     np.testing.assert_allclose(found.mean_gradient_square, np.sum(g.mean(0) ** 2), rtol=1e-12)
     np.testing.assert_allclose(found.mean_square, np.mean(np.sum(g**2, 1)), rtol=1e-12)
     assert found.standard_error == 0
     np.testing.assert_allclose(chunked, found, rtol=1e-12)
+    assert abs(drawn.alpha - found.alpha) < 3 * drawn.standard_error
+    assert 0 < drawn.standard_error < 0.1 * drawn.alpha
+    np.testing.assert_allclose(drawn.mean_gradient_square, np.sum(g.mean(0) ** 2), rtol=1e-12)
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 2, 5, 20])
+@pytest.mark.parametrize("chunk", [None, 2, 20])
 def test_chunks_of_every_length_add_up(chunk):
     x = np.random.default_rng(0).normal(size=(5, 3))
     curved = lambda w, x: jnp.sum(jnp.sin(w * x))
@@ -74,16 +81,6 @@ def test_random_signs_over_all_signs_are_the_exact_sum(monkeypatch):
     variance = 2 * np.sum((products - np.diag(np.diag(products))) ** 2)
     error = found.standard_error / found.alpha * found.mean_square * 4
     np.testing.assert_allclose(error, np.sqrt(variance / 15))  # 16 draws, 15 degrees of freedom
-
-
-def test_random_signs_are_unbiased_and_know_their_error(network):
-    g = network.gradients
-    drawn = jax.jit(
-        lambda p, b, key: coherence(network.loss, p, b, method="random signs", probes=500, key=key)
-    )(network.params, network.batch, jax.random.key(1))
-    assert abs(drawn.alpha - dense_coherence(g)) < 3 * drawn.standard_error
-    assert 0 < drawn.standard_error < 0.1 * drawn.alpha
-    np.testing.assert_allclose(drawn.mean_gradient_square, np.sum(g.mean(0) ** 2), rtol=1e-12)
 
 
 def test_the_error_bar_holds_in_repeated_draws():
