@@ -12,6 +12,9 @@ from igr.per_example import grouped_gradients
 linear = lambda w, x: w @ x
 
 
+compiled = jax.jit(coherence, static_argnums=0, static_argnames=("method", "probes", "chunk"))
+
+
 def dense_coherence(g):
     """The mean of all products of two over the mean of all squares, from the definition."""
     n = len(g)
@@ -43,7 +46,7 @@ def test_against_the_definition(network):
 def test_chunks_of_every_length_add_up(chunk):
     x = np.random.default_rng(0).normal(size=(5, 3))
     curved = lambda w, x: jnp.sum(jnp.sin(w * x))
-    found = coherence(curved, jnp.ones(3), x, chunk=chunk)
+    found = compiled(curved, jnp.ones(3), x, chunk=chunk)
     np.testing.assert_allclose(found.alpha, dense_coherence(x * np.cos(x)), rtol=1e-13)
 
 
@@ -58,15 +61,15 @@ def test_chunks_of_every_length_add_up(chunk):
     ],
 )
 def test_by_hand(gradients, alpha):
-    found = coherence(linear, jnp.zeros(gradients.shape[1]), gradients)
+    found = compiled(linear, jnp.zeros(gradients.shape[1]), gradients)
     np.testing.assert_allclose(found.alpha, alpha, atol=1e-15)
     np.testing.assert_allclose(found.helped, len(gradients) * alpha, atol=1e-14)
-    scaled = coherence(linear, jnp.zeros(gradients.shape[1]), -3 * gradients)
+    scaled = compiled(linear, jnp.zeros(gradients.shape[1]), -3 * gradients)
     np.testing.assert_allclose(scaled.alpha, alpha, atol=1e-15)
 
 
 def test_gradients_that_are_all_zero_have_no_coherence():
-    assert np.isnan(coherence(linear, jnp.zeros(2), jnp.zeros((3, 2))).alpha)
+    assert np.isnan(compiled(linear, jnp.zeros(2), jnp.zeros((3, 2))).alpha)
 
 
 def test_random_signs_over_all_signs_are_the_exact_sum(monkeypatch):
@@ -74,7 +77,7 @@ def test_random_signs_over_all_signs_are_the_exact_sum(monkeypatch):
     g = np.random.default_rng(0).normal(size=(4, 3)) + 0.5
     signs = np.array(list(itertools.product((-1, 1), repeat=4)))
     monkeypatch.setattr(jax.random, "rademacher", lambda *_: jnp.asarray(signs, float))
-    found = coherence(linear, jnp.zeros(3), g, method="random signs", probes=16)
+    found = compiled(linear, jnp.zeros(3), g, method="random signs", probes=16)
     np.testing.assert_allclose(found.alpha, dense_coherence(g), rtol=1e-13)
     centred = g - g.mean(0)
     products = centred @ centred.T
@@ -95,7 +98,7 @@ def test_the_error_bar_holds_in_repeated_draws():
 
 
 def test_one_probe_knows_no_error_and_equal_gradients_need_no_more():
-    found = coherence(linear, jnp.zeros(2), jnp.ones((3, 2)), method="random signs", probes=1)
+    found = compiled(linear, jnp.zeros(2), jnp.ones((3, 2)), method="random signs", probes=1)
     np.testing.assert_allclose(found.alpha, 1)
     assert np.isinf(found.standard_error)
 
@@ -121,7 +124,7 @@ def test_finite_sample_is_unbiased_over_the_partitions():
         centre = w.mean(0)
         parts.append((centre @ centre, np.sum((w - centre) ** 2) / 3))
     aligned, spread = np.mean(parts, axis=0)
-    exact = coherence(linear, jnp.zeros(2), g)
+    exact = compiled(linear, jnp.zeros(2), g)
     np.testing.assert_allclose(aligned, exact.mean_gradient_square)
     np.testing.assert_allclose(aligned + 5 / 2 * spread, exact.mean_square)
     w = g.reshape(3, 2, 2).mean(1)
@@ -165,7 +168,7 @@ def test_why_the_bound_holds():
 
 def test_low_precision_parameters_give_single_precision_sums():
     g = jnp.ones((1000, 2), jnp.bfloat16)
-    found = coherence(linear, jnp.zeros(2, jnp.bfloat16), g)
+    found = compiled(linear, jnp.zeros(2, jnp.bfloat16), g)
     assert found.alpha.dtype == jnp.float32
     np.testing.assert_allclose(found.mean_square, 2)
     np.testing.assert_allclose(found.alpha, 1, rtol=1e-6)

@@ -11,6 +11,10 @@ from igr.diagnostics import class_stiffness, stiffness
 linear = lambda w, x: w @ x
 
 
+compiled = jax.jit(stiffness, static_argnums=0, static_argnames="kind")
+by_class = jax.jit(class_stiffness, static_argnums=(0, 4), static_argnames="kind")
+
+
 def dense_cosines(a, b):
     return np.array([[u @ v / np.sqrt((u @ u) * (v @ v)) for v in b] for u in a])
 
@@ -33,7 +37,7 @@ def test_a_step_on_one_example_changes_the_loss_of_another_as_stiffness_says():
     rng = np.random.default_rng(0)
     x, w = jnp.asarray(rng.normal(size=(5, 3))), jnp.asarray(rng.normal(size=3))
     loss = lambda w, x: (jnp.tanh(w @ x) - 0.5) ** 2
-    signs = stiffness(loss, w, x, kind="sign")
+    signs = compiled(loss, w, x, kind="sign")
     losses = jax.jit(jax.vmap(loss, (None, 0)))
     for i in range(5):
         stepped = w - 1e-6 * jax.grad(loss)(w, x[i])
@@ -44,15 +48,15 @@ def test_tiny_huge_and_zero_gradients_in_single_precision():
     x = np.array([[1e-30, 1e-30], [1e25, 0], [0, 0], [0, -1e-36]], np.float32)
     root = 0.5**0.5
     expected = [[1, root, 0, -root], [root, 1, 0, 0], [0, 0, 0, 0], [-root, 0, 0, 1]]
-    found = stiffness(linear, jnp.zeros(2, jnp.float32), x)
+    found = compiled(linear, jnp.zeros(2, jnp.float32), x)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    found = stiffness(linear, jnp.zeros(2, jnp.float32), x, kind="sign")
+    found = compiled(linear, jnp.zeros(2, jnp.float32), x, kind="sign")
     np.testing.assert_array_equal(found, np.sign(expected))
     # and in factors, here the outer products of an activation x and a cotangent 1e-25
     dense = lambda w, x: 1e-25 * jnp.sum(x @ w)
     x = np.array([[1e-10, 1e-10], [1e20, 0]], np.float32)
-    found = stiffness(dense, jnp.zeros((2, 3), jnp.float32), x)
+    found = compiled(dense, jnp.zeros((2, 3), jnp.float32), x)
     np.testing.assert_allclose(found, [[1, root], [root, 1]], rtol=1e-6)
 
 
@@ -68,12 +72,12 @@ def test_classes_against_the_definition(kind):
         inside = [(i, j) for i in range(9) for j in range(9) if i != j]
         matrix[a, b] = np.mean([pairs[i, j] for i, j in inside if (labels[i], labels[j]) == (a, b)])
         crossed[a, b] = np.mean(across[np.ix_(labels == a, other_labels == b)])
-    found = class_stiffness(linear, jnp.zeros(3), x, labels, 3, kind=kind)
+    found = by_class(linear, jnp.zeros(3), x, labels, 3, kind=kind)
     np.testing.assert_allclose(found.matrix, matrix, atol=1e-14)
     np.testing.assert_allclose(found.within, np.trace(matrix) / 3)
     np.testing.assert_allclose(found.between, (np.sum(matrix) - np.trace(matrix)) / 6)
-    found = class_stiffness(
-        linear, jnp.zeros(3), x, labels, 3, kind, other=y, other_labels=other_labels
+    found = by_class(
+        linear, jnp.zeros(3), x, labels, 3, kind=kind, other=y, other_labels=other_labels
     )
     np.testing.assert_allclose(found.matrix, crossed, atol=1e-14)
 
@@ -81,7 +85,7 @@ def test_classes_against_the_definition(kind):
 def test_classes_by_hand():
     """Two examples along one axis, one against it; a class of one and an empty class."""
     x, labels = jnp.array([[1.0, 0], [5.0, 0], [-1.0, 1.0]]), jnp.array([0, 0, 1])
-    found = class_stiffness(linear, jnp.zeros(2), x, labels, 3)
+    found = by_class(linear, jnp.zeros(2), x, labels, 3)
     r = -(0.5**0.5)
     np.testing.assert_allclose(found.matrix, [[1, r, np.nan], [r] + [np.nan] * 2, [np.nan] * 3])
     np.testing.assert_allclose(found.within, 1)
