@@ -1,7 +1,6 @@
 """Products of the Gauss-Newton and Fisher matrices: positive semi-definite kin of the Hessian."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from igr.curvature.operator import first_example, operator, require_scalar
+from igr.curvature.operator import as_tree, first_example, operator, require_scalar
 from igr.curvature.vectors import is_floating, require_floating
 
 
@@ -113,10 +112,9 @@ def fisher_product(
     return operator(_FisherTerm(example_loss_fn), params, batch, chunk)
 
 
-@dataclass(frozen=True)
-class _GaussNewtonTerm:
-    apply_fn: Callable[..., Any]
-    output_loss_fn: Callable[..., Any]
+class _GaussNewtonTerm(eqx.Module):
+    apply_fn: Callable[..., Any] = eqx.field(converter=as_tree)
+    output_loss_fn: Callable[..., Any] = eqx.field(converter=as_tree)
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
         vector, rest = eqx.partition(params, is_floating)
@@ -134,9 +132,8 @@ class _GaussNewtonTerm:
         return jax.linear_transpose(along, vector)(bent)[0]
 
 
-@dataclass(frozen=True)
-class _FisherTerm:
-    example_loss_fn: Callable[..., Any]
+class _FisherTerm(eqx.Module):
+    example_loss_fn: Callable[..., Any] = eqx.field(converter=as_tree)
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
         vector, rest = eqx.partition(params, is_floating)

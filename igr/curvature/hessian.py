@@ -1,7 +1,6 @@
 """Products of the Hessian of a loss with vectors."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from igr.curvature.operator import first_example, operator, require_scalar
+from igr.curvature.operator import as_tree, first_example, operator, require_scalar
 from igr.curvature.vectors import is_floating, require_floating
 
 
@@ -30,7 +29,7 @@ def hessian_product(
 
     Args:
         loss_fn: `params -> scalar`; or, where `batch` is given, `(params, example) -> scalar`,
-            and the loss is the mean over the batch. Hashable, as functions are.
+            and the loss is the mean over the batch.
         params: Any pytree with floating leaves; the others are held fixed.
         batch: A pytree of arrays with a leading example axis. Prefer it to a `loss_fn` that closes
             over the data, which would be compiled into the program as a constant.
@@ -60,9 +59,8 @@ def hessian_product(
     return operator(_HessianTerm(loss_fn), params, batch, chunk)
 
 
-@dataclass(frozen=True)
-class _HessianTerm:
-    loss_fn: Callable[..., Any]
+class _HessianTerm(eqx.Module):
+    loss_fn: Callable[..., Any] = eqx.field(converter=as_tree)
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
         vector, rest = eqx.partition(params, is_floating)

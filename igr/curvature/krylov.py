@@ -38,11 +38,12 @@ def krylov_step(
     0 and q a random direction outside it; where nothing is outside, 0.
     """
     m = projected.shape[0]
-    w, column = orthogonalized(product(row(basis, j)), basis)
+    w, column, inside = orthogonalized(product(row(basis, j)), basis)
     projected = projected.at[j].set(column[:m]).at[:, j].set(column[:m])
     coupling = norm(w)
     full = j + 1 >= size(row(basis, 0))
-    exhausted = coupling <= 10 * jnp.finfo(projected.dtype).eps * jnp.linalg.norm(projected)
+    rounding = 10 * jnp.finfo(projected.dtype).eps * jnp.linalg.norm(projected)
+    exhausted = inside | (coupling <= rounding)
     w = unit_outside(w, basis, 1.0, key, exhausted & ~full)
     w = jax.tree.map(lambda x: jnp.where(full, 0, x), w)
     coupling = jnp.where(exhausted | full, 0, coupling)

@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import PyTree
 
 from igr.curvature.vectors import (
@@ -29,8 +30,9 @@ def operator(term: Term, params: PyTree, batch: PyTree, chunk: int | None) -> "O
     """The mean over the batch of `term`, linearized now unless taken in chunks.
 
     Args:
-        term: Linear in its last argument. Hashable and equal to its like, so that calls with
-            new parameters reuse the compiled program. Where `batch` is None, the whole product.
+        term: Linear in its last argument, and a pytree: its functions `as_tree`, so that calls
+            with new parameters reuse the compiled program. Where `batch` is None, the whole
+            product.
         params: Any pytree with floating leaves.
         batch: A pytree with a leading example axis, or None.
         chunk: The number of examples taken at a time, or None for all at once.
@@ -79,7 +81,7 @@ class ChunkedOperator(Operator):
     """Computed again from the examples in every product, `chunk` of them at a time."""
 
     batch: PyTree
-    term: Term = eqx.field(static=True)
+    term: Term
     chunk: int = eqx.field(static=True)
 
     def apply(self, vector: PyTree) -> PyTree:
@@ -118,6 +120,12 @@ def _linearized(term: Term, params: PyTree, batch: PyTree) -> Callable[[PyTree],
     # not depend on v.
     zero = jax.tree.map(jnp.zeros_like, floating_part(params))
     return jax.linearize(mean, zero)[1]
+
+
+def as_tree(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A function as a pytree without leaves; a callable that is a pytree as it is."""
+    already: bool = isinstance(fn, eqx.Module | Partial)
+    return fn if already else Partial(fn)
 
 
 def wide_product(product: Callable[[PyTree], PyTree], like: PyTree) -> Callable[[PyTree], PyTree]:

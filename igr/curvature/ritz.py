@@ -31,9 +31,10 @@ def best_first(
     """
     m = projected.shape[0]
     rows = jnp.arange(m)
+    block = (rows < length) & (rows[:, None] < length)
     # eigh returns ascending values: far below the others, those of the other rows come first.
-    below = -2 * jnp.linalg.norm(projected) - 1
-    values, weights = jnp.linalg.eigh(projected + jnp.diag(jnp.where(rows >= length, below, 0)))
+    below = jnp.where(rows < length, 0, -2 * jnp.linalg.norm(projected) - 1)
+    values, weights = jnp.linalg.eigh(jnp.where(block, projected, 0) + jnp.diag(below))
     order = jnp.argsort(jnp.where(rows < m - length, jnp.inf, -score(values, which)))
     return values[order], weights[:, order]
 

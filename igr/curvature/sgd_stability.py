@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.hessian import hessian_product
-from igr.curvature.operator import operator, require_batch
+from igr.curvature.operator import as_tree, operator, require_batch
 from igr.curvature.vectors import floating_part, is_floating, is_traced, working_dtype
 
 
@@ -168,11 +167,10 @@ class _Growth(eqx.Module):
         return jax.tree.map(combined, once, twice, squares)
 
 
-@dataclass(frozen=True)
-class _SquaresTerm:
+class _SquaresTerm(eqx.Module):
     """sum of H_i^2 v over the examples."""
 
-    example_loss_fn: Callable[..., Any]
+    example_loss_fn: Callable[..., Any] = eqx.field(converter=as_tree)
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
         vector, rest = eqx.partition(params, is_floating)

@@ -70,8 +70,8 @@ def subspace(
         def one(j: Any, basis: PyTree) -> PyTree:
             before = (columns < j).astype(dtype)
             column = row(basis, j)
-            w, _ = orthogonalized(column, basis, before)
-            lost = norm(w) <= 10 * eps * norm(column)
+            w, _, inside = orthogonalized(column, basis, before)
+            lost = inside | (norm(w) <= 10 * eps * norm(column))
             w = unit_outside(w, basis, before, jax.random.fold_in(key, j), lost)
             return with_row(basis, j, w)
 
@@ -156,7 +156,7 @@ def subspace(
             values=listed,
             residuals=residuals,
             # A gap that turned out smaller than it seemed: take all of them up again.
-            found=jnp.where(measured & ~converged, 0, found),
+            found=jnp.where(measured & ~converged & (degree > 0), 0, found),
             worst=worst,
             slow=slow,
             sweeps=state.sweeps + 1,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalization on a GPU
 BLOCK = 2**14  # entries of each vector that `transformed` takes at a time
@@ -126,11 +126,12 @@ def combination(weights: Float[Array, " m"], basis: PyTree) -> PyTree:
 
 def orthogonalized(
     w: PyTree, basis: PyTree, use: Float[Array, " m"] | float = 1.0
-) -> tuple[PyTree, Float[Array, " m"]]:
-    """`w` less its part in the orthonormal `basis`, and the coordinates of that part.
+) -> tuple[PyTree, Float[Array, " m"], Bool[Array, ""]]:
+    """`w` less its part in the orthonormal `basis`, the coordinates of that part, and a warning.
 
-    A second pass follows where the first took nine tenths of the norm or more, and with it the
-    digits (Daniel, Gragg, Kaufman and Stewart, 1976). `use` is 0 for vectors to leave out.
+    A second pass follows where the first took half of the norm or more, and with it digits
+    (Daniel, Gragg, Kaufman and Stewart, 1976). Where that takes as much again, `w` is in the span
+    of the basis to rounding: the warning. `use` is 0 for vectors to leave out.
     """
 
     def once(w: PyTree) -> tuple[PyTree, Float[Array, " m"]]:
@@ -139,21 +140,23 @@ def orthogonalized(
 
     before = norm(w)
     w, h = once(w)
+    after = norm(w)
 
-    def again(w: PyTree) -> tuple[PyTree, Float[Array, " m"]]:
-        w, correction = once(w)
-        return w, h + correction
+    def again() -> tuple[PyTree, Float[Array, " m"], Bool[Array, ""]]:
+        rest, correction = once(w)
+        return rest, h + correction, norm(rest) <= 0.5 * after
 
-    return jax.lax.cond(norm(w) < 0.1 * before, again, lambda w: (w, h), w)
+    return jax.lax.cond(after <= 0.5 * before, again, lambda: (w, h, jnp.asarray(False)))
 
 
 def unit_outside(
     w: PyTree, basis: PyTree, use: Float[Array, " m"] | float, key: PRNGKeyArray, lost: Any
 ) -> PyTree:
-    """`w`, already orthogonal to the basis, at norm one; another direction where it is `lost`."""
+    """`w`, already orthogonal to the basis, at norm one; a random direction where it is `lost`."""
 
     def another() -> PyTree:
-        return orthogonalized(orthogonalized(random_vector(key, w), basis, use)[0], basis, use)[0]
+        first = orthogonalized(random_vector(key, w), basis, use)[0]
+        return orthogonalized(first, basis, use)[0]
 
     w = jax.lax.cond(lost, another, lambda: w)
     length = norm(w)

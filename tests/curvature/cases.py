@@ -1,0 +1,200 @@
+"""The table of networks and losses that every product and solver is tested on.
+
+Beside each stand its dense matrices, from `jax.hessian` and `jax.jacobian` of the raveled loss and
+sums over examples in numpy, with none of the code under test.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import equinox as eqx
+import flax.linen
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+
+class Case:
+    """A model, a loss on its outputs, parameters and a batch of (inputs, targets)."""
+
+    def __init__(
+        self,
+        apply_fn: Callable[[Any, Any], Any],
+        output_loss_fn: Callable[[Any, Any], Any],
+        params: Any,
+        batch: tuple[Any, Any],
+        *,
+        tolerance: float = 1e-12,
+    ):
+        self.apply_fn = apply_fn
+        self.output_loss_fn = output_loss_fn
+        self.params = params
+        self.batch = batch
+        self.tolerance = tolerance
+
+    def example_loss_fn(self, params, example):
+        x, y = example
+        return self.output_loss_fn(self.apply_fn(params, x), y)
+
+    def value_fn(self, params):
+        return jnp.mean(jnp.stack([self.example_loss_fn(params, e) for e in self.examples]))
+
+    @cached_property
+    def examples(self):
+        count = jax.tree.leaves(self.batch)[0].shape[0]
+        return [jax.tree.map(lambda a, i=i: a[i], self.batch) for i in range(count)]
+
+    @cached_property
+    def wide(self):
+        """The floating leaves and the rest, in float64; the flat vector and its way back."""
+        vector, rest = eqx.partition(self.params, eqx.is_inexact_array)
+        vector = jax.tree.map(lambda a: a.astype(jnp.float64), vector)
+        flat, unravel = ravel_pytree(vector)
+        return flat, lambda flat: eqx.combine(unravel(flat), rest)
+
+    @property
+    def size(self):
+        return self.wide[0].size
+
+    def every_example(self, fn):
+        """fn(flat, example) of each example, in numpy."""
+        flat, _ = self.wide
+        fn = jax.jit(fn)
+        return np.stack([fn(flat, example) for example in self.examples])
+
+    @cached_property
+    def example_hessians(self):
+        _, back = self.wide
+        return self.every_example(jax.hessian(lambda p, e: self.example_loss_fn(back(p), e)))
+
+    @cached_property
+    def hessian(self):
+        return self.example_hessians.mean(0)
+
+    @cached_property
+    def gauss_newton(self):
+        _, back = self.wide
+        unravel = ravel_pytree(self.apply_fn(self.params, self.examples[0][0]))[1]
+
+        def outputs(p, e):
+            return ravel_pytree(self.apply_fn(back(p), e[0]))[0]
+
+        def bend(p, e):
+            return jax.hessian(lambda f: self.output_loss_fn(unravel(f), e[1]))(outputs(p, e))
+
+        jacobians = self.every_example(jax.jacobian(outputs))
+        bends = self.every_example(bend)
+        return np.mean([j.T @ h @ j for j, h in zip(jacobians, bends, strict=True)], 0)
+
+    @cached_property
+    def fisher(self):
+        _, back = self.wide
+        g = self.every_example(jax.grad(lambda p, e: self.example_loss_fn(back(p), e)))
+        return g.T @ g / len(g)
+
+
+def half_square(outputs, y):
+    return jnp.sum((outputs - y) ** 2) / 2
+
+
+def cross_entropy(logits, label):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+
+
+def _data(count, inputs, outputs):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(count, inputs)))
+    return (
+        x,
+        jnp.asarray(rng.normal(size=(count, outputs))),
+        jnp.asarray(rng.integers(outputs, size=count)),
+    )
+
+
+def linear_regression():
+    x, y, _ = _data(9, 3, 2)
+    params = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2)}
+    return Case(lambda p, x: x @ p["w"] + p["b"], half_square, params, (x, y))
+
+
+def softmax_mlp(dtype=jnp.float64, tolerance=1e-12):
+    x, _, labels = _data(12, 4, 3)
+    rng = np.random.default_rng(1)
+    params = [
+        {
+            "w": jnp.asarray(rng.normal(size=s), dtype),
+            "b": jnp.asarray(rng.normal(size=s[1]), dtype),
+        }
+        for s in ((4, 5), (5, 3))
+    ]
+
+    def apply_fn(p, x):
+        return jnp.tanh(x @ p[0]["w"] + p[0]["b"]) @ p[1]["w"] + p[1]["b"]
+
+    return Case(apply_fn, cross_entropy, params, (x.astype(dtype), labels), tolerance=tolerance)
+
+
+SADDLE = np.array([5.0, 5.0, 5.0, -5.0, -3.0, 2.0, 2.0, -1.0, 0.5, 0.0, 0.0, 0.0])
+
+
+def saddle():
+    """A quadratic with the eigenvalues SADDLE, on the mean over examples that differ in scale."""
+    q = np.linalg.qr(np.random.default_rng(2).normal(size=(12, 12)))[0]
+    matrix = jnp.asarray(q * SADDLE @ q.T)
+
+    def apply_fn(p, scale):
+        w = jnp.concatenate([p["a"].ravel(), p["b"][None], p["c"]])
+        return scale * (w @ matrix @ w) / 2
+
+    params = {"a": jnp.ones((2, 4)), "b": jnp.ones(()), "c": jnp.zeros(3)}
+    scales = jnp.array([0.5, 1.5, 1.0, 1.0])
+    return Case(apply_fn, lambda out, _: out, params, (scales, jnp.zeros(4)))
+
+
+def equinox_mlp():
+    """With leaves that are functions and integers among the parameters."""
+    x, y, _ = _data(7, 3, 2)
+
+    class Counted(eqx.Module):
+        net: eqx.nn.MLP
+        steps: jax.Array
+
+    params = Counted(eqx.nn.MLP(3, 2, 4, 1, jnp.tanh, key=jax.random.key(3)), jnp.arange(3))
+    return Case(lambda p, x: p.net(x), half_square, params, (x, y))
+
+
+def linen_mlp():
+    x, y, _ = _data(7, 3, 1)
+    net = flax.linen.Sequential([flax.linen.Dense(4), flax.linen.softplus, flax.linen.Dense(1)])
+    params = jax.tree.map(lambda a: a.astype(jnp.float64), net.init(jax.random.key(4), x[0]))
+    return Case(net.apply, lambda out, y: jnp.sum(jnp.logaddexp(0, -out * y)), params, (x, y))
+
+
+def nnx_linear():
+    x, _, labels = _data(7, 3, 3)
+    graph, params = nnx.split(nnx.Linear(3, 3, param_dtype=jnp.float64, rngs=nnx.Rngs(5)))
+    return Case(lambda p, x: nnx.merge(graph, p)(x), cross_entropy, params, (x, labels))
+
+
+def haiku_mlp():
+    x, y, _ = _data(7, 3, 1)
+    net = hk.without_apply_rng(hk.transform(lambda x: hk.nets.MLP([4, 1], activation=jnp.tanh)(x)))
+    params = jax.tree.map(lambda a: a.astype(jnp.float64), net.init(jax.random.key(6), x[0]))
+    return Case(net.apply, half_square, params, (x, y))
+
+
+BUILDERS = {
+    "linear_regression": linear_regression,
+    "softmax_mlp": softmax_mlp,
+    "softmax_mlp_float32": lambda: softmax_mlp(jnp.float32, 2e-6),
+    "saddle": saddle,
+    "equinox_mlp": equinox_mlp,
+    "linen_mlp": linen_mlp,
+    "nnx_linear": nnx_linear,
+    "haiku_mlp": haiku_mlp,
+}

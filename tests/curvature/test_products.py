@@ -1,0 +1,228 @@
+"""Products against the dense matrices, over every case."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from igr.curvature import fisher_product, gauss_newton_product, hessian_product
+from tests.curvature.cases import softmax_mlp
+
+
+def products(case, chunk=None):
+    """Each product, and the name of its dense matrix."""
+    pair = case.params, case.batch
+    return {
+        "hessian": hessian_product(case.example_loss_fn, *pair, chunk=chunk),
+        "gauss_newton": gauss_newton_product(
+            case.apply_fn, case.output_loss_fn, *pair, chunk=chunk
+        ),
+        "fisher": fisher_product(case.example_loss_fn, *pair, chunk=chunk),
+    }
+
+
+def vectors(case, count=3):
+    """Random vectors, as rows and as a list of pytrees with the structure of the parameters."""
+    rng = np.random.default_rng(0)
+    like, rest = eqx.partition(case.params, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(like)
+    rows = rng.normal(size=(count, flat.size)).astype(flat.dtype)
+    return rows, [eqx.combine(unravel(jnp.asarray(row)), rest) for row in rows]
+
+
+def flattened(tree):
+    return np.asarray(ravel_pytree(eqx.filter(tree, eqx.is_inexact_array))[0])
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_products_are_those_of_the_dense_matrices(case, chunk):
+    rows, trees = vectors(case)
+    for name, product in products(case, chunk).items():
+        dense = getattr(case, name)
+        for row, tree in zip(rows, trees, strict=True):
+            got = product(tree)
+            scale = np.abs(dense).max() * np.linalg.norm(row)
+            np.testing.assert_allclose(flattened(got), dense @ row, atol=case.tolerance * scale)
+
+
+def test_structure_dtype_and_other_leaves_are_kept(case):
+    _, [tree] = vectors(case, 1)
+    for product in products(case, 5).values():
+        got = product(tree)
+        assert jax.tree.structure(got) == jax.tree.structure(tree)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(tree), strict=True):
+            if eqx.is_inexact_array(b):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            else:
+                assert a is b or (a == b).all()
+
+
+def test_none_is_accepted_where_a_leaf_is_not_floating(case_named):
+    case = case_named("equinox_mlp")
+    rows, [tree] = vectors(case, 1)
+    got = hessian_product(case.value_fn, case.params)(eqx.filter(tree, eqx.is_inexact_array))
+    assert got.steps is None
+    np.testing.assert_allclose(flattened(got), case.hessian @ rows[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["softmax_mlp", "equinox_mlp", "saddle"])
+def test_value_fn_alone_gives_the_same_hessian(case_named, name):
+    case = case_named(name)
+    rows, [tree] = vectors(case, 1)
+    got = hessian_product(case.value_fn, case.params)(tree)
+    np.testing.assert_allclose(flattened(got), case.hessian @ rows[0], atol=1e-11)
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_products_are_arguments_of_jit_and_vmap(case_named, chunk):
+    case = case_named("softmax_mlp")
+    rows, trees = vectors(case)
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *trees)
+    every = jax.jit(lambda product, v: jax.vmap(product)(v))
+    for name, product in products(case, chunk).items():
+        got = every(product, stacked)
+        got = np.stack([flattened(jax.tree.map(lambda a: a[i], got)) for i in range(3)])  # noqa: B023
+        np.testing.assert_allclose(got, rows @ getattr(case, name), atol=1e-11)
+
+
+def test_products_inside_jit_see_traced_parameters(case_named):
+    case = case_named("softmax_mlp")
+    rows, [tree] = vectors(case, 1)
+
+    @jax.jit
+    def apply(params, batch, v):
+        return hessian_product(case.example_loss_fn, params, batch)(v)
+
+    got = apply(case.params, case.batch, tree)
+    np.testing.assert_allclose(flattened(got), case.hessian @ rows[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_new_parameters_reuse_the_compiled_program(case_named, chunk):
+    case = case_named("softmax_mlp")
+    traces = []
+
+    def example_loss_fn(params, example):
+        traces.append(1)
+        return case.example_loss_fn(params, example)
+
+    def apply(scale):
+        params = jax.tree.map(lambda a: a * scale, case.params)
+        return hessian_product(example_loss_fn, params, case.batch, chunk=chunk)(params)
+
+    apply(1.0)
+    first = len(traces)
+    apply(2.0)
+    assert len(traces) - first <= 1  # the check that the loss is a scalar
+
+
+def test_a_loss_that_is_itself_a_pytree_of_arrays(case_named):
+    case = case_named("linear_regression")
+
+    class Scaled(eqx.Module):
+        scale: jax.Array
+
+        def __call__(self, params, example):
+            return self.scale * case.example_loss_fn(params, example)
+
+    rows, [tree] = vectors(case, 1)
+    for chunk in (None, 5):
+        product = hessian_product(Scaled(jnp.array(3.0)), case.params, case.batch, chunk=chunk)
+        np.testing.assert_allclose(flattened(product(tree)), 3 * case.hessian @ rows[0], atol=1e-11)
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_bfloat16_parameters_give_bfloat16_products(case_named, chunk):
+    exact = case_named("softmax_mlp")
+    rows, [tree] = vectors(exact, 1)
+    narrow = jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree)
+    for name, product in products(softmax_mlp(jnp.bfloat16), chunk).items():
+        got = product(narrow)
+        assert all(a.dtype == jnp.bfloat16 for a in jax.tree.leaves(got))
+        expected = getattr(exact, name) @ rows[0]
+        np.testing.assert_allclose(
+            flattened(got).astype(float), expected, atol=0.05 * np.abs(expected).max()
+        )
+
+
+def test_gauss_newton_is_the_hessian_of_a_linear_model_and_semi_definite(case_named):
+    case = case_named("linear_regression")
+    np.testing.assert_allclose(case.gauss_newton, case.hessian, atol=1e-12)
+    mlp = case_named("softmax_mlp")
+    product = products(mlp)["gauss_newton"]
+    rows, trees = vectors(mlp)
+    for row, tree in zip(rows, trees, strict=True):
+        assert row @ flattened(product(tree)) >= 0
+
+
+def test_chunks_take_a_fraction_of_the_memory():
+    params = [jnp.ones((64, 32), jnp.float32), jnp.ones((32, 4), jnp.float32)]
+    batch = jnp.ones((1024, 64), jnp.float32)
+
+    def loss(p, x):
+        return jnp.sum(jnp.tanh(jnp.tanh(x @ p[0]) @ p[1]) ** 2)
+
+    many = jax.tree.map(lambda a: jnp.stack([a] * 10), params)
+
+    def temporaries(chunk):
+        product = hessian_product(loss, params, batch, chunk=chunk)
+        run = jax.jit(lambda product, v: jax.vmap(product)(v))
+        return run.lower(product, many).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(128) < temporaries(None) / 4
+
+
+def test_linearizing_a_chunked_product_keeps_only_the_data(case_named):
+    """Somebody else's `jax.linearize` sees a linear map: nothing of the chunks is stored."""
+    case = case_named("softmax_mlp")
+    product = hessian_product(case.example_loss_fn, case.params, case.batch, chunk=5)
+    rows, [tree] = vectors(case, 1)
+    _, linear = jax.linearize(product, tree)
+    np.testing.assert_allclose(flattened(linear(tree)), case.hessian @ rows[0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: hessian_product(jnp.sum, {"n": jnp.arange(3)}), "at least one floating array"),
+        (lambda: hessian_product(lambda p: p, jnp.ones(3)), "must return a floating scalar"),
+        (lambda: hessian_product(jnp.sum, jnp.ones(3), chunk=2), "needs the examples"),
+        (
+            lambda: hessian_product(
+                lambda p, e: p @ e[0], jnp.ones(3), (jnp.ones((4, 3)), jnp.ones(5))
+            ),
+            r"share a leading example axis; got leaves of shapes \[\(4, 3\), \(5,\)\]",
+        ),
+        (
+            lambda: hessian_product(lambda p, e: p @ e, jnp.ones(3), jnp.ones((0, 3))),
+            "at least one example",
+        ),
+        (
+            lambda: hessian_product(lambda p, e: p @ e, jnp.ones(3), jnp.ones((4, 3)), chunk=0),
+            "chunk must be a positive number of examples; got 0",
+        ),
+        (
+            lambda: hessian_product(lambda p: p @ p, jnp.ones(3))(jnp.ones(4)),
+            "v must have the structure and shapes of params",
+        ),
+        (
+            lambda: gauss_newton_product(jnp.dot, lambda f, y: f, jnp.ones(3), jnp.ones((4, 3))),
+            r"the pair \(inputs, targets\)",
+        ),
+        (
+            lambda: gauss_newton_product(
+                lambda p, x: p * x, lambda f, y: f, jnp.ones(3), (jnp.ones((4, 3)), jnp.ones(4))
+            ),
+            "output_loss_fn must return a floating scalar",
+        ),
+        (
+            lambda: fisher_product(lambda p, e: p * e, jnp.ones(3), jnp.ones((4, 3))),
+            "example_loss_fn must return a floating scalar",
+        ),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
