@@ -122,7 +122,7 @@ def _linearized(term: Term, params: PyTree, batch: PyTree) -> Callable[[PyTree],
     return jax.linearize(mean, zero)[1]
 
 
-def as_tree(fn: Callable[..., Any]) -> Callable[..., Any]:
+def as_tree(fn: Callable[..., Any]) -> Any:
     """A function as a pytree without leaves; a callable that is a pytree as it is."""
     already: bool = isinstance(fn, eqx.Module | Partial)
     return fn if already else Partial(fn)

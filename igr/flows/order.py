@@ -188,7 +188,7 @@ def _default_steps(
             break
         wanted = smallest * (300 * rounding / measured) ** (1 / (order + 2))
         smallest = min(max(wanted, smallest / 16), largest / 4)
-    return smallest * 2.0 ** (np.arange(4, -1, -1) / 2)
+    return smallest * 2.0 ** (np.arange(4, -1, -1) / 4)
 
 
 def _largest_step(method: Method, loss: ValueFn, params: PyTree) -> float:
