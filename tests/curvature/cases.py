@@ -36,18 +36,15 @@ class Case:
         self.params = params
         self.batch = batch
         self.tolerance = tolerance
+        count = jax.tree.leaves(batch)[0].shape[0]
+        self.examples = [jax.tree.map(lambda a, i=i: a[i], batch) for i in range(count)]
 
     def example_loss_fn(self, params, example):
         x, y = example
         return self.output_loss_fn(self.apply_fn(params, x), y)
 
     def value_fn(self, params):
-        return jnp.mean(jnp.stack([self.example_loss_fn(params, e) for e in self.examples]))
-
-    @cached_property
-    def examples(self):
-        count = jax.tree.leaves(self.batch)[0].shape[0]
-        return [jax.tree.map(lambda a, i=i: a[i], self.batch) for i in range(count)]
+        return jnp.mean(jax.vmap(lambda e: self.example_loss_fn(params, e))(self.batch))
 
     @cached_property
     def wide(self):
