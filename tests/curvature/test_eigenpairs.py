@@ -49,9 +49,15 @@ def rows(vectors, k):
     ).astype(float)
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "name", ["softmax_mlp", "softmax_mlp_float32", "saddle", "equinox_mlp", "linear_regression"]
+    ("name", "method"),
+    [
+        ("softmax_mlp", "lanczos"),
+        ("softmax_mlp", "subspace"),
+        ("softmax_mlp_float32", "lanczos"),
+        ("equinox_mlp", "subspace"),
+        ("linear_regression", "lanczos"),
+    ],
 )
 def test_pairs_are_those_of_the_dense_hessian(case_named, name, method):
     case, k = case_named(name), 5

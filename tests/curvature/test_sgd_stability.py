@@ -30,7 +30,7 @@ def dense(hessians, eta, batch_size):
 def test_against_the_dense_matrices(case_named, name, eta, batch_size):
     case = case_named(name)
     found = sgd_stability(
-        case.example_loss_fn, case.params, case.batch, eta, batch_size, chunk=5, tol=1e-7
+        case.example_loss_fn, case.params, case.batch, eta, batch_size, chunk=6, tol=1e-7
     )
     growth, a, s = dense(case.example_hessians, eta, batch_size)
     n = len(case.example_hessians)

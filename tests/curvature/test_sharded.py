@@ -1,0 +1,83 @@
+"""Products and solvers with parameters and batch sharded over four devices, against one.
+
+The number of virtual CPU devices is fixed when JAX starts, so this file runs itself once more.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from igr.curvature import hessian_product, top_eigenpairs, trace
+
+
+def example_loss_fn(params, example):
+    x, y = example
+    return jnp.sum((jnp.tanh(x @ params["w"] + params["b"]) @ params["v"] - y) ** 2)
+
+
+def eigenpairs(method):
+    def solve(params, batch):
+        product = hessian_product(example_loss_fn, params, batch)
+        found = top_eigenpairs(product, params, 3, method=method, tol=1e-8, max_products=2000)
+        return found.values, found.vectors["w"] ** 2
+
+    return solve
+
+
+WORK = {
+    "hessian": lambda p, b: hessian_product(example_loss_fn, p, b)(p),
+    "hessian_chunked": lambda p, b: hessian_product(example_loss_fn, p, b, chunk=6)(p),
+    "lanczos": eigenpairs("lanczos"),
+    "subspace": eigenpairs("subspace"),
+    "trace": lambda p, b: trace(hessian_product(example_loss_fn, p, b), p),
+}
+
+
+@pytest.fixture(scope="module")
+def differences():
+    env = dict(
+        os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu"
+    )
+    run = subprocess.run(
+        [sys.executable, __file__], env=env, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_same_numbers(differences, name):
+    assert differences[name] < 1e-7
+
+
+def main():
+    jax.config.update("jax_enable_x64", True)
+    assert len(jax.devices()) == 4
+    mesh = Mesh(np.array(jax.devices()).reshape(4), ("d",))
+    rng = np.random.default_rng(0)
+    params = {"w": rng.normal(size=(4, 8)), "b": rng.normal(size=8), "v": rng.normal(size=(8, 2))}
+    batch = rng.normal(size=(16, 4)), rng.normal(size=(16, 2))
+    specs = {"w": PartitionSpec(None, "d"), "b": PartitionSpec("d"), "v": PartitionSpec("d", None)}
+    sharded = {k: jax.device_put(params[k], NamedSharding(mesh, specs[k])) for k in params}
+    split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("d")))
+    single = jax.device_put((params, batch), jax.devices()[0])
+    results = {}
+    for name, work in WORK.items():
+        pairs = zip(
+            jax.tree.leaves(jax.jit(work)(*single)),
+            jax.tree.leaves(jax.jit(work)(sharded, split)),
+            strict=True,
+        )
+        results[name] = max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
