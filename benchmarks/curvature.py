@@ -75,11 +75,8 @@ def _products(params: Any, batch: Any) -> Iterator[Row]:
     yield Row(f"Hessian products of {K}, each", cost["whole, many"] / K, "gradients")
     what = f"Hessian products of {K} in chunks of {CHUNK}"
     yield Row(f"{what}, each", cost["parts, many"] / K, "gradients", "<= 2.0")
-    memory = [
-        _many.lower(product, many).compile().memory_analysis().temp_size_in_bytes
-        for product in (parts, whole)
-    ]
-    yield Row(f"{what}, memory", memory[0] / memory[1], "of that at once", "<= 0.25")
+    memory = _temporaries(parts, many) / _temporaries(whole, many)
+    yield Row(f"{what}, memory", memory, "of that at once", "<= 0.25")
 
 
 def _eigenpairs(at: str, params: Any, batch: Any) -> Iterator[Row]:
@@ -170,6 +167,11 @@ def _mean_loss(params: Any, batch: Any) -> jax.Array:
 
 _gradient = jax.jit(jax.grad(_mean_loss))
 _many = jax.jit(lambda product, vectors: jax.vmap(product)(vectors))
+
+
+def _temporaries(product: Any, vectors: Any) -> float:
+    analysis: Any = _many.lower(product, vectors).compile().memory_analysis()
+    return float(analysis.temp_size_in_bytes)
 
 
 def trained(params: Any, batch: Any, steps: int) -> Any:

@@ -42,7 +42,8 @@ def sharpness(
     """The eigenvalue of the Hessian of the loss that is largest in magnitude, with its sign.
 
     Works inside jit, scan and vmap. Along a run give the vector of the last call as `initial`:
-    where the Hessian moved little, a few products are then enough.
+    where the Hessian moved little, a few products are then enough. They follow that eigenvector:
+    should another one overtake it, only a cold start, or `top_eigenpairs` with k > 1, sees it.
 
     Args:
         loss_fn: `params -> scalar`; or, where `batch` is given, `(params, example) -> scalar`,
