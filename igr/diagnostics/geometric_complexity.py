@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.diagnostics.outputs import output_dimension, random_signs_of_outputs, square_sum
 from igr.flows.checks import check_count
 from igr.per_example.example_axis import num_examples
+from igr.per_example.outputs import output_dimension, random_signs_of_outputs, square_sum
 
 
 def geometric_complexity(

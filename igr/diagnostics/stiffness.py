@@ -10,7 +10,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.curvature.vectors import HIGHEST
-from igr.diagnostics.inner_products import (
+from igr.per_example.example_axis import num_examples
+from igr.per_example.inner_products import (
     Gradients,
     factored_gradients,
     gram,
@@ -18,7 +19,6 @@ from igr.diagnostics.inner_products import (
     scaled_to_one,
     squares,
 )
-from igr.per_example.example_axis import num_examples
 
 
 def stiffness(

@@ -10,21 +10,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.curvature.vectors import is_floating, require_floating, size
-from igr.diagnostics.chunks import summed_over_chunks
-from igr.diagnostics.inner_products import require_alike
-from igr.diagnostics.output_gradients import (
+from igr.flows.checks import check_count
+from igr.per_example.chunks import summed_over_chunks
+from igr.per_example.example_axis import num_examples
+from igr.per_example.inner_products import require_alike
+from igr.per_example.output_gradients import (
     numbers_kept,
     output_gradients,
     products,
     square_sums,
 )
-from igr.diagnostics.outputs import (
+from igr.per_example.outputs import (
     output_dimension,
     random_signs_of_outputs,
     square_sum,
 )
-from igr.flows.checks import check_count
-from igr.per_example.example_axis import num_examples
 
 KEPT = 2**24  # numbers that gradients taken at a time may fill, where the parameters fill fewer
 

@@ -11,7 +11,7 @@ from igr.diagnostics import (
     tangent_kernel_logdet,
     tangent_kernel_trace,
 )
-from igr.diagnostics.output_gradients import output_gradients
+from igr.per_example.output_gradients import output_gradients
 
 # The gradient of output o is the input in row o of the matrix.
 linear = lambda w, x: w @ x

@@ -8,13 +8,15 @@ g_i . g_j = (x_i . x_j) (d_i . d_j), and nothing of size examples times paramete
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.curvature.vectors import HIGHEST, floating_part
 from igr.per_example.example_axis import num_examples
 from igr.per_example.factors import Factors, per_example_factors
+
+HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would lose half of the digits on a GPU
 
 Gradients = list[Factors | Array]  # one entry a leaf: factors, or the gradients one by one
 
@@ -36,7 +38,7 @@ def factored_gradients(
         ValueError: As `igr.per_example.per_example_gradients`.
     """
     gradients = per_example_factors(example_loss_fn, params, batch)
-    leaves = jax.tree.leaves(floating_part(gradients), is_leaf=_is_factors)
+    leaves = jax.tree.leaves(eqx.filter(gradients, eqx.is_inexact_array), is_leaf=_is_factors)
     return [
         Factors(_rows(leaf.left), _rows(leaf.right)) if _is_factors(leaf) else _rows(leaf)
         for leaf in leaves

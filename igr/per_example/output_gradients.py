@@ -13,10 +13,9 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.curvature.vectors import HIGHEST
-from igr.diagnostics.inner_products import factored_gradients
-from igr.diagnostics.outputs import output_dimension
 from igr.per_example.example_axis import num_examples
+from igr.per_example.inner_products import HIGHEST, factored_gradients
+from igr.per_example.outputs import output_dimension
 
 # One entry a leaf: the arrays whose outer product the gradients are, or the one array they are.
 # An array has the shape (n, q, k), or (n, 1, k) where it is the same for all q outputs.

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.curvature.vectors import inner, widened
-
 
 def output_dimension(apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree) -> int:
     """The number q of outputs for one example.
@@ -42,5 +40,8 @@ def random_signs_of_outputs(
 
 def square_sum(tree: PyTree) -> Float[Array, ""]:
     """The sum of the squares of all entries, in float32 or wider."""
-    tree = widened(tree)
-    return inner(tree, tree)
+
+    def of_leaf(leaf: Array) -> Array:
+        return jnp.sum(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) ** 2)
+
+    return jax.tree.reduce(jnp.add, jax.tree.map(of_leaf, tree))
