@@ -62,7 +62,7 @@ def test_there_are_two_commands_complete_in_themselves():
     for line in (figures, tests):
         assert line.startswith("python3 -m venv .venv && .venv/bin/python -m pip install ")
     assert figures.endswith("&& .venv/bin/python -m paper_figures")
-    assert tests.endswith("&& .venv/bin/python -m pytest")
+    assert tests.endswith("&& .venv/bin/python -m pytest -n auto --dist loadfile")
 
 
 def test_the_table_agrees_with_the_catalogue():
