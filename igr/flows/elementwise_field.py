@@ -14,6 +14,7 @@ from igr.backward_error.elementwise import ElementwiseEquation
 from igr.backward_error.terms import THETA, Contraction, G, T
 from igr.flows.differentials import directional
 from igr.flows.floating import combine, floating, like_params
+from igr.flows.leaf_functions import LeafFunctions
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -34,7 +35,7 @@ def elementwise_field(
       the steps done since the optimizer's first: a bias correction reads it.
     """
     rates = {kappa: float(rate) / h for kappa, rate in eq.rates.items()}
-    functions = _Functions()
+    functions = LeafFunctions()
 
     def field(t: Any, state: PyTree, args: Any = None) -> PyTree:
         del args
@@ -73,33 +74,3 @@ def elementwise_field(
         }
 
     return field
-
-
-class _Functions:
-    """Elementwise expressions as JAX functions, each compiled from sympy once."""
-
-    def __init__(self) -> None:
-        self._compiled: dict[sympy.Expr, tuple[list[sympy.Symbol], Any]] = {}
-
-    def __call__(
-        self,
-        expression: sympy.Expr,
-        vectors: dict[sympy.Symbol, PyTree],
-        scalars: dict[sympy.Symbol, Any],
-        like: PyTree,
-    ) -> PyTree:
-        if expression not in self._compiled:
-            atoms = sorted(expression.free_symbols, key=str)
-            self._compiled[expression] = (
-                atoms,
-                sympy.lambdify(atoms, expression, modules="jax", cse=True),
-            )
-        atoms, function = self._compiled[expression]
-        moving = [a for a in atoms if a in vectors]
-
-        def on_leaf(x: Array, *leaves: Array) -> Array:
-            values = dict(zip(moving, leaves, strict=True))
-            arguments = [values[a] if a in values else scalars[a] for a in atoms]
-            return jnp.broadcast_to(jnp.asarray(function(*arguments), x.dtype), x.shape)
-
-        return jax.tree.map(on_leaf, like, *(vectors[a] for a in moving))

@@ -1,0 +1,40 @@
+"""Elementwise sympy expressions as JAX functions on the leaves of pytrees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import sympy
+from jaxtyping import Array, PyTree
+
+
+class LeafFunctions:
+    """Evaluates expressions leaf by leaf, each turned from sympy to JAX once."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[sympy.Expr, tuple[list[sympy.Symbol], Any]] = {}
+
+    def __call__(
+        self,
+        expression: sympy.Expr,
+        vectors: dict[sympy.Symbol, PyTree],
+        scalars: dict[sympy.Symbol, Any],
+        like: PyTree,
+    ) -> PyTree:
+        if expression not in self._compiled:
+            atoms = sorted(expression.free_symbols, key=str)
+            self._compiled[expression] = (
+                atoms,
+                sympy.lambdify(atoms, expression, modules="jax", cse=True),
+            )
+        atoms, function = self._compiled[expression]
+        moving = [a for a in atoms if a in vectors]
+
+        def on_leaf(x: Array, *leaves: Array) -> Array:
+            values = dict(zip(moving, leaves, strict=True))
+            arguments = [values[a] if a in values else scalars[a] for a in atoms]
+            return jnp.broadcast_to(jnp.asarray(function(*arguments), x.dtype), x.shape)
+
+        return jax.tree.map(on_leaf, like, *(vectors[a] for a in moving))
