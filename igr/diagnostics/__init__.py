@@ -15,11 +15,11 @@ from igr.diagnostics.slope import (
 )
 from igr.diagnostics.stiffness import ClassStiffness, class_stiffness, stiffness
 from igr.diagnostics.tangent_kernel import (
-    KernelTooLargeError,
     tangent_kernel,
     tangent_kernel_logdet,
     tangent_kernel_trace,
 )
+from igr.per_example.kernel import KernelTooLargeError
 
 __all__ = [
     "ClassStiffness",

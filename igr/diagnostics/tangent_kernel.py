@@ -1,36 +1,19 @@
 """The tangent kernel of a network: the kernel, its trace and its log-determinant."""
 
-import os
 from collections.abc import Callable
 from typing import Any, Literal
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.curvature.vectors import is_floating, require_floating, size
 from igr.flows.checks import check_count
-from igr.per_example.chunks import summed_over_chunks
-from igr.per_example.example_axis import num_examples
 from igr.per_example.inner_products import require_alike
-from igr.per_example.output_gradients import (
-    numbers_kept,
-    output_gradients,
-    products,
-    square_sums,
+from igr.per_example.kernel import (
+    drawn_kernel_traces,
+    kernel_matrix,
+    kernel_trace,
+    log_determinant,
 )
-from igr.per_example.outputs import (
-    output_dimension,
-    random_signs_of_outputs,
-    square_sum,
-)
-
-KEPT = 2**24  # numbers that gradients taken at a time may fill, where the parameters fill fewer
-
-
-class KernelTooLargeError(ValueError, MemoryError):
-    """A kernel was asked for that memory cannot hold."""
 
 
 def tangent_kernel(
@@ -74,11 +57,7 @@ def tangent_kernel(
     """
     if other is not None:
         require_alike("other", other, "x", x)
-    q = output_dimension(apply_fn, params, x)
-    _require_memory(apply_fn, params, x, other, q)
-    rows = output_gradients(apply_fn, params, x)
-    columns = rows if other is None else output_gradients(apply_fn, params, other)
-    return products(rows, columns, q)
+    return kernel_matrix(apply_fn, params, x, other)
 
 
 def tangent_kernel_trace(
@@ -126,24 +105,9 @@ def tangent_kernel_trace(
     check_count("probes", probes, 1)
     if chunk is not None:
         check_count("chunk", chunk, 1)
-    n, q = num_examples(x), output_dimension(apply_fn, params, x)
-    parameters = size(require_floating(params))
     if method == "random signs":
-        floating, constant = eqx.partition(params, is_floating)
-
-        def outputs(floating: PyTree) -> Float[Array, "n q"]:
-            whole = eqx.combine(floating, constant)
-            return jax.vmap(lambda x: jnp.ravel(apply_fn(whole, x)))(x)
-
-        values, pull = jax.vjp(outputs, floating)
-        signs = random_signs_of_outputs(key, probes, values)
-        return jnp.mean(jax.lax.map(lambda r: square_sum(pull(r)[0]), signs))
-    if chunk is None:
-        kept = numbers_kept(jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), x)) // n
-        chunk = max(1, max(parameters, KEPT) // kept)
-    return summed_over_chunks(
-        lambda part: jnp.sum(square_sums(output_gradients(apply_fn, params, part), q)), x, chunk
-    )
+        return jnp.mean(drawn_kernel_traces(apply_fn, params, x, probes, key))
+    return kernel_trace(apply_fn, params, x, chunk)
 
 
 def tangent_kernel_logdet(
@@ -175,41 +139,4 @@ def tangent_kernel_logdet(
     >>> print(tangent_kernel_logdet(scale, jnp.ones(2), jnp.array([[2.0, 0.5], [1.0, 1.0]])))
     -inf
     """
-    kernel = tangent_kernel(apply_fn, params, x)
-    pivots = jnp.diag(jnp.linalg.cholesky(kernel)) ** 2
-    diagonal = jnp.diag(kernel)
-    rounding = kernel.shape[0] * jnp.finfo(kernel.dtype).eps * jnp.max(diagonal)
-    regular = jnp.all(pivots > rounding)  # NaN, where the factorization broke off, is not
-    value = jnp.where(regular, jnp.sum(jnp.log(jnp.where(regular, pivots, 1))), -jnp.inf)
-    return jnp.where(jnp.all(jnp.isfinite(kernel)), value, jnp.nan)
-
-
-def _require_memory(
-    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, other: PyTree | None, q: int
-) -> None:
-    """An error, before anything is computed, where memory cannot hold the kernel."""
-    sets = [x] if other is None else [x, other]
-    made_of = [jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), s) for s in sets]
-    itemsize = made_of[0][0][0].dtype.itemsize
-    rows, columns = num_examples(sets[0]) * q, num_examples(sets[-1]) * q
-    kernel = 2 * rows * columns * itemsize  # and the products of a leaf, to be added to it
-    gradients = sum(map(numbers_kept, made_of)) * itemsize
-    available = _memory()
-    if available is not None and kernel + gradients > available:
-        raise KernelTooLargeError(
-            f"the tangent kernel of {rows} x {columns} entries needs {kernel / 1e9:.3g} GB, and "
-            f"the gradients it is made of {gradients / 1e9:.3g} GB; the device has "
-            f"{available / 1e9:.3g} GB. Take fewer examples or outputs, or "
-            "tangent_kernel_trace(method='random signs'), which needs as much as one gradient."
-        )
-
-
-def _memory() -> int | None:
-    """The bytes of memory of the device; None where it does not tell."""
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        return (device.memory_stats() or {}).get("bytes_limit")
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
+    return log_determinant(kernel_matrix(apply_fn, params, x))

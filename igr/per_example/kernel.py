@@ -1,0 +1,119 @@
+"""The products of the gradients of all outputs of all examples: their matrix, trace and logdet."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from igr.per_example.chunks import summed_over_chunks
+from igr.per_example.example_axis import num_examples
+from igr.per_example.output_gradients import (
+    numbers_kept,
+    output_gradients,
+    products,
+    square_sums,
+)
+from igr.per_example.outputs import output_dimension, random_signs_of_outputs, square_sum
+
+KEPT = 2**24  # numbers that gradients taken at a time may fill, where the parameters fill fewer
+
+
+class KernelTooLargeError(ValueError, MemoryError):
+    """A kernel was asked for that memory cannot hold."""
+
+
+def kernel_matrix(
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, other: PyTree | None = None
+) -> Float[Array, "nq mq"]:
+    """grad f_o(x_i) . grad f_p(x'_j) for all outputs o, p and examples i, j."""
+    q = output_dimension(apply_fn, params, x)
+    _require_memory(apply_fn, params, x, other, q)
+    rows = output_gradients(apply_fn, params, x)
+    columns = rows if other is None else output_gradients(apply_fn, params, other)
+    return products(rows, columns, q)
+
+
+def kernel_trace(
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, chunk: int | None = None
+) -> Float[Array, ""]:
+    """The sum of the squares of the gradients, `chunk` examples at a time."""
+    n, q = num_examples(x), output_dimension(apply_fn, params, x)
+    if chunk is None:
+        made_of = jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), x)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(params, eqx.is_array)))
+        chunk = max(1, max(parameters, KEPT) // (numbers_kept(made_of) // n))
+    return summed_over_chunks(
+        lambda part: jnp.sum(square_sums(output_gradients(apply_fn, params, part), q)), x, chunk
+    )
+
+
+def drawn_kernel_traces(
+    apply_fn: Callable[[PyTree, Any], Any],
+    params: PyTree,
+    x: PyTree,
+    probes: int,
+    key: PRNGKeyArray | None,
+) -> Float[Array, " probes"]:
+    """|sum_io r_io grad f_o(x_i)|^2 for so many draws of independent signs r_io.
+
+    The mean of each is the trace, and its variance 2 sum_(a != b) K_ab^2.
+    """
+    num_examples(x)
+    output_dimension(apply_fn, params, x)
+    floating, constant = eqx.partition(params, eqx.is_inexact_array)
+    if not jax.tree.leaves(floating):
+        raise ValueError("params must hold at least one floating array; they hold none.")
+
+    def outputs(floating: PyTree) -> Float[Array, "n q"]:
+        whole = eqx.combine(floating, constant)
+        return jax.vmap(lambda x: jnp.ravel(apply_fn(whole, x)))(x)
+
+    values, pull = jax.vjp(outputs, floating)
+    signs = random_signs_of_outputs(key, probes, values)
+    if probes == 1:  # a loop of one would keep copies of all that its derivative needs
+        return square_sum(pull(signs[0])[0])[None]
+    return jax.lax.map(lambda r: square_sum(pull(r)[0]), signs)
+
+
+def log_determinant(kernel: Float[Array, "k k"]) -> Float[Array, ""]:
+    """log det K; -inf where a pivot is within rounding, NaN where an entry is not finite."""
+    pivots = jnp.diag(jnp.linalg.cholesky(kernel)) ** 2
+    rounding = kernel.shape[0] * jnp.finfo(kernel.dtype).eps * jnp.max(jnp.diag(kernel))
+    regular = jnp.all(pivots > rounding)  # NaN, where the factorization broke off, is not
+    value = jnp.where(regular, jnp.sum(jnp.log(jnp.where(regular, pivots, 1))), -jnp.inf)
+    return jnp.where(jnp.all(jnp.isfinite(kernel)), value, jnp.nan)
+
+
+def _require_memory(
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, other: PyTree | None, q: int
+) -> None:
+    """An error, before anything is computed, where memory cannot hold the kernel."""
+    sets = [x] if other is None else [x, other]
+    made_of = [jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), s) for s in sets]
+    itemsize = made_of[0][0][0].dtype.itemsize
+    rows, columns = num_examples(sets[0]) * q, num_examples(sets[-1]) * q
+    kernel = 2 * rows * columns * itemsize  # and the products of a leaf, to be added to it
+    gradients = sum(map(numbers_kept, made_of)) * itemsize
+    available = _memory()
+    if available is not None and kernel + gradients > available:
+        raise KernelTooLargeError(
+            f"the tangent kernel of {rows} x {columns} entries needs {kernel / 1e9:.3g} GB, and "
+            f"the gradients it is made of {gradients / 1e9:.3g} GB; the device has "
+            f"{available / 1e9:.3g} GB. Take fewer examples or outputs, or "
+            "tangent_kernel_trace(method='random signs'), which needs as much as one gradient."
+        )
+
+
+def _memory() -> int | None:
+    """The bytes of memory of the device; None where it does not tell."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
