@@ -17,7 +17,7 @@ from igr.backward_error import (
 )
 
 if TYPE_CHECKING:
-    from igr import curvature, diagnostics, flows, per_example, transforms
+    from igr import curvature, diagnostics, flows, penalties, per_example, transforms
     from igr.flows import (
         Comparison,
         FlowStopped,
@@ -45,7 +45,7 @@ _FLOWS = (
     "run",
     "vector_field",
 )
-_SUBPACKAGES = ("curvature", "diagnostics", "flows", "per_example", "transforms")
+_SUBPACKAGES = ("curvature", "diagnostics", "flows", "penalties", "per_example", "transforms")
 
 __all__ = [
     "Comparison",
@@ -64,6 +64,7 @@ __all__ = [
     "modified_equation",
     "modified_value_fn",
     "observed_order",
+    "penalties",
     "per_example",
     "run",
     "transforms",

@@ -47,7 +47,7 @@ def differentiable(
     Raises:
         ValueError: If no leaf is a floating array; when called, if the loss is not a scalar.
     """
-    floating, constant = eqx.partition(params, _is_floating)
+    floating, constant = eqx.partition(params, is_floating)
     if not jax.tree.leaves(floating):
         kinds = sorted({type(leaf).__name__ for leaf in jax.tree.leaves(params)})
         raise ValueError(
@@ -56,7 +56,7 @@ def differentiable(
 
     def loss_fn(floating: PyTree, example: PyTree) -> Array:
         value = example_loss_fn(eqx.combine(floating, constant), example)
-        if not _is_floating(value) or jnp.ndim(value) != 0:
+        if not is_floating(value) or jnp.ndim(value) != 0:
             kind = f"shape {value.shape}" if isinstance(value, jax.Array) else repr(value)
             raise ValueError(
                 "example_loss_fn must return one real floating number for one example; it "
@@ -79,7 +79,8 @@ def with_zeros_for_constants(gradients: PyTree, params: PyTree, length: int) -> 
     return jax.tree.map(fill, params, gradients, is_leaf=lambda leaf: leaf is None)
 
 
-def _is_floating(leaf: Any) -> bool:
+def is_floating(leaf: Any) -> bool:
+    """Whether a leaf is an array of real floating numbers."""
     return isinstance(leaf, jax.Array | np.ndarray) and bool(
         jnp.issubdtype(leaf.dtype, jnp.floating)
     )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.per_example.example_axis import num_examples
+from igr.per_example.example_axis import is_floating, num_examples
 from igr.per_example.factors import Factors, per_example_factors
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would lose half of the digits on a GPU
@@ -38,7 +38,7 @@ def factored_gradients(
         ValueError: As `igr.per_example.per_example_gradients`.
     """
     gradients = per_example_factors(example_loss_fn, params, batch)
-    leaves = jax.tree.leaves(eqx.filter(gradients, eqx.is_inexact_array), is_leaf=_is_factors)
+    leaves = jax.tree.leaves(eqx.filter(gradients, is_floating), is_leaf=_is_factors)
     return [
         Factors(_rows(leaf.left), _rows(leaf.right)) if _is_factors(leaf) else _rows(leaf)
         for leaf in leaves

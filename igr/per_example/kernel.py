@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.per_example.chunks import summed_over_chunks
-from igr.per_example.example_axis import num_examples
+from igr.per_example.example_axis import is_floating, num_examples
 from igr.per_example.output_gradients import (
     numbers_kept,
     output_gradients,
@@ -44,7 +44,7 @@ def kernel_trace(
     n, q = num_examples(x), output_dimension(apply_fn, params, x)
     if chunk is None:
         made_of = jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), x)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(params, eqx.is_array)))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(params, is_floating)))
         chunk = max(1, max(parameters, KEPT) // (numbers_kept(made_of) // n))
     return summed_over_chunks(
         lambda part: jnp.sum(square_sums(output_gradients(apply_fn, params, part), q)), x, chunk
@@ -64,7 +64,7 @@ def drawn_kernel_traces(
     """
     num_examples(x)
     output_dimension(apply_fn, params, x)
-    floating, constant = eqx.partition(params, eqx.is_inexact_array)
+    floating, constant = eqx.partition(params, is_floating)
     if not jax.tree.leaves(floating):
         raise ValueError("params must hold at least one floating array; they hold none.")
 

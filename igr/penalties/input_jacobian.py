@@ -1,0 +1,20 @@
+"""The Jacobian of a network's outputs by its inputs, squared, averaged over a batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from igr.per_example.example_axis import num_examples
+from igr.per_example.outputs import square_sum
+
+
+def mean_jacobian_square(
+    of_one: Callable[[Any], Float[Array, " q"]], x: PyTree, outputs: int
+) -> Float[Array, ""]:
+    """The mean of |d of_one(x_i)/dx|_F^2, a pass an output or an input, whichever are fewer."""
+    inputs = sum(leaf.size for leaf in jax.tree.leaves(x)) // num_examples(x)
+    jacobian = jax.jacrev(of_one) if outputs <= inputs else jax.jacfwd(of_one)
+    return jnp.mean(jax.vmap(lambda x: square_sum(jacobian(x)))(x))

@@ -1,0 +1,74 @@
+"""The squared norm of the weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from igr.per_example.example_axis import is_floating
+from igr.per_example.outputs import square_sum
+
+
+def weight_penalty(
+    params: PyTree, mask: PyTree | Callable[[PyTree], PyTree] | None = None
+) -> Float[Array, ""]:
+    r"""Half the sum of the squares of the weights, |W|^2 / 2.
+
+    The weight decay of "Gradient regularization improves accuracy of discriminative models"
+    (appendix B), and the weight penalty of model gradient similarity (appendix A.1; Krogh and
+    Hertz 1991).
+
+    Normalisation: with the half, as in the authors' code, so that L + wd P adds wd W to the
+    gradient, and of weights only: leaves of two axes or more, neither biases nor scales.
+
+    Args:
+        params: Any pytree with floating leaves.
+        mask: Which leaves count, in place of that rule: a pytree of bools in the structure of
+            params or a prefix of it, or a function of params that returns one.
+
+    Returns:
+        The scalar, in float32 or wider.
+
+    Raises:
+        ValueError: If no floating leaf counts, or the mask does not fit params or holds something
+            else than bools.
+
+    >>> import jax.numpy as jnp
+    >>> float(weight_penalty({"w": jnp.array([[3.0, 4.0]]), "b": jnp.array([7.0])}))
+    12.5
+    """
+    floating = eqx.filter(params, is_floating)
+    if mask is None:
+        chosen = eqx.filter(floating, lambda leaf: leaf.ndim >= 2)
+        rule = "with two axes or more, which a weight has; give a mask to choose others"
+    else:
+        chosen = eqx.filter(floating, _full_mask(mask, params))
+        rule = "that the mask chooses"
+    if not jax.tree.leaves(chosen):
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(floating)]
+        raise ValueError(
+            f"params must hold a floating array {rule}; they hold floating arrays of shapes "
+            f"{shapes}."
+        )
+    return square_sum(chosen) / 2
+
+
+def _full_mask(mask: PyTree | Callable[[PyTree], PyTree], params: PyTree) -> PyTree:
+    """The mask with a bool for every leaf of params."""
+    tree: Any = mask(params) if callable(mask) else mask
+
+    def below(chosen: Any, part: PyTree) -> PyTree:
+        if not isinstance(chosen, bool):
+            raise ValueError(f"mask must hold Python bools; it holds {chosen!r}.")
+        return jax.tree.map(lambda _: chosen, part)
+
+    try:
+        return jax.tree.map(below, tree, params)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "mask must be a pytree of bools with the structure of params or a prefix of it, or a "
+            f"function of params that returns one: {error}"
+        ) from error
