@@ -22,6 +22,7 @@ from typing import Any
 
 import sympy
 
+from igr.backward_error.linear import LinearMethod
 from igr.backward_error.taylor import Z, exact, taylor_coefficients
 from igr.backward_error.terms import THETA, Algebra, Contraction, G, T
 
@@ -71,6 +72,14 @@ class ElementwiseMethod:
     channels: tuple[tuple[sympy.Symbol, Channel], ...]
     kept: tuple[tuple[sympy.Symbol, Kept], ...] = ()
     rates: tuple[tuple[sympy.Symbol, sympy.Expr], ...] = ()
+
+    @property
+    def memories(self) -> tuple[LinearMethod, ...]:
+        """What each channel remembers, as a linear method of its own."""
+        return tuple(
+            LinearMethod(f"{self.name}, channel {a}", channel.transfer)
+            for a, channel in self.channels
+        )
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import sympy
 
-from igr.backward_error.methods import Method, RungeKutta
+from igr.backward_error.methods import ElementwiseMethod, Method, RungeKutta
 
 _LARGEST = 1e6
 
@@ -81,23 +81,28 @@ def convergence_radius(method: Method) -> float:
     return float(min(distances, default=float("inf")))
 
 
-def slowest_memory(method: Method) -> float:
+def slowest_memory(method: Method | ElementwiseMethod) -> float:
     """The factor by which what the method remembers fades in a step: beta for momentum.
 
-    0 for a method without memory, or whose memory ends after finitely many steps.
+    0 for a method without memory, or whose memory ends after finitely many steps. A kept state
+    does not count: it is a variable of the equation.
     """
     _numeric(method)
     if isinstance(method, RungeKutta):
         return 0.0
+    if isinstance(method, ElementwiseMethod):
+        return max(map(slowest_memory, method.memories), default=0.0)
     _, a = method.recurrence
     return float(max(np.abs(np.roots([float(c) for c in a])), default=0.0))
 
 
-def steps_remembered(method: Method) -> int:
+def steps_remembered(method: Method | ElementwiseMethod) -> int:
     """How many steps back a gradient still has a weight of its own, fading ones not counted."""
     _numeric(method)
     if isinstance(method, RungeKutta):
         return 0
+    if isinstance(method, ElementwiseMethod):
+        return max(map(steps_remembered, method.memories), default=0)
     return max(map(len, method.recurrence)) - 1
 
 
@@ -122,7 +127,7 @@ def _roots(polynomial: sympy.Poly) -> np.ndarray:
     return np.roots([float(c) for c in polynomial.all_coeffs()])
 
 
-def _numeric(method: Method) -> None:
+def _numeric(method: Method | ElementwiseMethod) -> None:
     if method.parameters:
         raise ValueError(
             f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "

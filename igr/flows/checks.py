@@ -42,14 +42,8 @@ def check_value_fn(value_fn: Any) -> None:
 
 def check_runnable(method: Any) -> None:
     """Raises `TypeError` unless a method can be run, and its limits found, from its description."""
-    if isinstance(method, Method):
+    if isinstance(method, Method | ElementwiseMethod):
         return
-    if isinstance(method, ElementwiseMethod):
-        raise TypeError(
-            f"{method.name} has an elementwise rule: its equation is compiled by igr.vector_field "
-            "and integrated by igr.flow beside igr.run of the optax optimizer; this function "
-            "takes linear and Runge-Kutta methods"
-        )
     raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
 
 

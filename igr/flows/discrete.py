@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from igr.backward_error.methods import Method, RungeKutta
+from igr.backward_error.methods import ElementwiseMethod, Method, RungeKutta
 from igr.flows.checks import check_count, check_runnable, check_start, check_step
+from igr.flows.elementwise_step import elementwise_step
 from igr.flows.floating import combine, floating
+from igr.flows.recurrence import recurrence
 from igr.flows.stages import stages
 
 ValueFn = Callable[[PyTree], Array]
@@ -143,13 +145,17 @@ def _append(records: PyTree, last: PyTree) -> PyTree:
     return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), records, last)
 
 
-def optimizer_of(method: Method, learning_rate: float | Array) -> optax.GradientTransformation:
-    """The optax transformation of a method.
+def optimizer_of(
+    method: Method | ElementwiseMethod, learning_rate: float | Array
+) -> optax.GradientTransformation:
+    """The optax transformation of a method, from its description.
 
     A linear method runs its recurrence d[n] = sum_i b_i g[n-i] - sum_i a_i d[n-i] from a memory of
     zeros, as optax starts its traces: it equals `optax.sgd(learning_rate, momentum)` for
-    `heavy_ball(momentum)`, and so on. A Runge-Kutta method evaluates its stages on `value_fn`,
-    an extra argument of `update` that `run` provides.
+    `heavy_ball(momentum)`, and so on. A method with an elementwise rule fills its channels and kept
+    states from zero too; what the description leaves out, such as Adam's correction of its first
+    moment, is gone once the memory has filled. A Runge-Kutta method evaluates its stages on
+    `value_fn`, an extra argument of `update` that `run` provides.
 
     Args:
       method: from `igr.methods`, without open symbols.
@@ -167,34 +173,6 @@ def optimizer_of(method: Method, learning_rate: float | Array) -> optax.Gradient
         )
     if isinstance(method, RungeKutta):
         return stages(method, learning_rate)
-    b, a = ([float(x) for x in part] for part in method.recurrence)
-    return optax.chain(_filter(b, a[1:]), optax.scale_by_learning_rate(learning_rate))
-
-
-class _FilterState(NamedTuple):
-    memory: tuple[PyTree, ...]
-
-
-def _filter(b: list[float], a: list[float]) -> optax.GradientTransformation:
-    """A linear recurrence on the updates, in transposed direct form: one buffer a lag."""
-    lags = max(len(b) - 1, len(a))
-    b = b + [0.0] * (lags + 1 - len(b))
-    a = a + [0.0] * (lags - len(a))
-
-    def init(params: PyTree) -> _FilterState:
-        return _FilterState(tuple(optax.tree.zeros_like(params) for _ in range(lags)))
-
-    def update(updates: PyTree, state: _FilterState, params: PyTree | None = None):
-        del params
-        memory = (*state.memory, optax.tree.zeros_like(updates))
-        out = jax.tree.map(lambda g, m: b[0] * g + m, updates, memory[0])
-
-        def shift(i: int) -> PyTree:
-            return jax.tree.map(
-                lambda m, g, d: m + b[i + 1] * g - a[i] * d, memory[i + 1], updates, out
-            )
-
-        shifted = tuple(shift(i) for i in range(lags))
-        return out, _FilterState(shifted)
-
-    return optax.GradientTransformation(init, update)
+    if isinstance(method, ElementwiseMethod):
+        return elementwise_step(method, learning_rate)
+    return optax.chain(recurrence(method), optax.scale_by_learning_rate(learning_rate))

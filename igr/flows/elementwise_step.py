@@ -1,0 +1,80 @@
+"""One step of a method with an elementwise rule, as an optax transformation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import sympy
+from jaxtyping import Array, Float, PyTree
+
+from igr.backward_error.elementwise import ElementwiseMethod
+from igr.backward_error.terms import THETA, G, T
+from igr.flows.leaf_functions import LeafFunctions
+from igr.flows.recurrence import recurrence
+
+
+def elementwise_step(method: ElementwiseMethod, h: float | Array) -> optax.GradientTransformation:
+    """Updates -h Psi(a_1, .., a_r, y, theta), every channel and kept state filled from zero.
+
+    Args:
+      method: without open symbols.
+      h: the step.
+
+    Returns:
+      A transformation whose `update` needs `params`, and whose state has the kept states by name
+      under `kept`, updated before the rule reads them.
+    """
+    functions = LeafFunctions()
+    memories = {
+        a: recurrence(memory)
+        for (a, _), memory in zip(method.channels, method.memories, strict=True)
+    }
+
+    def init(params: PyTree) -> ElementwiseState:
+        return ElementwiseState(
+            count=jnp.zeros([], jnp.float32),
+            channels={str(a): memory.init(params) for a, memory in memories.items()},
+            kept={str(y): optax.tree.zeros_like(params) for y, _ in method.kept},
+        )
+
+    def update(updates: PyTree, state: ElementwiseState, params: PyTree | None = None):
+        if params is None:
+            raise ValueError(
+                f"{method.name} reads the params: update needs them, as in "
+                "optimizer.update(grads, state, params)"
+            )
+        now: dict[sympy.Symbol, PyTree] = {THETA: params, G: updates}
+        scalars = {symbol: float(rate) / h for symbol, rate in method.rates}
+        scalars[T] = (state.count + 1) * h
+        read, channels, kept = dict(now), {}, {}
+        for a, channel in method.channels:
+            phi = functions(channel.of, now, scalars, updates)
+            read[a], channels[str(a)] = memories[a].update(phi, state.channels[str(a)])
+        for y, average in method.kept:
+            phi, rate = functions(average.of, now, scalars, updates), float(average.rate)
+            kept[str(y)] = jax.tree.map(
+                lambda old, new, rate=rate: old + rate * (new - old), state.kept[str(y)], phi
+            )
+            read[y] = kept[str(y)]
+        psi = functions(method.rule, read, scalars, updates)
+        step = jax.tree.map(lambda x: (-h * x).astype(x.dtype), psi)
+        return step, ElementwiseState(state.count + 1, channels, kept)
+
+    return optax.GradientTransformation(init, update)
+
+
+class ElementwiseState(NamedTuple):
+    """What a method with an elementwise rule remembers.
+
+    Attributes:
+      count: the steps done; floating, so that a run may start between two steps' times.
+      channels: the memory of each channel.
+      kept: the kept states, each like params.
+    """
+
+    count: Float[Array, ""]
+    channels: dict[str, PyTree]
+    kept: dict[str, PyTree]
