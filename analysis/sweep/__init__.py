@@ -1,0 +1,16 @@
+"""Studies as lists of cells: computed once, written whole, taken up again where they stopped."""
+
+from analysis.sweep.identity import cell_name, code_version
+from analysis.sweep.results import CellResult
+from analysis.sweep.run import CellFailed, Failure, Study, Sweep, sweep
+
+__all__ = [
+    "CellFailed",
+    "CellResult",
+    "Failure",
+    "Study",
+    "Sweep",
+    "cell_name",
+    "code_version",
+    "sweep",
+]

@@ -1,0 +1,73 @@
+"""The cells of a study on a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import analysis
+import igr
+from analysis.sweep.results import CellResult
+from analysis.sweep.run import run_cell
+
+
+def run_on_cluster(
+    run: Callable[[Any], Mapping[str, Any]], cells: list[Any], *, retries: int = 3
+) -> Iterator[tuple[Any, CellResult | str]]:
+    """Run cells on Ray and give each one's outcome when it is there, in whatever order.
+
+    Ray in this process is used as it is; else that of `RAY_ADDRESS` (or of this machine's
+    cluster), which gets this copy of `igr` and `analysis`; else one is started here and stopped
+    at the end. Results travel to this process, which writes them: the workers need no common disk.
+
+    Args:
+        run: As in `Study`.
+        cells: The cells.
+        retries: How often a cell whose worker died is run again before it counts as failed. A cell
+            that raises is not run again.
+
+    Yields:
+        Pairs of a cell and its result or the text of its error.
+
+    Raises:
+        ImportError: If Ray is not installed.
+    """
+    try:
+        import ray
+        from ray.exceptions import RayError
+    except ImportError as error:
+        raise ImportError(
+            "--engine ray needs Ray: python -m pip install -e '.[cluster]', or use --engine local"
+        ) from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS"),
+            runtime_env=_environment(),
+            include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    try:
+        gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+        remote = ray.remote(num_gpus=gpus, max_retries=retries)(run_cell)
+        waiting = {remote.remote(run, cell): cell for cell in cells}
+        while waiting:
+            (ready,), _ = ray.wait(list(waiting), num_returns=1)
+            cell = waiting.pop(ready)
+            try:
+                yield cell, ray.get(ready)
+            except RayError as error:
+                yield cell, f"{type(error).__name__}: {error}"
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _environment() -> dict[str, Any]:
+    """What a worker elsewhere needs: our packages, where the data are, the precision."""
+    packages = [str(Path(str(package.__file__)).parent) for package in (igr, analysis)]
+    passed = {k: v for k, v in os.environ.items() if k in ("IGR_DATA", "JAX_ENABLE_X64")}
+    return {"py_modules": packages, "env_vars": passed}
