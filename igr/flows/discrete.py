@@ -17,6 +17,7 @@ from igr.flows.elementwise_step import elementwise_step
 from igr.flows.floating import combine, floating
 from igr.flows.recurrence import recurrence
 from igr.flows.stages import stages
+from igr.flows.uphill import uphill
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -30,6 +31,7 @@ class Trajectory(NamedTuple):
       value: the loss at each record.
       gradient_norm: |grad E| at each record.
       state: the optimizer's state after the last step.
+      observed: what `observe` returned at each record, with a leading axis r; None without it.
     """
 
     step: Int[Array, " r"]
@@ -37,6 +39,7 @@ class Trajectory(NamedTuple):
     value: Float[Array, " r"]
     gradient_norm: Float[Array, " r"]
     state: Any
+    observed: Any = None
 
     @property
     def last(self) -> PyTree:
@@ -53,6 +56,7 @@ def run(
     *,
     record_every: int = 1,
     state: Any = None,
+    observe: Callable[[PyTree, Any], PyTree] | None = None,
 ) -> Trajectory:
     """Runs an optax optimizer on the full loss, as one scan on the device.
 
@@ -66,6 +70,8 @@ def run(
       record_every: how many steps from one record to the next: the memory is that of
         steps / record_every params, and nothing grows with steps.
       state: an optimizer state to go on from; `optimizer.init(params)` if not given.
+      observe: `(params, state) -> arrays` to record too, such as
+        `lambda params, state: optax.tree.get(state, "nu")`.
 
     Returns:
       A `Trajectory`.
@@ -89,10 +95,16 @@ def run(
     loss = eqx.filter_closure_convert(lambda p: value_fn(combine(p, static)), dynamic)
     if state is None:
         state = optimizer.init(dynamic)
+    if observe is not None and not callable(observe):
+        raise TypeError(f"observe is a function of params and state, got {observe!r}")
+
+    def watch(params: PyTree, state: Any) -> PyTree:
+        return None if observe is None else observe(combine(params, static), state)
+
     records, final_state = _scan(
-        optax.with_extra_args_support(optimizer), loss, dynamic, state, steps, record_every
+        optax.with_extra_args_support(optimizer), loss, dynamic, state, steps, record_every, watch
     )
-    stacked, value, gradient_norm = records
+    stacked, value, gradient_norm, observed = records
     done = jnp.arange(0, steps, record_every)
     return Trajectory(
         step=jnp.concatenate([done, jnp.array([steps])]),
@@ -100,6 +112,7 @@ def run(
         value=value,
         gradient_norm=gradient_norm,
         state=final_state,
+        observed=observed,
     )
 
 
@@ -111,6 +124,7 @@ def _scan(
     state: Any,
     steps: int,
     record_every: int,
+    watch: Callable[[PyTree, Any], PyTree],
 ):
     value_and_grad = jax.value_and_grad(loss)
 
@@ -124,11 +138,11 @@ def _scan(
 
     def record(carry, length: int):
         # The first step of a stretch has the loss and gradient of the record in hand.
-        before = carry[0]
+        before, observed = carry[0], watch(*carry)
         carry, (value, norm) = step(carry, None)
         if length > 1:
             carry, _ = jax.lax.scan(lambda c, x: (step(c, x)[0], None), carry, length=length - 1)
-        return carry, (before, value, norm)
+        return carry, (before, value, norm, observed)
 
     carry = (params, state)
     whole, rest = divmod(steps, record_every)
@@ -137,7 +151,8 @@ def _scan(
         carry, partial = record(carry, rest)
         records = _append(records, partial)
     value, gradient = value_and_grad(carry[0])
-    records = _append(records, (carry[0], value, optax.tree.norm(gradient)))
+    last = (carry[0], value, optax.tree.norm(gradient), watch(*carry))
+    records = _append(records, last)
     return records, carry[1]
 
 
@@ -175,4 +190,9 @@ def optimizer_of(
         return stages(method, learning_rate)
     if isinstance(method, ElementwiseMethod):
         return elementwise_step(method, learning_rate)
-    return optax.chain(recurrence(method), optax.scale_by_learning_rate(learning_rate))
+    parts = [recurrence(method), optax.scale_by_learning_rate(learning_rate)]
+    if method.weight_decay != 0:
+        parts.insert(1, optax.add_decayed_weights(float(method.weight_decay)))
+    if method.rho != 0:
+        parts.insert(0, uphill(float(method.rho), method.normalized))
+    return optax.chain(*parts)
