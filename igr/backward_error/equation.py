@@ -28,6 +28,7 @@ from igr.backward_error.elementwise import (
     ElementwiseMethod,
     elementwise_equation,
 )
+from igr.backward_error.epoch import EpochEquation, EpochMethod, epoch_equation
 from igr.backward_error.methods import Method
 from igr.backward_error.taylor import exact
 from igr.backward_error.trees import Tree
@@ -51,9 +52,11 @@ class NotAGradientError(ValueError):
 def modified_equation(method: Method, order: int = 1) -> ModifiedEquation: ...
 @overload
 def modified_equation(method: ElementwiseMethod, order: int = 1) -> ElementwiseEquation: ...
+@overload
+def modified_equation(method: EpochMethod, order: int = 1) -> EpochEquation: ...
 def modified_equation(
-    method: Method | ElementwiseMethod, order: int = 1
-) -> ModifiedEquation | ElementwiseEquation:
+    method: Method | ElementwiseMethod | EpochMethod, order: int = 1
+) -> ModifiedEquation | ElementwiseEquation | EpochEquation:
     """Derives the equation that an optimizer follows, exactly.
 
     Args:
@@ -80,6 +83,8 @@ def modified_equation(
     order = _order(order)
     if isinstance(method, ElementwiseMethod):
         return elementwise_equation(method, order)
+    if isinstance(method, EpochMethod):
+        return epoch_equation(method, order)
     if not isinstance(method, Method):
         raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
     weights, domain = method.field_weights(order + 1)

@@ -12,6 +12,7 @@ import sympy
 
 from igr.backward_error.adaptive import adam, adamw, lion, nadam, rmsprop, signsgd
 from igr.backward_error.elementwise import ElementwiseMethod, elementwise
+from igr.backward_error.epoch import EpochMethod, cyclic_sgd, reshuffled_sgd
 from igr.backward_error.linear import LinearMethod
 from igr.backward_error.runge_kutta import RungeKutta, runge_kutta
 from igr.backward_error.taylor import Z as z
@@ -22,11 +23,13 @@ from igr.backward_error.terms import T as t
 
 __all__ = [
     "ElementwiseMethod",
+    "EpochMethod",
     "LinearMethod",
     "Method",
     "RungeKutta",
     "adam",
     "adamw",
+    "cyclic_sgd",
     "elementwise",
     "ema_momentum",
     "g",
@@ -36,6 +39,7 @@ __all__ = [
     "lion",
     "nadam",
     "nesterov",
+    "reshuffled_sgd",
     "rmsprop",
     "runge_kutta",
     "signsgd",

@@ -184,6 +184,11 @@ def _step(power: int, latex: bool) -> str:
     return f"h{_power(power, latex)}"
 
 
+def superscript(number: int) -> str:
+    """The digits raised."""
+    return str(number).translate(_SUPERSCRIPTS)
+
+
 def _power(power: int, latex: bool) -> str:
     if power == 1:
         return ""
