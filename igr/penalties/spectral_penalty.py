@@ -56,7 +56,7 @@ def spectral_penalty(
     """
     if draw not in ("batch", "example"):
         raise ValueError(f"draw must be 'batch' or 'example'; got {draw!r}.")
-    require_key(key)
+    key = require_key(key)
     n, q = num_examples(x), output_dimension(apply_fn, params, x)
     require_inputs(x)
 
@@ -64,17 +64,19 @@ def spectral_penalty(
         return jax.vmap(lambda x: jnp.ravel(apply_fn(params, x)))(x)
 
     values, pull = jax.vjp(outputs, x)
-    r = jax.random.normal(key, (1 if draw == "batch" else n, q), jnp.float32)
+    dtype = jnp.promote_types(values.dtype, jnp.float32)
+    r = jax.random.normal(key, (1 if draw == "batch" else n, q), dtype)
     if spherical:
         r = r / jnp.linalg.norm(r, axis=1, keepdims=True)
     (gradients,) = pull(jnp.broadcast_to(r, (n, q)).astype(values.dtype))
     return square_sum(gradients) / n
 
 
-def require_key(key: PRNGKeyArray | None) -> None:
-    """An error where a penalty that draws at random has no key."""
+def require_key(key: PRNGKeyArray | None) -> PRNGKeyArray:
+    """The key of a penalty that draws at random, or an error where there is none."""
     if key is None:
         raise ValueError(
             "key must be given, such as jax.random.key(0), a new one in every step: with one and "
             "the same draw the network would learn to be flat along it alone; got None."
         )
+    return key
