@@ -18,6 +18,7 @@ from igr.backward_error import (
 
 if TYPE_CHECKING:
     from igr import curvature, diagnostics, flows, penalties, per_example, transforms
+    from igr.diagnostics import Monitor
     from igr.flows import (
         Comparison,
         FlowStopped,
@@ -52,6 +53,7 @@ __all__ = [
     "FlowStopped",
     "ModifiedEquation",
     "ModifiedLoss",
+    "Monitor",
     "NotAGradientError",
     "Trajectory",
     "compare",
@@ -75,6 +77,8 @@ __all__ = [
 def __getattr__(name: str):
     if name in _FLOWS:
         return getattr(importlib.import_module("igr.flows"), name)
+    if name == "Monitor":
+        return importlib.import_module("igr.diagnostics").Monitor
     if name in _SUBPACKAGES:
         return importlib.import_module(f"igr.{name}")
     raise AttributeError(f"module 'igr' has no attribute {name!r}")

@@ -7,6 +7,7 @@ from igr.diagnostics.coherence import (
     generalization_gap_bound,
 )
 from igr.diagnostics.geometric_complexity import geometric_complexity
+from igr.diagnostics.monitor import Cost, Monitor
 from igr.diagnostics.slope import (
     ModifiedLossShare,
     implicit_gradient_regularizer,
@@ -24,8 +25,10 @@ from igr.per_example.kernel import KernelTooLargeError
 __all__ = [
     "ClassStiffness",
     "Coherence",
+    "Cost",
     "KernelTooLargeError",
     "ModifiedLossShare",
+    "Monitor",
     "class_stiffness",
     "coherence",
     "coherence_from_batches",

@@ -113,13 +113,13 @@ def modified_loss_share(
     3.0
     """
     check_step("learning_rate", learning_rate)
-    weight = _penalty_weight(methods.gradient_descent() if method is None else method)
+    weight = penalty_weight(methods.gradient_descent() if method is None else method)
     value, square = _value_and_square(value_fn, params)
     penalty = jnp.asarray(weight * learning_rate * square, square.dtype)
     return ModifiedLossShare(value, penalty, penalty / (value + penalty))
 
 
-def _penalty_weight(method: Method) -> float:
+def penalty_weight(method: Method) -> float:
     """c1/c0 of the modified loss c0 E + c1 h |grad E|^2."""
     coefficients = modified_equation(method, 1).modified_loss().coefficients
     ratio = coefficients.get(((),), 0) / coefficients[()]

@@ -1,0 +1,129 @@
+"""The measures a monitor knows by name, with what several of them need computed once."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from igr.backward_error.methods import Method
+from igr.curvature import sharpness
+from igr.curvature.vectors import require_floating, size
+from igr.diagnostics.coherence import Coherence, coherence
+from igr.diagnostics.geometric_complexity import geometric_complexity
+from igr.diagnostics.slope import loss_surface_slope, penalty_weight
+from igr.diagnostics.stiffness import stiffness
+from igr.diagnostics.tangent_kernel import tangent_kernel_trace
+
+SHARPNESS_TOLERANCE = 1e-2
+
+# What each needs to be given.
+NAMED = {
+    "loss": {"example_loss_fn"},
+    "slope": {"example_loss_fn"},
+    "regularizer": {"example_loss_fn"},
+    "share": {"example_loss_fn", "learning_rate"},
+    "coherence": {"example_loss_fn"},
+    "stiffness": {"example_loss_fn"},
+    "sharpness": {"example_loss_fn"},
+    "tangent_kernel_trace": {"apply_fn"},
+    "geometric_complexity": {"apply_fn"},
+}
+
+
+class NamedMeasures:
+    """The named measures at one point of a run.
+
+    Attributes:
+        vector: After `sharpness`, where the next search for it shall start.
+    """
+
+    def __init__(
+        self,
+        params: PyTree,
+        batch: PyTree,
+        inputs: PyTree,
+        key: PRNGKeyArray,
+        *,
+        example_loss_fn: Callable[[PyTree, PyTree], Any],
+        apply_fn: Callable[[PyTree, Any], Any],
+        method: Method,
+        learning_rate: Array | None,
+        vector: PyTree,
+        shared: bool,
+    ):
+        self._params, self._batch, self._inputs, self._key = params, batch, inputs, key
+        self._example_loss_fn, self._apply_fn = example_loss_fn, apply_fn
+        self._method, self._learning_rate = method, learning_rate
+        self.vector = vector
+        self._shared = shared
+
+    def loss(self) -> Float[Array, ""]:
+        """The mean loss of the batch."""
+        return self._value(self._params)
+
+    def slope(self) -> Float[Array, ""]:
+        """|grad E|."""
+        return jnp.sqrt(self._square)
+
+    def regularizer(self) -> Float[Array, ""]:
+        """R_IG."""
+        return self._square / size(require_floating(self._params))
+
+    def share(self) -> Float[Array, ""]:
+        """The share of the implicit penalty in the modified loss."""
+        assert self._learning_rate is not None
+        penalty = penalty_weight(self._method) * self._learning_rate * self._square
+        return penalty / (self.loss() + penalty)
+
+    def coherence(self) -> dict[str, Array]:
+        """The coherence alpha, and alpha over its orthogonal limit."""
+        return {"alpha": self._coherence.alpha, "helped": self._coherence.helped}
+
+    def stiffness(self) -> Float[Array, ""]:
+        """The mean cosine over the pairs of different examples."""
+        pairs = stiffness(self._example_loss_fn, self._params, self._batch)
+        n = len(pairs)
+        return (jnp.sum(pairs) - jnp.trace(pairs)) / (n * (n - 1))
+
+    def sharpness(self) -> dict[str, Array]:
+        """The largest eigenvalue of the Hessian, the search started from the last vector."""
+        found = sharpness(
+            self._example_loss_fn,
+            self._params,
+            self._batch,
+            which="largest",
+            tol=SHARPNESS_TOLERANCE,
+            key=self._key,
+            initial=self.vector,
+        )
+        self.vector = found.vector
+        return {"": found.value, "converged": found.converged}
+
+    def tangent_kernel_trace(self) -> Float[Array, ""]:
+        """The trace of the tangent kernel by one draw of random signs."""
+        return tangent_kernel_trace(
+            self._apply_fn, self._params, self._inputs, method="random signs", key=self._key
+        )
+
+    def geometric_complexity(self) -> Float[Array, ""]:
+        """The Dirichlet energy by one draw of random signs."""
+        return geometric_complexity(
+            self._apply_fn, self._params, self._inputs, method="random signs", key=self._key
+        )
+
+    def _value(self, params: PyTree) -> Float[Array, ""]:
+        return jnp.mean(jax.vmap(self._example_loss_fn, (None, 0))(params, self._batch))
+
+    @cached_property
+    def _coherence(self) -> Coherence:
+        return coherence(self._example_loss_fn, self._params, self._batch)
+
+    @cached_property
+    def _square(self) -> Float[Array, ""]:
+        """|grad E|^2, which coherence has found already where it is asked for."""
+        if self._shared:
+            return self._coherence.mean_gradient_square
+        return loss_surface_slope(self._value, self._params) ** 2

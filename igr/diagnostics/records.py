@@ -1,0 +1,133 @@
+"""Where the rows of a monitor go: a CSV file, loggers, a live table."""
+
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+Row = Mapping[str, float]
+Sink = Callable[[int, Row], Any]
+
+
+class CSVFile:
+    """One line a row, under a header of `step` and the names.
+
+    A line is written in one piece, so that a run that is killed leaves whole lines. A run that is
+    resumed at an earlier step than the file has reached takes up the file there: what was written
+    from that step on is written anew.
+    """
+
+    def __init__(self, path: str | os.PathLike, resume: bool = False):
+        self.path = Path(path)
+        self._ready = False
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(
+                f"csv must lie in a folder that exists; there is no {self.path.parent}."
+            )
+        if self.path.is_dir():
+            raise IsADirectoryError(f"csv must be a file; {self.path} is a folder.")
+        if self.path.exists() and not resume:
+            raise FileExistsError(
+                f"csv {self.path} exists already: give resume=True to go on with it, or another "
+                "name."
+            )
+
+    def write(self, step: int, row: Row) -> None:
+        """Appends a row."""
+        if not self._ready:
+            self._start(step, ["step", *row])
+            self._ready = True
+        line = _line([step, *row.values()]).encode()
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(file, line)
+        finally:
+            os.close(file)
+
+    def _start(self, step: int, header: list[str]) -> None:
+        """Leaves a file with the header, and the rows before `step` of one that was there."""
+        text = self.path.read_text() if self.path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]  # a line cut short is no row
+        lines = list(csv.reader(io.StringIO(whole)))
+        if lines and lines[0] != header:
+            raise ValueError(
+                f"csv {self.path} cannot be resumed: its columns are {', '.join(lines[0])}; "
+                f"those of this monitor are {', '.join(header)}."
+            )
+        kept = [line for line in lines[1:] if int(line[0]) < step]
+        text = "".join(map(_line, [header, *kept]))
+        with tempfile.NamedTemporaryFile(
+            "w", dir=self.path.parent, prefix=f".{self.path.name}.", delete=False
+        ) as file:
+            file.write(text)
+        os.replace(file.name, self.path)
+
+
+def _line(fields: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(map(str, fields))
+    return text.getvalue()
+
+
+def sink(target: Any) -> Sink:
+    """What hands a row to a logger, whichever kind it is.
+
+    Raises:
+        TypeError: If it is none that is known.
+    """
+    if callable(target):
+        return target
+    if hasattr(target, "write_scalars"):  # clu.metric_writers
+        return lambda step, row: target.write_scalars(step, _floats(row))
+    if hasattr(target, "add_scalar"):  # torch.utils.tensorboard, tensorboardX
+        return _one_by_one(target.add_scalar)
+    if hasattr(target, "scalar"):  # flax.metrics.tensorboard
+        return _one_by_one(target.scalar)
+    if hasattr(target, "log"):  # wandb, or a run of it
+        return lambda step, row: target.log(_floats(row), step=step)
+    raise TypeError(
+        "to must be a function (step, row), a TensorBoard writer, a Weights & Biases run, or a "
+        f"list of such; got {target!r}."
+    )
+
+
+def _one_by_one(write: Callable[[str, float, int], Any]) -> Sink:
+    return lambda step, row: [write(name, value, step) for name, value in _floats(row).items()]
+
+
+def _floats(row: Row) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items()}
+
+
+class LiveTable:
+    """A table in the terminal: every measure now, at first, its lowest and its highest."""
+
+    def __init__(self, console: Console | None = None):
+        self._live = Live(console=console, auto_refresh=False)
+        self._first: dict[str, float] = {}
+        self._range: dict[str, tuple[float, float]] = {}
+
+    def show(self, step: int, row: Row, caption: str) -> None:
+        """Redraws the table."""
+        table = Table(title=f"step {step}", caption=caption)
+        table.add_column("measure")
+        for heading in ("now", "first", "lowest", "highest"):
+            table.add_column(heading, justify="right", min_width=10)
+        for name, value in _floats(row).items():
+            first = self._first.setdefault(name, value)
+            low, high = self._range.get(name, (value, value))
+            low, high = self._range[name] = min(low, value), max(high, value)
+            table.add_row(name, *(f"{x:.4g}" for x in (value, first, low, high)))
+        self._live.start()
+        self._live.update(table, refresh=True)
+
+    def close(self) -> None:
+        """Leaves the last table on the screen."""
+        self._live.stop()
