@@ -1,12 +1,8 @@
 """Backward error analysis of optimizers: symbolic, exact, and without JAX."""
 
 from igr.backward_error import methods, trees
-from igr.backward_error.equation import (
-    ModifiedEquation,
-    ModifiedLoss,
-    NotAGradientError,
-    modified_equation,
-)
+from igr.backward_error.equation import ModifiedEquation, modified_equation
+from igr.backward_error.loss import ModifiedLoss, NotAGradientError
 
 __all__ = [
     "ModifiedEquation",

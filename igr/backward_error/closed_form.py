@@ -9,6 +9,7 @@ import sympy
 from sympy.polys.rings import PolyRing
 
 from igr.backward_error import trees
+from igr.backward_error.gradient import PLAIN, Gradient
 from igr.backward_error.taylor import exact
 from igr.backward_error.trees import Tree
 
@@ -19,24 +20,32 @@ class Differentials:
     Args:
       loss: E, a sympy expression.
       params: the m symbols it is differentiated by.
+      gradient: what g stands for.
 
     Raises:
       TypeError: if `loss` is not an expression or `params` are not symbols.
       ValueError: if a symbol stands twice in `params`.
     """
 
-    def __init__(self, loss: sympy.Expr, params: Sequence[sympy.Symbol]):
+    def __init__(
+        self, loss: sympy.Expr, params: Sequence[sympy.Symbol], gradient: Gradient = PLAIN
+    ):
         self.loss = exact(loss, "loss")
         self.params = tuple(params) if isinstance(params, Sequence) else ()
         if not self.params or not all(isinstance(p, sympy.Symbol) for p in self.params):
             raise TypeError(f"params is a sequence of one or more sympy symbols, got {params!r}")
         if len(set(self.params)) < len(self.params):
             raise ValueError(f"each of params stands once, got {params!r}")
+        self._uphill = gradient.on(self.loss, self.params) if gradient.displaced else None
+        self.loss = gradient.loss(self.loss, self.params)
         self.field = cache(self._field)
 
     def _field(self, tree: Tree) -> sympy.Matrix:
         """F(t) over f = -grad E: an m x 1 Matrix."""
-        contracted, directions = self._contracted(tree)
+        if self._uphill is not None:
+            found = [self._contracted(tree, g) for g in self._uphill]
+            return sympy.Matrix([-g.xreplace(directions) for g, directions in found])
+        contracted, directions = self._contracted(tree, self.loss)
         return sympy.Matrix(
             [-sympy.diff(contracted, p).xreplace(directions) for p in self.params]
         ).applyfunc(self._expanded)
@@ -51,17 +60,18 @@ class Differentials:
 
     def scalar(self, tree: Tree) -> sympy.Expr:
         """The derivatives of E contracted over the free tree of `tree`, any rooting of it."""
-        contracted, directions = self._contracted(tree)
+        contracted, directions = self._contracted(tree, self.loss)
         # The branches carry F over f = -g: one sign for every vertex but the root.
         sign = (-1) ** (trees.order(tree) - 1)
         return sign * contracted.xreplace(directions)
 
-    def _contracted(self, tree: Tree) -> tuple[sympy.Expr, dict[sympy.Dummy, sympy.Expr]]:
+    def _contracted(
+        self, tree: Tree, expression: sympy.Expr
+    ) -> tuple[sympy.Expr, dict[sympy.Dummy, sympy.Expr]]:
         """E differentiated once along each branch at the root, and what the branches are.
 
         Placeholders stand for the branches, so that no later derivative acts on them.
         """
-        expression = self.loss
         directions: dict[sympy.Dummy, sympy.Expr] = {}
         for branch in tree:
             placeholders = [sympy.Dummy() for _ in self.params]

@@ -1,4 +1,4 @@
-"""The modified equation of a method, its certificate, and its loss where it has one.
+"""The modified equation of a method, and the certificate of its loss.
 
 An optimizer with a finite step h follows theta' = F(theta) with
 
@@ -6,9 +6,11 @@ An optimizer with a finite step h follows theta' = F(theta) with
 
 t over rooted trees, F(t) the elementary differential of t over f = -grad E. The field is the
 gradient of a loss for every E exactly when b(t) = c(t) sigma(t) is the same for all rootings of
-each free tree; the loss then carries b/|Aut| for each free tree. For gradient descent this gives
-E + h/4 |grad E|^2 (Barrett and Dherin 2021, Theorem 3.1) and stops there: at h^2 a modified
-equation exists, a modified loss does not.
+each free tree (`loss`): for gradient descent up to h^1. At h^2 a modified equation exists, a
+modified loss does not.
+
+Under decoupled weight decay the coefficients are polynomials in h besides: c h is a number that
+the method itself multiplies with.
 """
 
 from __future__ import annotations
@@ -29,23 +31,13 @@ from igr.backward_error.elementwise import (
     elementwise_equation,
 )
 from igr.backward_error.epoch import EpochEquation, EpochMethod, epoch_equation
+from igr.backward_error.gradient import PLAIN, Gradient
+from igr.backward_error.loss import ModifiedLoss, NotAGradientError, pickled, restored
 from igr.backward_error.methods import Method
-from igr.backward_error.taylor import exact
+from igr.backward_error.naming import named, numbers_for
+from igr.backward_error.series import by_power, step_powers
+from igr.backward_error.taylor import STEP, exact, fraction_field
 from igr.backward_error.trees import Tree
-
-
-class NotAGradientError(ValueError):
-    """A modified loss was asked for, but the field is not a gradient.
-
-    Attributes:
-      order: the first power of h at which it is not.
-      tree: a tree whose weight differs from that of the same free tree rooted elsewhere.
-    """
-
-    def __init__(self, message: str, order: int, tree: Tree):
-        super().__init__(message)
-        self.order = order
-        self.tree = tree
 
 
 @overload
@@ -88,7 +80,8 @@ def modified_equation(
     if not isinstance(method, Method):
         raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
     weights, domain = method.field_weights(order + 1)
-    return ModifiedEquation(method.name, order, weights, domain)
+    weights = _cut(weights, domain, order)
+    return ModifiedEquation(method.name, order, weights, domain, method.gradient)
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,17 +93,21 @@ class ModifiedEquation:
       order: the highest power of h kept.
       weights: b(t) = c(t) sigma(t) for the trees (as integers of `trees`) where it is not zero.
       domain: the sympy field the weights are elements of.
+      gradient: what g is: of E, or under weight decay c of E + c |theta|^2/2, or taken uphill.
     """
 
     name: str
     order: int
     weights: Mapping[int, Any]
     domain: Any
+    gradient: Gradient = PLAIN
 
     # Coefficients
 
     def coefficient(self, tree: Tree) -> sympy.Expr:
         """c(t): the exact coefficient of h^(|t|-1) F(t), F(t) over f = -grad E.
+
+        Under decoupled weight decay it is a polynomial in the symbol `h`.
 
         Args:
           tree: nested tuple of children; `()` is one vertex. Children may stand in any order.
@@ -141,10 +138,10 @@ class ModifiedEquation:
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
         """The symbols left open in the coefficients."""
-        free: set[sympy.Symbol] = set()
+        free = set(self.gradient.free_symbols)
         for b in self.weights.values():
             free |= self._expression(b).free_symbols
-        return tuple(sorted(free, key=str))
+        return tuple(sorted(free - {STEP}, key=str))
 
     def subs(self, values: Mapping[Any, Any]) -> ModifiedEquation:
         """The equation with numbers, or other expressions, for the method's symbols.
@@ -161,31 +158,24 @@ class ModifiedEquation:
         >>> print(eq.subs({"beta": 0.9}))
         θ' = -10 g - 950 h H g + O(h²)
         """
-        by_name = {s.name: s for s in self.parameters}
-        exact_values = {}
-        for key, value in values.items():
-            symbol = by_name.get(getattr(key, "name", key))
-            if symbol is None:
-                raise ValueError(
-                    f"the equation has no symbol {key!r}: it has {', '.join(by_name) or 'none'}"
-                )
-            exact_values[symbol] = exact(value, symbol.name)
+        exact_values = numbers_for(self.parameters, values)
         expressions = [
             sympy.cancel(self._expression(b).subs(exact_values)) for b in self.weights.values()
         ]
         if any(e.has(sympy.zoo, sympy.nan) for e in expressions):
             raise ValueError(f"the coefficients are not finite at {dict(values)}")
-        domain, elements = sympy.construct_domain(expressions, field=True)
+        domain, elements = fraction_field(expressions)
         weights = {t: b for t, b in zip(self.weights, elements, strict=True) if b}
-        return ModifiedEquation(self.name, self.order, weights, domain)
+        name, gradient = named(self.name).subs(exact_values), self.gradient.subs(exact_values)
+        return ModifiedEquation(name, self.order, weights, domain, gradient)
 
     def truncate(self, order: int) -> ModifiedEquation:
         """The same equation with fewer powers of h."""
         order = _order(order)
         if order > self.order:
             raise ValueError(f"order is at most {self.order}, that of the equation; got {order}")
-        kept = {t: b for t, b in self.weights.items() if trees.size(t) <= order + 1}
-        return ModifiedEquation(self.name, order, kept, self.domain)
+        kept = _cut(self.weights, self.domain, order)
+        return ModifiedEquation(self.name, order, kept, self.domain, self.gradient)
 
     # Certificate
 
@@ -195,7 +185,7 @@ class ModifiedEquation:
         Args:
           order: up to this power of h; `self.order` if not given.
         """
-        return self._first_obstruction(order) is None
+        return self._first_obstruction(order) is None and not self.gradient.displaced
 
     def modified_loss(self, order: int | None = None) -> ModifiedLoss:
         """The loss whose gradient flow this is.
@@ -207,9 +197,16 @@ class ModifiedEquation:
           NotAGradientError: if there is none: it names the first bad power of h and a tree.
         """
         upto = self.order if order is None else order
+        if self.gradient.displaced:
+            raise NotAGradientError(
+                f"{self.name} follows no modified loss: its gradient is taken at a point uphill, "
+                "and is not itself a gradient",
+                0,
+                (),
+            )
         bad = self._first_obstruction(upto)
         if bad is not None:
-            tree, power = trees.as_tuple(bad), trees.size(bad) - 1
+            power, tree = bad[0], trees.as_tuple(bad[1])
             raise NotAGradientError(
                 f"{self.name} follows no modified loss at h^{power}: the tree {tree} "
                 f"({printing.differential(tree)}) and its other rootings have different weights, "
@@ -224,7 +221,7 @@ class ModifiedEquation:
         for t, b in equation.weights.items():
             if trees.rooted_alike(t)[0] == t:
                 free[t] = b
-        return ModifiedLoss(self.name, upto, free, self.domain)
+        return ModifiedLoss(self.name, upto, free, self.domain, self.gradient)
 
     def gradient_part(self) -> ModifiedEquation:
         """The part of the field that is a gradient for every loss.
@@ -240,7 +237,7 @@ class ModifiedEquation:
                 b = self.weights.get(trees.rooted_alike(t)[0])
                 if b is not None:
                     weights[t] = b
-        return ModifiedEquation(f"{self.name}, gradient part", self.order, weights, self.domain)
+        return self._part("gradient part", weights)
 
     def obstruction(self) -> ModifiedEquation:
         """What `gradient_part` leaves: -(1/6) H^2 g for gradient descent at h^2."""
@@ -248,21 +245,34 @@ class ModifiedEquation:
         zero = self.domain.zero
         rest = {t: self.weights.get(t, zero) - part.get(t, zero) for t in {**part, **self.weights}}
         ordered = sorted((t for t, b in rest.items() if b), key=lambda t: (trees.size(t), t))
-        return ModifiedEquation(
-            f"{self.name}, obstruction", self.order, {t: rest[t] for t in ordered}, self.domain
-        )
+        return self._part("obstruction", {t: rest[t] for t in ordered})
 
-    def _first_obstruction(self, order: int | None) -> int | None:
+    def _part(self, which: str, weights: Mapping[int, Any]) -> ModifiedEquation:
+        if self.gradient.displaced:
+            raise ValueError(
+                f"{self.name} has no gradient part: its gradient is taken at a point uphill, and "
+                "is not itself a gradient"
+            )
+        name = named(self.name).followed_by(f", {which}")
+        return ModifiedEquation(name, self.order, weights, self.domain, self.gradient)
+
+    def _first_obstruction(self, order: int | None) -> tuple[int, int] | None:
+        """The lowest power of h at which rootings differ, and a tree there."""
         upto = self.order if order is None else _order(order)
         if upto > self.order:
             raise ValueError(f"order is at most {self.order}, that of the equation; got {order}")
         zero = self.domain.zero
+        found = []
         for n in range(1, upto + 2):
             for t in trees.of_order(n):
                 representative = trees.rooted_alike(t)[0]
-                if self.weights.get(t, zero) != self.weights.get(representative, zero):
-                    return t
-        return None
+                apart = self.weights.get(t, zero) - self.weights.get(representative, zero)
+                if apart:
+                    further = step_powers(self._expression(apart))[0][0]
+                    found.append((n - 1 + further, t))
+            if found and min(found)[0] <= n - 1:
+                break  # larger trees come with higher powers
+        return min(found, key=lambda at: at[0]) if found and min(found)[0] <= upto else None
 
     # Closed form and print
 
@@ -287,10 +297,10 @@ class ModifiedEquation:
         [-b*x*(a*b*x - y)],
         [-a*x*(a*b*x - y)]])
         """
-        at = Differentials(loss, params)
+        at = Differentials(loss, params, self.gradient)
         h = exact(h, "h")
         field = sympy.zeros(len(at.params), 1)
-        for power, terms in _by_power(self.coefficients):
+        for power, terms in by_power(self.coefficients):
             column = sympy.zeros(len(at.params), 1)
             for tree, c in terms:
                 column += c * at.field(tree)
@@ -304,17 +314,16 @@ class ModifiedEquation:
         >>> print(modified_equation(methods.gradient_descent(), 1).latex())
         \dot\theta = -g - \frac{h}{2} H g + O(h^{2})
         """
-        return printing.equation(self.coefficients, self.order, latex=True)
+        return printing.equation(self.coefficients, self.order, True, self.gradient)
 
     def __str__(self) -> str:
-        return printing.equation(self.coefficients, self.order, latex=False)
+        return printing.equation(self.coefficients, self.order, False, self.gradient)
 
     def __hash__(self) -> int:
         return hash((self.name, self.order, frozenset(self.weights.items())))
 
     def __reduce__(self):
-        weights = {trees.as_tuple(t): b for t, b in self.weights.items()}
-        return _restored, (type(self), self.name, self.order, weights, self.domain)
+        return restored, pickled(self)
 
     def __repr__(self) -> str:
         return f"<modified equation of {self.name}, order {self.order}: {self}>"
@@ -326,106 +335,16 @@ class ModifiedEquation:
         return self.domain.to_sympy(weight)
 
 
-@dataclass(frozen=True, repr=False)
-class ModifiedLoss:
-    """The loss whose gradient flow a method follows, as a sum over free trees.
-
-    Attributes:
-      name: the method.
-      order: the highest power of h kept.
-      weights: b of each free tree, by its representative rooting.
-      domain: the sympy field the weights are elements of.
-    """
-
-    name: str
-    order: int
-    weights: Mapping[int, Any]
-    domain: Any
-
-    @cached_property
-    def coefficients(self) -> dict[Tree, sympy.Expr]:
-        """The coefficient of h^(n-1) and the contraction of E's derivatives over each free tree.
-
-        A vertex of degree k is the k-th derivative tensor of E, an edge a summed index: one edge
-        is |g|^2, the path of three vertices g'Hg. The gradient of the contraction over a free
-        tree is the sum over its vertices of the differential rooted there, so that a common
-        weight b integrates to b/|Aut|, and the step from f = -g to g gives the sign.
-        """
-        found = {}
-        for t, b in self.weights.items():
-            n = trees.size(t)
-            sign = -1 if n % 2 == 0 else 1
-            found[trees.as_tuple(t)] = sign * self.domain.to_sympy(b) / free_symmetry(t)
-        return found
-
-    def on(self, loss: sympy.Expr, params: Sequence[sympy.Symbol], h: Any) -> sympy.Expr:
-        """The modified loss in closed form, simplified at each power of h on its own.
-
-        Args:
-          loss: E, an expression in `params` and anything else.
-          params: the parameters, symbols.
-          h: the step, a symbol or number.
-
-        E (1 + h/2 (a^2 + b^2) x^2), equation A.27 of Barrett and Dherin (2021):
-
-        >>> from igr.backward_error import methods
-        >>> a, b, x, y, h = sympy.symbols("a b x y h")
-        >>> E = (y - a * b * x) ** 2 / 2
-        >>> modified = modified_equation(methods.gradient_descent(), 1).modified_loss()
-        >>> sympy.simplify(modified.on(E, (a, b), h) / E)
-        h*x**2*(a**2 + b**2)/2 + 1
-        """
-        at = Differentials(loss, params)
-        h = exact(h, "h")
-        total = sympy.Integer(0)
-        for power, terms in _by_power(self.coefficients):
-            total += h**power * sympy.factor(sum(c * at.scalar(tree) for tree, c in terms))
-        return total
-
-    def latex(self) -> str:
-        """The loss as LaTeX."""
-        return printing.loss(self.coefficients, self.order, latex=True)
-
-    def __str__(self) -> str:
-        return printing.loss(self.coefficients, self.order, latex=False)
-
-    def __hash__(self) -> int:
-        return hash((self.name, self.order, frozenset(self.weights.items())))
-
-    def __reduce__(self):
-        weights = {trees.as_tuple(t): b for t, b in self.weights.items()}
-        return _restored, (type(self), self.name, self.order, weights, self.domain)
-
-    def __repr__(self) -> str:
-        return f"<modified loss of {self.name}, order {self.order}: {self}>"
-
-    def _repr_latex_(self) -> str:
-        return f"$\\displaystyle {self.latex()}$"
-
-
-def free_symmetry(t: int) -> int:
-    """|Aut| of the free tree: sigma of a rooting times the number of vertices it may stand at.
-
-    The vertices that give a rooting t are |Aut|/sigma(t) in number, and all rootings together
-    use each of the n vertices once.
-    """
-    per_automorphism = sum(sympy.Rational(1, trees.sigma(r)) for r in trees.rooted_alike(t))
-    return int(trees.size(t) / per_automorphism)
-
-
-def _by_power(coefficients: Mapping[Tree, sympy.Expr]):
-    """Groups of (power of h, terms)."""
-    groups: dict[int, list[tuple[Tree, sympy.Expr]]] = {}
-    for tree, c in coefficients.items():
-        groups.setdefault(trees.order(tree) - 1, []).append((tree, c))
-    return sorted(groups.items())
-
-
-def _restored(
-    kind: type, name: str, order: int, weights: Mapping[Tree, Any], domain: Any
-) -> ModifiedEquation | ModifiedLoss:
-    """From a pickle: the integers of trees mean nothing in another process, nested tuples do."""
-    return kind(name, order, {trees.intern(tree): b for tree, b in weights.items()}, domain)
+def _cut(weights: Mapping[int, Any], domain: Any, order: int) -> dict[int, Any]:
+    """The weights up to h^order, in trees and in the powers of h that stand in them."""
+    kept = {t: b for t, b in weights.items() if trees.size(t) <= order + 1}
+    if STEP not in getattr(domain, "symbols", ()) and not domain.is_EX:
+        return kept
+    for t, b in list(kept.items()):
+        most = order + 1 - trees.size(t)
+        terms = [p * STEP**k for k, p in step_powers(domain.to_sympy(b)) if k <= most]
+        kept[t] = domain.from_sympy(sympy.Add(*terms))
+    return {t: b for t, b in kept.items() if b}
 
 
 def _order(order: int) -> int:

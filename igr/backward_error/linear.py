@@ -2,7 +2,15 @@
 
 theta[n+1] = theta[n] - h sum_k w_k g(theta[n-k]) is known by the transfer function
 W(z) = sum_k w_k e^(-kz) of its memory, and nothing else about it matters for the equation it
-follows.
+follows: F = -B(h D_F) W(h D_F) g, B(z) = z/(e^z - 1).
+
+Decoupled weight decay takes h c theta off besides, past the memory. The term is turned into one of
+a loss: with w = W(0) and g_c the gradient of E + (c/w) |theta|^2/2,
+
+    W g + c theta = W g_c + c (1 - W/w) theta,    (1 - W(h D_F)/w) theta = h D_F theta + .. = O(h),
+
+and D_F theta = F, so that F = -(1 + c h V)^(-1) B W g_c with V(z) = (1 - W(z)/w)/(e^z - 1): the
+equation of a linear method again, on the loss with decay, and with coefficients that depend on c h.
 """
 
 from __future__ import annotations
@@ -14,31 +22,65 @@ from typing import Any
 import sympy
 
 from igr.backward_error import trees
+from igr.backward_error.gradient import ZERO, Gradient
 from igr.backward_error.series import invariant_field
+from igr.backward_error.taylor import STEP, fraction_field, taylor_coefficients
 from igr.backward_error.taylor import Z as z
-from igr.backward_error.taylor import taylor_coefficients
 
 
 @dataclass(frozen=True)
 class LinearMethod:
-    """theta[n+1] = theta[n] - h sum_k w_k g(theta[n-k]), by its transfer function.
+    """theta[n+1] = theta[n] - h (sum_k w_k g(theta[n-k]) + c theta[n]), by its transfer function.
 
     Attributes:
       name: how the method calls itself in print and in errors.
       transfer: W(z) = sum_k w_k e^(-kz), a sympy expression in `igr.methods.z`.
+      weight_decay: c, decoupled: it does not enter the memory.
+      rho: where not zero, g is taken uphill: at theta + rho grad E, a fixed way up.
+      normalized: whether uphill means theta + rho grad E/|grad E| instead.
     """
 
     name: str
     transfer: sympy.Expr
+    weight_decay: sympy.Expr = ZERO
+    rho: sympy.Expr = ZERO
+    normalized: bool = False
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
         """The symbols left open, such as beta, in the order of their names."""
-        return tuple(sorted(self.transfer.free_symbols - {z}, key=str))
+        free = self.transfer.free_symbols | self.weight_decay.free_symbols | self.rho.free_symbols
+        return tuple(sorted(free - {z}, key=str))
+
+    @property
+    def gradient(self) -> Gradient:
+        """What g is in the equation of the method."""
+        if self.weight_decay == 0:
+            return Gradient(ZERO, self.rho, self.normalized)
+        (total,) = taylor_coefficients(self.transfer, 1)
+        return Gradient(sympy.cancel(self.weight_decay / total), self.rho, self.normalized)
 
     def taylor(self, terms: int) -> list[sympy.Expr]:
-        """Taylor coefficients of B(z) W(z), B(z) = z/(e^z - 1): F = -B(h D_F) W(h D_F) g."""
-        return taylor_coefficients(self.transfer * z / (sympy.exp(z) - 1), terms)
+        """Taylor coefficients of B(z) W(z), B(z) = z/(e^z - 1): F = -B(h D_F) W(h D_F) g.
+
+        Under weight decay those of B W/(1 + c h V), each a polynomial in h, cut where its terms
+        pass the power of h that the last coefficient goes with.
+        """
+        plain = self.transfer * z / (sympy.exp(z) - 1)
+        if self.weight_decay == 0:
+            return taylor_coefficients(plain, terms)
+        total = taylor_coefficients(self.transfer, 1)[0]
+        fading = (1 - self.transfer / total) / (sympy.exp(z) - 1)
+        exact = taylor_coefficients(plain / (1 + self.weight_decay * STEP * fading), terms)
+        return [
+            sympy.Add(
+                *(
+                    part * STEP**k
+                    for k, part in enumerate(taylor_coefficients(c.subs(STEP, z), terms - j))
+                )
+            )
+            for j, c in enumerate(exact)
+        ]
 
     def field_weights(self, vertices: int) -> tuple[dict[int, Any], Any]:
         """The weights b(t) of the modified field, up to so many vertices, and their domain.
@@ -47,7 +89,7 @@ class LinearMethod:
         denominator first.
         """
         coefficients = self.taylor(vertices)
-        field, elements = sympy.construct_domain(coefficients, field=True)
+        field, elements = fraction_field(coefficients)
         ring = field.get_ring() if field.is_QQ or field.is_FractionField else field
         denominator = ring.one
         if ring != field:

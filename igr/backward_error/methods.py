@@ -14,6 +14,7 @@ from igr.backward_error.adaptive import adam, adamw, lion, nadam, rmsprop, signs
 from igr.backward_error.elementwise import ElementwiseMethod, elementwise
 from igr.backward_error.epoch import EpochMethod, cyclic_sgd, reshuffled_sgd
 from igr.backward_error.linear import LinearMethod
+from igr.backward_error.naming import Name
 from igr.backward_error.runge_kutta import RungeKutta, runge_kutta
 from igr.backward_error.taylor import Z as z
 from igr.backward_error.taylor import exact, taylor_coefficients
@@ -83,37 +84,63 @@ def linear_memory(transfer: Any, name: str | None = None) -> LinearMethod:
     return LinearMethod(name or f"linear memory {expression}", expression)
 
 
-def gradient_descent() -> LinearMethod:
-    """theta[n+1] = theta[n] - h g(theta[n]): explicit Euler, W(z) = 1."""
-    return LinearMethod("gradient descent", sympy.Integer(1))
+def gradient_descent(*, weight_decay: Any = 0) -> LinearMethod:
+    """theta[n+1] = theta[n] - h (g(theta[n]) + c theta[n]): explicit Euler, W(z) = 1.
+
+    With weight decay c it is gradient descent on E + c |theta|^2/2: `optax.chain(
+    optax.add_decayed_weights(c), optax.sgd(h))`. `weight_decay` is a number of at least 0 or a
+    sympy symbol.
+
+    >>> from igr.backward_error import modified_equation
+    >>> print(modified_equation(gradient_descent(weight_decay=0.2), 1).modified_loss())
+    E + h/4 |g|² + O(h²), with E + 1/10 |θ|² for E
+    """
+    return _linear("gradient descent", {}, sympy.Integer(1), weight_decay)
 
 
-def heavy_ball(beta: Any) -> LinearMethod:
+def heavy_ball(beta: Any, *, weight_decay: Any = 0) -> LinearMethod:
     """m <- beta m + g, theta <- theta - h m: `optax.sgd(h, momentum=beta)`.
 
     W(z) = 1/(1 - beta e^(-z)) (Polyak 1964). `beta` is a number in [0, 1) or a sympy symbol.
+    `weight_decay` is decoupled, of at least 0: theta <- theta - h (m + weight_decay theta), as of
+    `optax.chain(optax.trace(beta), optax.add_decayed_weights(c), optax.scale_by_learning_rate(h))`.
     """
     beta = _momentum(beta)
-    return LinearMethod(f"heavy ball (beta = {beta})", 1 / (1 - beta * _STEP_BACK))
+    return _linear("heavy ball", {"beta": beta}, 1 / (1 - beta * _STEP_BACK), weight_decay)
 
 
-def ema_momentum(beta: Any) -> LinearMethod:
+def ema_momentum(beta: Any, *, weight_decay: Any = 0) -> LinearMethod:
     """m <- beta m + (1 - beta) g, theta <- theta - h m: averaged momentum, `optax.ema` first.
 
-    W(z) = (1 - beta)/(1 - beta e^(-z)). `beta` is a number in [0, 1) or a sympy symbol.
+    W(z) = (1 - beta)/(1 - beta e^(-z)). `beta` is a number in [0, 1) or a sympy symbol;
+    `weight_decay` is decoupled, as in `heavy_ball`.
     """
     beta = _momentum(beta)
-    return LinearMethod(f"averaged momentum (beta = {beta})", (1 - beta) / (1 - beta * _STEP_BACK))
+    transfer = (1 - beta) / (1 - beta * _STEP_BACK)
+    return _linear("averaged momentum", {"beta": beta}, transfer, weight_decay)
 
 
-def nesterov(beta: Any) -> LinearMethod:
+def nesterov(beta: Any, *, weight_decay: Any = 0) -> LinearMethod:
     """m <- beta m + g, theta <- theta - h (g + beta m): `optax.sgd(h, beta, nesterov=True)`.
 
     W(z) = 1 + beta/(1 - beta e^(-z)) (Nesterov 1983, in the form of Sutskever et al. 2013).
-    `beta` is a number in [0, 1) or a sympy symbol.
+    `beta` is a number in [0, 1) or a sympy symbol; `weight_decay` is decoupled, as in `heavy_ball`.
     """
     beta = _momentum(beta)
-    return LinearMethod(f"Nesterov (beta = {beta})", 1 + beta / (1 - beta * _STEP_BACK))
+    return _linear("Nesterov", {"beta": beta}, 1 + beta / (1 - beta * _STEP_BACK), weight_decay)
+
+
+def _linear(
+    label: str, settings: dict[str, sympy.Expr], transfer: sympy.Expr, weight_decay: Any
+) -> LinearMethod:
+    decay = exact(weight_decay, "weight_decay")
+    if decay.is_number and not (decay.is_real and decay >= 0):
+        raise ValueError(
+            f"weight_decay is a number of at least 0 or a sympy symbol, got {weight_decay}"
+        )
+    if decay != 0:
+        settings = {**settings, "weight decay": decay}
+    return LinearMethod(Name(label, settings), transfer, decay)
 
 
 def usam(rho: Any) -> RungeKutta:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import sympy
 
 from igr.backward_error import trees
+from igr.backward_error.gradient import PLAIN, Gradient
+from igr.backward_error.series import by_power
 from igr.backward_error.trees import Tree
 
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -62,21 +64,49 @@ def plain(expression: sympy.Expr) -> str:
     return text.replace("**", "^").replace("*", " ")
 
 
-def equation(coefficients: Mapping[Tree, sympy.Expr], order: int, latex: bool) -> str:
+def equation(
+    coefficients: Mapping[Tree, sympy.Expr], order: int, latex: bool, gradient: Gradient = PLAIN
+) -> str:
     """theta' = ..., one group of terms for each power of h."""
     terms = [
         # F(t) is over f = -g: a sign for every vertex.
-        (trees.order(t) - 1, (-1) ** trees.order(t) * c, differential(t, latex))
-        for t, c in coefficients.items()
+        (power, (-1) ** trees.order(t) * c, differential(t, latex))
+        for power, group in by_power(coefficients)
+        for t, c in group
     ]
     left = r"\dot\theta" if latex else "θ'"
-    return f"{left} = {_sum(terms, order, latex)}"
+    return f"{left} = {_sum(terms, order, latex)}{_meaning(gradient, latex)}"
 
 
-def loss(coefficients: Mapping[Tree, sympy.Expr], order: int, latex: bool) -> str:
+def loss(
+    coefficients: Mapping[Tree, sympy.Expr], order: int, latex: bool, gradient: Gradient = PLAIN
+) -> str:
     """E + h ..., one group of terms for each power of h."""
-    terms = [(trees.order(t) - 1, c, contraction(t, latex)) for t, c in coefficients.items()]
-    return _sum(terms, order, latex)
+    terms = [
+        (power, c, contraction(t, latex))
+        for power, group in by_power(coefficients)
+        for t, c in group
+    ]
+    return f"{_sum(terms, order, latex)}{_meaning(gradient, latex)}"
+
+
+def _meaning(gradient: Gradient, latex: bool) -> str:
+    """What E, or g, stands for where it is not the loss itself and its gradient."""
+    said = []
+    if gradient.decay != 0:
+        square = r"\lvert\theta\rvert^{2}" if latex else "|θ|²"
+        term = _single(gradient.decay / 2, square, 0, latex)
+        said.append(f"E + {term}" + (r" \text{ for } " if latex else " for ") + "E")
+    if gradient.displaced:
+        rho = _single(gradient.rho, "", 0, latex).strip()
+        where = r"\nabla E" if latex else "∇E"
+        length = rf" / \lvert {where}\rvert" if latex else f"/|{where}|"
+        uphill = f"{rho} {where}{length if gradient.normalized else ''}"
+        said.append(
+            rf"g(\theta) = {where}(\theta + {uphill})" if latex else f"g(θ) = {where}(θ + {uphill})"
+        )
+    with_ = r" \text{ with } " if latex else ", with "
+    return "".join(with_ + text for text in said)
 
 
 def _sum(terms: list[tuple[int, sympy.Expr, str]], order: int, latex: bool) -> str:

@@ -18,8 +18,9 @@ from typing import Any
 import sympy
 
 from igr.backward_error import trees
+from igr.backward_error.gradient import PLAIN, Gradient
 from igr.backward_error.series import logarithm
-from igr.backward_error.taylor import exact
+from igr.backward_error.taylor import exact, fraction_field
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class RungeKutta:
         return tuple(sorted(free, key=str))
 
     @property
+    def gradient(self) -> Gradient:
+        """What g is in the equation of the method: the gradient of E."""
+        return PLAIN
+
+    @property
     def explicit(self) -> bool:
         """Whether each stage needs only those before it."""
         return all(a == 0 for i, row in enumerate(self.A) for a in row[i:])
@@ -53,7 +59,7 @@ class RungeKutta:
         """The weights b(t) of the modified field, up to so many vertices, and their domain."""
         s = len(self.b)
         entries = [*self.b, *(a for row in self.A for a in row)]
-        domain, elements = sympy.construct_domain(entries, field=True)
+        domain, elements = fraction_field(entries)
         b, A = elements[:s], [elements[s * (i + 1) : s * (i + 2)] for i in range(s)]
         stages: dict[int, list[Any]] = {}  # the product over the children of sum_j a_ij stage_j
         step: dict[int, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sympy
@@ -9,6 +10,7 @@ from sympy.polys.ring_series import rs_exp, rs_mul, rs_series_inversion, rs_trun
 from sympy.polys.rings import PolyElement, ring
 
 Z = sympy.Symbol("z")
+STEP = sympy.Symbol("h")  # the step, where a coefficient is a polynomial in it
 
 
 def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
@@ -36,6 +38,13 @@ def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
     if not isinstance(found, sympy.Expr) or found.is_Matrix:
         raise TypeError(f"{argument} is a number or a sympy expression, got {expression!r}")
     return found.xreplace({x: sympy.Rational(repr(float(x))) for x in found.atoms(sympy.Float)})
+
+
+def fraction_field(expressions: Sequence[sympy.Expr]) -> tuple[Any, list[Any]]:
+    """The smallest sympy field that expressions are elements of, and they as its elements."""
+    domain, elements = sympy.construct_domain(expressions, field=True)
+    field = domain.get_field()  # not a ring of polynomials, which sympy cannot pickle
+    return field, [field.convert_from(x, domain) for x in elements]
 
 
 def taylor_coefficients(function: sympy.Expr, terms: int) -> list[sympy.Expr]:

@@ -18,8 +18,10 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error import ModifiedEquation, trees
 from igr.backward_error.elementwise import ElementwiseEquation
+from igr.backward_error.gradient import Gradient
+from igr.backward_error.series import step_powers
 from igr.flows.checks import check_step, check_value_fn
-from igr.flows.differentials import Differentials, scale
+from igr.flows.differentials import Differentials, add, scale
 from igr.flows.elementwise_field import elementwise_field
 from igr.flows.floating import combine, floating, like_params
 
@@ -69,8 +71,12 @@ def vector_field(
     def field(t: Any, params: PyTree, args: Any = None) -> PyTree:
         del t, args
         dynamic, static = floating(params)
-        at = Differentials(_scaled_gradient(value_fn, static, h), dynamic)
-        return like_params(scale(1 / h, at.combination(coefficients)), params)
+        at = Differentials(_scaled_gradient(value_fn, static, h, eq.gradient), dynamic)
+        total = scale(1 / h, at.combination(coefficients.get(0, {})))
+        for power, further in coefficients.items():
+            if power > 0:
+                total = add(total, scale(h ** (power - 1), at.combination(further)))
+        return like_params(total, params)
 
     return field
 
@@ -98,18 +104,21 @@ def modified_value_fn(eq: ModifiedEquation, value_fn: ValueFn, h: float | Array)
     check_value_fn(value_fn)
     # A free tree is evaluated as the inner product of the two sides of its most central edge.
     weights = [
-        (float(c), _central_edge(trees.intern(tree))) for tree, c in modified.coefficients.items()
+        (power, float(c), _central_edge(trees.intern(tree)))
+        for tree, polynomial in modified.coefficients.items()
+        for power, c in step_powers(polynomial)
     ]
 
     def modified_value(params: PyTree) -> Array:
         dynamic, static = floating(params)
 
-        at = Differentials(_scaled_gradient(value_fn, static, h), dynamic)
-        value = value_fn(params)
+        at = Differentials(_scaled_gradient(value_fn, static, h, eq.gradient), dynamic)
+        value = _with_decay(value_fn, eq.gradient, static)(dynamic)
         total = jnp.zeros_like(value)
-        for c, halves in weights:
+        for power, c, halves in weights:
+            c = c * h**power if power else c
             if halves is None:
-                total = total + c * value
+                total = total + jnp.asarray(c * value, total.dtype)
             else:
                 left, right = (at.combination({t: Fraction(1)}) for t in halves)
                 total = total + (c / h * optax.tree.vdot(left, right)).astype(total.dtype)
@@ -118,15 +127,20 @@ def modified_value_fn(eq: ModifiedEquation, value_fn: ValueFn, h: float | Array)
     return modified_value
 
 
-def field_coefficients(eq: ModifiedEquation) -> dict[int, Fraction]:
-    """The coefficients of an equation over g = grad E, by integer tree."""
+def field_coefficients(eq: ModifiedEquation) -> dict[int, dict[int, Fraction]]:
+    """The coefficients of an equation over g, by integer tree, by the powers of h they go with.
+
+    The power counts what stands beside the h^(|t|-1) of every tree: 0 but for weight decay.
+    """
     if not isinstance(eq, ModifiedEquation):
         raise TypeError(f"eq is a modified equation, from igr.modified_equation; got {eq!r}")
     _numbers(eq)
-    return {
-        t: (-1) ** trees.size(t) * _fraction(eq.domain.to_sympy(b)) / trees.sigma(t)
-        for t, b in eq.weights.items()
-    }
+    found: dict[int, dict[int, Fraction]] = {}
+    for t, b in eq.weights.items():
+        for power, c in step_powers(eq.domain.to_sympy(b)):
+            signed = (-1) ** trees.size(t) * _fraction(c) / trees.sigma(t)
+            found.setdefault(power, {})[t] = signed
+    return found
 
 
 def _central_edge(t: int) -> tuple[int, int] | None:
@@ -164,7 +178,31 @@ def _numbers(eq: ModifiedEquation | ElementwiseEquation) -> None:
 
 
 def _scaled_gradient(
-    value_fn: ValueFn, static: PyTree, h: float | Array
+    value_fn: ValueFn, static: PyTree, h: float | Array, which: Gradient
 ) -> Callable[[PyTree], PyTree]:
-    gradient = jax.grad(lambda p: value_fn(combine(p, static)))
-    return lambda p: scale(h, gradient(p))
+    gradient = jax.grad(_with_decay(value_fn, which, static))
+    if not which.displaced:
+        return lambda p: scale(h, gradient(p))
+    rho = float(which.rho)
+
+    def uphill(params: PyTree) -> PyTree:
+        direction = gradient(params)
+        norm = optax.tree.norm(direction) if which.normalized else jnp.ones(())
+        way = rho / jnp.where(norm > 0, norm, 1)
+        return scale(h, gradient(add(params, scale(way, direction))))
+
+    return uphill
+
+
+def _with_decay(value_fn: ValueFn, which: Gradient, static: PyTree) -> ValueFn:
+    """E + c |theta|^2/2 on the floating leaves."""
+    decay = float(which.decay)
+
+    def value(dynamic: PyTree) -> Array:
+        found = value_fn(combine(dynamic, static))
+        if not decay:
+            return found
+        square = optax.tree.norm(dynamic, squared=True)
+        return found + (decay / 2 * square).astype(found.dtype)
+
+    return value
