@@ -1,0 +1,63 @@
+"""How an elementwise rule answers a small change of the gradient, all slow quantities held.
+
+Near a point, with kept states and averages of nonlinear functions of the gradient standing still,
+theta[n+1] = theta[n] - h Psi(.., a, ..) is a linear method preconditioned by dPsi/da, a being what
+the rule reads of the gradient itself. Adam is averaged momentum preconditioned by
+1/(sqrt(nu) + eps): its limits are those of h times the *preconditioned* sharpness (Cohen et al.
+2022, "Adaptive gradient methods at the edge of stability").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy
+
+from igr.backward_error.elementwise import ElementwiseMethod
+from igr.backward_error.linear import LinearMethod
+from igr.backward_error.taylor import Z, taylor_coefficients
+from igr.backward_error.terms import G
+
+
+@dataclass(frozen=True)
+class GradientResponse:
+    """An elementwise method as a preconditioned linear one.
+
+    Attributes:
+      method: what is done with the preconditioned gradient, as a linear method.
+      preconditioner: dPsi/da, elementwise, in the channels, kept states, g, theta and t.
+      steady: what each channel reads when the gradient stands still: W(0) phi.
+    """
+
+    method: LinearMethod
+    preconditioner: sympy.Expr
+    steady: tuple[tuple[sympy.Symbol, sympy.Expr], ...]
+
+
+def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
+    """The linear method that an elementwise one is near a point, or None where there is none.
+
+    None where the rule reads the gradient through several memories whose weights differ from
+    coordinate to coordinate, or not at all.
+
+    >>> from igr.backward_error import methods
+    >>> response = gradient_response(methods.adam(0.9, second_moment="eliminated", eps=0))
+    >>> response.preconditioner
+    1/sqrt(nu)
+    >>> from igr.backward_error.stability import stability_limit
+    >>> round(stability_limit(response.method), 6)  # 2 (1 + b1)/(1 - b1)
+    38.0
+    """
+    read = [(a, c.transfer) for a, c in method.channels if c.of == G]
+    if method.rule.has(G):
+        read.append((G, sympy.Integer(1)))
+    if not read:
+        return None
+    responses = [sympy.diff(method.rule, a) for a, _ in read]
+    shares = [sympy.simplify(r / responses[0]) for r in responses]
+    if not all(share.is_number for share in shares):
+        return None
+    transfer = sympy.Add(*(share * w for share, (_, w) in zip(shares, read, strict=True)))
+    steady = tuple((a, taylor_coefficients(c.transfer, 1)[0] * c.of) for a, c in method.channels)
+    linear = LinearMethod(f"{method.name}, preconditioned", transfer)
+    return GradientResponse(linear, responses[0], steady)

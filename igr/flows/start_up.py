@@ -1,0 +1,102 @@
+"""The flow of a method with memory from a cold start, by step-dependent weights or a shift."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from igr.backward_error import trees
+from igr.backward_error.linear import LinearMethod
+from igr.backward_error.start_up import initial_shift, starting_fields
+from igr.flows.differentials import Differentials, add, scale
+from igr.flows.floating import combine, floating
+
+ValueFn = Callable[[PyTree], Array]
+
+
+def flow_while_filling(
+    method: LinearMethod, order: int, value_fn: ValueFn, params: PyTree, h: float, steps: int
+) -> PyTree:
+    """Follows the field of each of the first steps over the time h of that step.
+
+    Args:
+      method: a linear method, its memory empty.
+      order: the highest power of h kept.
+      value_fn: the loss E, `params -> scalar`.
+      params: the start.
+      h: the step.
+      steps: how many.
+
+    Returns:
+      params after 0, 1, .., `steps` steps: floating leaves with a leading axis steps + 1.
+    """
+    fields = starting_fields(method, order, steps)
+    present = sorted({t for field in fields for t in field})
+    coefficients = np.array([[_over_gradient(f.get(t, 0.0), t) for t in present] for f in fields])
+    dynamic, static = floating(params)
+    loss = eqx.filter_closure_convert(lambda p: value_fn(combine(p, static)), dynamic)
+
+    @eqx.filter_jit
+    def follow(loss: ValueFn, start: PyTree, coefficients: Array) -> PyTree:
+        gradient = jax.grad(lambda p: loss(p))
+
+        def field(t: Array, p: PyTree, weights: Array) -> PyTree:
+            del t
+            at = Differentials(lambda q: scale(h, gradient(q)), p)
+            total = jax.tree.map(jnp.zeros_like, p)
+            for weight, tree in zip(weights, present, strict=True):
+                term = at.combination({tree: Fraction(1)})
+                total = jax.tree.map(lambda a, b, w=weight: a + (w * b).astype(a.dtype), total, term)
+            return total
+
+        solver, term = diffrax.Dopri8(), diffrax.ODETerm(field)  # pyright: ignore[reportArgumentType]
+
+        def advance(p: PyTree, weights: Array) -> tuple[PyTree, PyTree]:
+            # Time runs from 0 to 1 within each step: the field is h F.
+            state = solver.init(term, 0.0, 1.0, p, weights)
+            p = solver.step(term, 0.0, 1.0, p, weights, state, False)[0]
+            return p, p
+
+        _, visited = jax.lax.scan(advance, start, coefficients)
+        return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), start, visited)
+
+    dtype = jnp.result_type(*jax.tree.leaves(dynamic))
+    return combine(follow(loss, dynamic, jnp.asarray(coefficients, dtype)), static)
+
+
+def shifted_start(
+    method: LinearMethod, order: int, value_fn: ValueFn, params: PyTree, h: float, steps: int
+) -> PyTree:
+    """Where the flow must start to meet the run once its memory has filled.
+
+    Args:
+      method: a linear method, its memory empty at params.
+      order: the highest power of h kept in the equation that is followed.
+      value_fn: the loss E, `params -> scalar`.
+      params: the start of the run.
+      h: the step.
+      steps: after how many the memory is taken to be full.
+    """
+    shift = initial_shift(method, order, steps)
+    dynamic, static = floating(params)
+    gradient = jax.grad(lambda p: value_fn(combine(p, static)))
+
+    @jax.jit
+    def moved(p: PyTree) -> PyTree:
+        at = Differentials(lambda q: scale(h, gradient(q)), p)
+        wanted = {t: Fraction(_over_gradient(w, t)) for t, w in shift.items()}
+        return add(p, at.combination(wanted))
+
+    return combine(moved(dynamic), static)
+
+
+def _over_gradient(weight: float, tree: int) -> float:
+    """The coefficient of a tree's differential over grad E, from its weight over -grad E."""
+    return (-1) ** trees.size(tree) * weight / trees.sigma(tree)
