@@ -16,7 +16,7 @@ def gauss_newton_product(
     apply_fn: Callable[..., Any],
     output_loss_fn: Callable[..., Any],
     params: PyTree,
-    batch: tuple[PyTree, PyTree],
+    batch: tuple[PyTree, PyTree] | None = None,
     *,
     chunk: int | None = None,
 ) -> Callable[[PyTree], PyTree]:
@@ -32,11 +32,13 @@ def gauss_newton_product(
     cross-entropy on logits) G is the Fisher matrix of the model.
 
     Args:
-        apply_fn: `(params, x) -> outputs` for one example; the outputs are any pytree of floating
-            arrays.
-        output_loss_fn: `(outputs, y) -> scalar` for one example.
+        apply_fn: `(params, x) -> outputs` for one example; or, without `batch`, `params -> outputs`
+            for all. The outputs are any pytree of floating arrays.
+        output_loss_fn: `(outputs, y) -> scalar` for one example; or, without `batch`,
+            `outputs -> scalar` for all.
         params: Any pytree with floating leaves; the others are held fixed.
-        batch: The pair (inputs, targets), each a pytree with the same leading example axis.
+        batch: The pair (inputs, targets), each a pytree with the same leading example axis. Prefer
+            it to functions that close over the data (see `hessian_product`).
         chunk: The number of examples to take at a time, by default all, with the linearization
             kept (see `hessian_product`).
 
@@ -62,6 +64,11 @@ def gauss_newton_product(
         (2002); Martens, "New insights and perspectives on the natural gradient method" (2020).
     """
     require_floating(params)
+    term = _GaussNewtonTerm(apply_fn, output_loss_fn)
+    if batch is None:
+        outputs = eqx.filter_eval_shape(apply_fn, params)
+        require_scalar("output_loss_fn", output_loss_fn, outputs)
+        return operator(term, params, None, chunk)
     if not (isinstance(batch, tuple | list) and len(batch) == 2):
         raise ValueError(
             f"batch must be the pair (inputs, targets); got {type(batch).__name__}"
@@ -70,7 +77,7 @@ def gauss_newton_product(
     x, y = first_example(tuple(batch))
     outputs = eqx.filter_eval_shape(apply_fn, params, x)
     require_scalar("output_loss_fn", output_loss_fn, outputs, y)
-    return operator(_GaussNewtonTerm(apply_fn, output_loss_fn), params, tuple(batch), chunk)
+    return operator(term, params, tuple(batch), chunk)
 
 
 def fisher_product(
@@ -118,14 +125,17 @@ class _GaussNewtonTerm(eqx.Module):
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
         vector, rest = eqx.partition(params, is_floating)
-        inputs, targets = batch
 
         def outputs(vector: PyTree) -> PyTree:
             whole = eqx.combine(vector, rest)
-            return jax.vmap(lambda x: self.apply_fn(whole, x))(inputs)
+            if batch is None:
+                return self.apply_fn(whole)
+            return jax.vmap(lambda x: self.apply_fn(whole, x))(batch[0])
 
         def loss(outputs: PyTree) -> Any:
-            return jnp.sum(jax.vmap(self.output_loss_fn)(outputs, targets))
+            if batch is None:
+                return self.output_loss_fn(outputs)
+            return jnp.sum(jax.vmap(self.output_loss_fn)(outputs, batch[1]))
 
         f, along = jax.linearize(outputs, vector)
         bent = jax.jvp(jax.grad(loss), (f,), (along(v),))[1]

@@ -113,9 +113,10 @@ def metric_decay(
 
     Returns:
         A transformation whose `update` needs `params` and the extra argument `value_fn`
-        (`params -> scalar`), or for "gauss_newton" instead `outputs_fn` (`params -> outputs`, on
-        the whole batch) and `outputs_loss_fn` (`outputs -> scalar`); further ones are tolerated.
-        The updates keep their dtypes.
+        (`params -> scalar`), or for "gauss_newton" instead `apply_fn` (`params -> outputs`, on the
+        whole batch) and `output_loss_fn` (`outputs -> scalar`), as
+        `igr.curvature.gauss_newton_product` takes them without a batch; further ones are
+        tolerated. The updates keep their dtypes.
 
     Raises:
         ValueError: If `strength` is negative or not finite, `metric` unknown; on `update`, if
@@ -142,8 +143,8 @@ def metric_value_and_grad(
     metric: Metric = "hessian",
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
     *,
-    outputs_fn: Callable[..., Any] | None = None,
-    outputs_loss_fn: Callable[..., Any] | None = None,
+    apply_fn: Callable[..., Any] | None = None,
+    output_loss_fn: Callable[..., Any] | None = None,
     lanczos_steps: int = 16,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
@@ -159,8 +160,8 @@ def metric_value_and_grad(
         rate: What M theta is multiplied by, a scalar or a schedule.
         metric: As in `metric_decay`.
         mask: As in `metric_decay`.
-        outputs_fn: For "gauss_newton": `(params, *args, **kwargs) -> outputs`.
-        outputs_loss_fn: For "gauss_newton": `(outputs, *args, **kwargs) -> scalar`.
+        apply_fn: For "gauss_newton": `(params, *args, **kwargs) -> outputs`.
+        output_loss_fn: For "gauss_newton": `(outputs, *args, **kwargs) -> scalar`.
         lanczos_steps: As in `metric_decay`.
         has_aux: As in `jax.value_and_grad`.
 
@@ -180,7 +181,7 @@ def metric_value_and_grad(
     3.0 [ 6. -3.]
     """
     pull = _pull(rate, metric, mask, lanczos_steps, name="rate")
-    functions = {"outputs_fn": outputs_fn, "outputs_loss_fn": outputs_loss_fn}
+    functions = {"apply_fn": apply_fn, "output_loss_fn": output_loss_fn}
     return decay_value_and_grad("metric_value_and_grad", value_fn, pull, has_aux, functions)
 
 
@@ -196,8 +197,8 @@ def _pull(strength: Any, metric: Metric, mask: Any, lanczos_steps: int, name: st
             leaves,
             leaves.masked(mask),
             extra.get("value_fn"),
-            extra.get("outputs_fn"),
-            extra.get("outputs_loss_fn"),
+            extra.get("apply_fn"),
+            extra.get("output_loss_fn"),
             lanczos_steps,
         )
         return [factor * p for p in pulled]

@@ -25,8 +25,8 @@ def metric_pull(
     leaves: TrainedLeaves,
     chosen: list[bool],
     value_fn: Callable[[Any], Any] | None,
-    outputs_fn: Callable[[Any], Any] | None,
-    outputs_loss_fn: Callable[[Any], Any] | None,
+    apply_fn: Callable[[Any], Any] | None,
+    output_loss_fn: Callable[[Any], Any] | None,
     lanczos_steps: int,
 ) -> list[Array]:
     """M theta on the chosen leaves, the others being constants of the loss (and zero here).
@@ -36,20 +36,20 @@ def metric_pull(
         leaves: The parameters.
         chosen: The leaves that the metric sees.
         value_fn: The loss `params -> scalar`, for all metrics but the Gauss-Newton one.
-        outputs_fn: For the Gauss-Newton metric, the network `params -> outputs`.
-        outputs_loss_fn: For the Gauss-Newton metric, the loss `outputs -> scalar`.
+        apply_fn: For the Gauss-Newton metric, the network `params -> outputs`.
+        output_loss_fn: For the Gauss-Newton metric, the loss `outputs -> scalar`.
         lanczos_steps: The number of products for `absolute_hessian`.
     """
     theta, whole = chosen_leaves(leaves, chosen)
     if metric == "gauss_newton":
-        if outputs_fn is None or outputs_loss_fn is None:
+        if apply_fn is None or output_loss_fn is None:
             raise ValueError(
                 'metric="gauss_newton" needs the loss in two parts, as extra arguments: '
-                "outputs_fn=..., a function params -> outputs, and outputs_loss_fn=..., a "
+                "apply_fn=..., a function params -> outputs, and output_loss_fn=..., a "
                 "function outputs -> scalar."
             )
         pull = _gauss_newton_product(
-            lambda part: outputs_fn(leaves.params_tree(whole(part))), outputs_loss_fn, theta
+            lambda part: apply_fn(leaves.params_tree(whole(part))), output_loss_fn, theta
         )
     else:
         value_fn = require_value_fn(
@@ -122,15 +122,15 @@ def _hessian_pull(
 
 
 def _gauss_newton_product(
-    outputs_fn: Callable[[list[Array]], Any],
-    outputs_loss_fn: Callable[[Any], Any],
+    apply_fn: Callable[[list[Array]], Any],
+    output_loss_fn: Callable[[Any], Any],
     theta: list[Array],
 ) -> list[Array]:
     """J' L'' J theta: J the Jacobian of the outputs, L'' the Hessian of the loss in the outputs."""
-    output_gradient = jax.grad(lambda outputs: require_scalar_loss(outputs_loss_fn(outputs)))
-    outputs, pushed = jax.jvp(outputs_fn, (theta,), (theta,))
+    output_gradient = jax.grad(lambda outputs: require_scalar_loss(output_loss_fn(outputs)))
+    outputs, pushed = jax.jvp(apply_fn, (theta,), (theta,))
     curved = jax.jvp(output_gradient, (outputs,), (pushed,))[1]
-    return jax.vjp(outputs_fn, theta)[1](curved)[0]
+    return jax.vjp(apply_fn, theta)[1](curved)[0]
 
 
 def _absolute_hessian_theta(

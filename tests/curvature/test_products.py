@@ -68,11 +68,18 @@ def test_none_is_accepted_where_a_leaf_is_not_floating(case_named):
 
 
 @pytest.mark.parametrize("name", ["softmax_mlp", "equinox_mlp", "saddle"])
-def test_value_fn_alone_gives_the_same_hessian(case_named, name):
+def test_functions_of_the_whole_batch_give_the_same_products(case_named, name):
     case = case_named(name)
     rows, [tree] = vectors(case, 1)
     got = hessian_product(case.value_fn, case.params)(tree)
     np.testing.assert_allclose(flattened(got), case.hessian @ rows[0], atol=1e-11)
+    x, y = case.batch
+    got = gauss_newton_product(
+        lambda p: jax.vmap(lambda x: case.apply_fn(p, x))(x),
+        lambda outputs: jnp.mean(jax.vmap(case.output_loss_fn)(outputs, y)),
+        case.params,
+    )(tree)
+    np.testing.assert_allclose(flattened(got), case.gauss_newton @ rows[0], atol=1e-11)
 
 
 @pytest.mark.parametrize("chunk", [None, 5])

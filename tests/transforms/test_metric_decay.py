@@ -54,33 +54,33 @@ def test_gauss_newton_against_the_dense_matrix(network):
     x, y = jnp.asarray(rng.normal(size=(5, 3))), jnp.asarray(rng.integers(0, 2, size=5))
     theta, unravel = ravel_pytree(params)
 
-    def outputs_fn(p):
+    def apply_fn(p):
         return {"logits": jnp.tanh(x @ p["first"]["w"] + p["first"]["b"]) @ p["last"][0]}
 
-    def outputs_loss_fn(outputs):
+    def output_loss_fn(outputs):
         return optax.softmax_cross_entropy_with_integer_labels(outputs["logits"], y).mean()
 
-    jacobian = jax.jacobian(lambda v: outputs_fn(unravel(v))["logits"].ravel())(theta)
-    curvature = jax.hessian(lambda o: outputs_loss_fn({"logits": o.reshape(5, 2)}))(
-        outputs_fn(params)["logits"].ravel()
+    jacobian = jax.jacobian(lambda v: apply_fn(unravel(v))["logits"].ravel())(theta)
+    curvature = jax.hessian(lambda o: output_loss_fn({"logits": o.reshape(5, 2)}))(
+        apply_fn(params)["logits"].ravel()
     )
     metric = jacobian.T @ curvature @ jacobian
     assert np.linalg.eigvalsh(metric)[0] > -1e-12
-    functions = {"outputs_fn": outputs_fn, "outputs_loss_fn": outputs_loss_fn}
+    functions = {"apply_fn": apply_fn, "output_loss_fn": output_loss_fn}
     rule = metric_decay(0.3, "gauss_newton")
     np.testing.assert_allclose(
         taken_off(rule, params, **functions), 0.3 * metric @ theta, rtol=1e-10, atol=1e-14
     )
 
     def value_fn(p, scale):
-        return scale * outputs_loss_fn(outputs_fn(p))
+        return scale * output_loss_fn(apply_fn(p))
 
     oracle = metric_value_and_grad(
         value_fn,
         0.3,
         "gauss_newton",
-        outputs_fn=lambda p, scale: outputs_fn(p),
-        outputs_loss_fn=lambda o, scale: scale * outputs_loss_fn(o),
+        apply_fn=lambda p, scale: apply_fn(p),
+        output_loss_fn=lambda o, scale: scale * output_loss_fn(o),
     )
     value, grad = oracle(params, 2.0)
     np.testing.assert_allclose(value, value_fn(params, 2.0), rtol=1e-15)
@@ -174,7 +174,7 @@ def test_bad_input():
         metric_sgd(0.0, 0.1)
     with pytest.raises(ValueError, match=r"value_fn=.*igr.transforms.metric_value_and_grad"):
         taken_off(metric_decay(0.1), w)
-    with pytest.raises(ValueError, match=r"outputs_fn=.*outputs_loss_fn="):
+    with pytest.raises(ValueError, match=r"apply_fn=.*output_loss_fn="):
         taken_off(metric_decay(0.1, "gauss_newton"), w, value_fn=jnp.sum)
     with pytest.raises(ValueError, match="metric_decay needs the parameters"):
         metric_decay(0.1).update(w, metric_decay(0.1).init(w), value_fn=jnp.sum)
