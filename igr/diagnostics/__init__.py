@@ -8,6 +8,7 @@ from igr.diagnostics.coherence import (
 )
 from igr.diagnostics.geometric_complexity import geometric_complexity
 from igr.diagnostics.monitor import Cost, Monitor
+from igr.diagnostics.noise_robustness import NoiseRobustness, accuracy, noise_robustness
 from igr.diagnostics.slope import (
     ModifiedLossShare,
     implicit_gradient_regularizer,
@@ -29,6 +30,8 @@ __all__ = [
     "KernelTooLargeError",
     "ModifiedLossShare",
     "Monitor",
+    "NoiseRobustness",
+    "accuracy",
     "class_stiffness",
     "coherence",
     "coherence_from_batches",
@@ -37,6 +40,7 @@ __all__ = [
     "implicit_gradient_regularizer",
     "loss_surface_slope",
     "modified_loss_share",
+    "noise_robustness",
     "stiffness",
     "tangent_kernel",
     "tangent_kernel_logdet",

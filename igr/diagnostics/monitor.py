@@ -277,7 +277,7 @@ class Monitor:
         return row
 
     def _traced(
-        self, params: PyTree, batch: PyTree, key: PRNGKeyArray, step: Array, h: Any, vector: PyTree
+        self, params: PyTree, batch: PyTree, key: PRNGKeyArray, step: Any, h: Any, vector: PyTree
     ) -> tuple[list[Array], PyTree]:
         self._traces += 1
         values, vector = self._values(params, batch, jax.random.fold_in(key, step), h, vector)

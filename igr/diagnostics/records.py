@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-Row = Mapping[str, float]
+Row = Mapping[str, Any]
 Sink = Callable[[int, Row], Any]
 
 
@@ -63,11 +62,9 @@ class CSVFile:
             )
         kept = [line for line in lines[1:] if int(line[0]) < step]
         text = "".join(map(_line, [header, *kept]))
-        with tempfile.NamedTemporaryFile(
-            "w", dir=self.path.parent, prefix=f".{self.path.name}.", delete=False
-        ) as file:
-            file.write(text)
-        os.replace(file.name, self.path)
+        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        new.write_text(text)
+        os.replace(new, self.path)
 
 
 def _line(fields: list[Any]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.flatten_util import ravel_pytree
 from rich.console import Console
 
 import igr
@@ -45,7 +46,7 @@ def test_every_named_measure_is_what_its_function_says(problem):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         row = monitor(params, batch)
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     losses = lambda v: jax.vmap(example_loss_fn, (None, 0))(unravel(v), batch)
     outputs = lambda v: jax.vmap(apply_fn, (None, 0))(unravel(v), batch[0])
     loss, g, hessian, features = jax.jit(
