@@ -18,11 +18,13 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error import ModifiedEquation, trees
 from igr.backward_error.elementwise import ElementwiseEquation
+from igr.backward_error.epoch import EpochEquation
 from igr.backward_error.gradient import Gradient
 from igr.backward_error.series import step_powers
 from igr.flows.checks import check_step, check_value_fn
 from igr.flows.differentials import Differentials, add, scale
 from igr.flows.elementwise_field import elementwise_field
+from igr.flows.epoch_field import check_batches, epoch_field, epoch_value_fn
 from igr.flows.floating import combine, floating, like_params
 
 ValueFn = Callable[[PyTree], Array]
@@ -30,14 +32,20 @@ Field = Callable[[Any, PyTree, Any], PyTree]
 
 
 def vector_field(
-    eq: ModifiedEquation | ElementwiseEquation, value_fn: ValueFn, h: float | Array
+    eq: ModifiedEquation | ElementwiseEquation | EpochEquation,
+    value_fn: Callable[..., Array],
+    h: float | Array,
+    batches: PyTree | None = None,
 ) -> Field:
     """Compiles a modified equation to a vector field.
 
     Args:
       eq: from `igr.modified_equation`, its coefficients numbers.
-      value_fn: the loss E, `params -> scalar`.
+      value_fn: the loss E, `params -> scalar`; for SGD in epochs that of one batch,
+        `(params, batch) -> scalar`.
       h: the step the equation is for; a positive number, or an array under a transformation.
+      batches: for SGD in epochs, the batches: a pytree of arrays with a leading axis of as many as
+        the equation is for.
 
     Returns:
       `f(t, params, args)`, autonomous, with the structure, shapes and dtypes of params: it goes
@@ -59,6 +67,11 @@ def vector_field(
     >>> round(float(field(0.0, jnp.array([1.0]), None)[0]), 9)
     -1.053333333
     """
+    check_batches(eq, batches)
+    if isinstance(eq, EpochEquation):
+        check_step("h", h)
+        check_value_fn(value_fn)
+        return epoch_field(eq, value_fn, h, batches)
     if isinstance(eq, ElementwiseEquation):
         _numbers(eq)
         check_step("h", h)
@@ -81,7 +94,12 @@ def vector_field(
     return field
 
 
-def modified_value_fn(eq: ModifiedEquation, value_fn: ValueFn, h: float | Array) -> ValueFn:
+def modified_value_fn(
+    eq: ModifiedEquation | EpochEquation,
+    value_fn: Callable[..., Array],
+    h: float | Array,
+    batches: PyTree | None = None,
+) -> ValueFn:
     """The modified loss as a function of params, where the certificate allows one.
 
     For gradient descent at order 1 it is E + h/4 |grad E|^2 (Barrett and Dherin 2021,
@@ -89,8 +107,10 @@ def modified_value_fn(eq: ModifiedEquation, value_fn: ValueFn, h: float | Array)
 
     Args:
       eq: from `igr.modified_equation`; a gradient up to its order.
-      value_fn: the loss E, `params -> scalar`.
+      value_fn: the loss E, `params -> scalar`; for SGD in epochs that of one batch,
+        `(params, batch) -> scalar`.
       h: the step.
+      batches: for SGD in epochs, the batches, as in `vector_field`.
 
     Returns:
       `params -> scalar`, differentiable; its negative gradient is `vector_field(eq, ...)`.
@@ -98,6 +118,11 @@ def modified_value_fn(eq: ModifiedEquation, value_fn: ValueFn, h: float | Array)
     Raises:
       NotAGradientError: if the method follows no modified loss at this order.
     """
+    check_batches(eq, batches)
+    if isinstance(eq, EpochEquation):
+        check_step("h", h)
+        check_value_fn(value_fn)
+        return epoch_value_fn(eq, value_fn, h, batches)
     modified = eq.modified_loss()
     _numbers(eq)
     check_step("h", h)

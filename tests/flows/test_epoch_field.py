@@ -1,0 +1,190 @@
+"""Fields of SGD in epochs: against closed forms, and against all permutations of real epochs."""
+
+from itertools import permutations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import sympy
+
+import igr
+from igr.backward_error import modified_equation
+
+X, Y = sympy.symbols("x y")
+BATCH = sympy.symbols("a b")
+FORM = BATCH[0] * X**3 * Y + BATCH[1] * X**2 * Y**2 + X**4 / 3 + BATCH[0] * X * Y + Y**2
+DATA = np.array([[1.0, -0.5], [0.25, 2.0], [-0.75, 1.5], [0.5, 0.125]])
+H = 0.05
+
+
+@pytest.fixture(scope="module")
+def value_fn():
+    function = sympy.lambdify((X, Y, *BATCH), FORM, "jax")
+    return lambda p, batch: function(p["x"], p["y"], batch["a"], batch["b"])
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return {"a": jnp.array(DATA[:, 0]), "b": jnp.array(DATA[:, 1])}
+
+
+PARAMS = {"x": jnp.array(0.7), "y": jnp.array(-0.4)}
+
+
+@pytest.mark.parametrize(
+    ("method", "order"),
+    [
+        (igr.methods.reshuffled_sgd(4), 1),
+        (igr.methods.reshuffled_sgd(4), 2),
+        (igr.methods.cyclic_sgd((2, 0, 3, 1)), 2),
+    ],
+    ids=["random-1", "random-2", "fixed-2"],
+)
+def test_against_the_closed_form(method, order, value_fn, batches):
+    equation = modified_equation(method, order)
+    losses = [FORM.subs(dict(zip(BATCH, map(sympy.Rational, row), strict=True))) for row in DATA]
+    exact = equation.on(losses, (X, Y), sympy.Rational(1, 20))
+    at = {X: sympy.Rational(7, 10), Y: -sympy.Rational(2, 5)}
+    expected = [float(e.subs(at)) for e in exact]
+    field = jax.jit(igr.vector_field(equation, value_fn, H, batches))(0.0, PARAMS, None)
+    np.testing.assert_allclose([field["x"], field["y"]], expected, rtol=1e-12)
+
+
+def test_modified_loss(value_fn, batches):
+    equation = modified_equation(igr.methods.reshuffled_sgd(4), 1)
+    loss = igr.modified_value_fn(equation, value_fn, H, batches)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(PARAMS)
+    field = igr.vector_field(equation, value_fn, H, batches)(0.0, PARAMS, None)
+    for name in ("x", "y"):
+        assert float(field[name]) == pytest.approx(-float(gradient[name]), rel=1e-12)
+    losses = [FORM.subs(dict(zip(BATCH, map(sympy.Rational, row), strict=True))) for row in DATA]
+    exact = equation.modified_loss().on(losses, (X, Y), sympy.Rational(1, 20))
+    expected = exact.subs({X: sympy.Rational(7, 10), Y: -sympy.Rational(2, 5)})
+    assert float(value) == pytest.approx(float(expected), rel=1e-12)
+
+
+# Real epochs of a network
+
+
+@pytest.fixture(scope="module")
+def network():
+    keys = jax.random.split(jax.random.key(3), 4)
+    params = {
+        "in": 0.7 * jax.random.normal(keys[0], (3, 4)),
+        "out": 0.7 * jax.random.normal(keys[1], (4, 2)),
+    }
+    batches = (
+        jax.random.normal(keys[2], (5, 2, 3)),
+        2 * jax.random.normal(keys[3], (5, 2, 2)),
+    )
+
+    def value_fn(p, batch):
+        inputs, targets = batch
+        return jnp.mean((jnp.tanh(inputs @ p["in"]) @ p["out"] - targets) ** 2)
+
+    return value_fn, params, batches
+
+
+def epochs(value_fn, params, batches, h, orders):
+    """The params after an epoch in each of the orders."""
+
+    def run(order):
+        def step(p, k):
+            batch = jax.tree.map(lambda x: x[k], batches)
+            return optax.tree.add_scale(p, -h, jax.grad(value_fn)(p, batch)), None
+
+        return jax.lax.scan(step, params, order)[0]
+
+    return jax.vmap(run)(orders)
+
+
+def slope(method, orders, network, order):
+    """Of the error after one epoch, against h."""
+    value_fn, params, batches = network
+    m = len(orders[0])
+    batches = jax.tree.map(lambda x: x[:m], batches)
+    equation = modified_equation(method, order)
+
+    @jax.jit
+    def error(h):
+        reached = epochs(value_fn, params, batches, h, jnp.array(orders))
+        mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), reached)
+        field = igr.vector_field(equation, value_fn, h, batches)
+
+        def stage(carry, tableau):
+            start, now, total = carry
+            ahead, weight = tableau
+            k = field(0.0, now, None)
+            total = optax.tree.add_scale(total, weight * dt, k)
+            return (start, optax.tree.add_scale(start, ahead * dt, k), total), None
+
+        def rk4(p, _):
+            tableau = jnp.array([0.5, 0.5, 1.0, 0.0]), jnp.array([1.0, 2.0, 2.0, 1.0]) / 6
+            return jax.lax.scan(stage, (p, p, p), tableau)[0][2], None
+
+        dt = m * h / 6
+        flow, _ = jax.lax.scan(rk4, params, length=6)
+        return optax.tree.norm(optax.tree.sub(flow, mean))
+
+    hs = 0.01 * 2.0 ** -np.linspace(0.0, 2.0, 4)
+    errors = np.array(jax.lax.map(error, jnp.array(hs)))
+    return np.polyfit(np.log(hs), np.log(errors), 1)[0]
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_order_of_the_mean_of_all_permutations(network, order):
+    orders = list(permutations(range(4)))
+    found = slope(igr.methods.reshuffled_sgd(4), orders, network, order)
+    assert found == pytest.approx(order + 2, abs=0.1)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_order_of_a_fixed_order(network, order):
+    found = slope(igr.methods.cyclic_sgd((3, 1, 4, 0, 2)), [(3, 1, 4, 0, 2)], network, order)
+    assert found == pytest.approx(order + 2, abs=0.1)
+
+
+def test_in_a_flow_and_with_integer_leaves(network):
+    value_fn, params, batches = network
+    params = {**params, "step": jnp.array(3)}
+    field = igr.vector_field(
+        modified_equation(igr.methods.reshuffled_sgd(5), 1),
+        lambda p, batch: value_fn({"in": p["in"], "out": p["out"]}, batch),
+        0.01,
+        batches,
+    )
+    solution = igr.flow(field, params, t1=0.05)
+    assert int(solution.ys["step"]) == 3
+    assert solution.ys["in"].shape == (1, 3, 4)
+
+
+def test_single_precision_stays(network):
+    value_fn, params, batches = network
+    low = jax.tree.map(lambda x: x.astype(jnp.float32), (params, batches))
+    for method in (igr.methods.reshuffled_sgd(5), igr.methods.cyclic_sgd(5)):
+        field = igr.vector_field(modified_equation(method, 1), value_fn, 0.01, low[1])
+        out = jax.eval_shape(lambda p, field=field: field(0.0, p, None), low[0])
+        assert {x.dtype for x in jax.tree.leaves(out)} == {jnp.dtype("float32")}
+
+
+def test_bad_input(value_fn, batches):
+    equation = modified_equation(igr.methods.reshuffled_sgd(3), 1)
+    with pytest.raises(ValueError, match="batches must be 3 in number, got 4"):
+        igr.vector_field(equation, value_fn, H, batches)
+    with pytest.raises(ValueError, match="needs batches"):
+        igr.vector_field(equation, value_fn, H)
+    with pytest.raises(ValueError, match="the leaves of batch must agree"):
+        igr.vector_field(equation, value_fn, H, {"a": jnp.ones(3), "b": jnp.ones(2)})
+    with pytest.raises(ValueError, match="h must be positive"):
+        igr.vector_field(equation, value_fn, -1.0, batches)
+    plain = modified_equation(igr.methods.gradient_descent(), 1)
+    with pytest.raises(ValueError, match="batches is for SGD in epochs"):
+        igr.vector_field(plain, value_fn, H, batches)
+    with pytest.raises(ValueError, match="open symbol m"):
+        igr.vector_field(
+            modified_equation(igr.methods.cyclic_sgd(sympy.Symbol("m")), 1), value_fn, H, batches
+        )
+    with pytest.raises(igr.NotAGradientError, match=r"no modified loss at h\^1"):
+        igr.modified_value_fn(modified_equation(igr.methods.cyclic_sgd(4), 1), value_fn, H, batches)
