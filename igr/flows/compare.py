@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -13,23 +14,27 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import methods, modified_equation
-from igr.backward_error.methods import Method
+from igr.backward_error.linear import LinearMethod
+from igr.backward_error.methods import ElementwiseMethod, Method
 from igr.backward_error.stability import (
     convergence_radius,
     slowest_memory,
     stability_limit,
     steps_remembered,
 )
-from igr.curvature import sharpness as sharpness_at
 from igr.flows.checks import check_count, check_runnable, check_start, check_step
 from igr.flows.discrete import Trajectory, optimizer_of, run
 from igr.flows.floating import combine, floating
 from igr.flows.solve import flow, reached
+from igr.flows.start_up import flow_while_filling, shifted_start
+from igr.flows.trust import corrections_along, linear_response, sharpness_along
 from igr.flows.vector_field import vector_field
 
 ValueFn = Callable[[PyTree], Array]
+StartUp = Literal["burn-in", "weights", "shift", "cold"]
 
 LARGEST_CORRECTION = 0.3  # h |F1| / |F0| beyond which a truncated expansion is not to be trusted
+EDGE_OF_STABILITY = 0.9  # of the stability limit, about which the sharpness then hovers
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,20 @@ class Comparison:
       discrete: the recorded run.
       flows: order -> params of the flow at each record, with a leading axis r; inf after a flow
         has stopped.
+      kept: order -> the states kept beside params, by name, at each record of the flow; empty
+        where the method keeps none.
       distance: order -> Euclidean distance of run and flow at each record, (r,).
       travelled: Euclidean distance of the run from its start, (r,).
       correction: h |F1| / |F0| at the run's params, (r,).
-      sharpness: the Hessian's eigenvalue of largest magnitude at the run's params, (r,); nan if
-        it was not asked for.
+      sharpness: the Hessian's eigenvalue of largest magnitude at the run's params, (r,); for an
+        elementwise method that of the Hessian preconditioned as the method does it, by
+        1/(sqrt(nu) + eps) for Adam. nan if it was not asked for, or has no meaning.
       stability_limit: h * sharpness beyond which the method diverges on a quadratic.
-      convergence_radius: h * sharpness up to which the expansion converges on a quadratic.
+      convergence_radius: h * sharpness up to which the expansion converges on a quadratic. Past
+        it a mode oscillates: its share of the motion shows in `correction` until it has died out.
       trusted: where the expansion is to be trusted, (r,): the correction is at most 0.3 and
-        h * |sharpness| at most the convergence radius.
+        h * |sharpness| below nine tenths of the stability limit, where the edge of stability
+        begins.
       floor: the distance that rounding and the solver's tolerance alone may make, (r,).
       start_up: how the comparison deals with the steps in which the memory fills.
     """
@@ -71,6 +81,7 @@ class Comparison:
     convergence_radius: float
     floor: np.ndarray
     start_up: str
+    kept: dict[int, dict[str, PyTree]]
 
     @property
     def h_sharpness(self) -> np.ndarray:
@@ -80,7 +91,8 @@ class Comparison:
     @property
     def trusted(self) -> np.ndarray:
         """Where the expansion is to be trusted, (r,)."""
-        stable = ~(np.abs(self.h_sharpness) > self.convergence_radius)  # true where not measured
+        edge = EDGE_OF_STABILITY * self.stability_limit
+        stable = ~(np.abs(self.h_sharpness) > edge)  # true where not measured
         return (self.correction <= LARGEST_CORRECTION) & stable
 
     @property
@@ -123,10 +135,11 @@ def compare(
     learning_rate: float,
     steps: int,
     orders: Sequence[int] = (0, 1, 2),
-    method: Method | None = None,
+    method: Method | ElementwiseMethod | None = None,
     *,
     optimizer: optax.GradientTransformation | None = None,
     record_every: int | None = None,
+    start_up: StartUp | None = None,
     burn_in: int | None = None,
     sharpness: bool = True,
     rtol: float | None = None,
@@ -145,11 +158,18 @@ def compare(
       orders: the powers of h to which the equation is kept, each compared on its own.
       method: from `igr.methods`; gradient descent if not given.
       optimizer: the optax transformation to run, learning rate included; the method's own if not
-        given.
+        given. States the method keeps are read from its state by their names, as Adam's `nu`.
       record_every: steps between records; such that there are about 100 records if not given.
-      burn_in: steps of the discrete run before the comparison starts. The equation of a method
-        with memory holds once the memory has filled; from a cold start every order is only O(h)
-        close. If not given: as many as make what the memory still lacks 1e-8 of it.
+      start_up: how to deal with the first steps, in which a memory fills. The equation holds once
+        it has; *from a cold start every order is only O(h) close.*
+        "burn-in": the comparison begins after some steps of the discrete run. The default.
+        "weights": the flow follows the field of each of the first steps, whose weights depend on
+        the step, and then the equation. Linear methods.
+        "shift": the flow starts where it will meet the run once the memory has filled. Linear
+        methods; distances at the first records are those of the shift.
+        "cold": nothing is done.
+      burn_in: steps of the discrete run before the comparison starts; 0 is a cold start. If not
+        given: as many as make what the memory still lacks 1e-8 of it.
       sharpness: whether to measure the sharpness at every record.
       rtol: the solver's relative tolerance, as in `igr.flow`.
       atol: the solver's absolute tolerance, as in `igr.flow`.
@@ -178,48 +198,61 @@ def compare(
         record_every = -(-steps // 100)
     if optimizer is None:
         optimizer = optimizer_of(method, learning_rate)
-    fading = slowest_memory(method)
-    if burn_in is None:
-        burn_in = int(np.ceil(np.log(1e-8) / np.log(fading))) if fading > 0 else 0
-        burn_in += steps_remembered(method) if fading == 0 else 0
-    burn_in = check_count("burn_in", burn_in, 0)
+    filling = _steps_to_fill(method)
+    start_up, burn_in = _start_up(method, start_up, burn_in, filling)
 
-    state = None
-    start_up = "no memory to fill"
+    state, before = None, 0
     if burn_in:
-        start_up = f"burn-in of {burn_in} steps"
         warm = run(optimizer, value_fn, params, burn_in, record_every=burn_in)
-        params, state = warm.last, warm.state
-    elif steps_remembered(method):
-        start_up = "cold start: every order is only O(h) close"
+        params, state, before = warm.last, warm.state, burn_in
 
-    discrete = run(optimizer, value_fn, params, steps, record_every=record_every, state=state)
+    names = [str(y) for y, _ in method.kept] if isinstance(method, ElementwiseMethod) else []
+    if state is None:
+        state = optimizer.init(floating(params)[0])
+    kept = _kept_states(names, state)
+    discrete = run(
+        optimizer,
+        value_fn,
+        params,
+        steps,
+        record_every=record_every,
+        state=state,
+        observe=lambda _, state: _kept_states(names, state),
+    )
     equation = modified_equation(method, max([*orders, 1]))
-    times = np.asarray(discrete.step) * learning_rate
+    count = np.asarray(discrete.step)
+    times = count * learning_rate
     start, static = floating(params)
     recorded = floating(discrete.params)[0]
-    flows, distance = {}, {}
-    used_rtol = 0.0
+    flows, distance, beside = {}, {}, {}
     for p in orders:
-        solution = flow(
-            vector_field(equation.truncate(p), value_fn, learning_rate),
-            params,
-            times[-1],
-            ts=jnp.asarray(times),
-            rtol=rtol,
-            atol=atol,
-            progress=progress,
-        )
-        flows[p] = solution.ys
-        apart = np.array(_distance(floating(solution.ys)[0], recorded))
-        distance[p] = np.where(np.asarray(reached(solution)), apart, np.inf)
+        field = vector_field(equation.truncate(p), value_fn, learning_rate)
+        options = {"rtol": rtol, "atol": atol, "progress": progress}
+        if start_up in ("weights", "shift"):
+            assert isinstance(method, LinearMethod)
+            filled = (method, p, value_fn, params, float(learning_rate), filling)
+            if start_up == "weights":
+                ys, ok = _through_the_weights(filled, field, count, float(learning_rate), options)
+            else:
+                ys, ok = _saved(field, shifted_start(*filled), 0.0, times, options)
+        else:
+            origin = before * float(learning_rate)
+            ys, ok = _saved(field, (params, kept) if names else params, origin, times, options)
+        flows[p], beside[p] = ys if names else (ys, {})
+        apart = np.array(_distance(floating(flows[p])[0], recorded))
+        distance[p] = np.where(ok, apart, np.inf)
     travelled = np.array(_distance(jax.tree.map(lambda x: x[None], start), recorded))
 
     loss = eqx.filter_closure_convert(lambda p: value_fn(combine(p, static)), start)
-    correction = _corrections(equation.truncate(1), loss, recorded, learning_rate)
+    along = (recorded, discrete.observed) if names else recorded
+    clock = times + before * learning_rate
+    correction = corrections_along(equation.truncate(1), loss, along, clock, learning_rate)
     measured = (
-        np.array(_sharpness_along(loss, recorded)) if sharpness else np.full(len(times), np.nan)
+        sharpness_along(method, loss, along, clock, learning_rate)
+        if sharpness
+        else np.full(len(times), np.nan)
     )
+    response = linear_response(method)
     leaves = jax.tree.leaves(start)
     eps = max(float(jnp.finfo(x.dtype).eps) for x in leaves)
     used_rtol = rtol if rtol is not None else (1e-10 if eps < 1e-10 else 1e-5)
@@ -236,11 +269,100 @@ def compare(
         travelled=travelled,
         correction=correction,
         sharpness=measured,
-        stability_limit=stability_limit(method),
-        convergence_radius=convergence_radius(method),
+        stability_limit=float("nan") if response is None else stability_limit(response),
+        convergence_radius=float("nan") if response is None else convergence_radius(response),
         floor=floor,
-        start_up=start_up,
+        start_up=_named(start_up, burn_in, filling),
+        kept=beside,
     )
+
+
+def _steps_to_fill(method: Method | ElementwiseMethod) -> int:
+    """After how many steps a memory lacks 1e-8 of what it will hold."""
+    fading = slowest_memory(method)
+    if fading == 0:
+        return steps_remembered(method)
+    return int(np.ceil(np.log(1e-8) / np.log(fading)))
+
+
+def _start_up(
+    method: Method | ElementwiseMethod, start_up: StartUp | None, burn_in: int | None, filling: int
+) -> tuple[StartUp, int]:
+    """The start-up that was asked for, and the steps of burn-in."""
+    allowed = ("burn-in", "weights", "shift", "cold")
+    if start_up is not None and start_up not in allowed:
+        raise ValueError(f"start_up is one of {', '.join(allowed)}; got {start_up!r}")
+    if burn_in is not None:
+        burn_in = check_count("burn_in", burn_in, 0)
+        if start_up not in (None, "burn-in"):
+            raise ValueError(f"burn_in = {burn_in} is for start_up = 'burn-in', got {start_up!r}")
+        return ("burn-in" if burn_in else "cold"), burn_in
+    if start_up in ("weights", "shift") and not isinstance(method, LinearMethod):
+        raise ValueError(
+            f"start_up = {start_up!r} is for linear methods with memory; {method.name} takes "
+            "'burn-in' or 'cold'"
+        )
+    keeps = isinstance(method, ElementwiseMethod) and bool(method.kept)
+    if start_up in (None, "burn-in"):
+        # A kept state that is still empty may be divided by: one step at least fills it.
+        return "burn-in", max(filling, int(keeps))
+    return start_up, 0
+
+
+def _named(start_up: StartUp, burn_in: int, filling: int) -> str:
+    if not filling and not burn_in:
+        return "no memory to fill"
+    return {
+        "burn-in": f"burn-in of {burn_in} steps",
+        "weights": f"step-dependent weights for {filling} steps",
+        "shift": "start shifted by the first steps",
+        "cold": "cold start: every order is only O(h) close",
+    }[start_up]
+
+
+def _kept_states(names: Sequence[str], state: Any) -> dict[str, PyTree]:
+    """The kept states by name, from the state of any optax transformation."""
+    kept = {}
+    for name in names:
+        try:
+            kept[name] = optax.tree.get(state, name)
+        except KeyError as error:
+            raise ValueError(
+                f"the optimizer's state should have one part named {name!r}, which the method "
+                f"keeps: {error}"
+            ) from error
+        if kept[name] is None:
+            raise ValueError(
+                f"the optimizer's state has no part named {name!r}, which the method keeps; "
+                "describe the method with that state eliminated, or run the optimizer that has it"
+            )
+    return kept
+
+
+def _saved(
+    field: Any, start: PyTree, t0: float, times: np.ndarray, options: dict[str, Any]
+) -> tuple[PyTree, np.ndarray]:
+    """The flow at t0 + times, and which of these it reached."""
+    ts = jnp.asarray(t0 + times)
+    solution = flow(field, start, t0 + times[-1], t0=t0, ts=ts, **options)
+    return solution.ys, np.asarray(reached(solution))
+
+
+def _through_the_weights(
+    filled: tuple[Any, ...], field: Any, count: np.ndarray, h: float, options: dict[str, Any]
+) -> tuple[PyTree, np.ndarray]:
+    """The flow through the first steps' own fields, then along the equation's."""
+    *what, filling = filled
+    filling = min(filling, int(count[-1]))
+    first, static = floating(flow_while_filling(*what, filling))
+    early = count[count <= filling]
+    ys = jax.tree.map(lambda x: x[early], first)
+    if early.size == count.size:
+        return combine(ys, static), np.ones(count.size, bool)
+    start = combine(jax.tree.map(lambda x: x[-1], first), static)
+    later, ok = _saved(field, start, filling * h, (count[early.size :] - filling) * h, options)
+    ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, floating(later)[0])
+    return combine(ys, static), np.concatenate([np.ones(early.size, bool), ok])
 
 
 @jax.jit
@@ -250,38 +372,3 @@ def _distance(a: PyTree, b: PyTree) -> Array:
         lambda x, y: jnp.sum((x - y).reshape(max(len(x), len(y)), -1) ** 2, axis=1), a, b
     )
     return jnp.sqrt(sum(jax.tree.leaves(squares)))
-
-
-def _corrections(equation, loss: ValueFn, recorded: PyTree, h: float) -> np.ndarray:
-    """h |F1| / |F0| at each record."""
-
-    @eqx.filter_jit
-    def along(loss: ValueFn, recorded: PyTree) -> Array:
-        plain = vector_field(equation.truncate(0), loss, h)
-        corrected = vector_field(equation, loss, h)
-
-        def ratio(params: PyTree) -> Array:
-            f0, f = plain(0.0, params, None), corrected(0.0, params, None)
-            norm = optax.tree.norm(f0)
-            apart = optax.tree.norm(optax.tree.sub(f, f0))
-            return jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
-
-        return jax.lax.map(ratio, recorded)
-
-    return np.array(along(loss, recorded))
-
-
-@eqx.filter_jit
-def _sharpness_along(loss: ValueFn, recorded: PyTree) -> Array:
-    """The sharpness at each record, each search started from the last eigenvector."""
-
-    def value(params: PyTree) -> Array:
-        return loss(params)
-
-    def at(vector: PyTree, params: PyTree) -> tuple[PyTree, Array]:
-        found = sharpness_at(value, params, initial=vector, tol=1e-2)
-        return found.vector, found.value
-
-    first = jax.tree.map(lambda x: x[0], recorded)
-    vector = sharpness_at(value, first, tol=1e-2).vector
-    return jax.lax.scan(at, vector, recorded)[1]

@@ -15,12 +15,17 @@ from igr.backward_error.terms import THETA, Contraction, G, T
 from igr.flows.differentials import directional
 from igr.flows.floating import combine, floating, like_params
 from igr.flows.leaf_functions import LeafFunctions
+from igr.flows.rates import forgetting, share_taken_in
 
 ValueFn = Callable[[PyTree], Array]
 
 
 def elementwise_field(
-    eq: ElementwiseEquation, value_fn: ValueFn, h: float | Array
+    eq: ElementwiseEquation,
+    value_fn: ValueFn,
+    h: float | Array,
+    *,
+    rates_at: float | None = None,
 ) -> Callable[[Any, PyTree, Any], PyTree]:
     """Compiles the equation of an elementwise method.
 
@@ -28,13 +33,21 @@ def elementwise_field(
       eq: from `igr.modified_equation`, its coefficients numbers.
       value_fn: the loss E, `params -> scalar`.
       h: the step.
+      rates_at: the step that the rates of kept states are meant for, h if not given. They are
+        fixed per unit of time.
 
     Returns:
       `f(t, state, args)`. The state is params where nothing is kept, else `(params, kept)` with
       `kept` a dictionary from the name of a kept state to a pytree like params. `t` is n h, with n
       the steps done since the optimizer's first: a bias correction reads it.
     """
-    rates = {kappa: float(rate) / h for kappa, rate in eq.rates.items()}
+    averages = {f"kappa_{y}" for y in eq.kept}
+    rates = {
+        symbol: share_taken_in(rate, h, rates_at) / h
+        if str(symbol) in averages
+        else forgetting(rate, h, rates_at)
+        for symbol, rate in eq.rates.items()
+    }
     functions = LeafFunctions()
 
     def field(t: Any, state: PyTree, args: Any = None) -> PyTree:

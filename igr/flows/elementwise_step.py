@@ -13,15 +13,20 @@ from jaxtyping import Array, Float, PyTree
 from igr.backward_error.elementwise import ElementwiseMethod
 from igr.backward_error.terms import THETA, G, T
 from igr.flows.leaf_functions import LeafFunctions
+from igr.flows.rates import forgetting, share_taken_in
 from igr.flows.recurrence import recurrence
 
 
-def elementwise_step(method: ElementwiseMethod, h: float | Array) -> optax.GradientTransformation:
+def elementwise_step(
+    method: ElementwiseMethod, h: float | Array, *, rates_at: float | None = None
+) -> optax.GradientTransformation:
     """Updates -h Psi(a_1, .., a_r, y, theta), every channel and kept state filled from zero.
 
     Args:
       method: without open symbols.
       h: the step.
+      rates_at: the step that the rates of kept states are meant for, h if not given. They are
+        fixed per unit of time.
 
     Returns:
       A transformation whose `update` needs `params`, and whose state has the kept states by name
@@ -47,16 +52,19 @@ def elementwise_step(method: ElementwiseMethod, h: float | Array) -> optax.Gradi
                 "optimizer.update(grads, state, params)"
             )
         now: dict[sympy.Symbol, PyTree] = {THETA: params, G: updates}
-        scalars = {symbol: float(rate) / h for symbol, rate in method.rates}
+        scalars = {symbol: forgetting(rate, h, rates_at) for symbol, rate in method.rates}
         scalars[T] = (state.count + 1) * h
         read, channels, kept = dict(now), {}, {}
         for a, channel in method.channels:
             phi = functions(channel.of, now, scalars, updates)
             read[a], channels[str(a)] = memories[a].update(phi, state.channels[str(a)])
         for y, average in method.kept:
-            phi, rate = functions(average.of, now, scalars, updates), float(average.rate)
+            phi = functions(average.of, now, scalars, updates)
+            share = share_taken_in(average.rate, h, rates_at)
             kept[str(y)] = jax.tree.map(
-                lambda old, new, rate=rate: old + rate * (new - old), state.kept[str(y)], phi
+                lambda old, new, share=share: (old + share * (new - old)).astype(old.dtype),
+                state.kept[str(y)],
+                phi,
             )
             read[y] = kept[str(y)]
         psi = functions(method.rule, read, scalars, updates)

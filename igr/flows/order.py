@@ -14,16 +14,25 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import modified_equation
-from igr.backward_error.methods import Method
+from igr.backward_error.methods import ElementwiseMethod, Method
 from igr.backward_error.stability import convergence_radius, slowest_memory, steps_remembered
+from igr.backward_error.terms import THETA, G
 from igr.curvature import sharpness
 from igr.flows.checks import check_count, check_runnable, check_start, check_step
 from igr.flows.discrete import optimizer_of
+from igr.flows.elementwise_field import elementwise_field
+from igr.flows.elementwise_step import elementwise_step
 from igr.flows.floating import combine, floating
 from igr.flows.interpolate import interpolating_field
+from igr.flows.leaf_functions import LeafFunctions
+from igr.flows.rates import share_taken_in
+from igr.flows.trust import linear_response
 from igr.flows.vector_field import vector_field
 
 ValueFn = Callable[[PyTree], Array]
+Optimizer = Callable[..., optax.GradientTransformation]
+
+_MIDWAY = 40  # the steps after which a kept state is looked at, at the largest step
 
 
 class ObservedOrder(float):
@@ -57,12 +66,13 @@ class ObservedOrder(float):
 
 
 def observed_order(
-    method: Method,
+    method: Method | ElementwiseMethod,
     value_fn: ValueFn,
     params: PyTree,
     order: int,
     hs: Sequence[float] | None = None,
     *,
+    optimizer: Optimizer | None = None,
     field: Literal["derived", "interpolating"] = "derived",
 ) -> ObservedOrder:
     """The slope of the one-step error against h in a log-log plot: order + 2 is expected.
@@ -70,6 +80,8 @@ def observed_order(
     One step of the method is laid beside the flow of its field over the time h. Where the method
     has a memory, its past is the field's own: the gradients on the flow followed backwards, as
     far as the method remembers, so that the error is that of the field and not of a start-up.
+    A state that the method keeps is compared too; its rate is fixed per unit of time, so that the
+    share of the new value that enters in a step falls with h.
 
     Args:
       method: from `igr.methods`, without open symbols.
@@ -78,6 +90,10 @@ def observed_order(
       order: the highest power of h kept in the field, at least 0.
       hs: the steps to fit over. If not given: five, within the convergence of the expansion at
         params and far enough above rounding.
+      optimizer: `learning_rate -> optax.GradientTransformation`, to take the steps of instead of
+        the method's own, as in `lambda h: optax.sgd(h, momentum=0.9)`. For a method that keeps
+        states it is called as `optimizer(h, rates)`, with `rates` the shares by the states'
+        names: `lambda h, rates: optax.adam(h, b2=1 - rates["nu"])`.
       field: "derived" from the method, or "interpolating" its iterates (`igr.interpolating_field`;
         methods without memory).
 
@@ -88,6 +104,7 @@ def observed_order(
     Raises:
       ValueError: if the loss is not a finite scalar at params, a step is not positive, or fewer
         than two steps are given.
+      TypeError: if `optimizer` is a transformation itself, whose step cannot be changed.
 
     >>> from igr.backward_error import methods
     >>> with jax.enable_x64(True):
@@ -99,10 +116,12 @@ def observed_order(
     order = check_count("order", order, 0)
     check_runnable(method)
     check_start(value_fn, params)
+    check_optimizer(optimizer)
     if field not in ("derived", "interpolating"):
         raise ValueError(f"field is 'derived' or 'interpolating', got {field!r}")
     memory = _memory(method)
-    if field == "interpolating" and memory:
+    keeps = isinstance(method, ElementwiseMethod) and bool(method.kept)
+    if field == "interpolating" and (memory or keeps):
         raise ValueError(
             f"{method.name} has a memory: an interpolating field needs a step of params alone"
         )
@@ -114,27 +133,43 @@ def observed_order(
         if len(hs) < 2:
             raise ValueError(f"hs has at least two steps, got {len(hs)}")
     equation = modified_equation(method, order)
+    largest = float(max(hs)) if hs is not None else _largest_step(method, loss, dynamic)
 
     @eqx.filter_jit
     def error(loss: ValueFn, params: PyTree, h: Array) -> Array:
-        optimizer = optax.with_extra_args_support(optimizer_of(method, h))
-        start = optimizer.init(params)
+        transformation = optax.with_extra_args_support(_stepping(method, optimizer, h, largest))
+        state = transformation.init(params)
 
         def step(state: Any, p: PyTree) -> tuple[Any, PyTree]:
-            updates, state = optimizer.update(jax.grad(loss)(p), state, p, value_fn=loss)
+            updates, state = transformation.update(jax.grad(loss)(p), state, p, value_fn=loss)
             return state, jax.tree.map(jnp.add, p, updates)
 
-        if field == "derived":
+        at, t = params, jnp.zeros_like(h)
+        if keeps:
+            assert isinstance(method, ElementwiseMethod)
+            # In the middle of the run: as if the gradient had stood still for that long.
+            f = elementwise_field(equation, loss, h, rates_at=largest)
+            count = memory + jnp.round(_MIDWAY * largest / h)
+            t = count * h
+            at = params, _as_if_at_rest(method, jax.grad(loss)(params), params, h, largest, count)
+        elif field == "derived":
             f = vector_field(equation, loss, h)
         else:
-            f = interpolating_field(lambda p: step(start, p)[1], order, h)
-        past = _along_flow(f, params, -h, memory)
+            f = interpolating_field(lambda p: step(state, p)[1], order, h)
+        past = _along_flow(f, at, t, -h, memory)
         if memory:
-            oldest_first = jax.tree.map(lambda x: x[::-1], past)
-            start, _ = jax.lax.scan(lambda s, p: (step(s, p)[0], None), start, oldest_first)
-        stepped = step(start, params)[1]
-        ahead = jax.tree.map(lambda x: x[0], _along_flow(f, params, h, 1))
-        return optax.tree.norm(optax.tree.sub(ahead, stepped))
+            oldest_first = jax.tree.map(lambda x: x[::-1], past[0] if keeps else past)
+            if keeps:
+                state = _with(state, count=count - memory)
+            state, _ = jax.lax.scan(lambda s, p: (step(s, p)[0], None), state, oldest_first)
+        if keeps:
+            state = _with(state, **at[1], count=count)
+        after, stepped = step(state, params)
+        ahead = jax.tree.map(lambda x: x[0], _along_flow(f, at, t, h, 1))
+        if not keeps:
+            return optax.tree.norm(optax.tree.sub(ahead, stepped))
+        reached = stepped, {y: optax.tree.get(after, y) for y in at[1]}
+        return optax.tree.norm(optax.tree.sub(ahead, reached))
 
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
 
@@ -144,7 +179,6 @@ def observed_order(
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(dynamic))
     rounding = eps * float(optax.tree.norm(dynamic))
     if hs is None:
-        largest = _largest_step(method, loss, dynamic)
         steps = _default_steps(error_at, order, largest, rounding)
     else:
         steps = np.sort(np.asarray(hs, float))[::-1]
@@ -152,8 +186,62 @@ def observed_order(
     return ObservedOrder(steps, errors, rounding)
 
 
-def _along_flow(f: Callable[..., PyTree], params: PyTree, h: Array, count: int) -> PyTree:
-    """The flow after h, 2 h, .., count h; fixed steps, so that h may be traced and negative."""
+def check_optimizer(optimizer: Any) -> None:
+    """Raises `TypeError` unless an optimizer is a function of the step."""
+    if isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            "optimizer is a function of the learning rate, such as lambda h: optax.sgd(h): the "
+            "order is observed at several of them; got a transformation, whose step is fixed"
+        )
+    if optimizer is not None and not callable(optimizer):
+        raise TypeError(f"optimizer is a function of the learning rate, got {optimizer!r}")
+
+
+def _stepping(
+    method: Method | ElementwiseMethod, optimizer: Optimizer | None, h: Array, at: float
+) -> optax.GradientTransformation:
+    """The transformation that takes the steps, its rates those of the step `at`."""
+    if isinstance(method, ElementwiseMethod):
+        if optimizer is None:
+            return elementwise_step(method, h, rates_at=at)
+        if method.kept:
+            rates = {str(y): share_taken_in(average.rate, h, at) for y, average in method.kept}
+            return optimizer(h, rates)
+    return optimizer_of(method, h) if optimizer is None else optimizer(h)
+
+
+def _as_if_at_rest(
+    method: ElementwiseMethod,
+    gradient: PyTree,
+    params: PyTree,
+    h: Array,
+    at: float,
+    count: Array,
+) -> dict[str, PyTree]:
+    """The kept states after so many steps at params, from zero."""
+    functions = LeafFunctions()
+    now = {G: gradient, THETA: params}
+    kept = {}
+    for y, average in method.kept:
+        filled = 1 - (1 - share_taken_in(average.rate, h, at)) ** count
+        phi = functions(average.of, now, {}, params)
+        kept[str(y)] = jax.tree.map(lambda x, f=filled: (f * x).astype(x.dtype), phi)
+    return kept
+
+
+def _with(state: Any, **values: Any) -> Any:
+    """An optimizer's state with some parts replaced, each in its dtype."""
+
+    def like(name: str, value: Any) -> Any:
+        old = optax.tree.get(state, name)
+        return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), value, old)
+
+    present = {n: v for n, v in values.items() if optax.tree.get(state, n) is not None}
+    return optax.tree.set(state, **{n: like(n, v) for n, v in present.items()})
+
+
+def _along_flow(f: Callable[..., PyTree], params: PyTree, t: Array, h: Array, count: int) -> PyTree:
+    """The flow at t + h, t + 2 h, .., t + count h; fixed steps, so that h may be traced."""
     if count == 0:
         return None
     substeps = 4 if count == 1 else 1
@@ -162,15 +250,15 @@ def _along_flow(f: Callable[..., PyTree], params: PyTree, h: Array, count: int) 
 
     def advance(carry: Any, i: Array) -> tuple[Any, PyTree]:
         y, state = carry
-        y, _, _, state, _ = solver.step(term, i * dt, (i + 1) * dt, y, None, state, False)
+        y, _, _, state, _ = solver.step(term, t + i * dt, t + (i + 1) * dt, y, None, state, False)
         return (y, state), y
 
-    start = params, solver.init(term, 0.0, dt, params, None)
+    start = params, solver.init(term, t, t + dt, params, None)
     _, visited = jax.lax.scan(advance, start, jnp.arange(substeps * count))
     return jax.tree.map(lambda x: x[substeps - 1 :: substeps], visited)
 
 
-def _memory(method: Method) -> int:
+def _memory(method: Method | ElementwiseMethod) -> int:
     """How many steps back a weight still shows in double precision."""
     fading = slowest_memory(method)
     recursion = 0 if fading == 0 else int(np.ceil(np.log(1e-17) / np.log(fading)))
@@ -191,11 +279,15 @@ def _default_steps(
     return smallest * 2.0 ** (np.arange(4, -1, -1) / 4)
 
 
-def _largest_step(method: Method, loss: ValueFn, params: PyTree) -> float:
+def _largest_step(method: Method | ElementwiseMethod, loss: ValueFn, params: PyTree) -> float:
     """A step well within the convergence of the expansion at params."""
+    response = linear_response(method)
+    radius = 1.0 if response is None else min(convergence_radius(response), 1.0)
+    if isinstance(method, ElementwiseMethod):
+        radius = min(radius, 0.1 * (1 - slowest_memory(method)) ** 2)
     curvature, speed = (abs(float(x)) for x in _curvature_and_speed(loss, params))
     scale_of_params = max(float(optax.tree.norm(params)), 1.0)
-    return 0.2 * min(convergence_radius(method), 1.0) / max(curvature, speed / scale_of_params)
+    return 0.2 * radius / max(curvature, speed / scale_of_params)
 
 
 @eqx.filter_jit

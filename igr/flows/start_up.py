@@ -53,7 +53,9 @@ def flow_while_filling(
             total = jax.tree.map(jnp.zeros_like, p)
             for weight, tree in zip(weights, present, strict=True):
                 term = at.combination({tree: Fraction(1)})
-                total = jax.tree.map(lambda a, b, w=weight: a + (w * b).astype(a.dtype), total, term)
+                total = jax.tree.map(
+                    lambda a, b, w=weight: a + (w * b).astype(a.dtype), total, term
+                )
             return total
 
         solver, term = diffrax.Dopri8(), diffrax.ODETerm(field)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,37 @@
+"""The rates of slow states per unit of time, as h goes to zero.
+
+A kept average takes in a share r = kappa h of the new value in a step. Its equation holds at a
+fixed rate kappa per unit of time: where h shrinks to observe an order, r shrinks with it, and what
+is forgotten of a start, e^(-rho) in a step, becomes 1 - (1 - e^(-rho)) h/at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def share_taken_in(rate: Any, h: float | Array, at: float | None) -> float | Array:
+    """The share of the new value that a kept average takes in, in a step h.
+
+    Args:
+      rate: the share at the step `at`.
+      h: the step.
+      at: the step that the rate is meant for; h if None.
+    """
+    return float(rate) if at is None else float(rate) * h / at
+
+
+def forgetting(rate: Any, h: float | Array, at: float | None) -> float | Array:
+    """The rate lambda per unit of time with which e^(-lambda t) forgets.
+
+    Args:
+      rate: lambda at, what is forgotten in a step `at`.
+      h: the step.
+      at: the step that the rate is meant for; h if None.
+    """
+    if at is None:
+        return float(rate) / h
+    return -jnp.log1p(jnp.expm1(-float(rate)) * h / at) / h
