@@ -23,7 +23,12 @@ import sympy
 
 from igr.backward_error import batch_trees
 from igr.backward_error.batch_trees import FREE, MARKED, BatchTree
-from igr.backward_error.epoch_printing import contraction, differential, expansion
+from igr.backward_error.epoch_closed_form import SumsOverBatches
+from igr.backward_error.epoch_loss import EpochLoss, require_batches
+from igr.backward_error.epoch_printing import differential
+from igr.backward_error.loss import NotAGradientError
+from igr.backward_error.naming import Name, named, numbers_for
+from igr.backward_error.printing import expansion
 from igr.backward_error.taylor import exact
 
 MOST_RESHUFFLED = 2
@@ -75,7 +80,7 @@ def reshuffled_sgd(num_batches: Any) -> EpochMethod:
     E + h/4 ⟨|gₖ|²⟩ + O(h²)
     """
     m = _number_of_batches(num_batches)
-    return EpochMethod(f"reshuffled SGD ({m} batches an epoch)", m, None)
+    return EpochMethod(Name("reshuffled SGD", {"num_batches": m}), m, None)
 
 
 def cyclic_sgd(batches: Any) -> EpochMethod:
@@ -109,7 +114,7 @@ def cyclic_sgd(batches: Any) -> EpochMethod:
         return EpochMethod(f"cyclic SGD (batches {order})", sympy.Integer(len(order)), order)
     m = _number_of_batches(batches, "batches")
     order = tuple(range(int(m))) if m.is_Integer else ()
-    return EpochMethod(f"cyclic SGD ({m} batches an epoch)", m, order)
+    return EpochMethod(Name("cyclic SGD", {"batches": m}), m, order)
 
 
 def epoch_equation(method: EpochMethod, order: int) -> EpochEquation:
@@ -208,15 +213,12 @@ class EpochEquation:
         Raises:
           ValueError: for a symbol that the equation does not have, or what is no number of batches.
         """
-        names = {s.name for s in self.parameters}
-        found = {getattr(key, "name", key): value for key, value in values.items()}
-        if set(found) != names:
-            raise ValueError(f"the equation has the symbols {sorted(names)}, got {dict(values)}")
-        if not names:
+        exact_values = numbers_for(self.parameters, values)
+        if not exact_values:
             return self
-        m = _number_of_batches(next(iter(found.values())))
+        m = _number_of_batches(*exact_values.values())
         order = tuple(range(int(m))) if self.ordered and m.is_Integer else self.batches
-        name = self.name.replace(f"({self.num_batches} ", f"({m} ")
+        name = named(self.name).subs(exact_values)
         return replace(self, name=name, num_batches=m, batches=order)
 
     def truncate(self, order: int) -> EpochEquation:
@@ -243,8 +245,6 @@ class EpochEquation:
         Raises:
           NotAGradientError: if there is none: it names the first bad power of h and a tree.
         """
-        from igr.backward_error.equation import NotAGradientError
-
         bad = self._first_obstruction(order)
         if bad is not None:
             power = batch_trees.order(bad) - 1
@@ -304,7 +304,9 @@ class EpochEquation:
         """
         losses = [exact(loss, "losses") for loss in losses]
         require_batches(self, len(losses), "losses")
-        at = _Sums([losses[k] for k in self.batches or range(len(losses))], params, self.ordered)
+        at = SumsOverBatches(
+            [losses[k] for k in self.batches or range(len(losses))], params, self.ordered
+        )
         field = sympy.zeros(len(params), 1)
         for t, c in self.sums.items():
             factor = sympy.Rational(c.numerator, c.denominator) / len(losses)
@@ -337,127 +339,12 @@ class EpochEquation:
         return f"$\\displaystyle {self.latex()}$"
 
 
-@dataclass(frozen=True, repr=False)
-class EpochLoss:
-    """The loss whose gradient flow the mean iterate of epochs follows.
-
-    Attributes:
-      name: the method.
-      order: the highest power of h kept, 0 or 1.
-      num_batches: m.
-      coefficients: of h^(n-1) and the contraction over a free tree of n vertices: the loss itself
-        and, for an edge whose two vertices share a batch, the mean of |grad L_k|^2.
-    """
-
-    name: str
-    order: int
-    num_batches: sympy.Expr
-    coefficients: Mapping[BatchTree, sympy.Expr]
-
-    def on(self, losses: Sequence[sympy.Expr], params: Sequence[sympy.Symbol], h: Any) -> Any:
-        """The modified loss in closed form.
-
-        Args:
-          losses: L_0, .., L_(m-1), expressions in `params` and anything else.
-          params: the parameters, symbols.
-          h: the step, a symbol or number.
-        """
-        losses = [exact(loss, "losses") for loss in losses]
-        require_batches(self, len(losses), "losses")
-        mean = sum(losses, sympy.Integer(0)) / len(losses)
-        total = sympy.Integer(0)
-        for t, c in self.coefficients.items():
-            if len(t) == 1:
-                total += c * mean
-                continue
-            over = [mean] if t[0] == FREE else losses
-            squares = [sympy.diff(loss, p) ** 2 for loss in over for p in params]
-            total += c * exact(h, "h") * sum(squares, sympy.Integer(0)) / len(over)
-        return sympy.expand(total)
-
-    def latex(self) -> str:
-        """The loss as LaTeX."""
-        return self._printed(latex=True)
-
-    def __str__(self) -> str:
-        return self._printed(latex=False)
-
-    def _printed(self, latex: bool) -> str:
-        terms = [(len(t) - 1, c, contraction(t, latex)) for t, c in self.coefficients.items()]
-        return expansion(terms, self.order, latex)
-
-    def __hash__(self) -> int:
-        return hash((self.name, self.order, frozenset(self.coefficients.items())))
-
-    def __repr__(self) -> str:
-        return f"<modified loss of {self.name}, order {self.order}: {self}>"
-
-    def _repr_latex_(self) -> str:
-        return f"$\\displaystyle {self.latex()}$"
-
-
-class _Sums:
-    """Elementary differentials of sympy losses, summed over batches in the order they stand."""
-
-    def __init__(self, losses: Sequence[sympy.Expr], params: Sequence[sympy.Symbol], ordered: bool):
-        self._losses, self._params, self._ordered = losses, tuple(params), ordered
-        self._at: dict[tuple[BatchTree, int], sympy.Matrix] = {}
-
-    def total(self, tree: BatchTree) -> sympy.Matrix:
-        """The sum over all batches that the marks of the tree allow."""
-        if not self._ordered and MARKED not in batch_trees.marks(tree):
-            return self._value(tree, 0)
-        return self._sum(tree, len(self._losses))
-
-    def _sum(self, tree: BatchTree, before: int) -> sympy.Matrix:
-        values = (self._value(tree, k) for k in range(before))
-        return sum(values, sympy.zeros(len(self._params), 1))
-
-    def _value(self, tree: BatchTree, k: int) -> sympy.Matrix:
-        """The tree with batch k at its root (ordered), or as the one that is shared."""
-        if (tree, k) not in self._at:
-            mark, *below = tree
-            whole = not self._ordered and mark == FREE
-            loss = sum(self._losses, sympy.Integer(0)) if whole else self._losses[k]
-            self._at[tree, k] = self._differentiated(loss, [self._below(c, k) for c in below])
-        return self._at[tree, k]
-
-    def _below(self, child: BatchTree, k: int) -> sympy.Matrix:
-        if not self._ordered:
-            return self._value(child, k)
-        return self._sum(child, k if child[0] == MARKED else len(self._losses))
-
-    def _differentiated(self, loss: sympy.Expr, directions: list[sympy.Matrix]) -> sympy.Matrix:
-        """-grad of the loss, differentiated along each direction held fixed."""
-        known: dict[sympy.Dummy, sympy.Expr] = {}
-        for direction in directions:
-            held = [sympy.Dummy() for _ in self._params]
-            known.update(zip(held, direction, strict=True))
-            loss = sympy.Add(
-                *(v * sympy.diff(loss, p) for p, v in zip(self._params, held, strict=True))
-            )
-        gradient = [-sympy.diff(loss, p).xreplace(known) for p in self._params]
-        return sympy.Matrix(gradient).applyfunc(sympy.expand)
-
-
 def means(tree: BatchTree, ordered: bool) -> int:
     """Over how many batches, each on its own, a tree is a sum."""
     if ordered:
         return batch_trees.order(tree)
     found = list(batch_trees.marks(tree))
     return found.count(FREE) + (MARKED in found)
-
-
-def require_batches(eq: EpochEquation | EpochLoss, number: int, argument: str) -> None:
-    """Raises `ValueError` unless there are as many batches as the equation is for."""
-    m = eq.num_batches
-    if not m.is_Integer:
-        raise ValueError(
-            f"the equation of {eq.name} has the open symbol {m}; give it a number: "
-            f"eq.subs({{{str(m)!r}: {number}}})"
-        )
-    if number != m:
-        raise ValueError(f"{eq.name}: {argument} must be {m} in number, got {number}")
 
 
 def _number_of_batches(value: Any, argument: str = "num_batches") -> sympy.Expr:

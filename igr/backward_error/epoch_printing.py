@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import sympy
-
 from igr.backward_error import printing
 from igr.backward_error.batch_trees import FREE, MARKED, BatchTree, marks
 
@@ -42,11 +40,6 @@ def contraction(tree: BatchTree, latex: bool = False) -> str:
     if tree[0] == FREE:
         return r"\lvert g\rvert^{2}" if latex else "|g|²"
     return _mean(r"\lvert g_k\rvert^{2}" if latex else "|gₖ|²", latex)
-
-
-def expansion(terms: list[tuple[int, sympy.Expr, str]], order: int, latex: bool) -> str:
-    """Terms (power of h, coefficient, name), one group for each power of h."""
-    return printing._sum(terms, order, latex)
 
 
 def _letters(

@@ -75,7 +75,7 @@ def equation(
         for t, c in group
     ]
     left = r"\dot\theta" if latex else "θ'"
-    return f"{left} = {_sum(terms, order, latex)}{_meaning(gradient, latex)}"
+    return f"{left} = {expansion(terms, order, latex)}{_meaning(gradient, latex)}"
 
 
 def loss(
@@ -87,7 +87,7 @@ def loss(
         for power, group in by_power(coefficients)
         for t, c in group
     ]
-    return f"{_sum(terms, order, latex)}{_meaning(gradient, latex)}"
+    return f"{expansion(terms, order, latex)}{_meaning(gradient, latex)}"
 
 
 def _meaning(gradient: Gradient, latex: bool) -> str:
@@ -109,7 +109,8 @@ def _meaning(gradient: Gradient, latex: bool) -> str:
     return "".join(with_ + text for text in said)
 
 
-def _sum(terms: list[tuple[int, sympy.Expr, str]], order: int, latex: bool) -> str:
+def expansion(terms: list[tuple[int, sympy.Expr, str]], order: int, latex: bool) -> str:
+    """Terms (power of h, coefficient, name), one group for each power of h."""
     written = ""
     for power in range(order + 1):
         group = [(c, name) for p, c, name in terms if p == power]

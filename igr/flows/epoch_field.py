@@ -18,7 +18,8 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.batch_trees import FREE, LEAF, MARKED, BatchTree, marks, order
-from igr.backward_error.epoch import EpochEquation, require_batches
+from igr.backward_error.epoch import EpochEquation
+from igr.backward_error.epoch_loss import require_batches
 from igr.flows.differentials import add, directional, scale
 from igr.flows.floating import combine, floating, like_params
 from igr.per_example.example_axis import num_examples

@@ -124,7 +124,7 @@ def test_a_symbolic_number_of_batches():
     assert symbolic.parameters == (m,)
     four = symbolic.subs({"m": 4})
     assert four.coefficients == modified_equation(methods.reshuffled_sgd(4), 2).coefficients
-    assert four.name == "reshuffled SGD (4 batches an epoch)"
+    assert four.name == "reshuffled SGD (num_batches = 4)"
     assert symbolic.coefficient((0, (1, (1,)))) == m / 12
     assert symbolic.coefficient((1, (1, (1,)))) == sympy.Rational(1, 3)
     assert symbolic.coefficient((1, (1,))) == -sympy.Rational(1, 2)
