@@ -1,27 +1,11 @@
-"""Data sets, as arrays that are checked and ready to be trained on."""
+"""Handwritten digits of 8 by 8 pixels, which come with scikit-learn."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from jaxtyping import Float, Int
 from sklearn.datasets import load_digits
 
-
-@dataclass(frozen=True)
-class Classification:
-    """Examples and the class of each.
-
-    Attributes:
-        x: The inputs, one example a row.
-        y: The classes, 0 to num_classes - 1.
-        num_classes: How many classes there are.
-    """
-
-    x: Float[np.ndarray, "examples features"]
-    y: Int[np.ndarray, " examples"]
-    num_classes: int
+from analysis.data.examples import Classification
 
 
 def digits() -> Classification:
