@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from igr import curvature, diagnostics, flows, penalties, per_example, transforms
     from igr.diagnostics import Monitor
     from igr.flows import (
+        Certificate,
         Comparison,
+        FieldAlong,
         FlowStopped,
         Trajectory,
+        certify,
         compare,
         flow,
         interpolating_field,
+        modified_field_along,
         modified_value_fn,
         observed_order,
         run,
@@ -35,12 +39,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _FLOWS = (
+    "Certificate",
     "Comparison",
+    "FieldAlong",
     "FlowStopped",
     "Trajectory",
+    "certify",
     "compare",
     "flow",
     "interpolating_field",
+    "modified_field_along",
     "modified_value_fn",
     "observed_order",
     "run",
@@ -49,13 +57,16 @@ _FLOWS = (
 _SUBPACKAGES = ("curvature", "diagnostics", "flows", "penalties", "per_example", "transforms")
 
 __all__ = [
+    "Certificate",
     "Comparison",
+    "FieldAlong",
     "FlowStopped",
     "ModifiedEquation",
     "ModifiedLoss",
     "Monitor",
     "NotAGradientError",
     "Trajectory",
+    "certify",
     "compare",
     "curvature",
     "diagnostics",
@@ -64,6 +75,7 @@ __all__ = [
     "interpolating_field",
     "methods",
     "modified_equation",
+    "modified_field_along",
     "modified_value_fn",
     "observed_order",
     "penalties",

@@ -1,20 +1,26 @@
 """From a modified equation to a trajectory, and beside it the real run."""
 
+from igr.flows.certify import Certificate, certify
 from igr.flows.compare import Comparison, compare
 from igr.flows.discrete import Trajectory, optimizer_of, run
+from igr.flows.field_along import FieldAlong, modified_field_along
 from igr.flows.interpolate import interpolating_field
 from igr.flows.order import ObservedOrder, observed_order
 from igr.flows.solve import FlowStopped, flow, reached
 from igr.flows.vector_field import modified_value_fn, vector_field
 
 __all__ = [
+    "Certificate",
     "Comparison",
+    "FieldAlong",
     "FlowStopped",
     "ObservedOrder",
     "Trajectory",
+    "certify",
     "compare",
     "flow",
     "interpolating_field",
+    "modified_field_along",
     "modified_value_fn",
     "observed_order",
     "optimizer_of",

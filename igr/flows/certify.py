@@ -1,0 +1,110 @@
+"""A certificate: does the derived equation describe the optimizer that is really run?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+from jaxtyping import Array, PyTree
+
+from igr.backward_error.methods import ElementwiseMethod, Method
+from igr.flows.checks import check_count
+from igr.flows.order import ObservedOrder, check_optimizer, observed_order
+
+ValueFn = Callable[[PyTree], Array]
+
+TOLERANCE = 0.15  # of a slope, beyond which an order is not reached
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The slopes of the one-step error of an equation against a real optimizer.
+
+    Attributes:
+      method: the name of the description that was certified.
+      observed: order -> the slope at that order, with the steps and errors it was fitted to.
+    """
+
+    method: str
+    observed: dict[int, ObservedOrder]
+
+    @property
+    def expected(self) -> dict[int, int]:
+        """order -> the slope of a right description: order + 2."""
+        return {p: p + 2 for p in self.observed}
+
+    @property
+    def reached(self) -> dict[int, bool]:
+        """order -> whether the slope is that of a right description, or higher."""
+        return {p: bool(slope > p + 2 - TOLERANCE) for p, slope in self.observed.items()}
+
+    @property
+    def holds(self) -> bool:
+        """Whether every order is reached."""
+        return all(self.reached.values())
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.method}: {'certified' if self.holds else 'NOT certified'}",
+            "order  slope  expected  one-step error at h    and at h",
+        ]
+        for p, slope in self.observed.items():
+            hs, errors = slope.hs, slope.errors
+            lines.append(
+                f"{p:>5}  {slope:5.2f}  {p + 2:>8}  {errors[0]:.2e} at {hs[0]:.2e}  "
+                f"{errors[-1]:.2e} at {hs[-1]:.2e}{'' if self.reached[p] else '  <- too low'}"
+            )
+        return "\n".join(lines)
+
+
+def certify(
+    method: Method | ElementwiseMethod,
+    optimizer: Callable[..., optax.GradientTransformation],
+    value_fn: ValueFn,
+    params: PyTree,
+    *,
+    order: int = 1,
+) -> Certificate:
+    """Holds the equation of a method against an optax optimizer, by the slope of its error.
+
+    A description that is wrong in anything, be it a beta or the place of an epsilon, shows at once:
+    the slope falls short at the first order that sees the mistake.
+
+    Args:
+      method: the description, from `igr.methods`, without open symbols.
+      optimizer: `learning_rate -> optax.GradientTransformation`, such as
+        `lambda h: optax.sgd(h, momentum=0.9)`. For a method that keeps states
+        `(learning_rate, rates)`: `lambda h, rates: optax.adam(h, b2=1 - rates["nu"])`, for the
+        share of a new value falls with h (see `igr.observed_order`).
+      value_fn: a loss, `params -> scalar`; it should be smooth.
+      params: where to measure, in float64 (in float32 the error soon reaches rounding).
+      order: the highest power of h to certify; those below it are certified too.
+
+    Returns:
+      A `Certificate`; `print` it for a small table.
+
+    Raises:
+      TypeError: if `optimizer` is a transformation itself, whose step cannot be changed.
+      ValueError: as `igr.observed_order`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from igr.backward_error import methods
+    >>> loss = lambda x: jnp.sum(jnp.cosh(x))
+    >>> with jax.enable_x64(True):
+    ...     start = jnp.array([0.4, 1.0])
+    ...     right = certify(methods.heavy_ball(0.5), lambda h: optax.sgd(h, 0.5), loss, start)
+    ...     wrong = certify(methods.heavy_ball(0.6), lambda h: optax.sgd(h, 0.5), loss, start)
+    >>> right.holds, wrong.holds, wrong.reached
+    (True, False, {0: False, 1: False})
+    """
+    order = check_count("order", order, 0)
+    if optimizer is None:
+        raise TypeError("optimizer is a function of the learning rate, got None")
+    check_optimizer(optimizer)
+    observed: dict[int, Any] = {
+        p: observed_order(method, value_fn, params, p, optimizer=optimizer)
+        for p in range(order + 1)
+    }
+    return Certificate(method.name, observed)
