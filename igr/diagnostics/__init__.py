@@ -7,8 +7,11 @@ from igr.diagnostics.coherence import (
     generalization_gap_bound,
 )
 from igr.diagnostics.geometric_complexity import geometric_complexity
+from igr.diagnostics.linear_pieces import LinearPieces, linear_pieces
+from igr.diagnostics.lipschitz import LipschitzBound, lipschitz_bound, spectral_product
 from igr.diagnostics.monitor import Cost, Monitor
 from igr.diagnostics.noise_robustness import NoiseRobustness, accuracy, noise_robustness
+from igr.diagnostics.sgd_region import SGDRegion, sgd_learning_rate_limit, sgd_region
 from igr.diagnostics.slope import (
     ModifiedLossShare,
     implicit_gradient_regularizer,
@@ -28,9 +31,12 @@ __all__ = [
     "Coherence",
     "Cost",
     "KernelTooLargeError",
+    "LinearPieces",
+    "LipschitzBound",
     "ModifiedLossShare",
     "Monitor",
     "NoiseRobustness",
+    "SGDRegion",
     "accuracy",
     "class_stiffness",
     "coherence",
@@ -38,9 +44,14 @@ __all__ = [
     "generalization_gap_bound",
     "geometric_complexity",
     "implicit_gradient_regularizer",
+    "linear_pieces",
+    "lipschitz_bound",
     "loss_surface_slope",
     "modified_loss_share",
     "noise_robustness",
+    "sgd_learning_rate_limit",
+    "sgd_region",
+    "spectral_product",
     "stiffness",
     "tangent_kernel",
     "tangent_kernel_logdet",

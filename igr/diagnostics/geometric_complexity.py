@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from igr.diagnostics.input_jacobians import jacobian_shape, over_jacobians
 from igr.flows.checks import check_count
 from igr.per_example.example_axis import num_examples
-from igr.per_example.outputs import output_dimension, random_signs_of_outputs, square_sum
+from igr.per_example.outputs import random_signs_of_outputs, square_sum
 
 
 def geometric_complexity(
@@ -26,8 +27,9 @@ def geometric_complexity(
 
     Definition 6.1 of "Appealing to gradients to investigate neural network generalization", after
     Dherin, Munn, Rosca and Barrett, "Why neural networks find simple solutions" (2022). It is at
-    most min(q, d) times the square of the Lipschitz constant of f, for q outputs and d inputs, and
-    on a ReLU network the mean of |A|_F^2 over the pieces x -> A x + b that the examples are on.
+    most min(q, d) times the square of the Lipschitz constant of f, for q outputs and d inputs
+    (`lipschitz_bound`), and on a ReLU network the mean of |A|_F^2 over the pieces x -> A x + b that
+    the examples are on (`linear_pieces`).
 
     - "exact" forms the Jacobian of each example, one pass an output or an input, whichever are
       fewer.
@@ -65,24 +67,13 @@ def geometric_complexity(
     if chunk is not None:
         check_count("chunk", chunk, 1)
     n = num_examples(x)
-    for leaf in jax.tree.leaves(x):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(f"x must be floating to be differentiated by; got {leaf.dtype}.")
-    outputs = output_dimension(apply_fn, params, x)
+    if method == "exact":
+        return jnp.mean(over_jacobians(square_sum, apply_fn, params, x, chunk))
+    jacobian_shape(apply_fn, params, x)
 
     def of_one(x: PyTree) -> Array:
         return jnp.ravel(apply_fn(params, x))
 
-    if method == "exact":
-        inputs = sum(leaf.size // n for leaf in jax.tree.leaves(x))
-        jacobian = jax.jacrev(of_one) if outputs <= inputs else jax.jacfwd(of_one)
-
-        def energy(x: PyTree) -> Array:
-            return square_sum(jacobian(x))
-
-        if chunk is None or chunk >= n:
-            return jnp.mean(jax.vmap(energy)(x))
-        return jnp.mean(jax.lax.map(energy, x, batch_size=chunk))
     values, pull = jax.vjp(jax.vmap(of_one), x)
     signs = random_signs_of_outputs(key, probes, values)
     return jnp.mean(jax.lax.map(lambda r: square_sum(pull(r)[0]), signs)) / n

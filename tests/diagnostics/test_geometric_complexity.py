@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from igr.diagnostics import geometric_complexity
+from igr.diagnostics import (
+    geometric_complexity,
+    linear_pieces,
+    lipschitz_bound,
+    spectral_product,
+)
 
 
 def network(p, x):
@@ -79,9 +84,59 @@ def test_images_pytrees_low_precision_and_gradients():
 
 def test_it_is_below_the_lipschitz_bound(case):
     params, x, jacobians = case
-    largest = max(np.linalg.norm(j, 2) for j in jacobians)
+    slopes = np.array([np.linalg.norm(j, 2) for j in jacobians])
     smaller = min(jacobians.shape[1:])
-    assert geometric_complexity(network, params, x) <= smaller * largest**2
+    found = lipschitz_bound(network, params, x, chunk=2)
+    np.testing.assert_allclose(found.complexity, np.mean(np.sum(jacobians**2, axis=(1, 2))))
+    np.testing.assert_allclose(found.mean_square, smaller * np.mean(slopes**2))
+    np.testing.assert_allclose(found.slope, slopes.max())
+    np.testing.assert_allclose(found.bound, smaller * slopes.max() ** 2)
+    constant = spectral_product(params)
+    np.testing.assert_allclose(
+        constant, np.linalg.norm(params[0], 2) * np.linalg.norm(params[1], 2), rtol=1e-13
+    )
+    known = lipschitz_bound(network, params, x, lipschitz=constant)
+    assert found.complexity <= found.mean_square <= found.bound <= known.bound
+    np.testing.assert_allclose(known.bound, smaller * constant**2)
+
+
+def test_the_linear_pieces_of_a_relu_network():
+    """From the patterns of active units; the identity, its batches, and the map of each piece."""
+    rng = np.random.default_rng(0)
+    w, b, v = rng.normal(size=(2, 4)), rng.normal(size=4) / 5, rng.normal(size=(4, 3))
+    relu = lambda p, x: jax.nn.relu(x @ p[0] + p[1]) @ p[2] + 1
+    x = rng.normal(size=(60, 2))
+    active = x @ w + b > 0
+    patterns, first, piece, counts = np.unique(
+        active, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    found = linear_pieces(relu, (w, b, v), x)
+    assert len(found.counts) == len(patterns) > 5
+    assert sorted(found.counts.tolist()) == sorted(counts.tolist())
+    assert np.all(np.diff(found.counts) <= 0)
+    for i in range(60):
+        d = np.diag(active[i].astype(float))
+        a = (w @ d @ v).T
+        np.testing.assert_allclose(found.matrices[found.piece[i]], a, atol=1e-13)
+        np.testing.assert_allclose(found.offsets[found.piece[i]], v.T @ d @ b + 1, atol=1e-13)
+    squares = [np.sum((w @ np.diag(p.astype(float)) @ v) ** 2) for p in patterns]
+    np.testing.assert_allclose(found.complexity, counts @ squares / 60, rtol=1e-13)
+    np.testing.assert_allclose(
+        found.complexity, geometric_complexity(relu, (w, b, v), x), rtol=1e-13
+    )
+    # a batch with the same shares of pieces, one example of each as often as its piece has
+    stratified = x[first][piece.ravel()]
+    np.testing.assert_allclose(
+        geometric_complexity(relu, (w, b, v), stratified), found.complexity, rtol=1e-13
+    )
+
+
+def test_pieces_in_single_precision_and_of_a_smooth_network():
+    x = np.linspace(-1, 1, 40, dtype=np.float32)[:, None]
+    fold = lambda w, x: w * jnp.abs(x[0])
+    assert sorted(linear_pieces(fold, jnp.float32(0.1), x).counts.tolist()) == [20, 20]
+    curved = lambda w, x: w * jnp.tanh(x[0] + 2)
+    assert linear_pieces(curved, jnp.float32(0.1), x).counts.tolist() == [1] * 40
 
 
 def test_errors():
@@ -98,3 +153,13 @@ def test_errors():
         geometric_complexity(lambda p, x: x, 1.0, x, method="full")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"probes must be at least 1, got 0"):
         geometric_complexity(lambda p, x: x, 1.0, x, probes=0)
+    with pytest.raises(ValueError, match=r"chunk must be at least 1, got 0"):
+        lipschitz_bound(lambda p, x: x, 1.0, x, chunk=0)
+    with pytest.raises(ValueError, match=r"0.5 is below the slope 2 at an example"):
+        lipschitz_bound(lambda p, x: p * x, 2.0, x, lipschitz=0.5)
+    with pytest.raises(ValueError, match=r"at least one matrix; it is empty"):
+        spectral_product([])
+    with pytest.raises(ValueError, match=r"matrices must be matrices; got one of shape \(3,\)"):
+        spectral_product([x, jnp.ones(3)])
+    with pytest.raises(TypeError, match=r"counts pieces, which jit cannot; call it outside"):
+        jax.jit(lambda x: linear_pieces(lambda p, x: x, 1.0, x))(x)

@@ -1,0 +1,68 @@
+"""The Jacobians of a network with respect to its inputs, as matrices, one an example."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from igr.curvature.vectors import widened
+from igr.flows.checks import check_count
+from igr.per_example.example_axis import num_examples
+from igr.per_example.outputs import output_dimension
+
+
+def jacobian_shape(
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
+) -> tuple[int, int]:
+    """The numbers q of outputs and d of inputs for one example.
+
+    Raises:
+        ValueError: If the leaves of x disagree in their leading axis or are not floating, or
+            apply_fn returns neither a vector nor a scalar.
+    """
+    n = num_examples(x)
+    for leaf in jax.tree.leaves(x):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(f"x must be floating to be differentiated by; got {leaf.dtype}.")
+    inputs = sum(leaf.size // n for leaf in jax.tree.leaves(x))
+    return output_dimension(apply_fn, params, x), inputs
+
+
+def over_jacobians(
+    fn: Callable[[Float[Array, "q d"]], PyTree],
+    apply_fn: Callable[[PyTree, Any], Any],
+    params: PyTree,
+    x: PyTree,
+    chunk: int | None = None,
+) -> PyTree:
+    """What `fn` makes of the Jacobian of every example, stacked.
+
+    Args:
+        fn: From a Jacobian (q, d), in float32 or wider, to arrays.
+        apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
+        params: Any pytree.
+        x: The examples, floating, along the leading axis: an array or a pytree of arrays.
+        chunk: The number of examples to take at a time; all by default.
+
+    Raises:
+        ValueError: As `jacobian_shape`; if `chunk` is less than 1.
+        TypeError: If `chunk` is not an integer.
+    """
+    if chunk is not None:
+        check_count("chunk", chunk, 1)
+    q, d = jacobian_shape(apply_fn, params, x)
+
+    def of_one(x: PyTree) -> Array:
+        return jnp.ravel(apply_fn(params, x))
+
+    differentiate = jax.jacrev(of_one) if q <= d else jax.jacfwd(of_one)
+
+    def mapped(x: PyTree) -> PyTree:
+        leaves = jax.tree.leaves(widened(differentiate(x)))
+        return fn(jnp.concatenate([leaf.reshape(q, -1) for leaf in leaves], axis=1))
+
+    if chunk is None or chunk >= num_examples(x):
+        return jax.vmap(mapped)(x)
+    return jax.lax.map(mapped, x, batch_size=chunk)
