@@ -1,5 +1,13 @@
 """What the gradients of a network tell about its training, one measure a file."""
 
+from igr.diagnostics.adversarial import (
+    ROC,
+    AdversarialDetection,
+    adversarial_detection,
+    example_kernel_traces,
+    roc_curve,
+    sign_perturbed,
+)
 from igr.diagnostics.coherence import (
     Coherence,
     coherence,
@@ -27,6 +35,8 @@ from igr.diagnostics.tangent_kernel import (
 from igr.per_example.kernel import KernelTooLargeError
 
 __all__ = [
+    "ROC",
+    "AdversarialDetection",
     "ClassStiffness",
     "Coherence",
     "Cost",
@@ -38,9 +48,11 @@ __all__ = [
     "NoiseRobustness",
     "SGDRegion",
     "accuracy",
+    "adversarial_detection",
     "class_stiffness",
     "coherence",
     "coherence_from_batches",
+    "example_kernel_traces",
     "generalization_gap_bound",
     "geometric_complexity",
     "implicit_gradient_regularizer",
@@ -49,8 +61,10 @@ __all__ = [
     "loss_surface_slope",
     "modified_loss_share",
     "noise_robustness",
+    "roc_curve",
     "sgd_learning_rate_limit",
     "sgd_region",
+    "sign_perturbed",
     "spectral_product",
     "stiffness",
     "tangent_kernel",

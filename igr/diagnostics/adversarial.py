@@ -1,0 +1,219 @@
+"""Adversarial samples told from clean ones by the trace of the tangent kernel."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from igr.diagnostics.tangent_kernel import tangent_kernel_trace
+from igr.flows.checks import check_count, check_step
+from igr.per_example.example_axis import num_examples
+
+
+class ROC(NamedTuple):
+    """How well a score tells positives from negatives, at every threshold on it.
+
+    Attributes:
+        false_positive: The share of negatives at or above the threshold, rising from 0 to 1.
+        true_positive: The share of positives there.
+        threshold: From infinity down, through every score that occurs.
+        area: Under the curve: the chance that a positive scores higher than a negative, ties
+            counted half. 0.5 says nothing, below 0.5 the score tells them the wrong way round.
+    """
+
+    false_positive: Float[np.ndarray, " points"]
+    true_positive: Float[np.ndarray, " points"]
+    threshold: Float[np.ndarray, " points"]
+    area: float
+
+
+class AdversarialDetection(NamedTuple):
+    """The scores of clean and perturbed inputs, and how well they are told apart.
+
+    Attributes:
+        perturbed: The perturbed inputs.
+        clean_scores: tr K of each input, (n,).
+        perturbed_scores: tr K of each perturbed input, (n,).
+        roc: The perturbed ones taken for positives.
+    """
+
+    perturbed: PyTree
+    clean_scores: Float[Array, " n"]
+    perturbed_scores: Float[Array, " n"]
+    roc: ROC
+
+
+def adversarial_detection(
+    apply_fn: Callable[[PyTree, Any], Any],
+    example_loss_fn: Callable[[PyTree, PyTree], Any],
+    params: PyTree,
+    x: PyTree,
+    y: PyTree,
+    epsilon: float,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    chunk: int = 128,
+) -> AdversarialDetection:
+    """Whether tr K tells inputs perturbed by the sign of the gradient from those that are not.
+
+    Appendix C of Szolnoky et al., "On the interpretability of regularisation for neural networks
+    through model gradient similarity" (2022), after Martin and Elster, "Inspecting adversarial
+    examples using the Fisher information" (2020), who found the trace large for adversarial inputs.
+    It need not be: where the perturbation makes a network surer of a wrong class, the trace can
+    fall, and the area under the curve goes below a half. What decides is the network and of what
+    outputs the kernel is: logits, probabilities, their logarithms.
+
+    Args:
+        apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x: the kernel's.
+        example_loss_fn: `(params, (x, y)) -> scalar`: the attack's.
+        params: Any pytree with floating leaves.
+        x: The inputs, floating, along the leading axis: an array or a pytree of arrays.
+        y: Their targets, along the leading axis.
+        epsilon: How far every entry of an input is moved.
+        low: The least an entry of an input may become, such as 0 for grey levels; no limit by
+            default.
+        high: The most it may become.
+        chunk: The number of inputs to take at a time.
+
+    Returns:
+        An `AdversarialDetection`: perturbed, clean_scores, perturbed_scores, roc.
+
+    Raises:
+        ValueError: As `sign_perturbed` and `example_kernel_traces`; if a score is NaN.
+
+    >>> import jax.numpy as jnp
+    >>> apply_fn = lambda w, x: w @ x  # of which |x|^2 is the trace, and x shall grow
+    >>> loss = lambda w, example: -apply_fn(w, example[0]) * example[1]
+    >>> x, w = jnp.array([[-1.0, 2.0], [2.0, 3.0]]), jnp.array([-1.0, -1.0])
+    >>> found = adversarial_detection(apply_fn, loss, w, x, jnp.ones(2), 2.0)
+    >>> print(found.clean_scores, found.perturbed_scores, found.roc.area)
+    [ 5. 13.] [17. 41.] 1.0
+    """
+    perturbed = sign_perturbed(example_loss_fn, params, x, y, epsilon, low=low, high=high)
+    clean = example_kernel_traces(apply_fn, params, x, chunk=chunk)
+    moved = example_kernel_traces(apply_fn, params, perturbed, chunk=chunk)
+    return AdversarialDetection(perturbed, clean, moved, roc_curve(clean, moved))
+
+
+def example_kernel_traces(
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, *, chunk: int = 128
+) -> Float[Array, " n"]:
+    """The trace of the tangent kernel of each example: sum_o |grad f_o(x_i)|^2.
+
+    Args:
+        apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
+        params: Any pytree with floating leaves.
+        x: A pytree of arrays with a leading axis of n examples.
+        chunk: The number of examples to take at a time.
+
+    Returns:
+        One number an example; they add up to `tangent_kernel_trace`.
+
+    Raises:
+        ValueError: As `tangent_kernel_trace`.
+        TypeError: If `chunk` is not an integer.
+
+    >>> import jax.numpy as jnp
+    >>> print(example_kernel_traces(lambda w, x: w * x, jnp.ones(2), jnp.array([[1.0, 2], [0, 3]])))
+    [5. 9.]
+    """
+    check_count("chunk", chunk, 1)
+    n = num_examples(x)
+
+    def of_one(x: PyTree) -> Array:
+        return tangent_kernel_trace(apply_fn, params, jax.tree.map(lambda leaf: leaf[None], x))
+
+    return jax.lax.map(of_one, jax.tree.map(jnp.asarray, x), batch_size=min(chunk, n))
+
+
+def sign_perturbed(
+    example_loss_fn: Callable[[PyTree, PyTree], Any],
+    params: PyTree,
+    x: PyTree,
+    y: PyTree,
+    epsilon: float,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+) -> PyTree:
+    """The inputs moved by epsilon along the sign of the gradient of their loss, which rises.
+
+    Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples" (2015).
+
+    Args:
+        example_loss_fn: `(params, (x, y)) -> scalar`.
+        params: Any pytree.
+        x: The inputs, floating, along the leading axis: an array or a pytree of arrays.
+        y: Their targets, along the leading axis.
+        epsilon: How far every entry is moved; an entry whose derivative is zero is not.
+        low: The least an entry may become.
+        high: The most it may become.
+
+    Returns:
+        Inputs of the shapes and dtypes of x.
+
+    Raises:
+        ValueError: If epsilon is not positive and finite, x and y disagree in their leading axis, x
+            is not floating, or low is not below high.
+
+    >>> import jax.numpy as jnp
+    >>> loss = lambda w, example: w * example[1] * jnp.sum(example[0])
+    >>> print(sign_perturbed(loss, 1.0, jnp.zeros((2, 1)), jnp.array([1.0, -1.0]), 0.5).ravel())
+    [ 0.5 -0.5]
+    """
+    check_step("epsilon", epsilon)
+    num_examples((x, y))
+    for leaf in jax.tree.leaves(x):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(f"x must be floating to be differentiated by; got {leaf.dtype}.")
+    if low is not None and high is not None and not low < high:
+        raise ValueError(f"low must be below high; got {low} and {high}.")
+    x = jax.tree.map(jnp.asarray, x)
+    gradient = jax.vmap(jax.grad(lambda x, y: example_loss_fn(params, (x, y))))(x, y)
+
+    def moved(x: Array, g: Array) -> Array:
+        return jnp.clip(x + jnp.asarray(epsilon, x.dtype) * jnp.sign(g), low, high)
+
+    return jax.tree.map(moved, x, gradient)
+
+
+def roc_curve(negatives: Any, positives: Any) -> ROC:
+    """The receiver operating characteristic of a score.
+
+    Args:
+        negatives: The scores of what shall not be found, a vector.
+        positives: The scores of what shall be.
+
+    Returns:
+        A `ROC`: false_positive, true_positive, threshold, area.
+
+    Raises:
+        ValueError: If one is not a vector, is empty or holds NaN.
+
+    >>> found = roc_curve([1.0, 2.0, 3.0], [2.5, 4.0])
+    >>> found.true_positive.tolist(), round(found.area, 3)
+    ([0.0, 0.5, 0.5, 1.0, 1.0, 1.0], 0.833)
+    """
+    scores = {"negatives": np.asarray(negatives), "positives": np.asarray(positives)}
+    for name, given in scores.items():
+        if given.ndim != 1 or not given.size:
+            raise ValueError(f"{name} must be a vector of scores; got shape {given.shape}.")
+        if np.any(np.isnan(given)):
+            raise ValueError(f"{name} must be numbers; got {np.sum(np.isnan(given))} NaN.")
+    threshold = np.unique(np.concatenate(list(scores.values())))[::-1]
+
+    def share(scores: np.ndarray) -> np.ndarray:
+        above = len(scores) - np.searchsorted(np.sort(scores), threshold)
+        return np.concatenate([[0.0], above / len(scores)])
+
+    false_positive, true_positive = (share(given) for given in scores.values())
+    return ROC(
+        false_positive=false_positive,
+        true_positive=true_positive,
+        threshold=np.concatenate([[np.inf], threshold]),
+        area=float(np.trapezoid(true_positive, false_positive)),
+    )
