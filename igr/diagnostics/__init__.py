@@ -14,11 +14,20 @@ from igr.diagnostics.coherence import (
     coherence_from_batches,
     generalization_gap_bound,
 )
+from igr.diagnostics.feature_covariance import (
+    FeatureEigenpairs,
+    feature_covariance_eigenpairs,
+)
+from igr.diagnostics.function_update import FunctionSpaceUpdate, function_space_update
 from igr.diagnostics.geometric_complexity import geometric_complexity
+from igr.diagnostics.kernel_alignment import tangent_kernel_alignment
+from igr.diagnostics.kernel_spectrum import KernelSpectrum, tangent_kernel_spectrum
 from igr.diagnostics.linear_pieces import LinearPieces, linear_pieces
 from igr.diagnostics.lipschitz import LipschitzBound, lipschitz_bound, spectral_product
 from igr.diagnostics.monitor import Cost, Monitor
 from igr.diagnostics.noise_robustness import NoiseRobustness, accuracy, noise_robustness
+from igr.diagnostics.path_complexity import path_complexity
+from igr.diagnostics.rademacher import rademacher_bound, rademacher_bound_of_path
 from igr.diagnostics.sgd_region import SGDRegion, sgd_learning_rate_limit, sgd_region
 from igr.diagnostics.slope import (
     ModifiedLossShare,
@@ -28,9 +37,11 @@ from igr.diagnostics.slope import (
 )
 from igr.diagnostics.stiffness import ClassStiffness, class_stiffness, stiffness
 from igr.diagnostics.tangent_kernel import (
+    TraceEstimate,
     tangent_kernel,
     tangent_kernel_logdet,
     tangent_kernel_trace,
+    tangent_kernel_trace_estimate,
 )
 from igr.per_example.kernel import KernelTooLargeError
 
@@ -40,6 +51,9 @@ __all__ = [
     "ClassStiffness",
     "Coherence",
     "Cost",
+    "FeatureEigenpairs",
+    "FunctionSpaceUpdate",
+    "KernelSpectrum",
     "KernelTooLargeError",
     "LinearPieces",
     "LipschitzBound",
@@ -47,12 +61,15 @@ __all__ = [
     "Monitor",
     "NoiseRobustness",
     "SGDRegion",
+    "TraceEstimate",
     "accuracy",
     "adversarial_detection",
     "class_stiffness",
     "coherence",
     "coherence_from_batches",
     "example_kernel_traces",
+    "feature_covariance_eigenpairs",
+    "function_space_update",
     "generalization_gap_bound",
     "geometric_complexity",
     "implicit_gradient_regularizer",
@@ -61,6 +78,9 @@ __all__ = [
     "loss_surface_slope",
     "modified_loss_share",
     "noise_robustness",
+    "path_complexity",
+    "rademacher_bound",
+    "rademacher_bound_of_path",
     "roc_curve",
     "sgd_learning_rate_limit",
     "sgd_region",
@@ -68,6 +88,9 @@ __all__ = [
     "spectral_product",
     "stiffness",
     "tangent_kernel",
+    "tangent_kernel_alignment",
     "tangent_kernel_logdet",
+    "tangent_kernel_spectrum",
     "tangent_kernel_trace",
+    "tangent_kernel_trace_estimate",
 ]

@@ -1,7 +1,7 @@
 """The tangent kernel of a network: the kernel, its trace and its log-determinant."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -75,7 +75,8 @@ def tangent_kernel_trace(
     - "exact" adds up squares, from activations and cotangents where it can.
     - "random signs" takes one backward pass of the whole batch a probe:
       E |grad sum_io r_io f_o(x_i)|^2 = tr K for independent signs r_io. It is unbiased, and a probe
-      has the variance 2 sum_(a != b) K_ab^2 <= 2 |K|_F^2.
+      has the variance 2 sum_(a != b) K_ab^2 <= 2 |K|_F^2; `tangent_kernel_trace_estimate` gives
+      it too.
 
     Args:
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
@@ -108,6 +109,59 @@ def tangent_kernel_trace(
     if method == "random signs":
         return jnp.mean(drawn_kernel_traces(apply_fn, params, x, probes, key))
     return kernel_trace(apply_fn, params, x, chunk)
+
+
+class TraceEstimate(NamedTuple):
+    """The trace of a tangent kernel by random signs, and how far to trust it.
+
+    Attributes:
+        trace: The mean of the probes.
+        variance: The sample variance of a single probe, an unbiased estimate of
+            2 sum_(a != b) K_ab^2.
+        standard_error: Of the mean: sqrt(variance / probes).
+    """
+
+    trace: Float[Array, ""]
+    variance: Float[Array, ""]
+    standard_error: Float[Array, ""]
+
+
+def tangent_kernel_trace_estimate(
+    apply_fn: Callable[[PyTree, Any], Any],
+    params: PyTree,
+    x: PyTree,
+    *,
+    probes: int = 8,
+    key: PRNGKeyArray | None = None,
+) -> TraceEstimate:
+    """The trace by random signs, as `tangent_kernel_trace`, with its variance and error bar.
+
+    Args:
+        apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
+        params: Any pytree with floating leaves.
+        x: A pytree of arrays with a leading axis of n examples.
+        probes: The number of draws, at least 2: one says nothing of its error.
+        key: For the signs; `jax.random.key(0)` by default. In a training loop give a new one each
+            time.
+
+    Returns:
+        A `TraceEstimate`: trace, variance, standard_error, in float32 or wider.
+
+    Raises:
+        ValueError: As `tangent_kernel`; if `probes` is less than 2.
+        TypeError: If `probes` is not an integer.
+
+    The kernel of w x is diagonal here, so that signs cancel in the squares:
+
+    >>> import jax.numpy as jnp
+    >>> found = tangent_kernel_trace_estimate(lambda w, x: w * x, jnp.ones(2), jnp.ones((1, 2)))
+    >>> float(found.trace), float(found.variance)
+    (2.0, 0.0)
+    """
+    check_count("probes", probes, 2)
+    each = drawn_kernel_traces(apply_fn, params, x, probes, key)
+    variance = jnp.var(each, ddof=1)
+    return TraceEstimate(jnp.mean(each), variance, jnp.sqrt(variance / probes))
 
 
 def tangent_kernel_logdet(

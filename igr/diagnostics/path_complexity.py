@@ -1,0 +1,100 @@
+"""The length of a run in function space, by the size of its tangent features."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from igr.curvature.vectors import is_floating, minus, norm, require_floating, widened
+from igr.per_example.kernel import kernel_trace
+from igr.per_example.outputs import output_dimension, square_sum
+
+
+def path_complexity(
+    apply_fn: Callable[[PyTree, Any], Any], path: PyTree, x: PyTree
+) -> Float[Array, " steps"]:
+    r"""sum_t |w[t+1] - w[t]| |Phi_t|_F after each step of a run.
+
+    The complexity measure at the end of section 4.2 of "Appealing to gradients to investigate
+    neural network generalization", after Baratin et al., "Implicit regularization via neural
+    feature alignment" (2021). |Phi_t|_F^2 is the trace of the tangent kernel on x before the step.
+    Of a run recorded every few steps only the chords are seen: the sum is then of the coarser path,
+    and smaller.
+
+    In a training loop of one's own a step adds
+    `norm(updates) * sqrt(tangent_kernel_trace(apply_fn, params, x))`.
+
+    Args:
+        apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
+        path: The parameters along the run: a pytree as params, floating arrays with a leading axis
+            of steps + 1; other leaves as they are.
+        x: A pytree of arrays with a leading axis of n examples.
+
+    Returns:
+        The sum after 1, 2, ... steps, in float32 or wider.
+
+    Raises:
+        ValueError: As `tangent_kernel`; if the leaves of `path` disagree in their leading axis, or
+            it holds fewer than two points.
+
+    >>> import jax.numpy as jnp
+    >>> line, x = lambda w, x: w**2 * x / 2, jnp.array([3.0, 4.0])  # |Phi|_F = 5 |w|
+    >>> print(path_complexity(line, jnp.array([1.0, 2.0, 1.5]), x))
+    [ 5. 10.]
+    """
+    points = steps_of(path)
+    if points < 2:
+        raise ValueError(f"path must hold at least two points, a step apart; it holds {points}.")
+    floating, constant = eqx.partition(path, is_floating)
+    before = jax.tree.map(lambda w: w[:-1], floating)
+    after = jax.tree.map(lambda w: w[1:], floating)
+    lengths = jax.vmap(lambda a, b: norm(minus(widened(b), widened(a))))(before, after)
+    norms = feature_norms(apply_fn, eqx.combine(before, constant), x, None)
+    return jnp.cumsum(lengths * norms)
+
+
+def feature_norms(
+    apply_fn: Callable[[PyTree, Any], Any], path: PyTree, x: PyTree, inverse: Any
+) -> Float[Array, " steps"]:
+    """|A_t^-1 Phi_t'|_F at every point of a path, one after the other."""
+    floating, constant = eqx.partition(path, is_floating)
+    times = jnp.arange(steps_of(path))
+
+    def at(point: tuple[Array, PyTree]) -> Array:
+        t, floating = point
+        scaled = None if inverse is None else lambda v: inverse(t, v)
+        return feature_norm(apply_fn, eqx.combine(floating, constant), x, scaled)
+
+    return jax.lax.map(at, (times, floating))
+
+
+def feature_norm(
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, inverse: Any
+) -> Float[Array, ""]:
+    """|A^-1 Phi'|_F, with a row of Phi for every output of every example."""
+    if inverse is None:
+        return jnp.sqrt(kernel_trace(apply_fn, params, x))
+    require_floating(params)
+    q = output_dimension(apply_fn, params, x)
+    floating, constant = eqx.partition(params, is_floating)
+
+    def of_one(x: PyTree) -> Array:
+        values, pull = jax.vjp(lambda p: jnp.ravel(apply_fn(eqx.combine(p, constant), x)), floating)
+        signs = jnp.eye(q, dtype=values.dtype)
+        return jnp.sum(jax.lax.map(lambda r: square_sum(inverse(pull(r)[0])), signs))
+
+    return jnp.sqrt(jnp.sum(jax.lax.map(of_one, jax.tree.map(jnp.asarray, x))))
+
+
+def steps_of(path: PyTree) -> int:
+    """The length of the leading axis that the floating leaves of a path share."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(require_floating(path))]
+    if () in shapes or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(
+            "the floating leaves of path must share a leading axis, one entry a point; got shapes "
+            f"{shapes}."
+        )
+    return shapes[0][0]
