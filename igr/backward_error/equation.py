@@ -35,6 +35,7 @@ from igr.backward_error.gradient import PLAIN, Gradient
 from igr.backward_error.loss import ModifiedLoss, NotAGradientError, pickled, restored
 from igr.backward_error.methods import Method
 from igr.backward_error.naming import named, numbers_for
+from igr.backward_error.sampled import SampledMethod, StochasticEquation, stochastic_equation
 from igr.backward_error.series import by_power, step_powers
 from igr.backward_error.taylor import STEP, exact, fraction_field
 from igr.backward_error.trees import Tree
@@ -46,9 +47,11 @@ def modified_equation(method: Method, order: int = 1) -> ModifiedEquation: ...
 def modified_equation(method: ElementwiseMethod, order: int = 1) -> ElementwiseEquation: ...
 @overload
 def modified_equation(method: EpochMethod, order: int = 1) -> EpochEquation: ...
+@overload
+def modified_equation(method: SampledMethod, order: int = 1) -> StochasticEquation: ...
 def modified_equation(
-    method: Method | ElementwiseMethod | EpochMethod, order: int = 1
-) -> ModifiedEquation | ElementwiseEquation | EpochEquation:
+    method: Method | ElementwiseMethod | EpochMethod | SampledMethod, order: int = 1
+) -> ModifiedEquation | ElementwiseEquation | EpochEquation | StochasticEquation:
     """Derives the equation that an optimizer follows, exactly.
 
     Args:
@@ -77,6 +80,8 @@ def modified_equation(
         return elementwise_equation(method, order)
     if isinstance(method, EpochMethod):
         return epoch_equation(method, order)
+    if isinstance(method, SampledMethod):
+        return stochastic_equation(method, order)
     if not isinstance(method, Method):
         raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
     weights, domain = method.field_weights(order + 1)

@@ -16,6 +16,7 @@ from igr.backward_error.epoch import EpochMethod, cyclic_sgd, reshuffled_sgd
 from igr.backward_error.linear import LinearMethod
 from igr.backward_error.naming import Name
 from igr.backward_error.runge_kutta import RungeKutta, runge_kutta
+from igr.backward_error.sampled import SampledMethod, sgd_with_replacement
 from igr.backward_error.taylor import Z as z
 from igr.backward_error.taylor import exact, taylor_coefficients
 from igr.backward_error.terms import THETA as theta
@@ -28,6 +29,7 @@ __all__ = [
     "LinearMethod",
     "Method",
     "RungeKutta",
+    "SampledMethod",
     "adam",
     "adamw",
     "cyclic_sgd",
@@ -43,6 +45,7 @@ __all__ = [
     "reshuffled_sgd",
     "rmsprop",
     "runge_kutta",
+    "sgd_with_replacement",
     "signsgd",
     "t",
     "theta",

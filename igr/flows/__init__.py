@@ -7,6 +7,12 @@ from igr.flows.field_along import FieldAlong, modified_field_along
 from igr.flows.interpolate import interpolating_field
 from igr.flows.order import ObservedOrder, observed_order
 from igr.flows.solve import FlowStopped, flow, reached
+from igr.flows.stochastic import (
+    StochasticField,
+    moments_field,
+    stochastic_field,
+    stochastic_flow,
+)
 from igr.flows.vector_field import modified_value_fn, vector_field
 
 __all__ = [
@@ -15,16 +21,20 @@ __all__ = [
     "FieldAlong",
     "FlowStopped",
     "ObservedOrder",
+    "StochasticField",
     "Trajectory",
     "certify",
     "compare",
     "flow",
     "interpolating_field",
+    "moments_field",
     "modified_field_along",
     "modified_value_fn",
     "observed_order",
     "optimizer_of",
     "reached",
     "run",
+    "stochastic_field",
+    "stochastic_flow",
     "vector_field",
 ]

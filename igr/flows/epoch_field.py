@@ -20,6 +20,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error.batch_trees import FREE, LEAF, MARKED, BatchTree, marks, order
 from igr.backward_error.epoch import EpochEquation
 from igr.backward_error.epoch_loss import require_batches
+from igr.backward_error.sampled import StochasticEquation
 from igr.flows.differentials import add, directional, scale
 from igr.flows.floating import combine, floating, like_params
 from igr.per_example.example_axis import num_examples
@@ -112,7 +113,12 @@ def epoch_value_fn(
 
 
 def check_batches(eq: Any, batches: PyTree | None) -> None:
-    """Raises `ValueError` unless batches are given for SGD in epochs, and only for that."""
+    """Raises unless batches are given for SGD in epochs, and only for that."""
+    if isinstance(eq, StochasticEquation):
+        raise TypeError(
+            f"the equation of {eq.name} is stochastic: igr.flows.stochastic_field compiles it, and "
+            "igr.vector_field its drift, eq.drift"
+        )
     in_epochs = isinstance(eq, EpochEquation)
     if in_epochs and batches is None:
         raise ValueError(
