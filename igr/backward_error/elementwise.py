@@ -4,29 +4,23 @@ theta[n+1] = theta[n] - h Psi(a_1, .., a_r, theta[n]) with channels a_i = sum_k 
 each an elementwise function of the gradients seen, remembered with a transfer function W_i. A slow
 channel, such as Adam's second moment at beta2 = 0.999, may be *kept* as a variable of the flow
 instead: y[n+1] = y[n] + h kappa (phi(g[n]) - y[n]), read by the rule after its own update.
-
-The modified field solves, order by order in h,
-
-    F   = -B(h D) Psi(W_1(h D) phi_1, .., W_r(h D) phi_r, e^(h D) y, theta),
-    F_y =  B(h D) kappa (phi - y),                       B(z) = z/(e^z - 1)
-
-with D the derivative along both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import factorial
 from typing import Any
 
 import sympy
 
 from igr.backward_error.linear import LinearMethod
 from igr.backward_error.taylor import Z, exact, taylor_coefficients
-from igr.backward_error.terms import THETA, Algebra, Contraction, G, T
+from igr.backward_error.terms import THETA, G, T
 
-Coefficients = list[sympy.Expr]  # of h^0, h^1, ..
+_OWN = {"g": G, "theta": THETA, "t": T}
+_TAKEN = re.compile(r"g|theta|t|z|h|[LS]\d+|kappa_.*")  # the algebra's own symbols
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Channel:
     """An elementwise function of the gradients seen, remembered linearly.
 
     Attributes:
-      of: phi, an expression in `igr.methods.g` (and `theta`).
+      of: phi, an expression in `igr.methods.g` and `theta`, and in channels before this one.
       transfer: W(z), as in `igr.methods.linear_memory`.
     """
 
@@ -47,7 +41,8 @@ class Kept:
     """A slow average that stays a variable of the flow.
 
     Attributes:
-      of: phi, an expression in `igr.methods.g` (and `theta`).
+      of: phi, an expression in `igr.methods.g` and `theta`, in channels, and in kept states before
+        this one, read after their update.
       rate: kappa h, the share of phi that enters in one step: 1 - beta.
     """
 
@@ -100,6 +95,8 @@ def elementwise(
     channels: Mapping[str, tuple[Any, Any]],
     kept: Mapping[str, tuple[Any, Any]] | None = None,
     rates: Mapping[str, Any] | None = None,
+    *,
+    parameters: Iterable[Any] = (),
     name: str = "elementwise method",
 ) -> ElementwiseMethod:
     """Describes an optimizer by an elementwise rule on what it remembers.
@@ -107,244 +104,98 @@ def elementwise(
     Args:
       rule: Psi, a sympy expression in symbols named as the channels and kept states, and in
         `igr.methods.g` and `igr.methods.theta`; theta[n+1] = theta[n] - h Psi.
-      channels: name -> (phi, W): an expression in g, and its transfer function in z.
+      channels: name -> (phi, W): an expression in g, and its transfer function in z. It may read
+        the channels before it, at the same step.
       kept: name -> (phi, rate): an average y <- y + rate (phi - y) that stays a variable of the
-        flow. The rule reads it after its update.
+        flow. The rule reads it after its update, and so do the kept states that follow it.
       rates: name -> r: a symbol of the rule that stands for r/h. With the time `t` = (n + 1) h of
         a step, exp(-name t) = e^(-r (n + 1)) is how a bias correction forgets.
+      parameters: the symbols, or their names, that are none of these and are left open; they must
+        get a number before a field is compiled.
       name: for print.
 
     Returns:
       A method for `igr.modified_equation`.
 
     Raises:
-      ValueError: if the rule does not read a channel that is given, or names clash. A name of the
-        rule that is no channel is a parameter, and must get a number before a field is compiled.
+      ValueError: if the rule does not read a channel that is given, reads one that is not, or
+        names clash.
 
     Sign descent with momentum, smoothed:
 
     >>> from sympy import exp, sqrt, Symbol
     >>> from igr.backward_error.methods import g, z
-    >>> m, e = Symbol("m"), Symbol("epsilon", positive=True)
-    >>> lion = elementwise(m / sqrt(m**2 + e), {"m": (g, (1 - 0.9) / (1 - 0.9 * exp(-z)))})
-    >>> lion.parameters
+    >>> m, e = Symbol("m"), Symbol("epsilon")
+    >>> signum = elementwise(
+    ...     m / sqrt(m**2 + e), {"m": (g, (1 - 0.9) / (1 - 0.9 * exp(-z)))}, parameters=[e]
+    ... )
+    >>> signum.parameters
     (epsilon,)
     """
     kept, rates = kept or {}, rates or {}
-    clash = set(channels) & set(kept) | {"g", "theta", "t", "z", "h"} & {
-        *channels,
-        *kept,
-        *rates,
-    }
-    if clash:
-        raise ValueError(
-            "channel names must differ from one another and from g, theta, t, z, h; "
-            f"got {', '.join(sorted(clash))}"
-        )
-    psi = exact(rule, "rule")
-    names = {s.name: s for s in psi.free_symbols}
+    _check_names(channels, kept, rates)
     standing = {n: sympy.Symbol(n) for n in (*channels, *kept)}
     standing |= {n: sympy.Symbol(n, positive=True) for n in rates}
-    psi = psi.xreplace({s: standing[n] for n, s in names.items() if n in standing})
-    psi = _own(psi)
-    unread = [n for n in (*channels, *kept) if n not in names]
+    open_names = {getattr(p, "name", p) for p in parameters}
+
+    def read(expression: Any, argument: str, known: Iterable[str]) -> sympy.Expr:
+        """An expression on the method's own symbols, which must all be known."""
+        found = exact(expression, argument)
+        known = set(known)
+        strange = {s.name for s in found.free_symbols} - known - set(_OWN) - open_names
+        if strange:
+            raise ValueError(
+                f"{argument} reads {', '.join(sorted(strange))}, which is no channel: there "
+                f"{'are' if known else 'is'} {', '.join([*sorted(known), *_OWN])}. A symbol that "
+                "is to stay open belongs in parameters="
+            )
+        own = {**{n: s for n, s in standing.items() if n in known}, **_OWN}
+        return found.xreplace({s: own[s.name] for s in found.free_symbols if s.name in own})
+
+    before: list[str] = []
+    memories = []
+    for n, (phi, transfer) in channels.items():
+        weights = exact(transfer, f"the transfer function of {n}")
+        _check_open(weights, n, {"z", *open_names})
+        taylor_coefficients(weights, 1)  # says so where the weights have no finite sum
+        memories.append((standing[n], Channel(read(phi, n, before), weights)))
+        before.append(n)
+    states = []
+    for n, (phi, rate) in kept.items():
+        share = exact(rate, f"the rate of {n}")
+        _check_open(share, n, open_names)
+        if share.is_number and not (share.is_real and 0 < share <= 1):
+            raise ValueError(f"the rate of {n} is a number in (0, 1], got {rate}")
+        states.append((standing[n], Kept(read(phi, n, before), share)))
+        before.append(n)
+    psi = read(rule, "the rule", standing)
+    used = psi.free_symbols.union(*(part.of.free_symbols for _, part in (*memories, *states)))
+    unread = [n for n in (*channels, *kept) if standing[n] not in used]
     if unread:
         raise ValueError(f"the rule does not read the channel {', '.join(unread)}: {rule}")
     return ElementwiseMethod(
         name,
         psi,
-        tuple(
-            (standing[n], Channel(_own(exact(phi, n)), exact(transfer, n)))
-            for n, (phi, transfer) in channels.items()
-        ),
-        tuple(
-            (standing[n], Kept(_own(exact(phi, n)), exact(rate, n)))
-            for n, (phi, rate) in kept.items()
-        ),
+        tuple(memories),
+        tuple(states),
         tuple((standing[n], exact(rate, n)) for n, rate in rates.items()),
     )
 
 
-@dataclass(frozen=True, repr=False)
-class ElementwiseEquation:
-    """theta' = sum_k h^k F_k, and y' = sum_k h^k F_{y,k} for each kept state.
-
-    Attributes:
-      name: the method.
-      order: the highest power of h kept.
-      field: F_0, .., F_order, expressions of the term algebra.
-      kept: F_{y,0}, .. for each kept state. Rates appear as rate/h: see `rates`.
-      contractions: what the symbols of contractions stand for.
-      rates: the symbol of kappa for each kept state -> kappa h, a number.
-    """
-
-    name: str
-    order: int
-    field: tuple[sympy.Expr, ...]
-    kept: Mapping[sympy.Symbol, tuple[sympy.Expr, ...]]
-    contractions: Mapping[sympy.Symbol, Contraction]
-    rates: Mapping[sympy.Symbol, sympy.Expr]
-
-    @property
-    def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open."""
-        own = {THETA, G, T, *self.kept, *self.contractions, *self.rates}
-        free: set[Any] = set()
-        for part in (self.field, *self.kept.values()):
-            for expression in part:
-                free |= expression.free_symbols
-        for rate in self.rates.values():
-            free |= rate.free_symbols
-        for contraction in self.contractions.values():
-            for vector in contraction.vectors:
-                free |= vector.free_symbols
-        return tuple(sorted(free - own, key=str))
-
-    def truncate(self, order: int) -> ElementwiseEquation:
-        """The same equation with fewer powers of h."""
-        if not 0 <= order <= self.order:
-            raise ValueError(f"order is from 0 to {self.order}, that of the equation; got {order}")
-        kept = {y: part[: order + 1] for y, part in self.kept.items()}
-        return ElementwiseEquation(
-            self.name, order, self.field[: order + 1], kept, self.contractions, self.rates
+def _check_names(*groups: Mapping[str, Any]) -> None:
+    names = [n for group in groups for n in group]
+    clash = {n for n in names if _TAKEN.fullmatch(n) or names.count(n) > 1}
+    if clash:
+        raise ValueError(
+            "channel names must differ from one another and from g, theta, t, z, h, L0, L1, .., "
+            f"S0, S1, .. and kappa_..; got {', '.join(sorted(clash))}"
         )
 
-    def on(self, loss: sympy.Expr, params: tuple[sympy.Symbol, ...], h: Any) -> sympy.Matrix:
-        """The field in closed form on a sympy loss; kept states appear with an index.
 
-        Args:
-          loss: E, an expression in `params`.
-          params: the m parameters.
-          h: the step.
-
-        Returns:
-          The field of theta, an m x 1 Matrix.
-        """
-        vectors: dict[sympy.Symbol, list[sympy.Expr]] = {
-            THETA: list(params),
-            G: [sympy.diff(loss, p) for p in params],
-            **{y: [sympy.Symbol(f"{y}_{p}") for p in params] for y in self.kept},
-        }
-
-        def value(expression: sympy.Expr) -> list[sympy.Expr]:
-            for atom in expression.free_symbols & set(self.contractions):
-                if atom not in vectors:
-                    vectors[atom] = contraction(self.contractions[atom])
-            present = [a for a in expression.free_symbols if a in vectors]
-            return [
-                expression.xreplace({a: vectors[a][i] for a in present}) for i in range(len(params))
-            ]
-
-        def contraction(which: Contraction) -> list[sympy.Expr]:
-            along = [value(v) for v in which.vectors]
-            scalar, held = loss, {}
-            for direction in along:
-                dummies = [sympy.Dummy() for _ in params]
-                held.update(zip(dummies, direction, strict=True))
-                scalar = sum(
-                    d * sympy.diff(scalar, p) for d, p in zip(dummies, params, strict=True)
-                )
-            return [sympy.diff(scalar, p).xreplace(held) for p in params]
-
-        h = sympy.sympify(h)
-        rates = {kappa: rate / h for kappa, rate in self.rates.items()}
-        total = sympy.zeros(len(params), 1)
-        for k, expression in enumerate(self.field):
-            total += h**k * sympy.Matrix(value(expression)).xreplace(rates)
-        return total
-
-    def __repr__(self) -> str:
-        return f"<modified equation of {self.name}, order {self.order}>"
-
-
-def elementwise_equation(method: ElementwiseMethod, order: int) -> ElementwiseEquation:
-    """Solves the master equation for a method with an elementwise rule."""
-    algebra = Algebra(tuple(y for y, _ in method.kept))
-    kappas = [sympy.Symbol(f"kappa_{y}", positive=True) for y, _ in method.kept]
-    rates = dict(zip(kappas, (state.rate for _, state in method.kept), strict=True))
-    rates |= dict(method.rates)
-    terms = order + 1
-    bernoulli = taylor_coefficients(Z / (sympy.exp(Z) - 1), terms)
-    transfers = {a: taylor_coefficients(c.transfer, terms) for a, c in method.channels}
-    field: Coefficients = []
-    states: dict[sympy.Symbol, Coefficients] = {y: [] for y, _ in method.kept}
-
-    def advance(series: Coefficients) -> Coefficients:
-        """h D of a series: the coefficient of h^k sums D_i X_l over i + l = k - 1."""
-        result = [sympy.Integer(0)]
-        for k in range(1, len(series)):
-            result.append(
-                sum(
-                    (
-                        algebra.derivative(
-                            series[k - 1 - i],
-                            field[i],
-                            {y: s[i] for y, s in states.items()},
-                            first=i == 0,
-                        )
-                        for i in range(k)
-                    ),
-                    sympy.Integer(0),
-                )
-            )
-        return result
-
-    def operator(coefficients: Coefficients, series: Coefficients) -> Coefficients:
-        """sum_j c_j (h D)^j of a series."""
-        total = [coefficients[0] * x for x in series]
-        power = series
-        for c in coefficients[1 : len(series)]:
-            power = advance(power)
-            total = [t + c * x for t, x in zip(total, power, strict=True)]
-        return total
-
-    for k in range(terms):
-
-        def constant(x: sympy.Expr, k: int = k) -> Coefficients:
-            return [x] + [sympy.Integer(0)] * k
-
-        read = {a: operator(transfers[a], constant(c.of)) for a, c in method.channels}
-        exponential = [sympy.Rational(1, factorial(j)) for j in range(k + 1)]
-        read |= {y: operator(exponential, constant(y)) for y, _ in method.kept}
-        read[T] = operator(exponential, constant(T))
-        psi = _compose(method.rule, read, k)
-        new = -operator(bernoulli, psi)[k]
-        slow = {
-            y: operator(bernoulli, constant(kappa * (state.of - y)))[k]
-            for (y, state), kappa in zip(method.kept, kappas, strict=True)
-        }
-        field.append(algebra.tidy(new))
-        for y, expression in slow.items():
-            states[y].append(algebra.tidy(expression))
-    return ElementwiseEquation(
-        method.name,
-        order,
-        tuple(field),
-        {y: tuple(s) for y, s in states.items()},
-        dict(algebra.contractions),
-        rates,
-    )
-
-
-def _compose(
-    rule: sympy.Expr, read: Mapping[sympy.Symbol, Coefficients], order: int
-) -> Coefficients:
-    """Taylor coefficients in h of the rule on channels that are series in h."""
-    h = sympy.Dummy("h")
-    held: dict[sympy.Symbol, sympy.Expr] = {}
-    moving = {}
-    for a, series in read.items():
-        dummies = [sympy.Dummy() for _ in series]
-        held.update(zip(dummies, series, strict=True))
-        moving[a] = sum(d * h**k for k, d in enumerate(dummies))
-    result, current = [], rule.xreplace(moving)
-    for k in range(order + 1):
-        result.append(current.xreplace({h: sympy.Integer(0)}).xreplace(held) / factorial(k))
-        current = sympy.diff(current, h)
-    return result
-
-
-def _own(expression: sympy.Expr) -> sympy.Expr:
-    """Reads any symbols named g and theta as the ones of the algebra."""
-    own = {"g": G, "theta": THETA, "t": T}
-    return expression.xreplace({s: own[s.name] for s in expression.free_symbols if s.name in own})
+def _check_open(expression: sympy.Expr, of: str, allowed: set[str]) -> None:
+    strange = {s.name for s in expression.free_symbols} - allowed
+    if strange:
+        raise ValueError(
+            f"the memory of {of} reads {', '.join(sorted(strange))}, which is no number: a symbol "
+            "that is to stay open belongs in parameters="
+        )

@@ -19,74 +19,18 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 import sympy
 
 from igr.backward_error import printing, trees
 from igr.backward_error.closed_form import Differentials
-from igr.backward_error.elementwise import (
-    ElementwiseEquation,
-    ElementwiseMethod,
-    elementwise_equation,
-)
-from igr.backward_error.epoch import EpochEquation, EpochMethod, epoch_equation
 from igr.backward_error.gradient import PLAIN, Gradient
 from igr.backward_error.loss import ModifiedLoss, NotAGradientError, pickled, restored
-from igr.backward_error.methods import Method
 from igr.backward_error.naming import named, numbers_for
-from igr.backward_error.sampled import SampledMethod, StochasticEquation, stochastic_equation
 from igr.backward_error.series import by_power, step_powers
 from igr.backward_error.taylor import STEP, exact, fraction_field
 from igr.backward_error.trees import Tree
-
-
-@overload
-def modified_equation(method: Method, order: int = 1) -> ModifiedEquation: ...
-@overload
-def modified_equation(method: ElementwiseMethod, order: int = 1) -> ElementwiseEquation: ...
-@overload
-def modified_equation(method: EpochMethod, order: int = 1) -> EpochEquation: ...
-@overload
-def modified_equation(method: SampledMethod, order: int = 1) -> StochasticEquation: ...
-def modified_equation(
-    method: Method | ElementwiseMethod | EpochMethod | SampledMethod, order: int = 1
-) -> ModifiedEquation | ElementwiseEquation | EpochEquation | StochasticEquation:
-    """Derives the equation that an optimizer follows, exactly.
-
-    Args:
-      method: from `igr.methods`.
-      order: the highest power of h that is kept, at least 0. Order 0 is the flow the method
-        tends to as h goes to 0.
-
-    Returns:
-      The equation, its coefficients exact: rational, or in the symbols of the method.
-
-    Raises:
-      ValueError: if `order` is negative.
-      TypeError: if `order` is not an integer or `method` is not a method.
-
-    >>> from igr.backward_error import methods
-    >>> eq = modified_equation(methods.gradient_descent(), order=2)
-    >>> print(eq)
-    θ' = -g - h/2 H g - h² (1/3 H² g + 1/12 ∇³E[g, g]) + O(h³)
-    >>> eq.is_gradient(1), eq.is_gradient(2)
-    (True, False)
-    >>> print(eq.modified_loss(1))
-    E + h/4 |g|² + O(h²)
-    """
-    order = _order(order)
-    if isinstance(method, ElementwiseMethod):
-        return elementwise_equation(method, order)
-    if isinstance(method, EpochMethod):
-        return epoch_equation(method, order)
-    if isinstance(method, SampledMethod):
-        return stochastic_equation(method, order)
-    if not isinstance(method, Method):
-        raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
-    weights, domain = method.field_weights(order + 1)
-    weights = _cut(weights, domain, order)
-    return ModifiedEquation(method.name, order, weights, domain, method.gradient)
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,7 +65,7 @@ class ModifiedEquation:
           ValueError: if the tree has more vertices than the equation keeps.
           TypeError: if it is not a nested tuple.
 
-        >>> from igr.backward_error import methods
+        >>> from igr.backward_error import methods, modified_equation
         >>> modified_equation(methods.gradient_descent(), 2).coefficient(((), ()))
         1/12
         """
@@ -158,7 +102,7 @@ class ModifiedEquation:
           ValueError: for a symbol that the equation does not have, or a value at which it has a
             pole.
 
-        >>> from igr.backward_error import methods
+        >>> from igr.backward_error import methods, modified_equation
         >>> eq = modified_equation(methods.heavy_ball(sympy.Symbol("beta")), order=1)
         >>> print(eq.subs({"beta": 0.9}))
         θ' = -10 g - 950 h H g + O(h²)
@@ -176,7 +120,7 @@ class ModifiedEquation:
 
     def truncate(self, order: int) -> ModifiedEquation:
         """The same equation with fewer powers of h."""
-        order = _order(order)
+        order = check_order(order)
         if order > self.order:
             raise ValueError(f"order is at most {self.order}, that of the equation; got {order}")
         kept = _cut(self.weights, self.domain, order)
@@ -263,7 +207,7 @@ class ModifiedEquation:
 
     def _first_obstruction(self, order: int | None) -> tuple[int, int] | None:
         """The lowest power of h at which rootings differ, and a tree there."""
-        upto = self.order if order is None else _order(order)
+        upto = self.order if order is None else check_order(order)
         if upto > self.order:
             raise ValueError(f"order is at most {self.order}, that of the equation; got {order}")
         zero = self.domain.zero
@@ -294,7 +238,7 @@ class ModifiedEquation:
 
         The two-parameter model of Barrett and Dherin (2021), equation A.28:
 
-        >>> from igr.backward_error import methods
+        >>> from igr.backward_error import methods, modified_equation
         >>> a, b, x, y, h = sympy.symbols("a b x y h")
         >>> eq = modified_equation(methods.gradient_descent(), 0)
         >>> eq.on((y - a * b * x) ** 2 / 2, (a, b), h)
@@ -315,7 +259,7 @@ class ModifiedEquation:
     def latex(self) -> str:
         r"""The equation as LaTeX, in g, H and nabla^k E[., .].
 
-        >>> from igr.backward_error import methods
+        >>> from igr.backward_error import methods, modified_equation
         >>> print(modified_equation(methods.gradient_descent(), 1).latex())
         \dot\theta = -g - \frac{h}{2} H g + O(h^{2})
         """
@@ -352,7 +296,8 @@ def _cut(weights: Mapping[int, Any], domain: Any, order: int) -> dict[int, Any]:
     return {t: b for t, b in kept.items() if b}
 
 
-def _order(order: int) -> int:
+def check_order(order: int) -> int:
+    """Raises unless an order is an integer of at least 0."""
     try:
         if isinstance(order, bool):
             raise TypeError

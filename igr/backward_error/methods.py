@@ -16,6 +16,7 @@ from igr.backward_error.epoch import EpochMethod, cyclic_sgd, reshuffled_sgd
 from igr.backward_error.linear import LinearMethod
 from igr.backward_error.naming import Name
 from igr.backward_error.runge_kutta import RungeKutta, runge_kutta
+from igr.backward_error.sam import SharpnessAware, sam, usam
 from igr.backward_error.sampled import SampledMethod, sgd_with_replacement
 from igr.backward_error.taylor import Z as z
 from igr.backward_error.taylor import exact, taylor_coefficients
@@ -30,6 +31,7 @@ __all__ = [
     "Method",
     "RungeKutta",
     "SampledMethod",
+    "SharpnessAware",
     "adam",
     "adamw",
     "cyclic_sgd",
@@ -45,6 +47,7 @@ __all__ = [
     "reshuffled_sgd",
     "rmsprop",
     "runge_kutta",
+    "sam",
     "sgd_with_replacement",
     "signsgd",
     "t",
@@ -144,23 +147,6 @@ def _linear(
     if decay != 0:
         settings = {**settings, "weight decay": decay}
     return LinearMethod(Name(label, settings), transfer, decay)
-
-
-def usam(rho: Any) -> RungeKutta:
-    """theta <- theta - h g(theta + rho h g(theta)): unnormalised sharpness-aware minimisation.
-
-    The ascent is `rho` times the step h, so that both shrink together (Andriushchenko and
-    Flammarion 2022, without the normalisation of Foret et al. 2021): a Runge-Kutta method of two
-    stages, one of them upward. `rho` is a number of at least 0 or a sympy symbol.
-
-    >>> from igr.backward_error import modified_equation
-    >>> print(modified_equation(usam(2), 1).modified_loss())
-    E + 5 h/4 |g|² + O(h²)
-    """
-    value = exact(rho, "rho")
-    if value.is_number and not (value.is_real and value >= 0):
-        raise ValueError(f"rho is a number of at least 0 or a sympy symbol, got {rho}")
-    return runge_kutta([[0, 0], [-value, 0]], [0, 1], name=f"USAM (rho = {value} h)")
 
 
 def _momentum(beta: Any) -> sympy.Expr:

@@ -13,7 +13,10 @@ from igr.backward_error.series import by_power
 from igr.backward_error.trees import Tree
 
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
-_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "kappa": "κ", "mu": "μ", "rho": "ρ"}
+_GREEK = {
+    **{"alpha": "α", "beta": "β", "gamma": "γ", "epsilon": "ε", "theta": "θ", "kappa": "κ"},
+    **{"lambda": "λ", "mu": "μ", "nu": "ν", "rho": "ρ", "sigma": "σ"},
+}
 
 
 def differential(tree: Tree, latex: bool = False) -> str:
@@ -59,7 +62,7 @@ def plain(expression: sympy.Expr) -> str:
     """
     text = str(expression)
     for name, letter in _GREEK.items():
-        text = re.sub(rf"\b{name}\b", letter, text)
+        text = re.sub(rf"(?<![A-Za-z]){name}(?![A-Za-z])", letter, text)
     text = re.sub(r"\*\*(\d+)", lambda m: m[1].translate(_SUPERSCRIPTS), text)
     return text.replace("**", "^").replace("*", " ")
 

@@ -15,7 +15,7 @@ import sympy
 
 from igr.backward_error.elementwise import ElementwiseMethod
 from igr.backward_error.linear import LinearMethod
-from igr.backward_error.taylor import Z, taylor_coefficients
+from igr.backward_error.taylor import taylor_coefficients
 from igr.backward_error.terms import G
 
 
@@ -26,7 +26,7 @@ class GradientResponse:
     Attributes:
       method: what is done with the preconditioned gradient, as a linear method.
       preconditioner: dPsi/da, elementwise, in the channels, kept states, g, theta and t.
-      steady: what each channel reads when the gradient stands still: W(0) phi.
+      steady: what each channel reads when the gradient stands still, see `steady_channels`.
     """
 
     method: LinearMethod
@@ -41,7 +41,7 @@ def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
     coordinate to coordinate, or not at all.
 
     >>> from igr.backward_error import methods
-    >>> response = gradient_response(methods.adam(0.9, second_moment="eliminated", eps=0))
+    >>> response = gradient_response(methods.adam(0.9, keep=(), eps=0))
     >>> response.preconditioner
     1/sqrt(nu)
     >>> from igr.backward_error.stability import stability_limit
@@ -58,6 +58,10 @@ def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
     if not all(share.is_number for share in shares):
         return None
     transfer = sympy.Add(*(share * w for share, (_, w) in zip(shares, read, strict=True)))
-    steady = tuple((a, taylor_coefficients(c.transfer, 1)[0] * c.of) for a, c in method.channels)
     linear = LinearMethod(f"{method.name}, preconditioned", transfer)
-    return GradientResponse(linear, responses[0], steady)
+    return GradientResponse(linear, responses[0], steady_channels(method))
+
+
+def steady_channels(method: ElementwiseMethod) -> tuple[tuple[sympy.Symbol, sympy.Expr], ...]:
+    """What each channel reads when the gradient stands still: W(0) phi, in their order."""
+    return tuple((a, taylor_coefficients(c.transfer, 1)[0] * c.of) for a, c in method.channels)

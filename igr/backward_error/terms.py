@@ -10,6 +10,9 @@ A field acts as a derivation: D theta = F, D g = L^(2)[F], the product and chain
 expressions, and D L^(k)[a, ..] = L^(k+1)[F, a, ..] + L^(k)[D a, ..] + .. . A contraction is linear
 in each vector, so that for linear methods every vector ends as a combination of elementary
 differentials of trees.
+
+A method that looks at the length of its gradient needs numbers made of vectors besides: inner
+products <a, b>, which stand in expressions as symbols too, and D <a, b> = <D a, b> + <a, D b>.
 """
 
 from __future__ import annotations
@@ -50,7 +53,9 @@ class Algebra:
     def __init__(self, states: tuple[sympy.Symbol, ...] = ()):
         self.states = states
         self.contractions: dict[sympy.Symbol, Contraction] = {}
+        self.products: dict[sympy.Symbol, tuple[sympy.Expr, sympy.Expr]] = {}
         self._symbols: dict[tuple[sympy.Expr, ...], sympy.Symbol] = {}
+        self._pairs: dict[tuple[sympy.Expr, ...], sympy.Symbol] = {}
 
     def is_scalar(self, expression: sympy.Expr) -> bool:
         """Whether an expression is the same number for every parameter of the network."""
@@ -75,6 +80,19 @@ class Algebra:
             self.contractions[symbol] = Contraction(key)
         return self._symbols[key]
 
+    def inner(self, a: sympy.Expr, b: sympy.Expr) -> sympy.Expr:
+        """<a, b>, bilinear, with numbers taken out and equal products merged."""
+        for left, right in ((a, b), (b, a)):
+            parts = self._linear_parts(left)
+            if parts is not None:
+                return sympy.Add(*(c * self.inner(atom, right) for c, atom in parts))
+        key = tuple(sorted((a, b), key=sympy.default_sort_key))
+        if key not in self._pairs:
+            symbol = sympy.Symbol(f"S{len(self._pairs)}", positive=a == b)
+            self._pairs[key] = symbol
+            self.products[symbol] = key
+        return self._pairs[key]
+
     def derivative(
         self,
         expression: sympy.Expr,
@@ -98,6 +116,10 @@ class Algebra:
                 along = states[atom]
             elif atom in self.contractions:
                 along = self._moved(self.contractions[atom], field, states, first)
+            elif atom in self.products:
+                a, b = self.products[atom]
+                along = self.inner(self.derivative(a, field, states, first), b)
+                along += self.inner(a, self.derivative(b, field, states, first))
             else:
                 continue
             if along != 0:
@@ -105,13 +127,21 @@ class Algebra:
         return self.tidy(total)
 
     def tidy(self, expression: sympy.Expr) -> sympy.Expr:
-        """Collects the contractions, so that like terms meet."""
-        expanded = sympy.expand(expression)
+        """Collects the contractions, so that like terms meet.
+
+        Roots and denominators stay as they are: multiplied out they would grow, and lose the small
+        number in them to rounding when they are evaluated.
+        """
+        hidden: dict[sympy.Expr, sympy.Dummy] = {}
+        expanded = sympy.expand(_hide(expression, hidden))
+        shown = {dummy: base for base, dummy in hidden.items()}
         present = sorted(expanded.free_symbols & set(self.contractions), key=str)
         if not present:
-            return sympy.factor_terms(expression)
+            return sympy.factor_terms(expanded).xreplace(shown)
         collected = sympy.collect(expanded, present, evaluate=False)
-        return sympy.Add(*(sympy.factor_terms(c) * atom for atom, c in collected.items()))
+        return sympy.Add(
+            *(sympy.factor_terms(c).xreplace(shown) * atom for atom, c in collected.items())
+        )
 
     def _moved(
         self,
@@ -147,3 +177,30 @@ class Algebra:
             return None if alone else parts
         number, rest = sympy.factor_terms(vector).as_coeff_Mul()
         return None if number == 1 else [(number, rest)]
+
+
+def _hide(expression: sympy.Expr, hidden: dict[sympy.Expr, sympy.Dummy]) -> sympy.Expr:
+    """Puts a symbol for every sum under a root or in a denominator.
+
+    With s for the 1 - e^(-lambda t) of a bias correction, e^(-lambda t) elsewhere is 1 - s.
+    """
+    for power in expression.atoms(sympy.Pow):
+        if power.base.is_Add and not (power.exp.is_Integer and power.exp.is_positive):
+            hidden.setdefault(power.base, sympy.Dummy())
+    fading = {}  # exponents a with a hidden 1 - e^a
+    for base in hidden:
+        rest = 1 - base
+        if isinstance(rest, sympy.exp):
+            fading[rest.args[0]] = base
+
+    def replaced(e: sympy.Expr) -> sympy.Expr:
+        if e.is_Pow and e.base in hidden and not (e.exp.is_Integer and e.exp.is_positive):
+            return hidden[e.base] ** e.exp
+        if isinstance(e, sympy.exp):
+            for exponent, base in fading.items():
+                times = e.args[0] / exponent
+                if times.is_Integer:
+                    return (1 - hidden[base]) ** times
+        return e if e.is_Atom else e.func(*map(replaced, e.args))
+
+    return replaced(expression)

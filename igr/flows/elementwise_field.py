@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 import sympy
 from jaxtyping import Array, PyTree
 
-from igr.backward_error.elementwise import ElementwiseEquation
+from igr.backward_error.elementwise_equation import ElementwiseEquation
 from igr.backward_error.terms import THETA, Contraction, G, T
 from igr.flows.differentials import directional
 from igr.flows.floating import combine, floating, like_params
@@ -60,9 +61,12 @@ def elementwise_field(
         scalars = {**rates, T: t}
 
         def value(expression: sympy.Expr) -> PyTree:
-            for atom in sorted(expression.free_symbols & set(eq.contractions), key=str):
-                if atom not in vectors:
+            for atom in sorted(expression.free_symbols, key=str):
+                if atom in eq.contractions and atom not in vectors:
                     vectors[atom] = contraction(eq.contractions[atom])
+                elif atom in eq.products and atom not in scalars:
+                    a, b = map(value, eq.products[atom])
+                    scalars[atom] = optax.tree.vdot(a, b)
             return functions(expression, vectors, scalars, dynamic)
 
         def contraction(which: Contraction) -> PyTree:

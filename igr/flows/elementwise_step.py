@@ -40,7 +40,7 @@ def elementwise_step(
 
     def init(params: PyTree) -> ElementwiseState:
         return ElementwiseState(
-            count=jnp.zeros([], jnp.float32),
+            count=jnp.zeros([], jnp.result_type(float)),
             channels={str(a): memory.init(params) for a, memory in memories.items()},
             kept={str(y): optax.tree.zeros_like(params) for y, _ in method.kept},
         )
@@ -51,15 +51,15 @@ def elementwise_step(
                 f"{method.name} reads the params: update needs them, as in "
                 "optimizer.update(grads, state, params)"
             )
-        now: dict[sympy.Symbol, PyTree] = {THETA: params, G: updates}
+        read: dict[sympy.Symbol, PyTree] = {THETA: params, G: updates}
         scalars = {symbol: forgetting(rate, h, rates_at) for symbol, rate in method.rates}
         scalars[T] = (state.count + 1) * h
-        read, channels, kept = dict(now), {}, {}
+        channels, kept = {}, {}
         for a, channel in method.channels:
-            phi = functions(channel.of, now, scalars, updates)
+            phi = functions(channel.of, read, scalars, updates)
             read[a], channels[str(a)] = memories[a].update(phi, state.channels[str(a)])
         for y, average in method.kept:
-            phi = functions(average.of, now, scalars, updates)
+            phi = functions(average.of, read, scalars, updates)
             share = share_taken_in(average.rate, h, rates_at)
             kept[str(y)] = jax.tree.map(
                 lambda old, new, share=share: (old + share * (new - old)).astype(old.dtype),

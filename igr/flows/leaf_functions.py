@@ -27,7 +27,7 @@ class LeafFunctions:
             atoms = sorted(expression.free_symbols, key=str)
             self._compiled[expression] = (
                 atoms,
-                sympy.lambdify(atoms, expression, modules="jax", cse=True),
+                sympy.lambdify(atoms, _storable(expression), modules="jax", cse=True),
             )
         atoms, function = self._compiled[expression]
         moving = [a for a in atoms if a in vectors]
@@ -38,3 +38,9 @@ class LeafFunctions:
             return jnp.broadcast_to(jnp.asarray(function(*arguments), x.dtype), x.shape)
 
         return jax.tree.map(on_leaf, like, *(vectors[a] for a in moving))
+
+
+def _storable(expression: sympy.Expr) -> sympy.Expr:
+    """Floats for the rationals whose parts do not fit a 32-bit integer, which JAX refuses."""
+    large = (r for r in expression.atoms(sympy.Rational) if max(abs(r.p), r.q) >= 2**31)
+    return expression.xreplace({r: sympy.Float(r) for r in large})

@@ -17,7 +17,7 @@ import sympy
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import ModifiedEquation, trees
-from igr.backward_error.elementwise import ElementwiseEquation
+from igr.backward_error.elementwise_equation import ElementwiseEquation
 from igr.backward_error.epoch import EpochEquation
 from igr.backward_error.gradient import Gradient
 from igr.backward_error.series import step_powers

@@ -46,7 +46,7 @@ def test_adam_with_both_moments_eliminated(inside):
     """F1 = -1/(2 r) [(1+b1)/(1-b1) - (1+b2)/(1-b2) (1-q)] H s, s = g/r, q the share of eps."""
     b1, b2, e = Rational(1, 2), Rational(7, 10), Rational(1, 5)
     eps = {"eps": 0, "eps_root": e} if inside else {"eps": e}
-    equation = modified_equation(methods.adam(b1, b2, **eps, second_moment="eliminated"), 1)
+    equation = modified_equation(methods.adam(b1, b2, **eps, keep=()), 1)
     gradient, hessian = _gradient_and_hessian()
     if inside:
         r = gradient.applyfunc(lambda x: sqrt(x**2 + e))
@@ -64,14 +64,14 @@ def test_adam_with_both_moments_eliminated(inside):
 def test_rmsprop_is_adam_without_first_moment():
     e = Rational(1, 5)
     rms = modified_equation(methods.rmsprop(Rational(7, 10), e), 2)
-    adam = modified_equation(methods.adam(0, Rational(7, 10), 0, e, second_moment="eliminated"), 2)
+    adam = modified_equation(methods.adam(0, Rational(7, 10), 0, e, keep=()), 2)
     assert _close(rms.on(E, (X, Y), H), adam.on(E, (X, Y), H))
 
 
 def test_decoupled_decay_on_adam():
     """Without memory F1 = -1/2 Psi' Psi, Psi = s + c theta, as for any step downhill."""
     c, e = Rational(3, 10), Rational(1, 5)
-    method = methods.adam(0, 0, 0, e, weight_decay=c, second_moment="eliminated")
+    method = methods.adam(0, 0, 0, e, weight_decay=c, keep=())
     equation = modified_equation(method, 1)
     gradient, hessian = _gradient_and_hessian()
     theta = sympy.Matrix([X, Y])
@@ -104,7 +104,7 @@ def test_adam_with_its_second_moment_kept():
 def test_a_bias_correction_reads_the_clock():
     """At h^0 the second moment is divided by 1 - e^(-lambda t), lambda = -log(b2)/h."""
     equation = modified_equation(methods.adam(0.9, 0.99, eps=0), 0)
-    nu, t, forgetting = Symbol("nu"), methods.t, Symbol("lambda", positive=True)
+    nu, t, forgetting = Symbol("nu"), methods.t, Symbol("lambda_nu", positive=True)
     assert equation.field[0].equals(-g / sqrt(nu / (1 - exp(-forgetting * t))))
     assert equation.rates[forgetting] == -sympy.log(Rational(99, 100))
 
@@ -115,9 +115,26 @@ def test_a_bias_correction_reads_the_clock():
         (lambda: methods.adam(1.0), r"b1 is a number in \[0, 1\)"),
         (lambda: methods.adam(b2=-0.1), r"b2 is a number in \[0, 1\)"),
         (lambda: methods.rmsprop(2), r"decay is a number in \[0, 1\)"),
-        (lambda: methods.adam(second_moment="gone"), "'kept' or 'eliminated', got 'gone'"),
+        (lambda: methods.adam(keep=("v",)), "states of Adam, which are mu, nu; got v"),
+        (lambda: methods.rmsprop(keep="mu"), "states of RMSProp, which are nu; got mu"),
+        (lambda: methods.lion(b2=0, smoothing=1, keep=("mu",)), "no momentum to keep"),
+        (lambda: methods.adam(eps=-1), "eps is a number of at least 0"),
+        (lambda: methods.adamw(weight_decay=-1), "weight_decay is a number of at least 0"),
         (lambda: methods.signsgd(0), "smoothing is a positive number"),
         (lambda: elementwise(g, {"m": (g, 1)}), "does not read the channel m"),
+        (
+            lambda: elementwise(Symbol("v"), {"m": (g, 1)}),
+            "the rule reads v, which is no channel: there are m, g, theta, t.*parameters=",
+        ),
+        (lambda: elementwise(Symbol("m"), {"m": (Symbol("v"), 1)}), "m reads v, which is no chan"),
+        (
+            lambda: elementwise(Symbol("m"), {"m": (Symbol("v"), 1), "v": (g, 1)}),
+            "m reads v, which is no channel",  # a channel reads those before it
+        ),
+        (lambda: elementwise(Symbol("m"), {"m": (g, Symbol("b"))}), "memory of m reads b, which"),
+        (lambda: elementwise(Symbol("m"), {"m": (g, 1 / z)}), "not analytic at z = 0"),
+        (lambda: elementwise(Symbol("m"), {}, {"m": (g, 2)}), r"rate of m is a number in \(0, 1\]"),
+        (lambda: elementwise(Symbol("L1"), {"L1": (g, 1)}), "must differ from one another"),
         (lambda: elementwise(g, {"theta": (g, 1)}), "must differ from one another and from g"),
     ],
 )

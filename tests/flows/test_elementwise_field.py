@@ -22,7 +22,7 @@ def _last(tree):
     ("method", "optimizer"),
     [
         (
-            igr.methods.adam(0.5, 0.7, eps=0, eps_root=0.01, second_moment="eliminated"),
+            igr.methods.adam(0.5, 0.7, eps=0, eps_root=0.01, keep=()),
             lambda h: optax.adam(h, 0.5, 0.7, eps=0, eps_root=0.01),
         ),
         (
@@ -30,7 +30,7 @@ def _last(tree):
             lambda h: optax.rmsprop(h, decay=0.5, eps=0.01, eps_in_sqrt=True),
         ),
         (
-            igr.methods.nadam(0.5, 0.5, eps=0.1, second_moment="eliminated"),
+            igr.methods.nadam(0.5, 0.5, eps=0.1, keep=()),
             lambda h: optax.nadam(h, 0.5, 0.5, eps=0.1),
         ),
     ],
@@ -99,13 +99,3 @@ def test_open_symbols_are_refused(polynomial):
     equation = igr.modified_equation(igr.methods.rmsprop(sympy.Symbol("beta")), 1)
     with pytest.raises(ValueError, match=r"open symbols \(beta\)"):
         igr.vector_field(equation, polynomial.value_fn, 0.1)
-
-
-def test_what_only_runs_linear_and_runge_kutta_methods_says_so(polynomial):
-    adam = igr.methods.adam()
-    with pytest.raises(TypeError, match=r"elementwise rule.*igr\.vector_field.*igr\.flow"):
-        igr.compare(*polynomial, 0.1, 3, method=adam)
-    with pytest.raises(TypeError, match="takes linear and Runge-Kutta methods"):
-        igr.observed_order(adam, *polynomial, 1)
-    with pytest.raises(TypeError, match="method is one of igr"):
-        igr.observed_order("adam", *polynomial, 1)

@@ -1,0 +1,64 @@
+"""From the description of an optimizer to the equation it follows."""
+
+from __future__ import annotations
+
+from typing import overload
+
+from igr.backward_error.elementwise import ElementwiseMethod
+from igr.backward_error.elementwise_equation import ElementwiseEquation, elementwise_equation
+from igr.backward_error.epoch import EpochEquation, EpochMethod, epoch_equation
+from igr.backward_error.equation import ModifiedEquation, check_order
+from igr.backward_error.methods import Method
+from igr.backward_error.sam import SharpnessAware
+from igr.backward_error.sampled import SampledMethod, StochasticEquation, stochastic_equation
+
+
+@overload
+def modified_equation(method: Method, order: int = 1) -> ModifiedEquation: ...
+@overload
+def modified_equation(
+    method: ElementwiseMethod | SharpnessAware, order: int = 1
+) -> ElementwiseEquation: ...
+@overload
+def modified_equation(method: EpochMethod, order: int = 1) -> EpochEquation: ...
+@overload
+def modified_equation(method: SampledMethod, order: int = 1) -> StochasticEquation: ...
+def modified_equation(
+    method: Method | ElementwiseMethod | SharpnessAware | EpochMethod | SampledMethod,
+    order: int = 1,
+) -> ModifiedEquation | ElementwiseEquation | EpochEquation | StochasticEquation:
+    """Derives the equation that an optimizer follows, exactly.
+
+    Args:
+      method: from `igr.methods`.
+      order: the highest power of h that is kept, at least 0. Order 0 is the flow the method
+        tends to as h goes to 0.
+
+    Returns:
+      The equation, its coefficients exact: rational, or in the symbols of the method.
+
+    Raises:
+      ValueError: if `order` is negative.
+      TypeError: if `order` is not an integer or `method` is not a method.
+
+    >>> from igr.backward_error import methods
+    >>> eq = modified_equation(methods.gradient_descent(), order=2)
+    >>> print(eq)
+    θ' = -g - h/2 H g - h² (1/3 H² g + 1/12 ∇³E[g, g]) + O(h³)
+    >>> eq.is_gradient(1), eq.is_gradient(2)
+    (True, False)
+    >>> print(eq.modified_loss(1))
+    E + h/4 |g|² + O(h²)
+    """
+    order = check_order(order)
+    if isinstance(method, ElementwiseMethod | SharpnessAware):
+        return elementwise_equation(method, order)
+    if isinstance(method, EpochMethod):
+        return epoch_equation(method, order)
+    if isinstance(method, SampledMethod):
+        return stochastic_equation(method, order)
+    if not isinstance(method, Method):
+        raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
+    weights, domain = method.field_weights(order + 1)
+    whole = ModifiedEquation(method.name, order, weights, domain, method.gradient)
+    return whole.truncate(order)  # in the powers of h that stand in coefficients too
