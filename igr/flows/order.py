@@ -15,6 +15,7 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error import modified_equation
 from igr.backward_error.methods import ElementwiseMethod, Method
+from igr.backward_error.response import steady_channels
 from igr.backward_error.stability import convergence_radius, slowest_memory, steps_remembered
 from igr.backward_error.terms import THETA, G
 from igr.curvature import sharpness
@@ -220,13 +221,14 @@ def _as_if_at_rest(
 ) -> dict[str, PyTree]:
     """The kept states after so many steps at params, from zero."""
     functions = LeafFunctions()
-    now = {G: gradient, THETA: params}
-    kept = {}
+    read = {G: gradient, THETA: params}
+    for channel, steady in steady_channels(method):
+        read[channel] = functions(steady, read, {}, params)
     for y, average in method.kept:
         filled = 1 - (1 - share_taken_in(average.rate, h, at)) ** count
-        phi = functions(average.of, now, {}, params)
-        kept[str(y)] = jax.tree.map(lambda x, f=filled: (f * x).astype(x.dtype), phi)
-    return kept
+        phi = functions(average.of, read, {}, params)
+        read[y] = jax.tree.map(lambda x, f=filled: (f * x).astype(x.dtype), phi)
+    return {str(y): read[y] for y, _ in method.kept}
 
 
 def _with(state: Any, **values: Any) -> Any:

@@ -128,11 +128,11 @@ def _preconditioner(method: Any, response: GradientResponse | None, h: float) ->
     scalars: dict[sympy.Symbol, Any] = {symbol: float(rate) / h for symbol, rate in method.rates}
 
     def root(loss: ValueFn, params: PyTree, kept: dict[str, PyTree], t: Array) -> PyTree:
-        now = {THETA: params, G: jax.grad(lambda p: loss(p))(params)}
-        read = {**now, **{sympy.Symbol(y): value for y, value in kept.items()}}
+        read = {THETA: params, G: jax.grad(lambda p: loss(p))(params)}
+        read |= {sympy.Symbol(y): value for y, value in kept.items()}
         at = {**scalars, T: t + h}
         for channel, steady in response.steady:
-            read[channel] = functions(steady, now, at, params)
+            read[channel] = functions(steady, read, at, params)
         c = functions(response.preconditioner, read, at, params)
         return jax.tree.map(lambda x: jnp.sqrt(jnp.abs(x)), c)
 

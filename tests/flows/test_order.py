@@ -44,6 +44,33 @@ def test_every_method_at_every_order(case, kind, beta, order, request):
     assert abs(slope - (order + 2)) < 0.1, (slope, slope.hs, slope.errors)
 
 
+ELEMENTWISE = {
+    "rmsprop": lambda b: igr.methods.rmsprop(b, 0.1),
+    "rmsprop kept": lambda b: igr.methods.rmsprop(b, 0.1, keep=("nu",)),
+    "adam": lambda b: igr.methods.adam(b, b, 0.1, keep=()),
+    "adam kept": lambda b: igr.methods.adam(b, 0.9, 0.1),
+    "adamw": lambda b: igr.methods.adamw(b, 0.9, 0, 0.1, weight_decay=0.1),
+    "nadam": lambda b: igr.methods.nadam(b, 0.9, 0.1),
+    "lion": lambda b: igr.methods.lion(0.5, b, smoothing=0.1),
+    "signsgd": lambda b: igr.methods.signsgd(1 - b),
+}
+
+
+@pytest.mark.parametrize(("name", "order"), [("adam kept", 1), ("adam", 2), ("lion", 1)])
+def test_elementwise_methods(polynomial, name, order):
+    slope = igr.observed_order(ELEMENTWISE[name](0.5), *polynomial, order)
+    assert abs(slope - (order + 2)) < 0.1, (slope, slope.hs, slope.errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", range(3))
+@pytest.mark.parametrize("beta", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_every_elementwise_method_at_every_order(polynomial, name, beta, order):
+    slope = igr.observed_order(ELEMENTWISE[name](beta), *polynomial, order)
+    assert abs(slope - (order + 2)) < 0.1, (slope, slope.hs, slope.errors)
+
+
 def test_a_wrong_field_is_found_out(polynomial):
     """The equation of another method has its own zeroth order right and the next one wrong."""
     averaged = igr.methods.linear_memory((1 + sympy.exp(-igr.methods.z)) / 2)

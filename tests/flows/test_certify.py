@@ -1,0 +1,66 @@
+"""Right descriptions are certified against optax, wrong ones are found out."""
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+import igr
+
+
+def test_optax_momentum(tanh_network):
+    certificate = igr.certify(
+        igr.methods.nesterov(0.5), lambda h: optax.sgd(h, 0.5, nesterov=True), *tanh_network
+    )
+    assert certificate.holds
+    assert certificate.expected == {0: 2, 1: 3}
+    for order, slope in certificate.observed.items():
+        assert abs(slope - (order + 2)) < 0.1
+    lines = str(certificate).splitlines()
+    assert lines[0] == "Nesterov (beta = 1/2): certified"
+    assert lines[2].split()[:3] == ["0", f"{certificate.observed[0]:.2f}", "2"]
+
+
+def test_optax_adam_with_its_second_moment_kept(polynomial):
+    certificate = igr.certify(
+        igr.methods.adam(0.5, 0.9, 0.1),
+        lambda h, rates: optax.adam(h, 0.5, 1 - rates["nu"], 0.1),
+        *polynomial,
+    )
+    assert certificate.holds
+    for order, slope in certificate.observed.items():
+        assert abs(slope - (order + 2)) < 0.1, slope.errors
+
+
+def test_an_epsilon_in_the_wrong_place_is_found_out(polynomial):
+    certificate = igr.certify(
+        igr.methods.rmsprop(0.5, 0.1),
+        lambda h: optax.rmsprop(h, 0.5, 0.1, eps_in_sqrt=False),
+        *polynomial,
+        order=0,
+    )
+    assert not certificate.holds
+    assert abs(certificate.observed[0] - 1) < 0.1
+    assert "NOT certified" in str(certificate)
+    assert "<- too low" in str(certificate)
+
+
+def test_a_mistake_at_the_next_order_only(polynomial):
+    """Nesterov and heavy ball share their flow, not its correction."""
+    certificate = igr.certify(
+        igr.methods.heavy_ball(0.5), lambda h: optax.sgd(h, 0.5, nesterov=True), *polynomial
+    )
+    assert certificate.reached == {0: True, 1: False}
+
+
+def test_bad_input(polynomial):
+    method = igr.methods.heavy_ball(0.5)
+    with pytest.raises(TypeError, match=r"lambda h: optax\.sgd\(h\).*whose step is fixed"):
+        igr.certify(method, optax.sgd(0.1, 0.5), *polynomial)
+    with pytest.raises(TypeError, match="function of the learning rate, got None"):
+        igr.certify(method, None, *polynomial)
+    with pytest.raises(TypeError, match="method is one of igr"):
+        igr.certify("momentum", lambda h: optax.sgd(h), *polynomial)
+    with pytest.raises(ValueError, match="order must be at least 0"):
+        igr.certify(method, lambda h: optax.sgd(h), *polynomial, order=-1)
+    with pytest.raises(ValueError, match="must return a scalar"):
+        igr.certify(method, lambda h: optax.sgd(h), lambda p: p, jnp.ones(2))
