@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from igr.curvature.lanczos import lanczos
 from igr.curvature.operator import wide_product
@@ -15,10 +15,10 @@ from igr.curvature.subspace import subspace
 from igr.curvature.vectors import (
     cast_like,
     floating_part,
+    generic_vector,
     inner,
     is_traced,
     norm,
-    random_vector,
     require_floating,
     require_like,
     scaled,
@@ -159,10 +159,9 @@ def top_eigenpairs(
             require_like("initial", initial, like, (1,))
         else:
             require_like("initial", initial, like, (k,))
-    seed = jax.random.key(0) if key is None else key
+    seed = jax.random.bits(jax.random.key(0) if key is None else key, dtype=jnp.uint32)
     if check_symmetric:
-        seed, pair = jax.random.split(seed)
-        product = _checked(product, like, pair)
+        product = _checked(product, like, seed)
     # As arrays, so that other limits reuse the compiled program.
     limits = jnp.asarray(tol, working_dtype(like)), jnp.asarray(max_products, jnp.int32)
     if method == "lanczos":
@@ -189,9 +188,9 @@ def _lanczos(
     tol: Float[Array, ""],
     max_products: Int[Array, ""],
     initial: PyTree | None,
-    key: PRNGKeyArray,
+    seed: UInt32[Array, ""],
 ) -> RitzPairs:
-    start = random_vector(key, widened(like))
+    start = generic_vector(seed, widened(like))
     if initial is not None:
         # The sum of the vectors holds each of them; a little of everything else lets the rest in.
         known = jax.tree.map(lambda x: jnp.sum(x, 0), widened(initial))
@@ -205,7 +204,7 @@ def _lanczos(
         which=which,
         tol=tol,
         max_products=max_products,
-        key=key,
+        seed=seed,
     )
     return found._replace(vectors=cast_like(found.vectors, like))
 
@@ -218,13 +217,13 @@ def _subspace(
     tol: Float[Array, ""],
     max_products: Int[Array, ""],
     initial: PyTree | None,
-    key: PRNGKeyArray,
+    seed: UInt32[Array, ""],
 ) -> RitzPairs:
     width = min(k + 2, size(like))
     wide = widened(like)
 
     def drawn(j: Any, basis: PyTree) -> PyTree:
-        return with_row(basis, j, random_vector(jax.random.fold_in(key, j), wide))
+        return with_row(basis, j, generic_vector(seed + j.astype(seed.dtype), wide))
 
     # One vector at a time: memory is the point of this method.
     start = jax.tree.map(lambda x: jnp.zeros((width, *x.shape), x.dtype), wide)
@@ -232,16 +231,16 @@ def _subspace(
     if initial is not None:
         start = jax.tree.map(lambda s, x: s.at[: x.shape[0]].set(x), start, initial)
     found = subspace(
-        wide_product(product, like), start, k, tol=tol, max_products=max_products, key=key
+        wide_product(product, like), start, k, tol=tol, max_products=max_products, seed=seed
     )
     return found._replace(vectors=cast_like(found.vectors, like))
 
 
-def _checked(product: Callable[[PyTree], PyTree], like: PyTree, key: PRNGKeyArray) -> Any:
+def _checked(product: Callable[[PyTree], PyTree], like: PyTree, seed: UInt32[Array, ""]) -> Any:
     """The product, after a look at whether it is symmetric."""
     u, v = (
         scaled(1 / norm(x), x)
-        for x in (random_vector(k, widened(like)) for k in jax.random.split(key))
+        for x in (generic_vector(seed + jnp.uint32(i), widened(like)) for i in (1, 2))
     )
     wide = wide_product(product, like)
     au, av = wide(u), wide(v)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PyTree, UInt32
 
 from igr.curvature.vectors import (
     norm,
@@ -30,12 +30,12 @@ def krylov_step(
     basis: PyTree,
     projected: Float[Array, "m m"],
     j: Any,
-    key: PRNGKeyArray,
+    seed: UInt32[Array, ""],
 ) -> tuple[PyTree, Float[Array, "m m"], Float[Array, ""]]:
     """The basis with vector j + 1, Q'AQ with column j, and the coupling of the two vectors.
 
     With q the new vector and b the coupling, A Q = Q T + b q e'. Where the space is exhausted b is
-    0 and q a random direction outside it; where nothing is outside, 0.
+    0 and q a direction outside it, another for every `seed`; where nothing is outside, 0.
     """
     m = projected.shape[0]
     w, column, inside = orthogonalized(product(row(basis, j)), basis)
@@ -44,7 +44,7 @@ def krylov_step(
     full = j + 1 >= size(row(basis, 0))
     rounding = 10 * jnp.finfo(projected.dtype).eps * jnp.linalg.norm(projected)
     exhausted = inside | (coupling <= rounding)
-    w = unit_outside(w, basis, 1.0, key, exhausted & ~full)
+    w = unit_outside(w, basis, 1.0, seed, exhausted & ~full)
     w = jax.tree.map(lambda x: jnp.where(full, 0, x), w)
     coupling = jnp.where(exhausted | full, 0, coupling)
     return with_row(basis, j + 1, w), projected, coupling

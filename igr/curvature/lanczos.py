@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from igr.curvature.krylov import krylov_start, krylov_step
 from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors
@@ -33,7 +33,7 @@ def lanczos(
     which: str,
     tol: Float[Array, ""],
     max_products: Int[Array, ""],
-    key: PRNGKeyArray,
+    seed: UInt32[Array, ""],
 ) -> RitzPairs:
     """The k best eigenpairs of `product`, from the Krylov space of `start`.
 
@@ -55,7 +55,7 @@ def lanczos(
     def step(state: _State) -> _State:
         j = state.length
         basis, projected, coupling = krylov_step(
-            product, state.basis, state.projected, j, jax.random.fold_in(key, state.products)
+            product, state.basis, state.projected, j, seed + state.products.astype(seed.dtype)
         )
 
         def looked() -> tuple[Array, ...]:

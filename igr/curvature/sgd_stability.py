@@ -108,16 +108,17 @@ def sgd_stability(
     noise = (n - batch_size) / (batch_size * (n - 1))
     eta = jnp.asarray(learning_rate, working_dtype(floating_part(params)))
 
-    def extreme(product: Callable[[PyTree], PyTree]) -> Eigenpairs:
+    def largest(*weights: Any) -> Eigenpairs:
+        product = _Combination(hessian, squares, jnp.stack([eta * 0 + w for w in weights]))
         return top_eigenpairs(
             product, params, 1, which="largest", tol=tol, max_products=max_products, key=key
         )
 
     # Of the growth less one: where most of the matrix is the identity, as with more parameters
     # than examples, a random start looks converged at one before what exceeds it shows.
-    above = extreme(_Growth(hessian, squares, eta, noise))
-    sharpness = extreme(hessian)
-    variance = extreme(_Covariance(hessian, squares))
+    above = largest(-2 * eta, eta**2 * (1 - noise), eta**2 * noise)
+    sharpness = largest(1, 0, 0)
+    variance = largest(0, -1, 1)
     a, s = sharpness.values[0], jnp.sqrt(jnp.maximum(variance.values[0], 0))
     rounding = 100 * jnp.finfo(a.dtype).eps
     uniform = variance.values[0] + variance.errors[0] <= rounding * a**2
@@ -136,33 +137,23 @@ def sgd_stability(
     )
 
 
-class _Covariance(eqx.Module):
-    """Sigma = mean H_i^2 - H^2."""
+class _Combination(eqx.Module):
+    """The sum of H, H^2 and mean H_i^2, weighted: of one type, so that one program serves all."""
 
     hessian: Callable[[PyTree], PyTree]
     squares: Callable[[PyTree], PyTree]
-
-    def __call__(self, v: PyTree) -> PyTree:
-        return jax.tree.map(jnp.subtract, self.squares(v), self.hessian(self.hessian(v)))
-
-
-class _Growth(eqx.Module):
-    """(I - eta H)^2 + eta^2 noise Sigma - I, multiplied out."""
-
-    hessian: Callable[[PyTree], PyTree]
-    squares: Callable[[PyTree], PyTree]
-    eta: Float[Array, ""]
-    noise: float = eqx.field(static=True)
+    weights: Float[Array, "3"]
 
     def __call__(self, v: PyTree) -> PyTree:
         once = self.hessian(v)
-        twice = self.hessian(once)
-        # Without noise the products of single examples are not needed.
-        squares = self.squares(v) if self.noise else twice
+        zero = jax.tree.map(jnp.zeros_like, once)
+        _, needs_twice, needs_squares = self.weights != 0
+        twice = jax.lax.cond(needs_twice, lambda: self.hessian(once), lambda: zero)
+        squares = jax.lax.cond(needs_squares, lambda: self.squares(v), lambda: zero)
 
-        def combined(once: Array, twice: Array, squares: Array) -> Array:
-            eta = self.eta.astype(once.dtype)
-            return -2 * eta * once + eta**2 * (twice + self.noise * (squares - twice))
+        def combined(*products: Array) -> Array:
+            weights = self.weights.astype(products[0].dtype)
+            return sum(w * x for w, x in zip(weights, products, strict=True))
 
         return jax.tree.map(combined, once, twice, squares)
 

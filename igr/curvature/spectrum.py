@@ -181,7 +181,7 @@ def _quadratic_forms(
         probe = random_signs(key, widened(like))
         if function is None:
             return inner(probe, wide(probe))
-        nodes, weights = _gauss(wide, probe, steps, key)
+        nodes, weights = _gauss(wide, probe, steps)
         return size(like) * jnp.sum(weights * function(nodes))
 
     return jax.lax.map(form, jax.random.split(key, num_probes))
@@ -198,20 +198,20 @@ def _quadrature(
     wide = wide_product(product, like)
 
     def rule(key: PRNGKeyArray) -> tuple[Array, Array]:
-        return _gauss(wide, random_signs(key, widened(like)), steps, key)
+        return _gauss(wide, random_signs(key, widened(like)), steps)
 
     return jax.lax.map(rule, jax.random.split(key, num_probes))
 
 
 def _gauss(
-    product: Callable[[PyTree], PyTree], probe: PyTree, steps: int, key: PRNGKeyArray
+    product: Callable[[PyTree], PyTree], probe: PyTree, steps: int
 ) -> tuple[Float[Array, " products"], Float[Array, " products"]]:
     """Nodes and weights of the Gauss quadrature of the spectrum that a probe sees."""
 
     def step(j: Any, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
         basis, projected = carry
         # From an exhausted space on, what follows is uncoupled and has no weight.
-        return krylov_step(product, basis, projected, j, jax.random.fold_in(key, j))[:2]
+        return krylov_step(product, basis, projected, j, jnp.uint32(j))[:2]
 
     start = krylov_start(probe, steps, working_dtype(probe))
     _, projected = jax.lax.fori_loop(0, steps, step, start)

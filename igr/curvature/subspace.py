@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors
 from igr.curvature.vectors import (
@@ -47,7 +47,7 @@ def subspace(
     *,
     tol: Float[Array, ""],
     max_products: Int[Array, ""],
-    key: PRNGKeyArray,
+    seed: UInt32[Array, ""],
 ) -> RitzPairs:
     """The k eigenpairs largest in magnitude, from c > k columns that overwrite one another.
 
@@ -66,16 +66,16 @@ def subspace(
     eps = float(jnp.finfo(dtype).eps)
     columns = jnp.arange(c)
 
-    def orthonormalized(basis: PyTree, first: Any, key: PRNGKeyArray) -> PyTree:
+    def orthonormalized(basis: PyTree, first: Any, seed: UInt32[Array, ""]) -> PyTree:
         def one(j: Any, basis: PyTree) -> PyTree:
             before = (columns < j).astype(dtype)
             column = row(basis, j)
             w, _, inside = orthogonalized(column, basis, before)
             lost = inside | (norm(w) <= 10 * eps * norm(column))
-            w = unit_outside(w, basis, before, jax.random.fold_in(key, j), lost)
+            w = unit_outside(w, basis, before, seed + j.astype(seed.dtype), lost)
             return with_row(basis, j, w)
 
-        return jax.lax.fori_loop(first, c, one, basis)
+        return jax.lax.fori_loop(jnp.asarray(first), c, one, basis)
 
     def unfinished(state: _State) -> Bool[Array, ""]:
         return ~(state.converged | state.stopped)
@@ -140,7 +140,7 @@ def subspace(
         listed = jnp.where(columns < found, change @ values, ritz_values)
         residuals = jnp.sqrt(change**2 @ residuals**2)
         basis = transformed(basis, change)
-        basis = orthonormalized(basis, found, jax.random.fold_in(key, state.sweeps))
+        basis = orthonormalized(basis, found, seed + ((state.sweeps + 2) * c).astype(seed.dtype))
 
         best, errors = _best(listed, residuals, k)
         measured = jnp.all(best < found)
@@ -169,7 +169,7 @@ def subspace(
         unfinished,
         sweep,
         _State(
-            basis=orthonormalized(start, 0, key),
+            basis=orthonormalized(start, 0, seed + jnp.uint32(c)),
             projected=jnp.zeros((c, c), dtype),
             values=jnp.zeros(c, dtype),
             residuals=jnp.full(c, jnp.inf, dtype),

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt32
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalization on a GPU
 BLOCK = 2**14  # entries of each vector that `transformed` takes at a time
@@ -134,29 +134,30 @@ def orthogonalized(
     of the basis to rounding: the warning. `use` is 0 for vectors to leave out.
     """
 
-    def once(w: PyTree) -> tuple[PyTree, Float[Array, " m"]]:
+    def once(carry: Any) -> Any:
+        w, total, _ = carry
+        before = norm(w)
         h = coordinates(basis, w) * use
-        return minus(w, combination(h, basis)), h
+        w = minus(w, combination(h, basis))
+        return w, total + h, norm(w) <= 0.5 * before
 
-    before = norm(w)
-    w, h = once(w)
-    after = norm(w)
+    def where_needed(_: Any, carry: Any) -> Any:
+        return jax.lax.cond(carry[2], once, lambda carry: carry, carry)
 
-    def again() -> tuple[PyTree, Float[Array, " m"], Bool[Array, ""]]:
-        rest, correction = once(w)
-        return rest, h + correction, norm(rest) <= 0.5 * after
-
-    return jax.lax.cond(after <= 0.5 * before, again, lambda: (w, h, jnp.asarray(False)))
+    rows = jax.tree.leaves(basis)[0].shape[0]
+    start = w, jnp.zeros(rows, working_dtype(w)), jnp.asarray(True)
+    # A loop, since what is written out twice is compiled twice.
+    return jax.lax.fori_loop(0, 2, where_needed, start)
 
 
 def unit_outside(
-    w: PyTree, basis: PyTree, use: Float[Array, " m"] | float, key: PRNGKeyArray, lost: Any
+    w: PyTree, basis: PyTree, use: Float[Array, " m"] | float, seed: Any, lost: Any
 ) -> PyTree:
-    """`w`, already orthogonal to the basis, at norm one; a random direction where it is `lost`."""
+    """`w`, already orthogonal to the basis, at norm one; another direction where it is `lost`."""
 
     def another() -> PyTree:
-        first = orthogonalized(random_vector(key, w), basis, use)[0]
-        return orthogonalized(first, basis, use)[0]
+        once = lambda _, w: orthogonalized(w, basis, use)[0]  # noqa: E731
+        return jax.lax.fori_loop(0, 2, once, generic_vector(seed, w))
 
     w = jax.lax.cond(lost, another, lambda: w)
     length = norm(w)
@@ -184,6 +185,29 @@ def transformed(basis: PyTree, weights: Float[Array, "m m"]) -> PyTree:
         return flat.reshape(q.shape)
 
     return jax.tree.map(leaf, basis)
+
+
+def generic_vector(seed: UInt32[Array, ""], like: PyTree) -> PyTree:
+    """Entries between -1 and 1 without a pattern, in the shapes and dtypes of `like`.
+
+    A direction to start from has to be like no other, and need not be random: `jax.random` would
+    be almost half of what the compiler has to do for a solver. The entries are the hashes of their
+    positions (the finalizer of MurmurHash3).
+    """
+    leaves, structure = jax.tree.flatten(like)
+
+    def entries(number: int, leaf: Array) -> Array:
+        positions = jax.lax.iota(jnp.uint32, leaf.size).reshape(leaf.shape)
+        bits = _mixed(positions ^ _mixed(_mixed(seed) + jnp.uint32(number)))
+        return jax.lax.bitcast_convert_type(bits, jnp.int32).astype(leaf.dtype) * 2.0**-31
+
+    return jax.tree.unflatten(structure, [entries(i, leaf) for i, leaf in enumerate(leaves)])
+
+
+def _mixed(x: Array) -> Array:
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return x
 
 
 def random_vector(key: PRNGKeyArray, like: PyTree) -> PyTree:
