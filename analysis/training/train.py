@@ -1,0 +1,337 @@
+"""Train a network on a grid of settings and seeds, all in one program."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from analysis.data.examples import Classification, TrainTest
+from analysis.training import program as device
+from analysis.training.at import At
+from analysis.training.losses import accuracy, cross_entropy, squared_error
+from analysis.training.program import Data, Fixed, Program
+from analysis.training.runs import Runs
+from analysis.training.stopping import MaxTestAccuracy, PhysicalTime, Steps, sample_points
+
+Settings = Mapping[str, Array]
+
+
+def train(
+    make_model: Callable[[PRNGKeyArray], Any],
+    make_optimizer: Callable[[Settings], optax.GradientTransformation],
+    data: TrainTest[Any],
+    *,
+    grid: Mapping[str, Sequence[float]],
+    seeds: Sequence[int],
+    stop: Steps | PhysicalTime | MaxTestAccuracy,
+    batch_size: int | None = 32,
+    samples: int | Sequence[int] = 100,
+    loss: Callable[[Array, Array], Array] | None = None,
+    gradient: Callable[..., PyTree] | None = None,
+    penalty: Callable[[At], Array] | None = None,
+    label_noise: float = 0.0,
+    metrics: Mapping[str, Callable[[At], Any]] | None = None,
+    chunk: int = 1000,
+    together: int | None = None,
+    devices: Sequence[Any] | None = None,
+) -> Runs:
+    """Train one network from every seed with every combination of settings.
+
+    Whole stretches of training, from sample to sample, run on the device without coming back:
+    the order of the examples is drawn there anew every epoch. Runs go side by side, vmapped, in
+    one compiled program; on a CPU the program is run in one thread a core. A run's numbers depend
+    on its seed and settings, neither on where samples are taken nor, but for rounding, on which
+    runs are beside it.
+
+    Args:
+        make_model: From a key to an equinox module of one example, `model(x)`; where it has
+            dropout `model(x, key=key)`; where it has state, what `equinox.nn.make_with_state`
+            makes.
+        make_optimizer: From settings (scalars, traced) to any optax transformation. In `update` it
+            gets `params` and, by keyword, `value_fn`, `outputs_fn` and `outputs_loss_fn` of the
+            batch, and without `gradient` also `value` and `grad`.
+        data: What to train and test on.
+        grid: The settings, values by name; every combination is run. "learning_rate" is one.
+        seeds: Of the starting weights and of everything drawn at random. A seed starts from the
+            same weights, and sees the same batches, with all settings.
+        stop: `Steps`, `PhysicalTime` or `MaxTestAccuracy`.
+        batch_size: Examples a step; None for all, in which case nothing is shuffled. What does not
+            fill a batch at the end of an epoch waits for another epoch.
+        samples: At how many evenly spaced points, beside the start, or at which steps metrics are
+            taken. The last step always is a sample.
+        loss: Of one example, `(outputs, y) -> scalar`. By default cross entropy for classes and
+            squared error for targets.
+        gradient: `(example_loss_fn, params, batch) -> updates` in place of the mean gradient, for
+            the rules that need more: `igr.per_example.per_example_gradients`, `grouped_gradients`
+            or `igr.transforms.winsorized_gradient` with their further arguments bound.
+        penalty: A term added to the loss of every batch, such as
+            `lambda at: at.settings["mu"] * spectral_penalty(at.apply_fn, at.params, at.x, at.key)`.
+        label_noise: The probability with which a label is replaced by another class, drawn anew
+            each time it is seen. For wrong labels that stay, see `analysis.data.flip_labels`.
+        metrics: More of them, by name, each a function of `At`. Always taken are the loss and, for
+            classes, the accuracy: `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`.
+        chunk: How many examples are evaluated at once.
+        together: How many runs are vmapped into one program. By default all; on a CPU each core's
+            share. 1 is best for convolutions on a CPU, whose vmapped form is slow there.
+        devices: Share each batch among these; by default among as many local devices as divide it.
+
+    Returns:
+        The metrics of every run at every sample, and the models.
+
+    Raises:
+        ValueError: If an argument is not as said above.
+
+    >>> from analysis.data import sin
+    >>> from analysis.models import MLP
+    >>> from analysis.training import Steps
+    >>> runs = train(
+    ...     lambda key: MLP(1, 1, 8, 1, key=key),
+    ...     lambda settings: optax.sgd(settings["learning_rate"]),
+    ...     sin(), grid={"learning_rate": (0.05, 0.1)}, seeds=(0, 1, 2), stop=Steps(60), samples=3,
+    ... )
+    >>> runs["test_loss"].shape, runs.step[0].tolist()
+    ((2, 3, 4), [0, 20, 40, 60])
+    >>> bool((runs["train_loss"][..., -1] < runs["train_loss"][..., 0]).all())
+    True
+    """
+    grid = {name: tuple(float(v) for v in values) for name, values in grid.items()}
+    seeds = tuple(int(seed) for seed in seeds)
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    _check(grid, seeds, data, batch_size, label_noise, chunk, gradient, penalty, together)
+    is_classes = isinstance(data.train, Classification)
+    if isinstance(stop, MaxTestAccuracy) and not is_classes:
+        raise ValueError("stop is MaxTestAccuracy, and targets have no accuracy: use Steps")
+    steps = [stop.steps_at(point) for point in points]
+    sampled = np.stack([sample_points(samples, number) for number in steps])
+    mesh = _mesh(devices, len(data.train) if batch_size is None else batch_size)
+
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    keys = jax.vmap(jax.random.split)(keys)
+    model, network = _models(make_model, keys[:, 0])
+    arrays, static = eqx.partition(model, eqx.is_array)
+    params, constants = eqx.partition(arrays, eqx.is_inexact_array)
+    if not jax.tree.leaves(params):
+        raise ValueError("make_model made a model without floating arrays")
+    if gradient is not None and network is not None:
+        raise ValueError("gradient works example by example, a network with state does not")
+    loss = loss or (cross_entropy if is_classes else squared_error)
+    leaves, structure = jax.tree.flatten(static)
+    program = Program(
+        static_leaves=tuple(leaves),
+        static_structure=structure,
+        make_optimizer=make_optimizer,
+        loss=loss,
+        gradient=gradient,
+        penalty=penalty,
+        metrics=tuple((metrics or {}).items()),
+        per_example=(("loss", loss), *([("accuracy", accuracy)] if is_classes else [])),
+        batch_size=batch_size,
+        label_noise=label_noise,
+        num_classes=data.train.num_classes if is_classes else 0,
+        chunk=chunk,
+        stateful=network is not None,
+        random=_drops(model),
+        sharding=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
+    )
+    dtype = jax.tree.leaves(params)[0].dtype
+    on_device = _data(data, dtype, program.sharding)
+
+    runs = [(p, s) for p in range(len(points)) for s in range(len(seeds))]
+    cores = _cores() if mesh is None and jax.default_backend() == "cpu" else 1
+    together = together or math.ceil(len(runs) / cores)
+    parts = []
+    for number in sorted(set(steps), reverse=True):  # the longest first: better packing
+        members = [run for run in runs if steps[run[0]] == number]
+        parts += [members[i : i + together] for i in range(0, len(members), together)]
+
+    double = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+
+    def work(members: list[tuple[int, int]]) -> Any:
+        # A part of the same size for all: one compiled program. What is doubled is dropped.
+        full = members + members[-1:] * (min(together, len(runs)) - len(members))
+        which = np.array([s for _, s in full])
+        settings = {name: jnp.asarray([points[p][name] for p, _ in full], dtype) for name in grid}
+        fixed = Fixed(keys[which, 1], settings, _of(constants, which))
+        begin = (_of(params, which), _of(network, which), fixed)
+        if program.sharding is not None:
+            begin = jax.device_put(begin, program.sharding)
+        with jax.enable_x64(double):  # a thread does not inherit it
+            return _run(program, begin, on_device, sampled[members[0][0]], stop, len(members))
+
+    if cores > 1 and len(parts) > 1:
+        with ThreadPoolExecutor(cores) as pool:
+            done = list(pool.map(work, parts))
+    else:
+        done = [work(part) for part in parts]
+
+    order = np.argsort([p * len(seeds) + s for part in parts for p, s in part])
+    records, kept, carried = (
+        jax.tree.map(lambda *v: np.concatenate([np.asarray(x) for x in v])[order], *column)
+        for column in zip(*done, strict=True)
+    )
+    axes = (*(len(values) for values in grid.values()), len(seeds))
+
+    def shaped(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda v: v.reshape(*axes, *v.shape[1:]), tree)
+
+    tiled = _of(constants, np.array([s for _, s in runs]))
+    return Runs(
+        settings=grid,
+        seeds=seeds,
+        step=sampled.reshape(*axes[:-1], -1),
+        metrics=shaped(records),
+        kept=shaped(kept),
+        model=eqx.combine(shaped(carried[0]), shaped(tiled), static),
+        state=None if network is None else shaped(carried[1]),
+        source=data.source,
+    )
+
+
+def _run(
+    program: Program,
+    begin: tuple[PyTree, PyTree, Fixed],
+    data: Data,
+    points: np.ndarray,
+    stop: Steps | PhysicalTime | MaxTestAccuracy,
+    wanted: int,
+) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[PyTree, PyTree]]:
+    """Some runs side by side from the first sample to the last: records, kept sample and model."""
+    fixed = begin[2]
+    carry = device.start(program, *begin)
+    best = (carry.params, carry.network)
+    records: list[Mapping[str, Any]] = []
+    number = fixed.key.shape[0]
+    kept, highest, stale = np.zeros(number, int), np.full(number, -np.inf), np.zeros(number, int)
+    going = np.ones(number, bool)
+    before = 0
+    for i, point in enumerate(points):
+        carry = device.advance(program, carry, fixed, data, *_integers(before, point))
+        before = point
+        found = device.measure(program, carry, fixed, data, *_integers(point))
+        if isinstance(stop, MaxTestAccuracy):
+            reached = np.asarray(found["test_accuracy"])
+            better = going & (reached > highest)
+            best = device.keep(jnp.asarray(better), (carry.params, carry.network), best)
+            highest, kept = np.where(better, reached, highest), np.where(better, i, kept)
+            stale = np.where(better, 0, stale + 1)
+            found = {name: _masked(value, going) for name, value in found.items()}
+        records.append(found)
+        if isinstance(stop, MaxTestAccuracy) and stop.patience is not None:
+            going = going & (stale < stop.patience)
+            if not going.any():
+                break
+    if not isinstance(stop, MaxTestAccuracy):
+        best, kept = (carry.params, carry.network), np.full(number, len(points) - 1)
+    stacked = {
+        name: _filled(np.stack([np.asarray(r[name]) for r in records], axis=1), len(points))
+        for name in records[0]
+    }
+    return jax.tree.map(lambda v: v[:wanted], (stacked, kept, best))
+
+
+def _masked(value: Array, going: np.ndarray) -> np.ndarray:
+    seen = np.asarray(value, float)
+    return np.where(going.reshape(-1, *[1] * (seen.ndim - 1)), seen, np.nan)
+
+
+def _filled(values: np.ndarray, length: int) -> np.ndarray:
+    """NaN for the samples that were not reached."""
+    missing = length - values.shape[1]
+    if not missing:
+        return values
+    widths = [(0, 0), (0, missing)] + [(0, 0)] * (values.ndim - 2)
+    return np.pad(values.astype(float), widths, constant_values=np.nan)
+
+
+def _integers(*numbers: int) -> tuple[Array, ...]:
+    return tuple(jnp.asarray(number, jnp.int32) for number in numbers)
+
+
+def _of(tree: PyTree, which: np.ndarray) -> PyTree:
+    return jax.tree.map(lambda v: v[which], tree)
+
+
+def _models(make_model: Callable[[PRNGKeyArray], Any], keys: Array) -> tuple[Any, PyTree]:
+    """The models of all seeds, stacked, and their states or None."""
+    made = eqx.filter_jit(eqx.filter_vmap(make_model))(keys)
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], eqx.nn.State):
+        return made
+    return made, None
+
+
+def _drops(model: Any) -> bool:
+    """Whether a model has dropout."""
+    is_dropout = lambda node: isinstance(node, eqx.nn.Dropout)  # noqa: E731
+    return any(is_dropout(n) and n.p > 0 for n in jax.tree.leaves(model, is_leaf=is_dropout))
+
+
+def _data(data: TrainTest[Any], dtype: Any, sharding: NamedSharding | None) -> Data:
+    def cast(v: np.ndarray) -> np.ndarray:
+        return v.astype(np.int32 if np.issubdtype(v.dtype, np.integer) else dtype)
+
+    parts = (data.train.x, data.train.y, data.test.x, data.test.y)
+    return Data(*(jax.device_put(cast(part), sharding) for part in parts))
+
+
+def _mesh(devices: Sequence[Any] | None, batch: int) -> Mesh | None:
+    if devices is None:
+        local = jax.local_devices()
+        number = next(n for n in range(len(local), 0, -1) if batch % n == 0)
+        devices = local[:number]
+    elif not devices or batch % len(devices):
+        raise ValueError(
+            f"devices must divide the batch of {batch} examples evenly; got {len(devices)}"
+        )
+    return Mesh(np.array(devices), ("data",)) if len(devices) > 1 else None
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check(
+    grid: Mapping[str, tuple[float, ...]],
+    seeds: tuple[int, ...],
+    data: TrainTest[Any],
+    batch_size: int | None,
+    label_noise: float,
+    chunk: int,
+    gradient: Any,
+    penalty: Any,
+    together: int | None,
+) -> None:
+    if "learning_rate" not in grid:
+        raise ValueError(f'grid must have "learning_rate"; got {sorted(grid)}')
+    for name, values in grid.items():
+        if not values or not all(math.isfinite(v) for v in values):
+            raise ValueError(f"grid[{name!r}] must hold finite numbers, at least one; got {values}")
+    if min(grid["learning_rate"]) <= 0:
+        raise ValueError(f'grid["learning_rate"] must be positive; got {grid["learning_rate"]}')
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
+        raise ValueError(f"seeds must be different integers from 0 to 2**32 - 1; got {seeds}")
+    if batch_size is not None and not 1 <= batch_size <= len(data.train):
+        raise ValueError(f"batch_size must be from 1 to {len(data.train)}; got {batch_size}")
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1; got {chunk}")
+    if together is not None and together < 1:
+        raise ValueError(f"together must be at least 1; got {together}")
+    if not 0 <= label_noise <= 1:
+        raise ValueError(f"label_noise must be in [0, 1]; got {label_noise}")
+    if label_noise and not isinstance(data.train, Classification):
+        raise ValueError("label_noise needs classes; shift_targets puts noise on targets")
+    if gradient is not None and penalty is not None:
+        raise ValueError("give either gradient or penalty: a penalty has no gradient by example")
