@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import igr
@@ -50,10 +51,11 @@ def test_regime_on_a_quadratic_is_that_by_hand(on_quadratic):
     assert "to be trusted at every recorded step" in str(on_quadratic)
 
 
-def test_an_expansion_past_its_radius_is_not_trusted():
+def test_an_expansion_is_not_trusted_while_a_mode_past_its_radius_lives():
+    """h * curvature is 1.2 in one direction, whose motion is multiplied by -0.2 each step."""
     result = igr.compare(quadratic, {"x": jnp.array([1.0, -2.0])}, 0.8, 5, orders=(0,))
-    assert not result.trusted.any()
-    assert "not to be trusted at 6 of 6 recorded steps, the first at step 0" in str(result)
+    np.testing.assert_array_equal(result.trusted, [False] * 3 + [True] * 3)
+    assert "not to be trusted at 3 of 6 recorded steps, the first at step 0" in str(result)
 
 
 def test_each_order_is_closer_on_a_network(tanh_network):
@@ -92,6 +94,45 @@ def test_a_flow_that_stops_has_infinite_distance():
     assert np.isfinite(result.distance[0][:5]).all()
     assert np.isinf(result.distance[0][-1])
     assert np.isfinite(result.travelled).all()
+
+
+def test_adam_at_its_defaults():
+    """300 steps at 1e-3 beside the flow with the second moment kept, after 500 of burn-in.
+
+    2.1 % and 0.10 % of the way off at h^0 and h^1. The more Adam has calmed down the closer the
+    flow: after a burn-in of 175 steps it is 8.5 % and 1.6 % here.
+    """
+    keys = jax.random.split(jax.random.key(0), 8)
+    params = [jax.random.normal(keys[i], (8, n)) / jnp.sqrt(8) for i, n in enumerate((8, 4))]
+    inputs, targets = jax.random.normal(keys[5], (40, 8)), jax.random.normal(keys[6], (40, 4))
+
+    def value_fn(p):
+        return jnp.mean((jnp.tanh(inputs @ p[0]) @ p[1] - targets) ** 2)
+
+    result = igr.compare(
+        value_fn,
+        params,
+        1e-3,
+        300,
+        (0, 1),
+        igr.methods.adam(),
+        optimizer=optax.adam(1e-3),
+        burn_in=500,
+        record_every=300,
+    )
+    shares = [result.distance[p][-1] / result.travelled[-1] for p in (0, 1)]
+    assert shares[0] < 0.03
+    assert shares[1] < 0.002
+    assert result.trusted.all()
+    assert set(result.kept[1]) == {"nu"}
+    nu = optax.tree.get(result.discrete.state, "nu")
+    apart = jax.tree.map(lambda x, y: float(jnp.abs(x[-1] / y - 1).max()), result.kept[1]["nu"], nu)
+    assert max(apart) < 0.01
+
+
+def test_a_state_that_the_optimizer_does_not_have(polynomial):
+    with pytest.raises(ValueError, match="no part named 'nu', which the method keeps"):
+        igr.compare(*polynomial, 0.01, 3, (0,), igr.methods.adam(), optimizer=optax.sgd(0.01))
 
 
 @pytest.mark.parametrize(
