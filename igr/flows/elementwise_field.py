@@ -50,6 +50,14 @@ def elementwise_field(
         for symbol, rate in eq.rates.items()
     }
     functions = LeafFunctions()
+    squares = _averages_of_squares(eq)
+
+    def lifted(y: sympy.Symbol, values: PyTree) -> PyTree:
+        """Keeps the roots of an average of squares off zero, where a weight is never used."""
+        if y not in squares:
+            return values
+        least = 1 / (eq.order + 1)  # F_k has nu^(-k - 1/2), which must not overflow
+        return jax.tree.map(lambda x: jnp.maximum(x, jnp.finfo(x.dtype).tiny ** least), values)
 
     def field(t: Any, state: PyTree, args: Any = None) -> PyTree:
         del args
@@ -57,7 +65,7 @@ def elementwise_field(
         dynamic, static = floating(params)
         gradient = jax.grad(lambda p: value_fn(combine(p, static)))
         vectors: dict[sympy.Symbol, PyTree] = {THETA: dynamic, G: gradient(dynamic)}
-        vectors |= {y: floating(kept[str(y)])[0] for y in eq.kept}
+        vectors |= {y: lifted(y, floating(kept[str(y)])[0]) for y in eq.kept}
         scalars = {**rates, T: t}
 
         def value(expression: sympy.Expr) -> PyTree:
@@ -91,3 +99,15 @@ def elementwise_field(
         }
 
     return field
+
+
+def _averages_of_squares(eq: ElementwiseEquation) -> set[sympy.Symbol]:
+    """The kept states that cannot be negative, from F_y = kappa (phi - y) + O(h)."""
+    found = set()
+    for y, part in eq.kept.items():
+        kappa = sympy.Symbol(f"kappa_{y}", positive=True)
+        phi = sympy.expand(part[0] / kappa + y)
+        real = {s: sympy.Dummy(real=True) for s in phi.free_symbols}
+        if phi.xreplace(real).is_nonnegative:
+            found.add(y)
+    return found

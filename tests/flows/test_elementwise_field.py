@@ -69,3 +69,17 @@ def test_open_symbols_are_refused(polynomial):
     equation = igr.modified_equation(igr.methods.rmsprop(sympy.Symbol("beta")), 1)
     with pytest.raises(ValueError, match=r"open symbols \(beta\)"):
         igr.vector_field(equation, polynomial.value_fn, 0.1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_weight_that_is_never_used_stands_still(dtype):
+    """Dead pixels: the gradient and its average of squares are exactly zero."""
+    equation = igr.modified_equation(igr.methods.adam(), 1)
+    field = igr.vector_field(equation, lambda p: jnp.sum(jnp.cosh(p[:1])), 1e-3)
+    params, nu = jnp.array([0.5, 2.0], dtype), jnp.array([0.1, 0.0], dtype)
+    theta, kept = field(0.5, (params, {"nu": nu}), None)
+    assert jnp.isfinite(theta).all()
+    assert jnp.isfinite(kept["nu"]).all()
+    assert theta[1] == 0
+    assert abs(kept["nu"][1]) < 1e-12
+    assert theta[0] < -0.1
