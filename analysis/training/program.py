@@ -165,12 +165,12 @@ def _step(
     def outputs_fn(params: PyTree) -> Array:
         return outputs_and_state(params)[0]
 
-    def outputs_loss_fn(outputs: Array) -> Array:
+    def output_loss_fn(outputs: Array) -> Array:
         return jnp.mean(jax.vmap(program.loss)(outputs, y))
 
     def objective(params: PyTree) -> tuple[Array, PyTree]:
         outputs, network = outputs_and_state(params)
-        value = outputs_loss_fn(outputs)
+        value = output_loss_fn(outputs)
         if program.penalty is not None:
             seen = _at(program, params, carry.network, fixed, x, y, number, for_penalty)
             value = value + program.penalty(seen)
@@ -197,8 +197,8 @@ def _step(
         carry.optimizer,
         carry.params,
         value_fn=value_fn,
-        outputs_fn=outputs_fn,
-        outputs_loss_fn=outputs_loss_fn,
+        apply_fn=outputs_fn,
+        output_loss_fn=output_loss_fn,
         **known,
     )
     return Carry(optax.apply_updates(carry.params, updates), state, network)

@@ -60,8 +60,8 @@ def train(
             dropout `model(x, key=key)`; where it has state, what `equinox.nn.make_with_state`
             makes.
         make_optimizer: From settings (scalars, traced) to any optax transformation. In `update` it
-            gets `params` and, by keyword, `value_fn`, `outputs_fn` and `outputs_loss_fn` of the
-            batch, and without `gradient` also `value` and `grad`.
+            gets `params` and, by keyword, `value_fn` of the batch and its two parts `apply_fn`
+            (`params -> outputs`) and `output_loss_fn`; without `gradient` also `value` and `grad`.
         data: What to train and test on.
         grid: The settings, values by name; every combination is run. "learning_rate" is one.
         seeds: Of the starting weights and of everything drawn at random. A seed starts from the
@@ -265,10 +265,15 @@ def _of(tree: PyTree, which: np.ndarray) -> PyTree:
 
 def _models(make_model: Callable[[PRNGKeyArray], Any], keys: Array) -> tuple[Any, PyTree]:
     """The models of all seeds, stacked, and their states or None."""
-    made = eqx.filter_jit(eqx.filter_vmap(make_model))(keys)
+    made = _made(make_model, keys)
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], eqx.nn.State):
         return made
     return made, None
+
+
+@eqx.filter_jit
+def _made(make_model: Callable[[PRNGKeyArray], Any], keys: Array) -> Any:
+    return eqx.filter_vmap(make_model)(keys)
 
 
 def _drops(model: Any) -> bool:

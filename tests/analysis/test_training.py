@@ -1,0 +1,489 @@
+"""Training against hand-made runs: the same batches, rules, penalties, stops and numbers."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from analysis.data import Classification, Regression, TrainTest, real_or_random
+from analysis.models import MLP, Dense, ResNet
+from analysis.training import (
+    MaxTestAccuracy,
+    PhysicalTime,
+    Runs,
+    Steps,
+    half_squared_error,
+    train,
+)
+from analysis.training.stopping import sample_points
+from igr import penalties, transforms
+from igr.per_example import grouped_gradients, per_example_gradients
+
+
+def sgd(settings):
+    return optax.sgd(settings["learning_rate"])
+
+
+def network(key):
+    return MLP(3, 2, 4, 1, jnp.tanh, key=key)
+
+
+def classes(number=12, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(number, 3))
+    y = (x[:, 0] + 0.5 * rng.normal(size=number) > 0).astype(int)
+    return Classification(x, y, 2)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return TrainTest(classes(), classes(8, 1), "random")
+
+
+def leaves(model):
+    return jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+
+
+def start_of(seed):
+    """The network that seed starts from."""
+    return network(jax.random.split(jax.random.key(seed))[0])
+
+
+# The steps
+
+
+def test_full_batch_descent_on_the_six_dimensional_example():
+    six = real_or_random("real")
+    runs = train(
+        lambda key: Dense(6, 1, key),
+        sgd,
+        six,
+        grid={"learning_rate": (0.1, 0.3)},
+        seeds=(0, 5),
+        stop=Steps(4),
+        batch_size=None,
+        samples=[0, 3],
+        loss=half_squared_error,
+    )
+    for i, rate in enumerate(runs.settings["learning_rate"]):
+        for j, seed in enumerate(runs.seeds):
+            dense = Dense(6, 1, jax.random.split(jax.random.key(seed))[0])
+            w, b, seen = np.asarray(dense.weight), np.zeros(1), []
+            for _ in range(5):
+                error = six.train.x @ w + b - six.train.y
+                seen.append(np.mean(error**2) / 2)
+                last = w, b
+                w = w - rate * six.train.x.T @ error / 4
+                b = b - rate * error.mean(axis=0)
+            np.testing.assert_allclose(runs["train_loss"][i, j], np.array(seen)[[0, 3, 4]])
+            kept = runs.model_of(i, j)
+            np.testing.assert_allclose(kept.weight, last[0], rtol=1e-12)
+            np.testing.assert_allclose(kept.bias, last[1], rtol=1e-12)
+    assert runs.step.tolist() == [[0, 3, 4], [0, 3, 4]]
+    assert "train_accuracy" not in runs.metrics
+
+
+def zeros(key):
+    return eqx.tree_at(lambda d: d.weight, Dense(13, 1, key), jnp.zeros((13, 1)))
+
+
+def sum_of(outputs, y):
+    return jnp.sum(outputs)
+
+
+def counted(steps, samples=1, seeds=(0, 1)):
+    """How often each example was seen: with loss w . x and one-hot x each time takes 1 off w."""
+    part = Regression(np.eye(13), np.zeros((13, 1)))
+    runs = train(
+        zeros,
+        sgd,
+        TrainTest(part, part, ""),
+        grid={"learning_rate": (4.0,)},
+        seeds=seeds,
+        stop=Steps(steps),
+        batch_size=4,
+        samples=samples,
+        loss=sum_of,
+    )
+    return -np.asarray(runs.model.weight)[0, :, :, 0]
+
+
+def test_an_epoch_sees_every_example_once_and_another_order_each_time():
+    seen = counted(3)  # 12 of 13 fill batches
+    np.testing.assert_array_equal(np.sort(seen), [[0.0] + [1.0] * 12] * 2)
+    half = counted(5)
+    assert (half.sum(axis=1) == 20).all()
+    assert (half.max(axis=1) == 2).all()
+    first = counted(1)
+    assert (first[0] != first[1]).any()
+    assert (counted(4) - seen != first).any()  # the second epoch's first batch is another
+    np.testing.assert_array_equal(counted(5, samples=[0, 1, 2, 4]), half)
+
+
+def run(data, **changed):
+    options = {
+        "grid": {"learning_rate": (0.3,)},
+        "seeds": (0,),
+        "stop": Steps(2),
+        "batch_size": None,
+        "samples": 1,
+    } | changed
+    make_model = options.pop("make_model", network)
+    make_optimizer = options.pop("make_optimizer", sgd)
+    return train(make_model, make_optimizer, data, **options)
+
+
+def by_hand(optimizer, data, gradient=None, penalty=lambda apply_fn, params, x, y: 0.0, steps=2):
+    """Two full steps with optax alone, outside of any engine."""
+    x, y = jnp.asarray(data.train.x), jnp.asarray(data.train.y)
+    params, static = eqx.partition(start_of(0), eqx.is_inexact_array)
+
+    def apply_fn(params, x):
+        return eqx.combine(params, static)(x)
+
+    def example_loss_fn(params, example):
+        outputs = apply_fn(params, example[0])
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, example[1])
+
+    def value_fn(params):
+        losses = jax.vmap(example_loss_fn, (None, 0))(params, (x, y))
+        return jnp.mean(losses) + penalty(apply_fn, params, x, y)
+
+    def output_loss_fn(outputs):
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, y))
+
+    @jax.jit
+    def step(params, state):
+        if gradient is None:
+            g = jax.grad(value_fn)(params)
+        else:
+            g = gradient(example_loss_fn, params, (x, y))
+        updates, state = optimizer.update(
+            g,
+            state,
+            params,
+            value_fn=value_fn,
+            apply_fn=lambda p: jax.vmap(apply_fn, (None, 0))(p, x),
+            output_loss_fn=output_loss_fn,
+        )
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return jax.tree.leaves(params)
+
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
+RULES = {
+    "egr": (lambda h: transforms.egr(h, 0.2, 0.9), None),
+    "gauss_newton": (lambda h: transforms.metric_sgd(h, 0.02, "gauss_newton"), None),
+    "metric": (lambda h: transforms.metric_sgd(h, 0.02), None),
+    "selective": (lambda h: transforms.selective_l2_sgd(h, 0.02, 0.3), None),
+    "stopped": (lambda h: transforms.l2_stopped_sgd(h, 0.02, 1), None),
+    "stopped_selective": (lambda h: transforms.l2_stopped_selective_sgd(h, 0.02, 1, 0.3), None),
+    "winsorized": (lambda h: transforms.winsorized_sgd(h, 20), per_example_gradients),
+    "winsorized_gradient": (optax.adam, partial(transforms.winsorized_gradient, percentile=20)),
+    "median_of_means": (
+        lambda h: transforms.median_of_means_sgd(h, 4),
+        partial(grouped_gradients, num_groups=4),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("egr", "gauss_newton", "winsorized") else slow(n) for n in RULES],
+)
+def test_every_rule_takes_its_own_steps(data, name):
+    rule, gradient = RULES[name]
+    runs = run(data, make_optimizer=lambda at: rule(at["learning_rate"]), gradient=gradient)
+    expected = by_hand(optax.with_extra_args_support(rule(0.3)), data, gradient)
+    for found, want in zip(leaves(runs.model_of(0, 0)), expected, strict=True):
+        np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-12)
+
+
+def probabilistic(penalty, **options):
+    return lambda at: at.settings["weight"] * penalty(at.apply_fn, at.params, at.x, **options)
+
+
+PENALTIES = {
+    "weight": lambda f, e, p, x, y: penalties.weight_penalty(p),
+    "confidence": lambda f, e, p, x, y: penalties.confidence_penalty(f, p, x),
+    "double_backprop": lambda f, e, p, x, y: penalties.double_backprop(e, p, x, y),
+    "jacobian": lambda f, e, p, x, y: penalties.jacobian_penalty(f, p, x),
+    "frobenius": lambda f, e, p, x, y: penalties.frobenius_penalty(f, p, x),
+    "spectral": lambda f, e, p, x, y: penalties.spectral_penalty(f, p, x, jax.random.key(7)),
+    "loss_gradient": lambda f, e, p, x, y: penalties.loss_gradient_penalty(e, p, x, y),
+    "trace": lambda f, e, p, x, y: penalties.gradient_similarity_trace(f, p, x),
+    "logdet": lambda f, e, p, x, y: penalties.gradient_similarity_logdet(f, p, x),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ("weight", "double_backprop") else slow(n) for n in PENALTIES]
+)
+def test_every_penalty_is_descended_with_its_weight(data, name):
+    penalty = PENALTIES[name]
+
+    def example_loss_of(apply_fn):
+        return lambda p, e: optax.softmax_cross_entropy_with_integer_labels(apply_fn(p, e[0]), e[1])
+
+    runs = run(
+        data,
+        grid={"learning_rate": (0.3,), "weight": (0.0, 0.05)},
+        penalty=lambda at: (
+            at.settings["weight"] * penalty(at.apply_fn, at.example_loss_fn, at.params, at.x, at.y)
+        ),
+    )
+    plain = by_hand(optax.with_extra_args_support(optax.sgd(0.3)), data)
+    penalized = by_hand(
+        optax.with_extra_args_support(optax.sgd(0.3)),
+        data,
+        penalty=lambda f, p, x, y: 0.05 * penalty(f, example_loss_of(f), p, x, y),
+    )
+    for i, expected in enumerate((plain, penalized)):
+        for found, want in zip(leaves(runs.model_of(0, i, 0)), expected, strict=True):
+            np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-12)
+    assert any(abs(a - b).max() > 1e-5 for a, b in zip(plain, penalized, strict=True))
+
+
+# Noise, dropout, state
+
+
+def test_certain_label_noise_is_training_on_the_other_class(data):
+    flipped = TrainTest(Classification(data.train.x, 1 - data.train.y, 2), data.test, "")
+    noisy, other = run(data, label_noise=1.0), run(flipped)
+    for a, b in zip(leaves(noisy.model), leaves(other.model), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_dropout_trains_with_keys_and_is_measured_without(data):
+    def dropped(key):
+        return MLP(3, 2, 4, 1, jnp.tanh, dropout=0.5, key=key)
+
+    both = run(data, make_model=dropped, seeds=(0, 1))
+    again = run(data, make_model=dropped)
+    plain = run(data)
+    assert both["train_loss"][0, 0, 0] == pytest.approx(plain["train_loss"][0, 0, 0])
+    assert abs(both["train_loss"][0, 0, 1] - plain["train_loss"][0, 0, 1]) > 1e-6
+    np.testing.assert_allclose(both["train_loss"][0, 0], again["train_loss"][0, 0], rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_network_with_batch_normalisation_trains_and_keeps_its_state():
+    rng = np.random.default_rng(0)
+    y = np.arange(16) % 2
+    x = rng.normal(size=(16, 1, 4, 4)) + 2.0 * y[:, None, None, None]
+    part = Classification(x, y, 2)
+    make = partial(ResNet, 2, channels=1, widths=(4,), blocks=1)
+    runs = train(
+        lambda key: eqx.nn.make_with_state(make)(key=key),
+        sgd,
+        TrainTest(part, part, ""),
+        grid={"learning_rate": (0.1,)},
+        seeds=(0, 1),
+        stop=Steps(60),
+        batch_size=8,
+        samples=3,
+    )
+    assert (runs["train_accuracy"][0, :, -1] == 1).all()
+    state = jax.tree.map(lambda v: v[0, 0], runs.state)
+    model = eqx.nn.inference_mode(runs.model_of(0, 0))
+    outputs = jax.vmap(lambda x: model(x, state)[0])(jnp.asarray(x))
+    loss = optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.asarray(y)).mean()
+    assert float(loss) == pytest.approx(runs["train_loss"][0, 0, -1], rel=1e-6)
+
+
+# Sampling, stopping, keeping
+
+
+def test_metrics_see_the_network_and_large_sets_in_chunks(data):
+    def slope(at):
+        return optax.tree.norm(jax.grad(at.value_fn)(at.params))
+
+    def test_loss(at):
+        return at.test_value_fn(at.params)
+
+    metrics = {"slope": slope, "again": test_loss, "outputs": lambda at: at.apply_fn(
+        at.params, at.x[0]), "rate": lambda at: at.settings["learning_rate"] * at.step}  # fmt: skip
+    whole, cut = (run(data, metrics=metrics, chunk=chunk) for chunk in (100, 5))
+    for name in metrics:
+        np.testing.assert_allclose(whole[name], cut[name], rtol=1e-10)
+    np.testing.assert_allclose(whole["again"], whole["test_loss"], rtol=1e-12)
+    assert whole["outputs"].shape == (1, 1, 2, 2)
+    np.testing.assert_allclose(whole["rate"][0, 0], [0.0, 0.6])
+    model = whole.model_of(0, 0)
+    np.testing.assert_allclose(model(data.train.x[0]), whole["outputs"][0, 0, -1], rtol=1e-10)
+    assert whole["test_accuracy"][0, 0, -1] == pytest.approx(
+        np.mean([np.argmax(model(x)) == y for x, y in zip(data.test.x, data.test.y, strict=True)])
+    )
+    with pytest.raises(KeyError, match="'slop'; recorded were again, outputs"):
+        whole["slop"]
+
+
+def test_numbers_do_not_depend_on_company(data):
+    options = {"batch_size": 5, "stop": Steps(9), "samples": [0, 4, 7]}
+    many = run(data, grid={"learning_rate": (0.1, 0.3)}, seeds=(3, 4, 5), **options)
+    again = run(data, grid={"learning_rate": (0.1, 0.3)}, seeds=(3, 4, 5), **options)
+    alone = run(data, seeds=(4,), **options)
+    singly = run(data, grid={"learning_rate": (0.1, 0.3)}, seeds=(3, 4, 5), together=1, **options)
+    for name in many.metrics:
+        np.testing.assert_array_equal(many[name], again[name])
+        np.testing.assert_allclose(many[name][1, 1], alone[name][0, 0], rtol=1e-10)
+        np.testing.assert_allclose(many[name], singly[name], rtol=1e-10)
+    start = many["train_loss"][..., 0]
+    np.testing.assert_array_equal(start[0], start[1])  # a seed starts alike with all settings
+
+
+def test_physical_time_gives_each_rate_its_steps(data):
+    rates = {"learning_rate": (0.1, 0.3)}
+    runs = run(data, grid=rates, stop=PhysicalTime(0.6), samples=2)
+    assert runs.step.tolist() == [[0, 3, 6], [0, 1, 2]]
+    assert runs["train_loss"][1, 0, -1] == pytest.approx(run(data)["train_loss"][0, 0, -1])
+
+
+def test_maximum_test_accuracy_keeps_that_model_and_stops(data):
+    runs = run(data, stop=MaxTestAccuracy(40, patience=3), samples=20, seeds=(0, 1, 2, 3))
+    accuracy = runs["test_accuracy"][0]
+    for seed, seen in enumerate(accuracy):
+        best = int(np.nanargmax(seen))
+        assert runs.kept[0, seed] == best
+        assert np.isnan(seen).sum() == max(0, 20 - best - 3)
+        model = runs.model_of(0, seed)
+        right = [np.argmax(model(x)) == y for x, y in zip(data.test.x, data.test.y, strict=True)]
+        assert np.mean(right) == pytest.approx(seen[best])
+    np.testing.assert_array_equal(runs.at_max("test_accuracy"), runs.kept)
+    np.testing.assert_allclose(runs.at("test_accuracy", runs.kept)[0], np.nanmax(accuracy, axis=1))
+
+
+def test_reading_runs():
+    values = np.array([[[3.0, 1.0, 2.0], [5.0, 4.0, np.nan]]])
+    runs = Runs(
+        {"learning_rate": (0.1,)}, (0, 1), np.array([[0, 1, 2]]),
+        {"loss": values, "pair": np.stack([values, -values], axis=-1)},
+        np.zeros((1, 2), int), None, None, "",
+    )  # fmt: skip
+    assert runs.at_max("loss").tolist() == [[0, 0]]
+    assert runs.first_below("loss", 2.0).tolist() == [[1, -1]]
+    np.testing.assert_array_equal(runs.at("loss", runs.first_below("loss", 2.0)), [[1.0, np.nan]])
+    np.testing.assert_array_equal(runs.at("pair", np.array([[2, 1]])), [[[2.0, -2.0], [4.0, -4.0]]])
+    np.testing.assert_array_equal(runs.last_mean("loss", 2), [[1.5, np.nan]])
+    assert set(runs.arrays()) == {"step", "kept", "loss", "pair"}
+    with pytest.raises(ValueError, match="samples must be from 1 to 3; got 4"):
+        runs.last_mean("loss", 4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [([3, 2], "in order"), ([-1, 2], "in order"), ([0, 11], "from 0 to 10"), ([], "in order"),
+     (0, "samples must be an integer of at least 1; got 0")],
+)  # fmt: skip
+def test_bad_samples(samples, says):
+    with pytest.raises(ValueError, match=says):
+        sample_points(samples, 10)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"grid": {"mu": (1.0,)}}, r"grid must have \"learning_rate\"; got \['mu'\]"),
+        ({"grid": {"learning_rate": ()}}, "must hold finite numbers, at least one"),
+        ({"grid": {"learning_rate": (0.1, -1)}}, "must be positive"),
+        ({"grid": {"learning_rate": (0.1,), "mu": (float("nan"),)}}, r"grid\['mu'\] must hold"),
+        ({"seeds": (1, 1)}, "seeds must be different integers"),
+        ({"seeds": ()}, "seeds must be different integers"),
+        ({"batch_size": 13}, "batch_size must be from 1 to 12; got 13"),
+        ({"chunk": 0}, "chunk must be at least 1; got 0"),
+        ({"together": 0}, "together must be at least 1; got 0"),
+        ({"label_noise": 1.1}, r"label_noise must be in \[0, 1\]; got 1.1"),
+        ({"gradient": per_example_gradients, "penalty": lambda at: 0}, "either gradient or"),
+        ({"devices": jax.devices() * 5}, "must divide the batch of 12 examples evenly; got 5"),
+        ({"make_model": lambda key: {"n": 1}}, "a model without floating arrays"),
+    ],
+)
+def test_bad_input(data, changed, says):
+    with pytest.raises(ValueError, match=says):
+        run(data, **changed)
+
+
+def test_bad_stops(data):
+    for make, says in (
+        (lambda: Steps(0), "steps must be an integer of at least 1; got 0"),
+        (lambda: PhysicalTime(-1.0), "time must be positive and finite; got -1.0"),
+        (lambda: MaxTestAccuracy(5, patience=0), "patience must be an integer of at least 1"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            make()
+    six = real_or_random("real")
+    with pytest.raises(ValueError, match="targets have no accuracy"):
+        train(lambda k: Dense(6, 1, k), sgd, six, grid={"learning_rate": (0.1,)}, seeds=(0,),
+              stop=MaxTestAccuracy(3), batch_size=None)  # fmt: skip
+    with pytest.raises(ValueError, match="label_noise needs classes"):
+        train(lambda k: Dense(6, 1, k), sgd, six, grid={"learning_rate": (0.1,)}, seeds=(0,),
+              stop=Steps(3), batch_size=None, label_noise=0.1)  # fmt: skip
+
+
+# Several devices: their number is fixed when JAX starts, so this file runs itself once more.
+
+
+@pytest.fixture(scope="module")
+def on_four():
+    env = dict(
+        os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu"
+    )
+    command = [sys.executable, "-m", "tests.analysis.test_training"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_four_devices_give_the_numbers_of_one(on_four):
+    assert on_four["devices"] == 4
+    assert on_four["shared"] == 4
+    assert on_four["difference"] < 1e-12
+    assert on_four["moved"] > 1e-2
+
+
+def main():
+    jax.config.update("jax_enable_x64", True)
+    data = TrainTest(classes(24), classes(8, 1), "random")
+    options = {"batch_size": 8, "stop": Steps(7), "samples": 2, "seeds": (0, 1)}
+    rule = {"make_optimizer": lambda at: transforms.egr(at["learning_rate"], 0.1)}
+    shared = []
+
+    def look(at):
+        jax.debug.inspect_array_sharding(
+            at.x, callback=lambda sharding: shared.append(sharding.num_devices)
+        )
+        return jnp.sum(jnp.square(at.x)) * 0
+
+    four = run(data, **options, **rule)
+    run(data, **options, metrics={"look": look})
+    one = run(data, devices=jax.devices()[:1], **options, **rule)
+    pairs = list(zip(leaves(four.model), leaves(one.model), strict=True))
+    print(
+        json.dumps(
+            {
+                "devices": len(jax.devices()),
+                "shared": max(shared),
+                "difference": max(
+                    *(float(abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs),
+                    float(abs(four["test_loss"] - one["test_loss"]).max()),
+                ),
+                "moved": float(abs(np.diff(one["train_loss"], axis=-1)).max()),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
