@@ -8,11 +8,14 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.curvature.vectors import floating_part, inner, require_floating, size, widened
+from igr.curvature.vectors import HIGHEST, floating_part, inner, require_floating, size, widened
 from igr.flows.checks import check_count
 from igr.per_example.chunks import summed_over_chunks
 from igr.per_example.example_axis import differentiable, num_examples
 from igr.per_example.inner_products import entries_kept, factored_gradients, squares, total
+
+# On CPU forming a few large gradients at a time by vmap costs many times what one at a time does.
+FEW = 16
 
 
 class Coherence(NamedTuple):
@@ -146,11 +149,14 @@ def coherence_from_batches(
     gradients = widened(floating_part(batch_gradients))
     b = _num_batches(gradients)
     n = b * k
-    mean = jax.tree.map(lambda w: jnp.mean(w, axis=0), gradients)
-    spread = jax.tree.map(lambda w, center: w - center, gradients, mean)
+    # As a product: of jnp.mean XLA would make a new one for every entry it is subtracted from.
+    mean = jax.tree.map(
+        lambda w: jnp.tensordot(jnp.full(b, 1 / b, w.dtype), w, 1, precision=HIGHEST), gradients
+    )
     aligned = inner(mean, mean)
+    spread = sum(jax.tree.leaves(jax.tree.map(lambda w, m: jnp.sum((w - m) ** 2), gradients, mean)))
     factor = (n - 1) / (b - 1) if finite_sample else k
-    return _coherence(aligned, aligned + factor * inner(spread, spread) / b, n)
+    return _coherence(aligned, aligned + factor * spread / b, n)
 
 
 def generalization_gap_bound(
@@ -230,7 +236,9 @@ def _streamed_sums(
     if chunk is None:
         shapes = jax.eval_shape(lambda b: factored_gradients(example_loss_fn, params, b), batch)
         kept = entries_kept(shapes)
-        chunk = max(1, size(require_floating(params)) // kept) if kept else None
+        chunk = size(require_floating(params)) // kept if kept else None
+        if chunk is not None and chunk < FEW:
+            return _one_by_one(example_loss_fn, params, batch)
 
     def sums(part: PyTree) -> tuple[list[Array], Array]:
         gradients = factored_gradients(example_loss_fn, params, part)
@@ -238,6 +246,24 @@ def _streamed_sums(
 
     totals, square_sum = summed_over_chunks(sums, batch, chunk)
     return inner(totals, totals), square_sum
+
+
+def _one_by_one(
+    example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
+) -> tuple[Array, Array]:
+    """Both sums, no two of the gradients at a time: their sum is one gradient of the batch."""
+    floating, loss_fn = differentiable(example_loss_fn, params)
+
+    def sum_of_losses(floating: PyTree) -> Array:
+        return jnp.sum(jax.vmap(loss_fn, (None, 0))(floating, batch))
+
+    def square(example: PyTree) -> Array:
+        gradients = factored_gradients(example_loss_fn, params, example)
+        found = [inner(g, g) if isinstance(g, jax.Array) else squares([g])[0] for g in gradients]
+        return jnp.asarray(sum(found))
+
+    gradient = widened(jax.grad(sum_of_losses)(floating))
+    return inner(gradient, gradient), summed_over_chunks(square, batch, 1)
 
 
 def _spreads(

@@ -33,7 +33,7 @@ class LinearPieces(NamedTuple):
 def linear_pieces(
     apply_fn: Callable[[PyTree, Any], Any],
     params: PyTree,
-    x: Float[Array, "n ..."],
+    x: Any,
     *,
     chunk: int | None = None,
 ) -> LinearPieces:
@@ -50,7 +50,7 @@ def linear_pieces(
     Args:
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
         params: Any pytree.
-        x: The examples, floating, along the leading axis; d is the size of one.
+        x: The examples, a floating array with a leading axis of n; d is the size of one.
         chunk: The number of Jacobians to form at a time; all by default.
 
     Returns:
