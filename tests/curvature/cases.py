@@ -36,8 +36,6 @@ class Case:
         self.params = params
         self.batch = batch
         self.tolerance = tolerance
-        count = jax.tree.leaves(batch)[0].shape[0]
-        self.examples = [jax.tree.map(lambda a, i=i: a[i], batch) for i in range(count)]
 
     def example_loss_fn(self, params, example):
         x, y = example
@@ -58,40 +56,43 @@ class Case:
     def size(self):
         return self.wide[0].size
 
-    def every_example(self, fn):
-        """fn(flat, example) of each example, in numpy."""
-        flat, _ = self.wide
-        fn = jax.jit(fn)
-        return np.stack([fn(flat, example) for example in self.examples])
-
     @cached_property
+    def dense(self):
+        """Of every example: the Hessian, the Gauss-Newton matrix, the gradient. One program."""
+        flat, back = self.wide
+
+        def loss(p, e):
+            return self.example_loss_fn(back(p), e)
+
+        def matrices(flat, example):
+            x, y = example
+            f, unravel = ravel_pytree(self.apply_fn(back(flat), x))
+            bend = jax.hessian(lambda f: self.output_loss_fn(unravel(f), y))(f)
+            jacobian = jax.jacobian(lambda p: ravel_pytree(self.apply_fn(back(p), x))[0])(flat)
+            return (
+                jax.hessian(loss)(flat, example),
+                jacobian.T @ bend @ jacobian,
+                jax.grad(loss)(flat, example),
+            )
+
+        every = jax.jit(jax.vmap(matrices, (None, 0)))(flat, self.batch)
+        return [np.asarray(found) for found in every]
+
+    @property
     def example_hessians(self):
-        _, back = self.wide
-        return self.every_example(jax.hessian(lambda p, e: self.example_loss_fn(back(p), e)))
+        return self.dense[0]
 
-    @cached_property
+    @property
     def hessian(self):
-        return self.example_hessians.mean(0)
+        return self.dense[0].mean(0)
 
-    @cached_property
+    @property
     def gauss_newton(self):
-        _, back = self.wide
-        unravel = ravel_pytree(self.apply_fn(self.params, self.examples[0][0]))[1]
+        return self.dense[1].mean(0)
 
-        def outputs(p, e):
-            return ravel_pytree(self.apply_fn(back(p), e[0]))[0]
-
-        def bend(p, e):
-            return jax.hessian(lambda f: self.output_loss_fn(unravel(f), e[1]))(outputs(p, e))
-
-        jacobians = self.every_example(jax.jacobian(outputs))
-        bends = self.every_example(bend)
-        return np.mean([j.T @ h @ j for j, h in zip(jacobians, bends, strict=True)], 0)
-
-    @cached_property
+    @property
     def fisher(self):
-        _, back = self.wide
-        g = self.every_example(jax.grad(lambda p, e: self.example_loss_fn(back(p), e)))
+        g = self.dense[2]
         return g.T @ g / len(g)
 
 
