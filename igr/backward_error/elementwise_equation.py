@@ -10,8 +10,9 @@ with D the derivative along both.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import factorial
 from typing import Any
 
@@ -47,7 +48,9 @@ class ElementwiseEquation:
     kept: Mapping[sympy.Symbol, tuple[sympy.Expr, ...]]
     contractions: Mapping[sympy.Symbol, Contraction]
     rates: Mapping[sympy.Symbol, sympy.Expr]
-    products: Mapping[sympy.Symbol, tuple[sympy.Expr, sympy.Expr]] = field(default_factory=dict)
+    products: Mapping[sympy.Symbol, tuple[sympy.Expr, sympy.Expr]] = dataclasses.field(
+        default_factory=dict
+    )
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:

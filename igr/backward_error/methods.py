@@ -6,11 +6,20 @@ A linear method is its transfer function (`linear`), a Runge-Kutta method its ta
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, overload
 
 import sympy
 
-from igr.backward_error.adaptive import adam, adamw, lion, nadam, rmsprop, signsgd
+from igr.backward_error.adaptive import (
+    adam,
+    adamw,
+    lion,
+    nadam,
+    rmsprop,
+    signsgd,
+    states_kept,
+)
 from igr.backward_error.elementwise import ElementwiseMethod, elementwise
 from igr.backward_error.epoch import EpochMethod, cyclic_sgd, reshuffled_sgd
 from igr.backward_error.linear import LinearMethod
@@ -59,6 +68,7 @@ __all__ = [
 Method = LinearMethod | RungeKutta
 
 _STEP_BACK = sympy.exp(-z)
+_TRACE, _EMA = sympy.symbols("trace ema")
 
 
 def linear_memory(transfer: Any, name: str | None = None) -> LinearMethod:
@@ -101,44 +111,98 @@ def gradient_descent(*, weight_decay: Any = 0) -> LinearMethod:
     >>> print(modified_equation(gradient_descent(weight_decay=0.2), 1).modified_loss())
     E + h/4 |g|² + O(h²), with E + 1/10 |θ|² for E
     """
-    return _linear("gradient descent", {}, sympy.Integer(1), weight_decay)
+    return _linear("gradient descent", {}, sympy.Integer(1), weight_decay, (), None)
 
 
-def heavy_ball(beta: Any, *, weight_decay: Any = 0) -> LinearMethod:
+@overload
+def heavy_ball(beta: Any, *, weight_decay: Any = 0, keep: tuple[()] = ()) -> LinearMethod: ...
+@overload
+def heavy_ball(
+    beta: Any, *, weight_decay: Any = 0, keep: Iterable[str]
+) -> LinearMethod | ElementwiseMethod: ...
+def heavy_ball(
+    beta: Any, *, weight_decay: Any = 0, keep: Iterable[str] = ()
+) -> LinearMethod | ElementwiseMethod:
     """m <- beta m + g, theta <- theta - h m: `optax.sgd(h, momentum=beta)`.
 
-    W(z) = 1/(1 - beta e^(-z)) (Polyak 1964). `beta` is a number in [0, 1) or a sympy symbol.
-    `weight_decay` is decoupled, of at least 0: theta <- theta - h (m + weight_decay theta), as of
-    `optax.chain(optax.trace(beta), optax.add_decayed_weights(c), optax.scale_by_learning_rate(h))`.
+    W(z) = 1/(1 - beta e^(-z)) (Polyak 1964).
+
+    Args:
+      beta: a number in [0, 1) or a sympy symbol.
+      weight_decay: decoupled, of at least 0: theta <- theta - h (m + weight_decay theta), as of
+        `optax.chain(optax.trace(beta), optax.add_decayed_weights(c),
+        optax.scale_by_learning_rate(h))`.
+      keep: ("trace",) to keep the momentum, optax's `TraceState.trace`, as a variable of the flow.
+        The equation then is a system, exact for any start, but an expansion in 1 - beta as well.
+
+    >>> from igr.backward_error import modified_equation
+    >>> print(modified_equation(heavy_ball(0.9, keep=("trace",)), 0))
+    θ' = -trace + O(h)
+    trace' = 10 κ_trace g - κ_trace trace + O(h), with h κ_trace = 1/10
     """
     beta = _momentum(beta)
-    return _linear("heavy ball", {"beta": beta}, 1 / (1 - beta * _STEP_BACK), weight_decay)
+    state = "trace", (g / (1 - beta), 1 - beta), _TRACE
+    transfer = 1 / (1 - beta * _STEP_BACK)
+    return _linear("heavy ball", {"beta": beta}, transfer, weight_decay, keep, state)
 
 
-def ema_momentum(beta: Any, *, weight_decay: Any = 0) -> LinearMethod:
+@overload
+def ema_momentum(beta: Any, *, weight_decay: Any = 0, keep: tuple[()] = ()) -> LinearMethod: ...
+@overload
+def ema_momentum(
+    beta: Any, *, weight_decay: Any = 0, keep: Iterable[str]
+) -> LinearMethod | ElementwiseMethod: ...
+def ema_momentum(
+    beta: Any, *, weight_decay: Any = 0, keep: Iterable[str] = ()
+) -> LinearMethod | ElementwiseMethod:
     """m <- beta m + (1 - beta) g, theta <- theta - h m: averaged momentum, `optax.ema` first.
 
-    W(z) = (1 - beta)/(1 - beta e^(-z)). `beta` is a number in [0, 1) or a sympy symbol;
-    `weight_decay` is decoupled, as in `heavy_ball`.
+    W(z) = (1 - beta)/(1 - beta e^(-z)), for `optax.ema(beta, debias=False)`.
+
+    Args:
+      beta: a number in [0, 1) or a sympy symbol.
+      weight_decay: decoupled, as in `heavy_ball`.
+      keep: ("ema",) to keep the momentum, optax's `EmaState.ema`, as a variable of the flow.
     """
     beta = _momentum(beta)
+    state = "ema", (g, 1 - beta), _EMA
     transfer = (1 - beta) / (1 - beta * _STEP_BACK)
-    return _linear("averaged momentum", {"beta": beta}, transfer, weight_decay)
+    return _linear("averaged momentum", {"beta": beta}, transfer, weight_decay, keep, state)
 
 
-def nesterov(beta: Any, *, weight_decay: Any = 0) -> LinearMethod:
+@overload
+def nesterov(beta: Any, *, weight_decay: Any = 0, keep: tuple[()] = ()) -> LinearMethod: ...
+@overload
+def nesterov(
+    beta: Any, *, weight_decay: Any = 0, keep: Iterable[str]
+) -> LinearMethod | ElementwiseMethod: ...
+def nesterov(
+    beta: Any, *, weight_decay: Any = 0, keep: Iterable[str] = ()
+) -> LinearMethod | ElementwiseMethod:
     """m <- beta m + g, theta <- theta - h (g + beta m): `optax.sgd(h, beta, nesterov=True)`.
 
     W(z) = 1 + beta/(1 - beta e^(-z)) (Nesterov 1983, in the form of Sutskever et al. 2013).
-    `beta` is a number in [0, 1) or a sympy symbol; `weight_decay` is decoupled, as in `heavy_ball`.
+
+    Args:
+      beta: a number in [0, 1) or a sympy symbol.
+      weight_decay: decoupled, as in `heavy_ball`.
+      keep: ("trace",) to keep the momentum as a variable of the flow, as in `heavy_ball`.
     """
     beta = _momentum(beta)
-    return _linear("Nesterov", {"beta": beta}, 1 + beta / (1 - beta * _STEP_BACK), weight_decay)
+    state = "trace", (g / (1 - beta), 1 - beta), g + beta * _TRACE
+    transfer = 1 + beta / (1 - beta * _STEP_BACK)
+    return _linear("Nesterov", {"beta": beta}, transfer, weight_decay, keep, state)
 
 
 def _linear(
-    label: str, settings: dict[str, sympy.Expr], transfer: sympy.Expr, weight_decay: Any
-) -> LinearMethod:
+    label: str,
+    settings: dict[str, sympy.Expr],
+    transfer: sympy.Expr,
+    weight_decay: Any,
+    keep: Iterable[str],
+    state: tuple[str, tuple[sympy.Expr, sympy.Expr], sympy.Expr] | None,
+) -> Any:
+    """A linear method, or the same with its one state kept: name, (phi, rate), rule."""
     decay = exact(weight_decay, "weight_decay")
     if decay.is_number and not (decay.is_real and decay >= 0):
         raise ValueError(
@@ -146,7 +210,12 @@ def _linear(
         )
     if decay != 0:
         settings = {**settings, "weight decay": decay}
-    return LinearMethod(Name(label, settings), transfer, decay)
+    name = Name(label, settings)
+    if state is None or not states_kept(label, (state[0],), keep):
+        return LinearMethod(name, transfer, decay)
+    kept, average, rule = state
+    free = {s for value in settings.values() for s in value.free_symbols}
+    return elementwise(rule + decay * theta, {}, {kept: average}, parameters=free, name=name)
 
 
 def _momentum(beta: Any) -> sympy.Expr:

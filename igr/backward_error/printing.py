@@ -132,7 +132,8 @@ def expansion(terms: list[tuple[int, sympy.Expr, str]], order: int, latex: bool)
                 inside += (" - " if below else " + ") + text if inside else text
             h = _step(power, latex)
             left, right = (r"\left(", r"\right)") if latex else ("(", ")")
-            body = f"{h} {left}{inside}{right}" if h else inside
+            bare = not h and not negative
+            body = inside if bare else f"{h} {left}{inside}{right}".strip()
         if written:
             written += f" {'-' if negative else '+'} {body}"
         else:

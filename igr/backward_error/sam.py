@@ -44,6 +44,11 @@ class SharpnessAware:
         """The symbols left open."""
         return tuple(sorted(self.ratio.free_symbols, key=str))
 
+    @property
+    def recurrence(self) -> tuple[tuple[sympy.Expr, ...], tuple[sympy.Expr, ...]]:
+        """As of `LinearMethod`: it remembers nothing of the gradients uphill."""
+        return (sympy.Integer(1),), (sympy.Integer(1),)
+
     def rule(self, algebra: Algebra, order: int) -> list[sympy.Expr]:
         """Psi = sum_k h^k (r^k/k!) L^(k+1)[g, .., g]/|g|^k, by the powers of h."""
         length = sympy.sqrt(algebra.inner(G, G))

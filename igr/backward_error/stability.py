@@ -3,6 +3,9 @@
 On E = lambda theta^2/2 a linear method is a recurrence. With x = h lambda and one root for each
 mode, theta[n] = zeta^n, its characteristic polynomial is (zeta - 1) A(zeta) + x B(zeta), with A and
 B of the method's memory. A Runge-Kutta method multiplies by its stability function R(x).
+
+Weight decay, and a gradient taken uphill by a given distance, are not counted: they ask for numbers
+beside h lambda.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ def equation(eq: Any, latex: bool) -> str:
 def _line(left: str, coefficients: tuple[sympy.Expr, ...], eq: Any, names: _Names) -> str:
     latex = names.latex
     linear = [names.linear(c) for c in coefficients]
-    if all(terms is not None for terms in linear):
-        terms = [(k, c, name) for k, group in enumerate(linear) for c, name in group]
+    terms = [(k, c, name) for k, group in enumerate(linear) for c, name in group or ()]
+    if None not in linear:
         return f"{left} = {expansion(terms, eq.order, latex)}"
     written = ""
     for k, c in enumerate(coefficients):
@@ -148,6 +148,6 @@ class _Names:
             name = self.contraction(atom) if atom in self.eq.contractions else self.text(atom)
             terms.append((number, atom, name))
         collected: dict[str, sympy.Expr] = {}
-        for number, _, name in terms:
+        for number, _, name in sorted(terms, key=lambda term: (term[1] != G, term[2])):
             collected[name] = collected.get(name, sympy.Integer(0)) + number
         return [(c.subs(numbers), name) for name, c in collected.items()]

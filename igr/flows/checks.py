@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from igr.backward_error.methods import ElementwiseMethod, Method
+from igr.backward_error.methods import ElementwiseMethod, Method, SharpnessAware
 
 
 def check_step(name: str, h: Any) -> None:
@@ -42,7 +42,7 @@ def check_value_fn(value_fn: Any) -> None:
 
 def check_runnable(method: Any) -> None:
     """Raises `TypeError` unless a method can be run, and its limits found, from its description."""
-    if isinstance(method, Method | ElementwiseMethod):
+    if isinstance(method, Method | ElementwiseMethod | SharpnessAware):
         return
     raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
 

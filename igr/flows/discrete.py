@@ -11,7 +11,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from igr.backward_error.methods import ElementwiseMethod, Method, RungeKutta
+from igr.backward_error.methods import (
+    ElementwiseMethod,
+    Method,
+    RungeKutta,
+    SharpnessAware,
+)
 from igr.flows.checks import check_count, check_runnable, check_start, check_step
 from igr.flows.elementwise_step import elementwise_step
 from igr.flows.floating import combine, floating
@@ -190,6 +195,9 @@ def optimizer_of(
         return stages(method, learning_rate)
     if isinstance(method, ElementwiseMethod):
         return elementwise_step(method, learning_rate)
+    if isinstance(method, SharpnessAware):
+        far = float(method.ratio) * learning_rate
+        return optax.chain(uphill(far, True), optax.scale_by_learning_rate(learning_rate))
     parts = [recurrence(method), optax.scale_by_learning_rate(learning_rate)]
     if method.weight_decay != 0:
         parts.insert(1, optax.add_decayed_weights(float(method.weight_decay)))

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 
-def uphill(rho: float, normalized: bool) -> optax.GradientTransformationExtraArgs:
+def uphill(rho: float | Array, normalized: bool) -> optax.GradientTransformationExtraArgs:
     """Replaces the gradient by that at theta + rho g, or at theta + rho g/|g| if normalized.
 
     Foret et al. (2021), equation 2.
