@@ -3,6 +3,10 @@
 The gradient of example i for a matrix that enters through one product out = x W is the outer
 product of its activation x_i and its cotangent d_i. Hence |g_i|^2 = |x_i|^2 |d_i|^2 and
 g_i . g_j = (x_i . x_j) (d_i . d_j), and nothing of size examples times parameters is formed.
+
+A matrix used at several positions p, as in convolutions and sequences, has g_i = sum_p x_ip d_ip',
+and both become sums over pairs of positions. Where that is more work than to form g_i for this
+matrix alone, which is a product of two matrices an example, g_i is formed.
 """
 
 from collections.abc import Callable
@@ -11,14 +15,16 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from igr.per_example.example_axis import is_floating, num_examples
-from igr.per_example.factors import Factors, per_example_factors
+from igr.per_example.factors import Factors, PositionFactors, per_example_factors
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would lose half of the digits on a GPU
 
-Gradients = list[Factors | Array]  # one entry a leaf: factors, or the gradients one by one
+Gradient = Factors | PositionFactors | Array  # of one leaf: factors, or the gradients one by one
+Gradients = list[Gradient]
 
 
 def factored_gradients(
@@ -32,50 +38,112 @@ def factored_gradients(
         batch: A pytree of arrays with a leading axis of n examples.
 
     Returns:
-        For each leaf `Factors`, or an array (n, entries).
+        For each leaf `Factors`, `PositionFactors`, or an array (n, entries).
 
     Raises:
         ValueError: As `igr.per_example.per_example_gradients`.
     """
-    gradients = per_example_factors(example_loss_fn, params, batch)
-    leaves = jax.tree.leaves(eqx.filter(gradients, is_floating), is_leaf=_is_factors)
+    gradients = per_example_factors(example_loss_fn, params, batch, positions=True)
+    leaves = jax.tree.leaves(eqx.filter(gradients, is_floating), is_leaf=_is_factored)
     return [
-        Factors(_rows(leaf.left), _rows(leaf.right)) if _is_factors(leaf) else _rows(leaf)
+        type(leaf)(*map(_widened, leaf)) if _is_factored(leaf) else _rows(leaf)
         for leaf in leaves
-        if _is_factors(leaf) or leaf.size  # a leaf may be an empty array
+        if _is_factored(leaf) or leaf.size  # a leaf may be an empty array
     ]
 
 
-def total(gradient: Factors | Array) -> Array:
+def total(gradient: Gradient) -> Array:
     """The sum of the gradients of a leaf, as large as the leaf."""
-    if isinstance(gradient, Factors):
-        return jnp.tensordot(gradient.left, gradient.right, (0, 0), precision=HIGHEST)
+    if isinstance(gradient, Factors | PositionFactors):
+        axes = tuple(range(gradient.left.ndim - 1))
+        return jnp.tensordot(*gradient, (axes, axes), precision=HIGHEST)
     return jnp.sum(gradient, axis=0)
 
 
 def squares(gradients: Gradients) -> Float[Array, " n"]:
     """|g_i|^2 of every example."""
-    return _added(
-        [
-            _row_squares(g.left) * _row_squares(g.right)
-            if isinstance(g, Factors)
-            else _row_squares(g)
-            for g in gradients
-        ]
-    )
+
+    def leaf(g: Gradient) -> Array:
+        if isinstance(g, Factors):
+            return _row_squares(g.left) * _row_squares(g.right)
+        if not isinstance(g, PositionFactors):
+            return _row_squares(g)
+        if not pairs_are_less_for_squares(*g):
+            return _row_squares(formed(g))
+        lefts, rights = (jnp.einsum("npa,nra->npr", a, a, precision=HIGHEST) for a in g)
+        return jnp.sum(lefts * rights, axis=(1, 2))
+
+    return _added([leaf(g) for g in gradients])
 
 
 def gram(rows: Gradients, columns: Gradients) -> Float[Array, "n m"]:
     """g_i . g_j for the examples of two sets of gradients of the same leaves."""
 
-    def leaf(a: Factors | Array, b: Factors | Array) -> Array:
+    def leaf(a: Gradient, b: Gradient) -> Array:
         if isinstance(a, Factors) and isinstance(b, Factors):
             return _row_products(a.left, b.left) * _row_products(a.right, b.right)
-        if isinstance(a, Factors) or isinstance(b, Factors):
+        if isinstance(a, PositionFactors) and isinstance(b, PositionFactors):
+            if not pairs_are_less_for_products(a.left, a.right, b.right):
+                return _row_products(formed(a), formed(b))
+            return over_pairs(
+                lambda a, b: _row_products(a[0], b[0]) * _row_products(a[1], b[1]), a, b
+            )
+        if isinstance(a, tuple) or isinstance(b, tuple):
             raise ValueError("one example of other must have the shapes of one example of batch.")
         return _row_products(a, b)
 
     return _added([leaf(a, b) for a, b in zip(rows, columns, strict=True)])
+
+
+def formed(gradient: PositionFactors) -> Float[Array, "n ab"]:
+    """The gradients of one leaf, one by one."""
+    products = jnp.einsum("npa,npb->nab", *gradient, precision=HIGHEST)
+    return products.reshape(len(products), -1)
+
+
+def over_pairs(
+    product: Callable[[tuple[Array, ...], tuple[Array, ...]], Array],
+    rows: tuple[Array, ...],
+    columns: tuple[Array, ...],
+) -> Array:
+    """The sum of `product(row arrays at p, column arrays at r)` over pairs of positions p, r.
+
+    One pair after the other: together they would take the memory of as many Gram matrices. The
+    positions are the last axis but one of every array.
+    """
+    positions = rows[0].shape[-2], columns[0].shape[-2]
+
+    def at(arrays: tuple[Array, ...], p: Array) -> tuple[Array, ...]:
+        return tuple(jax.lax.dynamic_index_in_dim(a, p, a.ndim - 2, keepdims=False) for a in arrays)
+
+    @jax.checkpoint  # what its derivative needs of all pairs would take that memory too
+    def add(found: Array, pair: Array) -> tuple[Array, None]:
+        p, r = jnp.divmod(pair, positions[1])
+        return found + product(at(rows, p), at(columns, r)), None
+
+    zero = jnp.zeros((), jnp.int32)
+    shape = jax.eval_shape(lambda: product(at(rows, zero), at(columns, zero)))
+    pairs = jnp.arange(positions[0] * positions[1], dtype=jnp.int32)
+    return jax.lax.scan(add, jnp.zeros(shape.shape, shape.dtype), pairs)[0]
+
+
+def pairs_are_less_for_squares(left: Array, right: Array) -> bool:
+    """Whether norms take fewer multiplications over pairs of positions than from the gradients."""
+    positions, a, b = left.shape[-2], left.shape[-1], right.shape[-1]
+    return positions * (a + b) < a * b
+
+
+def pairs_are_less_for_products(left: Array, right: Array, other_right: Array) -> bool:
+    """Whether products of gradients do. `right` may have an axis of outputs, which `left` shares.
+
+    Over pairs, rows * columns * positions^2 (b + a / outputs^2); from the gradients, those of both
+    to be formed, a b (rows + columns) positions, and rows * columns * a b.
+    """
+    positions, a, b = left.shape[-2], left.shape[-1], right.shape[-1]
+    rows, columns = (int(np.prod(d.shape[:-2])) for d in (right, other_right))
+    outputs = rows // left.shape[0]
+    over_pairs = rows * columns * positions**2 * (b + a / outputs**2)
+    return over_pairs < a * b * ((rows + columns) * positions + rows * columns)
 
 
 def scaled_to_one(gradients: Gradients) -> Gradients:
@@ -86,19 +154,29 @@ def scaled_to_one(gradients: Gradients) -> Gradients:
     sizes = jnp.stack([_row_largest(g) for g in gradients])
     largest = jnp.max(sizes, axis=0)
 
-    def leaf(g: Factors | Array, size: Array) -> Factors | Array:
-        if not isinstance(g, Factors):
+    def leaf(g: Gradient, size: Array) -> Gradient:
+        if not isinstance(g, tuple):
             return g / _or_one(largest)[:, None]
         # each factor to a largest entry of one first: their product may be out of range itself
-        left, right = (a / _or_one(jnp.max(jnp.abs(a), axis=1))[:, None] for a in g)
-        return Factors(left * (size / _or_one(largest))[:, None], right)
+        left, right = (_times(1 / _or_one(_largest(a)), a) for a in g)
+        return type(g)(_times(size / _or_one(largest), left), right)
 
     return [leaf(g, size) for g, size in zip(gradients, sizes, strict=True)]
 
 
 def entries_kept(gradients: Gradients) -> int:
     """How many numbers an example takes in the leaves that have no factors (shapes suffice)."""
-    return sum(g.shape[1] for g in gradients if not isinstance(g, Factors))
+
+    def leaf(g: Gradient) -> int:
+        if isinstance(g, PositionFactors):
+            a, b = g.left.shape[-1], g.right.shape[-1]
+            pairs = pairs_are_less_for_squares(*g)
+            return sum(f.size for f in g) // len(g.left) + (
+                g.left.shape[1] ** 2 if pairs else a * b
+            )
+        return 0 if isinstance(g, Factors) else g.shape[1]
+
+    return sum(map(leaf, gradients))
 
 
 def require_alike(name: str, batch: PyTree, expected_name: str, expected: PyTree) -> None:
@@ -113,20 +191,34 @@ def require_alike(name: str, batch: PyTree, expected_name: str, expected: PyTree
         )
 
 
-def _is_factors(leaf: Any) -> bool:
-    return isinstance(leaf, Factors)
+def _is_factored(leaf: Any) -> bool:
+    return isinstance(leaf, Factors | PositionFactors)
+
+
+def _widened(a: Array) -> Array:
+    return a.astype(jnp.promote_types(a.dtype, jnp.float32))
 
 
 def _rows(a: Array) -> Array:
     """One row an example, in float32 or wider."""
-    return a.reshape(a.shape[0], -1).astype(jnp.promote_types(a.dtype, jnp.float32))
+    return _widened(a.reshape(a.shape[0], -1))
 
 
-def _row_largest(g: Factors | Array) -> Array:
-    """The largest entry of the gradient of each example in a leaf, by magnitude."""
-    if isinstance(g, Factors):
-        return _row_largest(g.left) * _row_largest(g.right)
-    return jnp.max(jnp.abs(g), axis=1)
+def _row_largest(g: Gradient) -> Array:
+    """The largest entry of the gradient of each example in a leaf, by magnitude.
+
+    Of several positions a number of that size: the largest entry of a summand, about.
+    """
+    return _largest(g.left) * _largest(g.right) if isinstance(g, tuple) else _largest(g)
+
+
+def _largest(a: Array) -> Array:
+    return jnp.max(jnp.abs(a), axis=tuple(range(1, a.ndim)))
+
+
+def _times(scale: Array, a: Array) -> Array:
+    """Every example times its own number."""
+    return a * scale.reshape(-1, *(1,) * (a.ndim - 1))
 
 
 def _or_one(a: Array) -> Array:

@@ -2,7 +2,8 @@
 
 The gradient of output o of example i for a matrix that enters as one product out = x W is the outer
 product of its activation x_i, which knows no o, and a cotangent d_io. Products of two gradients are
-(x_i . x_j) (d_io . d_jp).
+(x_i . x_j) (d_io . d_jp). At several positions both have one more axis, as in
+`igr.per_example.inner_products`.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.per_example.example_axis import num_examples
-from igr.per_example.inner_products import HIGHEST, factored_gradients
+from igr.per_example.inner_products import (
+    HIGHEST,
+    factored_gradients,
+    over_pairs,
+    pairs_are_less_for_products,
+    pairs_are_less_for_squares,
+)
 from igr.per_example.outputs import output_dimension
 
 # One entry a leaf: the arrays whose outer product the gradients are, or the one array they are.
-# An array has the shape (n, q, k), or (n, 1, k) where it is the same for all q outputs.
+# An array has the shape (n, q, k), or (n, 1, k) where it is the same for all q outputs; of two with
+# positions (n, q, p, k) the sum over p is meant.
 OutputGradients = list[tuple[Array, ...]]
 
 
@@ -60,33 +68,79 @@ def output_gradients(
 def products(rows: OutputGradients, columns: OutputGradients, q: int) -> Float[Array, "nq mq"]:
     """All products of two gradients, the outputs of one example beside each other."""
 
-    def factor(a: Array, b: Array) -> Float[Array, "n q m q"]:
-        return jnp.tensordot(a, b, (2, 2), precision=HIGHEST)
+    def leaf(a: tuple[Array, ...], b: tuple[Array, ...]) -> Float[Array, "n q m q"]:
+        found = jnp.ones((), a[0].dtype)
+        for factor in zip(a, b, strict=True):
+            found = found * jnp.tensordot(*factor, (2, 2), precision=HIGHEST)
+        return found
 
     found = jnp.zeros((), rows[0][0].dtype)
     for a, b in zip(rows, columns, strict=True):
-        leaf = jnp.ones((), a[0].dtype)
-        for factors in zip(a, b, strict=True):
-            leaf = leaf * factor(*factors)
-        found = found + leaf
+        if _has_positions(a) and _over_pairs(a, b):
+            found = found + over_pairs(leaf, a, b)
+        else:
+            found = found + leaf(_one_position(a), _one_position(b))
     n, m = rows[0][0].shape[0], columns[0][0].shape[0]
     return jnp.broadcast_to(found, (n, q, m, q)).reshape(n * q, m * q)
 
 
 def square_sums(gradients: OutputGradients, q: int) -> Float[Array, " n"]:
     """The sum of the squares of the q gradients of every example."""
+
+    def leaf(arrays: tuple[Array, ...]) -> Float[Array, "n q"]:
+        if _has_positions(arrays) and pairs_are_less_for_squares(*arrays):
+            left, right = (jnp.einsum("nopa,nora->nopr", a, a, precision=HIGHEST) for a in arrays)
+            return jnp.sum(left * right, axis=(2, 3))
+        found = jnp.ones((), arrays[0].dtype)
+        for a in _one_position(arrays):
+            found = found * jnp.sum(a * a, axis=2)
+        return found
+
     found = jnp.zeros((), gradients[0][0].dtype)
     for arrays in gradients:
-        leaf = jnp.ones((), arrays[0].dtype)
-        for a in arrays:
-            leaf = leaf * jnp.sum(a * a, axis=2)
-        found = found + jnp.sum(jnp.broadcast_to(leaf, (len(leaf), q)), axis=1)
+        n = arrays[0].shape[0]
+        found = found + jnp.sum(jnp.broadcast_to(leaf(arrays), (n, q)), axis=1)
     return found
 
 
 def numbers_kept(gradients: OutputGradients) -> int:
-    """How many numbers the gradients take (shapes suffice)."""
-    return sum(a.size for arrays in gradients for a in arrays)
+    """How many numbers the gradients take, formed where they are for norms (shapes suffice)."""
+
+    def leaf(arrays: tuple[Array, ...]) -> int:
+        found = sum(a.size for a in arrays)
+        if not _has_positions(arrays):
+            return found
+        left, right = arrays
+        if pairs_are_less_for_squares(left, right):
+            return found + sum(a.size // a.shape[3] * a.shape[2] for a in arrays)
+        return (
+            found + max(left.shape[1], right.shape[1]) * len(left) * left.shape[3] * right.shape[3]
+        )
+
+    return sum(map(leaf, gradients))
+
+
+def _has_positions(arrays: tuple[Array, ...]) -> bool:
+    return arrays[0].ndim == 4
+
+
+def _one_position(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The gradients one by one where they are sums over positions; else as they are."""
+    if not _has_positions(arrays):
+        return arrays
+    left, right = arrays
+    q = max(left.shape[1], right.shape[1])
+    if left.shape[1] == 1:
+        found = jnp.einsum("npa,nopb->noab", left[:, 0], right, precision=HIGHEST)
+    else:
+        right = jnp.broadcast_to(right, (len(right), q, *right.shape[2:]))
+        found = jnp.einsum("nopa,nopb->noab", left, right, precision=HIGHEST)
+    return (found.reshape(*found.shape[:2], -1),)
+
+
+def _over_pairs(a: tuple[Array, ...], b: tuple[Array, ...]) -> bool:
+    (left, right), (_, other_right) = a, b
+    return pairs_are_less_for_products(left, right, other_right)
 
 
 def _varies(jaxpr: jex.Jaxpr) -> list[bool]:

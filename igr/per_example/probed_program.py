@@ -1,0 +1,100 @@
+"""A traced program once more, with zeros added to some products, and what they meet noted."""
+
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+from jaxtyping import Array
+
+from igr.per_example.products import Path, Product
+
+
+class ProbedProgram:
+    """Runs a program; the derivative by a probe is the cotangent of a product's output.
+
+    Attributes:
+        products: The products, by where they stand.
+        probes: What to add to the output of each.
+        noted: The activation that each has met, once the program has run.
+    """
+
+    def __init__(self, products: dict[Path, Product], probes: dict[Path, Array]) -> None:
+        self.products, self.probes = products, probes
+        self.noted: dict[Path, Array] = {}
+
+    def __call__(
+        self, jaxpr: jex.Jaxpr, consts: Any, args: list[Array], path: Path = ()
+    ) -> list[Array]:
+        """The outputs of the program, or of the part of it at `path`."""
+        values: dict[Any, Array] = dict(zip(jaxpr.constvars, consts, strict=True))
+        values.update(zip(jaxpr.invars, args, strict=True))
+
+        def value(atom: Any) -> Any:
+            return atom.val if isinstance(atom, jex.Literal) else values[atom]
+
+        for index, eqn in enumerate(jaxpr.eqns):
+            here = (*path, index)
+            outputs = self._evaluate(jaxpr, eqn, [value(v) for v in eqn.invars], here)
+            values.update(zip(eqn.outvars, outputs, strict=True))
+        return [value(v) for v in jaxpr.outvars]
+
+    def _evaluate(
+        self, jaxpr: jex.Jaxpr, eqn: jex.JaxprEqn, operands: list[Array], here: Path
+    ) -> list[Array]:
+        inside = [path for path in self.products if path[: len(here)] == here and path != here]
+        if inside and eqn.primitive.name == "scan":
+            return self._scan(eqn, operands, here, inside)
+        if inside:
+            inner = eqn.params["jaxpr"]
+            return self(inner.jaxpr, inner.consts, operands, here)
+        outputs = _evaluated(jaxpr, eqn, operands)
+        product = self.products.get(here)
+        if product is None:
+            return outputs
+        self.noted[here] = operands[1 - product.operand]
+        return [outputs[0] + self.probes[here]]
+
+    def _scan(
+        self, eqn: jex.JaxprEqn, operands: list[Array], here: Path, inside: list[Path]
+    ) -> list[Array]:
+        """The scan with a probe more, and an activation noted, in every step."""
+        body, kept = eqn.params["jaxpr"], eqn.params["num_carry"]
+        first = eqn.params["num_consts"]
+        consts, carry, xs = (
+            operands[:first],
+            operands[first : first + kept],
+            operands[first + kept :],
+        )
+
+        def step(carry: list[Array], now: tuple[list[Array], dict[Path, Array]]) -> Any:
+            xs, probes = now
+            run = ProbedProgram(self.products, probes)
+            outputs = run(body.jaxpr, body.consts, [*consts, *carry, *xs], here)
+            return outputs[:kept], (outputs[kept:], run.noted)
+
+        probes = {path: self.probes[path] for path in inside}
+        carry, (ys, noted) = jax.lax.scan(
+            step,
+            carry,
+            (xs, probes),
+            length=eqn.params["length"],
+            reverse=eqn.params["reverse"],
+            unroll=eqn.params["unroll"],
+        )
+        self.noted.update(noted)
+        return [*carry, *ys]
+
+
+def _evaluated(jaxpr: jex.Jaxpr, eqn: jex.JaxprEqn, operands: list[Array]) -> list[Array]:
+    """One equation, as a program of its own (how a primitive is bound differs among versions)."""
+    arguments = {
+        v: x for v, x in zip(eqn.invars, operands, strict=True) if not isinstance(v, jex.Literal)
+    }
+    alone = jaxpr.replace(
+        constvars=[],
+        invars=list(arguments),
+        outvars=list(eqn.outvars),
+        eqns=[eqn],
+        effects=eqn.effects,
+    )
+    return jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, []))(*arguments.values())

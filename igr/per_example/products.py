@@ -1,0 +1,210 @@
+"""The products through which a matrix enters a traced program, and the vectors it meets there."""
+
+import itertools
+import math
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.extend.core as jex
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Path = tuple[int, ...]  # where an equation stands: its index, in an equation of that index, ...
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of a leaf with an activation, at one position of the example or at several.
+
+    The leaf is read as a matrix. The gradient of an example is the sum over positions of an
+    activation times a cotangent, transposed where the product sums over the matrix's columns.
+
+    Attributes:
+        leaf: The number of the leaf.
+        operand: The position of the leaf among the two operands.
+        shape: Of the output, a leading axis for every scan around it first.
+        dtype: Of the output.
+        layout: How the matrix is read off the leaf: products of one layout add up.
+        transposed: Whether the activation meets the columns.
+        positions: How many.
+        activations: From what the leaf meets, with a leading example axis, to (n, positions, a).
+        cotangents: From those of the output, likewise, to (n, positions, b).
+    """
+
+    leaf: int
+    operand: int
+    shape: tuple[int, ...]
+    dtype: Any
+    layout: Hashable
+    transposed: bool
+    positions: int
+    activations: Callable[[Array], Float[Array, "n p a"]]
+    cotangents: Callable[[Array], Float[Array, "n p b"]]
+
+
+def products_of_leaves(jaxpr: jex.Jaxpr, leaves: int) -> dict[int, dict[Path, Product]]:
+    """The products of every leaf that enters the program through nothing else.
+
+    Args:
+        jaxpr: The program; its first arguments are the leaves.
+        leaves: How many they are.
+
+    Returns:
+        For each such leaf its products, all of one layout, by where they stand.
+    """
+    known = {var: (i, False) for i, var in enumerate(jaxpr.invars[:leaves])}
+    uses: dict[int, dict[Path, Product]] = {}
+    otherwise = set()
+    for path, leaf, product in _uses(jaxpr, known):
+        if product is None:
+            otherwise.add(leaf)
+        else:
+            uses.setdefault(leaf, {})[path] = product
+    return {
+        leaf: found
+        for leaf, found in uses.items()
+        if leaf not in otherwise and len({product.layout for product in found.values()}) == 1
+    }
+
+
+def _uses(
+    jaxpr: jex.Jaxpr, known: dict[Any, tuple[int, bool]], path: Path = ()
+) -> Iterator[tuple[Path, int, Product | None]]:
+    """Every use of a leaf, where it is, and as which product, if it is one.
+
+    `known` says which variables are leaves, and whether transposed.
+    """
+    known = dict(known)
+    for index, eqn in enumerate(jaxpr.eqns):
+        here = (*path, index)
+        found = [(k, known[v]) for k, v in enumerate(eqn.invars) if _is_in(v, known)]
+        if not found:
+            continue
+        name = eqn.primitive.name
+        if name == "jit":
+            inner = eqn.params["jaxpr"].jaxpr
+            yield from _uses(inner, {inner.invars[k]: leaf for k, leaf in found}, here)
+        elif name == "scan" and all(k < eqn.params["num_consts"] for k, _ in found):
+            inner, length = eqn.params["jaxpr"].jaxpr, eqn.params["length"]
+            for place, leaf, product in _uses(
+                inner, {inner.invars[k]: leaf for k, leaf in found}, here
+            ):
+                yield place, leaf, product and _repeated(product, length)
+        elif name == "convert_element_type" and jnp.issubdtype(
+            eqn.params["new_dtype"], jnp.floating
+        ):
+            known[eqn.outvars[0]] = found[0][1]
+        elif name == "transpose" and tuple(eqn.params["permutation"]) == (1, 0):
+            leaf, transposed = found[0][1]
+            known[eqn.outvars[0]] = leaf, not transposed
+        elif name in _PRODUCTS and len(found) == 1:
+            operand, (leaf, transposed) = found[0]
+            yield here, leaf, _PRODUCTS[name](eqn, operand, leaf, transposed)
+        else:
+            yield from ((here, leaf, None) for _, (leaf, _) in found)
+    yield from (((*path, -1), known[v][0], None) for v in jaxpr.outvars if _is_in(v, known))
+
+
+def _matrix_product(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool) -> Product | None:
+    contracting, batched = eqn.params["dimension_numbers"]
+    matrix, other = (_shaped(eqn.invars[k]) for k in (operand, 1 - operand))
+    if matrix.ndim != 2 or any(map(len, batched)) or len(contracting[operand]) != 1:
+        return None
+    summed, met = int(contracting[operand][0]), int(contracting[1 - operand][0])
+
+    def activations(x: Array) -> Array:
+        x = jnp.moveaxis(x, met - other.ndim, -1)
+        return x.reshape(x.shape[0], -1, x.shape[-1])
+
+    def cotangents(d: Array) -> Array:
+        out = d.ndim - other.ndim  # free axes of the left operand come first
+        d = jnp.moveaxis(d, out, -1) if operand == 0 else d
+        return d.reshape(d.shape[0], -1, d.shape[-1])
+
+    out = _shaped(eqn.outvars[0])
+    return Product(
+        leaf,
+        operand,
+        out.shape,
+        out.dtype,
+        "matrix",
+        (summed == 1) != transposed,
+        other.size // matrix.shape[summed],
+        activations,
+        cotangents,
+    )
+
+
+def _convolution(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool) -> Product | None:
+    params, out = eqn.params, _shaped(eqn.outvars[0])
+    groups = params["feature_group_count"], params["batch_group_count"]
+    if operand != 1 or transposed or groups != (1, 1):
+        return None
+    lhs_spec, rhs_spec, out_spec = params["dimension_numbers"]
+    kernel = [_shaped(eqn.invars[1]).shape[axis] for axis in rhs_spec[2:]]
+
+    def activations(x: Array) -> Array:
+        n, leading = x.shape[0], x.ndim - len(lhs_spec)
+        x = x.reshape(-1, *x.shape[leading:])
+        x = x.transpose(0, *(1 + axis for axis in (lhs_spec[0], *lhs_spec[2:], lhs_spec[1])))
+        patches = _patches(x, kernel, params)
+        return patches.reshape(n, -1, patches.shape[-1])
+
+    def cotangents(d: Array) -> Array:
+        n, leading = d.shape[0], d.ndim - len(out_spec)
+        d = d.reshape(-1, *d.shape[leading:])
+        d = d.transpose(0, *(1 + axis for axis in (out_spec[0], *out_spec[2:], out_spec[1])))
+        return d.reshape(n, -1, d.shape[-1])
+
+    positions = out.size // out.shape[out_spec[1]]
+    layout = "kernel", rhs_spec
+    return Product(
+        leaf, operand, out.shape, out.dtype, layout, False, positions, activations, cotangents
+    )
+
+
+def _patches(x: Array, kernel: list[int], params: dict[str, Any]) -> Array:
+    """What a kernel sees at each position: (..., positions, offsets times channels).
+
+    By slices, an offset of the kernel each: `lax.conv_general_dilated_patches` convolves with an
+    identity, which costs more and rounds where a GPU convolves in TF32.
+    """
+    spatial = len(kernel)
+    none = (0, 0, 0)
+    lows_highs_gaps = [
+        (low, high, dilation - 1)
+        for (low, high), dilation in zip(params["padding"], params["lhs_dilation"], strict=True)
+    ]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [none, none, *lows_highs_gaps, none])
+    sizes = x.shape[2 : 2 + spatial]
+    slices = []
+    for offset in itertools.product(*map(range, kernel)):
+        index: list[slice] = [slice(None), slice(None)]
+        for size, k, extent, stride, dilation in zip(
+            sizes, offset, kernel, params["window_strides"], params["rhs_dilation"], strict=True
+        ):
+            first = k * dilation
+            last = size - (extent - 1 - k) * dilation
+            index.append(slice(first, last, stride))
+        slices.append(x[tuple(index)])
+    patches = jnp.stack(slices, axis=-2)
+    return patches.reshape(*patches.shape[:-2], math.prod(patches.shape[-2:]))
+
+
+def _repeated(product: Product, length: int) -> Product:
+    """The product in a scan of so many steps: a position more for each step."""
+    return replace(product, shape=(length, *product.shape), positions=length * product.positions)
+
+
+_PRODUCTS = {"dot_general": _matrix_product, "conv_general_dilated": _convolution}
+
+
+def _is_in(atom: Any, known: dict[Any, Any]) -> bool:
+    return not isinstance(atom, jex.Literal) and atom in known
+
+
+def _shaped(atom: Any) -> Any:
+    """The shape and dtype of a variable."""
+    return atom.aval
