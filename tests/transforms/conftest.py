@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.flatten_util import ravel_pytree
 
 
 class Problem(NamedTuple):
@@ -93,3 +94,11 @@ def problem(request) -> Problem:
 @pytest.fixture(scope="session")
 def network() -> Problem:
     return handwritten()
+
+
+@pytest.fixture(scope="session")
+def dense(network) -> tuple[np.ndarray, np.ndarray]:
+    """The parameters of `network` as a vector, and the Hessian as a matrix."""
+    theta, unravel = ravel_pytree(network.params)
+    hessian = jax.jit(jax.hessian(lambda v: network.value_fn(unravel(v))))(theta)
+    return np.asarray(theta), np.asarray(hessian)

@@ -9,11 +9,10 @@ from igr.transforms import selective_decay, selective_l2_sgd, selective_value_an
 
 
 @pytest.fixture(scope="module")
-def products(network):
+def products(network, dense):
     """|H theta| from the dense Hessian, as a tree."""
-    value_fn, params = network
-    theta, unravel = ravel_pytree(params)
-    return unravel(jnp.abs(jax.hessian(lambda v: value_fn(unravel(v)))(theta) @ theta))
+    theta, hessian = dense
+    return ravel_pytree(network.params)[1](jnp.abs(hessian @ theta))
 
 
 def taken_off(rule, params, value_fn):
