@@ -3,6 +3,7 @@
 from igr.flows.certify import Certificate, certify
 from igr.flows.compare import Comparison, compare
 from igr.flows.discrete import Trajectory, optimizer_of, run
+from igr.flows.epochs import run_epochs
 from igr.flows.field_along import FieldAlong, modified_field_along
 from igr.flows.interpolate import interpolating_field
 from igr.flows.order import ObservedOrder, observed_order
@@ -27,13 +28,14 @@ __all__ = [
     "compare",
     "flow",
     "interpolating_field",
-    "moments_field",
     "modified_field_along",
     "modified_value_fn",
+    "moments_field",
     "observed_order",
     "optimizer_of",
     "reached",
     "run",
+    "run_epochs",
     "stochastic_field",
     "stochastic_flow",
     "vector_field",

@@ -29,6 +29,9 @@ BatchValueFn = Callable[[PyTree, PyTree], Array]
 Gradient = Callable[[PyTree], PyTree]
 Combination = Mapping[BatchTree, float | Array]  # tree -> coefficient
 
+_PRODUCT: BatchTree = (FREE, (MARKED,))  # H g_k
+_SQUARE: BatchTree = (FREE, (MARKED,), (MARKED,))  # T[g_k, g_k]
+
 
 def epoch_field(
     eq: EpochEquation, value_fn: BatchValueFn, h: float | Array, batches: PyTree
@@ -198,28 +201,38 @@ class _Shared(_OverBatches):
         g = self._whole(self._at) if needs_whole else None
 
         def visit(total: PyTree, batch: PyTree) -> tuple[PyTree, None]:
-            return add(total, self._with_batch(rest, self._gradient_of(batch), g)), None
+            own, known = self._gradient_of(batch), {(FREE,): g}
+            if _SQUARE in rest:
+                # T[g_k, g_k] of the whole loss passes by H g_k.
+                along = directional(self._whole, own(self._at))
+                slope = jax.jvp(along, (self._at,), (own(self._at),))
+                known |= {_PRODUCT: slope[0], _SQUARE: slope[1]}
+            return add(total, self._with_batch(rest, own, known)), None
 
         total = jax.lax.scan(visit, self._zeros(), self._batches)[0] if rest else self._zeros()
         if hanging:
             total = add(total, directional(self._whole, self.combination(hanging))(self._at))
         return total
 
-    def _with_batch(self, wanted: Combination, own: Gradient, g: PyTree) -> PyTree:
+    def _with_batch(
+        self, wanted: Combination, own: Gradient, known: Mapping[BatchTree, PyTree]
+    ) -> PyTree:
         """The sum with the shared batch held; derivatives are linear in their last direction."""
         total = self._zeros()
         slots: dict[tuple[int, tuple[BatchTree, ...]], dict[BatchTree, float | Array]] = {}
         for t, c in wanted.items():
             mark, *below = t
-            if not below:
-                total = add(total, scale(c, g if mark == FREE else own(self._at)))
+            if t in known:
+                total = add(total, scale(c, known[t]))
+            elif not below:
+                total = add(total, scale(c, own(self._at)))
             else:
                 slots.setdefault((mark, tuple(below[1:])), {})[below[0]] = c
         for (mark, others), slot in slots.items():
             level = self._whole if mark == FREE else own
             for u in others:
-                level = directional(level, self._with_batch({u: 1.0}, own, g))
-            total = add(total, directional(level, self._with_batch(slot, own, g))(self._at))
+                level = directional(level, self._with_batch({u: 1.0}, own, known))
+            total = add(total, directional(level, self._with_batch(slot, own, known))(self._at))
         return total
 
 

@@ -1,0 +1,93 @@
+"""Real epochs of SGD: an optax optimizer over batches in given orders, as one scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PyTree
+
+from igr.flows.checks import check_value_fn
+from igr.flows.floating import combine, floating
+from igr.per_example.example_axis import num_examples
+
+
+def run_epochs(
+    optimizer: optax.GradientTransformation,
+    value_fn: Callable[[PyTree, PyTree], Array],
+    params: PyTree,
+    batches: PyTree,
+    orders: Int[Array, "epochs m"],
+) -> PyTree:
+    """The iterates of an optimizer after each epoch, its batches taken in the orders given.
+
+    Many runs in parallel are `jax.vmap` over `orders`. Reshuffled SGD takes a fresh
+    `jax.random.permutation` a row. In the mean of several runs most of the spread cancels if to
+    every run there is one that takes each epoch backwards, `orders[:, ::-1]`: the leading effect of
+    an order changes its sign with it.
+
+    Args:
+      optimizer: an optax optimizer, learning rate included.
+      value_fn: `(params, batch) -> scalar`, the loss of one batch.
+      params: the start, any pytree with floating leaves.
+      batches: a pytree of arrays with a leading axis of m batches.
+      orders: which batch each step of each epoch takes, 0 to m - 1.
+
+    Returns:
+      params with a leading axis of epochs + 1, the start first.
+
+    Raises:
+      ValueError: if the leaves of batches disagree, or `orders` is not of so many columns.
+
+    >>> loss = lambda x, a: (x - a) ** 2 / 2
+    >>> orders = jnp.array([[0, 1], [1, 0]])
+    >>> print(run_epochs(optax.sgd(0.5), loss, jnp.array(1.0), jnp.array([0.0, 2.0]), orders))
+    [1.     1.25   0.8125]
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer is an optax.GradientTransformation, got {optimizer!r}")
+    check_value_fn(value_fn)
+    m = num_examples(batches)
+    orders = jnp.asarray(orders)
+    if orders.ndim != 2 or orders.shape[1] != m or not jnp.issubdtype(orders.dtype, jnp.integer):
+        raise ValueError(
+            f"orders is an integer array of shape (epochs, {m}), a column for each batch; got "
+            f"shape {orders.shape} and dtype {orders.dtype}"
+        )
+    dynamic, static = floating(params)
+    loss = eqx.filter_closure_convert(
+        lambda p, batch: value_fn(combine(p, static), batch),
+        dynamic,
+        jax.tree.map(lambda x: x[0], batches),
+    )
+    visited = _scan(optax.with_extra_args_support(optimizer), loss, dynamic, batches, orders)
+    first = jax.tree.map(lambda x: x[None], dynamic)
+    return combine(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, visited), static)
+
+
+@eqx.filter_jit
+def _scan(
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss: Callable[[PyTree, PyTree], Array],
+    params: PyTree,
+    batches: PyTree,
+    orders: Int[Array, "epochs m"],
+) -> PyTree:
+    def step(carry: tuple[PyTree, Any], k: Array) -> tuple[tuple[PyTree, Any], None]:
+        params, state = carry
+        batch = jax.tree.map(lambda x: jnp.asarray(x)[k], batches)
+        value, gradient = jax.value_and_grad(loss)(params, batch)
+        updates, state = optimizer.update(
+            gradient, state, params, value=value, grad=gradient, value_fn=lambda p: loss(p, batch)
+        )
+        return (optax.apply_updates(params, updates), state), None
+
+    def epoch(carry: tuple[PyTree, Any], order: Array) -> tuple[tuple[PyTree, Any], PyTree]:
+        carry, _ = jax.lax.scan(step, carry, order)
+        return carry, carry[0]
+
+    return jax.lax.scan(epoch, (params, optimizer.init(params)), orders)[1]
