@@ -30,7 +30,7 @@ class Fixed(NamedTuple):
     """What a run keeps throughout: its key, its settings, arrays that are not trained."""
 
     key: Array
-    settings: Mapping[str, Array]
+    settings: Mapping[str, Any]
     constants: PyTree
 
 
@@ -73,14 +73,38 @@ class Program:
         return optax.with_extra_args_support(self.make_optimizer(settings))
 
 
+@eqx.filter_jit
+def make(make_model: Callable[[Array], Any], seeds: Any) -> tuple[Any, Any, Array]:
+    """The models of all seeds, stacked; their states or None; the keys of their training."""
+
+    def one(seed: Array) -> tuple[Any, Any, Array]:
+        for_model, for_training = jax.random.split(jax.random.key(seed))
+        made = make_model(for_model)
+        if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], eqx.nn.State):
+            return *made, for_training
+        return made, None, for_training
+
+    return eqx.filter_vmap(one)(seeds)
+
+
 @partial(jax.jit, static_argnums=0)
-def start(program: Program, params: PyTree, network: PyTree, fixed: Fixed) -> Carry:
-    """The carry of every run before the first step."""
+def start(
+    program: Program,
+    params: PyTree,
+    network: PyTree,
+    fixed: Fixed,
+    which: Array,
+) -> tuple[Carry, Fixed]:
+    """The runs before their first step: of each seed in `which`, with the settings in `fixed`."""
 
-    def one(params: PyTree, network: PyTree, fixed: Fixed) -> Carry:
-        return Carry(params, program.optimizer(fixed.settings).init(params), network)
+    def one(params: PyTree, network: PyTree, settings: Mapping[str, Array]) -> Carry:
+        return Carry(params, program.optimizer(settings).init(params), network)
 
-    return jax.vmap(one)(params, network, fixed)
+    params, network, key, constants = jax.tree.map(
+        lambda v: v[which], (params, network, fixed.key, fixed.constants)
+    )
+    fixed = Fixed(key, fixed.settings, constants)
+    return jax.vmap(one)(params, network, fixed.settings), fixed
 
 
 @partial(jax.jit, static_argnums=0)
@@ -154,10 +178,11 @@ def _step(
     key: Array,
 ) -> Carry:
     x, y = batch
-    for_labels, for_dropout, for_penalty = jax.random.split(key, 3)
     if program.label_noise:
-        y = _noisy(program, y, for_labels)
-    keys = jax.random.split(for_dropout, x.shape[0]) if program.random else None
+        y = _noisy(program, y, jax.random.fold_in(key, 0))
+    keys = None
+    if program.random:
+        keys = jax.random.split(jax.random.fold_in(key, 1), x.shape[0])
 
     def outputs_and_state(params: PyTree) -> tuple[Array, PyTree]:
         return _outputs(program, program.model(params, fixed.constants), carry.network, x, keys)
@@ -172,7 +197,8 @@ def _step(
         outputs, network = outputs_and_state(params)
         value = output_loss_fn(outputs)
         if program.penalty is not None:
-            seen = _at(program, params, carry.network, fixed, x, y, number, for_penalty)
+            new = jax.random.fold_in(key, 2)
+            seen = _at(program, params, carry.network, fixed, x, y, number, new)
             value = value + program.penalty(seen)
         return value, network
 

@@ -7,11 +7,11 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -83,8 +83,8 @@ def train(
         metrics: More of them, by name, each a function of `At`. Always taken are the loss and, for
             classes, the accuracy: `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`.
         chunk: How many examples are evaluated at once.
-        together: How many runs are vmapped into one program. By default all; on a CPU each core's
-            share. 1 is best for convolutions on a CPU, whose vmapped form is slow there.
+        together: How many runs of equal length are vmapped into one program. By default all; on a
+            CPU each core's share. 1 is best for convolutions on a CPU: vmapped they are slow.
         devices: Share each batch among these; by default among as many local devices as divide it.
 
     Returns:
@@ -117,9 +117,7 @@ def train(
     sampled = np.stack([sample_points(samples, number) for number in steps])
     mesh = _mesh(devices, len(data.train) if batch_size is None else batch_size)
 
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-    keys = jax.vmap(jax.random.split)(keys)
-    model, network = _models(make_model, keys[:, 0])
+    model, network, keys = device.make(make_model, np.asarray(seeds, np.uint32))
     arrays, static = eqx.partition(model, eqx.is_array)
     params, constants = eqx.partition(arrays, eqx.is_inexact_array)
     if not jax.tree.leaves(params):
@@ -149,22 +147,20 @@ def train(
     on_device = _data(data, dtype, program.sharding)
 
     runs = [(p, s) for p in range(len(points)) for s in range(len(seeds))]
+    groups = [[run for run in runs if steps[run[0]] == n] for n in sorted(set(steps), reverse=True)]
     cores = _cores() if mesh is None and jax.default_backend() == "cpu" else 1
-    together = together or math.ceil(len(runs) / cores)
-    parts = []
-    for number in sorted(set(steps), reverse=True):  # the longest first: better packing
-        members = [run for run in runs if steps[run[0]] == number]
-        parts += [members[i : i + together] for i in range(0, len(members), together)]
+    largest = max(len(group) for group in groups)
+    size = min(together or math.ceil(largest / cores), largest)
+    parts = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
 
     double = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
     def work(members: list[tuple[int, int]]) -> Any:
         # A part of the same size for all: one compiled program. What is doubled is dropped.
-        full = members + members[-1:] * (min(together, len(runs)) - len(members))
+        full = members + members[-1:] * (size - len(members))
         which = np.array([s for _, s in full])
-        settings = {name: jnp.asarray([points[p][name] for p, _ in full], dtype) for name in grid}
-        fixed = Fixed(keys[which, 1], settings, _of(constants, which))
-        begin = (_of(params, which), _of(network, which), fixed)
+        settings = {name: np.array([points[p][name] for p, _ in full], dtype) for name in grid}
+        begin = (params, network, Fixed(keys, settings, constants), which)
         if program.sharding is not None:
             begin = jax.device_put(begin, program.sharding)
         with jax.enable_x64(double):  # a thread does not inherit it
@@ -186,7 +182,7 @@ def train(
     def shaped(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda v: v.reshape(*axes, *v.shape[1:]), tree)
 
-    tiled = _of(constants, np.array([s for _, s in runs]))
+    tiled = jax.tree.map(lambda v: np.asarray(v)[[s for _, s in runs]], constants)
     return Runs(
         settings=grid,
         seeds=seeds,
@@ -201,15 +197,15 @@ def train(
 
 def _run(
     program: Program,
-    begin: tuple[PyTree, PyTree, Fixed],
+    begin: tuple[PyTree, PyTree, Fixed, np.ndarray],
     data: Data,
     points: np.ndarray,
     stop: Steps | PhysicalTime | MaxTestAccuracy,
     wanted: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[PyTree, PyTree]]:
     """Some runs side by side from the first sample to the last: records, kept sample and model."""
-    fixed = begin[2]
-    carry = device.start(program, *begin)
+    stepping = replace(program, metrics=())  # what is measured changes no step
+    carry, fixed = device.start(stepping, *begin)
     best = (carry.params, carry.network)
     records: list[Mapping[str, Any]] = []
     number = fixed.key.shape[0]
@@ -217,13 +213,13 @@ def _run(
     going = np.ones(number, bool)
     before = 0
     for i, point in enumerate(points):
-        carry = device.advance(program, carry, fixed, data, *_integers(before, point))
+        carry = device.advance(stepping, carry, fixed, data, *_integers(before, point))
         before = point
         found = device.measure(program, carry, fixed, data, *_integers(point))
         if isinstance(stop, MaxTestAccuracy):
             reached = np.asarray(found["test_accuracy"])
             better = going & (reached > highest)
-            best = device.keep(jnp.asarray(better), (carry.params, carry.network), best)
+            best = device.keep(better, (carry.params, carry.network), best)
             highest, kept = np.where(better, reached, highest), np.where(better, i, kept)
             stale = np.where(better, 0, stale + 1)
             found = {name: _masked(value, going) for name, value in found.items()}
@@ -255,25 +251,8 @@ def _filled(values: np.ndarray, length: int) -> np.ndarray:
     return np.pad(values.astype(float), widths, constant_values=np.nan)
 
 
-def _integers(*numbers: int) -> tuple[Array, ...]:
-    return tuple(jnp.asarray(number, jnp.int32) for number in numbers)
-
-
-def _of(tree: PyTree, which: np.ndarray) -> PyTree:
-    return jax.tree.map(lambda v: v[which], tree)
-
-
-def _models(make_model: Callable[[PRNGKeyArray], Any], keys: Array) -> tuple[Any, PyTree]:
-    """The models of all seeds, stacked, and their states or None."""
-    made = _made(make_model, keys)
-    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], eqx.nn.State):
-        return made
-    return made, None
-
-
-@eqx.filter_jit
-def _made(make_model: Callable[[PRNGKeyArray], Any], keys: Array) -> Any:
-    return eqx.filter_vmap(make_model)(keys)
+def _integers(*numbers: int) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(number, np.int32) for number in numbers)
 
 
 def _drops(model: Any) -> bool:

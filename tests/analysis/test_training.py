@@ -201,7 +201,7 @@ RULES = {
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in ("egr", "gauss_newton", "winsorized") else slow(n) for n in RULES],
+    [n if n == "winsorized" else slow(n) for n in RULES],
 )
 def test_every_rule_takes_its_own_steps(data, name):
     rule, gradient = RULES[name]
@@ -211,8 +211,21 @@ def test_every_rule_takes_its_own_steps(data, name):
         np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-12)
 
 
-def probabilistic(penalty, **options):
-    return lambda at: at.settings["weight"] * penalty(at.apply_fn, at.params, at.x, **options)
+def test_a_rule_is_given_the_loss_of_the_batch_whole_and_in_parts(data):
+    def from_parts(settings):
+        def update(updates, state, params=None, **extra):
+            h = settings["learning_rate"]
+            whole = jax.grad(extra["value_fn"])(params)
+            loss, network = extra["output_loss_fn"], extra["apply_fn"]
+            parts = jax.grad(lambda p: loss(network(p)))(params)
+            thrice = jax.tree.map(lambda *g: -h / 3 * sum(g), whole, parts, extra["grad"])
+            return thrice, state + 0 * extra["value"]
+
+        return optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(()), update)
+
+    found, plain = run(data, make_optimizer=from_parts), run(data)
+    for a, b in zip(leaves(found.model), leaves(plain.model), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 PENALTIES = {
@@ -224,13 +237,11 @@ PENALTIES = {
     "spectral": lambda f, e, p, x, y: penalties.spectral_penalty(f, p, x, jax.random.key(7)),
     "loss_gradient": lambda f, e, p, x, y: penalties.loss_gradient_penalty(e, p, x, y),
     "trace": lambda f, e, p, x, y: penalties.gradient_similarity_trace(f, p, x),
-    "logdet": lambda f, e, p, x, y: penalties.gradient_similarity_logdet(f, p, x),
+    "logdet": lambda f, e, p, x, y: penalties.gradient_similarity_logdet(f, p, x, ridge=0.1),
 }
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in ("weight", "double_backprop") else slow(n) for n in PENALTIES]
-)
+@pytest.mark.parametrize("name", [n if n == "double_backprop" else slow(n) for n in PENALTIES])
 def test_every_penalty_is_descended_with_its_weight(data, name):
     penalty = PENALTIES[name]
 
@@ -315,9 +326,13 @@ def test_metrics_see_the_network_and_large_sets_in_chunks(data):
 
     metrics = {"slope": slope, "again": test_loss, "outputs": lambda at: at.apply_fn(
         at.params, at.x[0]), "rate": lambda at: at.settings["learning_rate"] * at.step}  # fmt: skip
-    whole, cut = (run(data, metrics=metrics, chunk=chunk) for chunk in (100, 5))
-    for name in metrics:
-        np.testing.assert_allclose(whole[name], cut[name], rtol=1e-10)
+    whole = run(data, metrics=metrics, chunk=5)
+    np.testing.assert_allclose(whole["train_loss"], run(data)["train_loss"], rtol=1e-10)
+    # One step of 0.3 moves the parameters by 0.3 times the slope.
+    once = run(data, stop=Steps(1), samples=1)
+    moved = zip(leaves(once.model_of(0, 0)), leaves(start_of(0)), strict=True)
+    square = sum(float(jnp.sum((a - b) ** 2)) for a, b in moved)
+    assert whole["slope"][0, 0, 0] == pytest.approx(square**0.5 / 0.3)
     np.testing.assert_allclose(whole["again"], whole["test_loss"], rtol=1e-12)
     assert whole["outputs"].shape == (1, 1, 2, 2)
     np.testing.assert_allclose(whole["rate"][0, 0], [0.0, 0.6])
@@ -352,7 +367,7 @@ def test_physical_time_gives_each_rate_its_steps(data):
 
 
 def test_maximum_test_accuracy_keeps_that_model_and_stops(data):
-    runs = run(data, stop=MaxTestAccuracy(40, patience=3), samples=20, seeds=(0, 1, 2, 3))
+    runs = run(data, stop=MaxTestAccuracy(40, patience=3), samples=20, seeds=(0, 1))
     accuracy = runs["test_accuracy"][0]
     for seed, seen in enumerate(accuracy):
         best = int(np.nanargmax(seen))
@@ -448,7 +463,7 @@ def on_four():
 
 def test_four_devices_give_the_numbers_of_one(on_four):
     assert on_four["devices"] == 4
-    assert on_four["shared"] == 4
+    assert on_four["split"]
     assert on_four["difference"] < 1e-12
     assert on_four["moved"] > 1e-2
 
@@ -456,25 +471,22 @@ def test_four_devices_give_the_numbers_of_one(on_four):
 def main():
     jax.config.update("jax_enable_x64", True)
     data = TrainTest(classes(24), classes(8, 1), "random")
-    options = {"batch_size": 8, "stop": Steps(7), "samples": 2, "seeds": (0, 1)}
-    rule = {"make_optimizer": lambda at: transforms.egr(at["learning_rate"], 0.1)}
-    shared = []
+    options = {"batch_size": 8, "stop": Steps(7), "seeds": (0, 1)}
+    layouts = []
 
-    def look(at):
-        jax.debug.inspect_array_sharding(
-            at.x, callback=lambda sharding: shared.append(sharding.num_devices)
-        )
-        return jnp.sum(jnp.square(at.x)) * 0
+    def look(at):  # a penalty is shown the batch
+        jax.debug.inspect_array_sharding(at.x, callback=layouts.append)
+        return 0.0
 
-    four = run(data, **options, **rule)
-    run(data, **options, metrics={"look": look})
-    one = run(data, devices=jax.devices()[:1], **options, **rule)
+    four = run(data, penalty=look, **options)
+    split = len(layouts) > 0 and not any(layout.is_fully_replicated for layout in layouts)
+    one = run(data, penalty=look, devices=jax.devices()[:1], **options)
     pairs = list(zip(leaves(four.model), leaves(one.model), strict=True))
     print(
         json.dumps(
             {
                 "devices": len(jax.devices()),
-                "shared": max(shared),
+                "split": split,
                 "difference": max(
                     *(float(abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs),
                     float(abs(four["test_loss"] - one["test_loss"]).max()),
