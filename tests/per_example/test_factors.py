@@ -17,8 +17,10 @@ def is_factors(leaf):
 
 def assert_factored(loss, params, batch, expected):
     """The factors multiply out to the gradients, and `expected` leaves are factored."""
-    ours = eqx.filter_jit(lambda p, b: per_example_factors(loss, p, b))(params, batch)
-    theirs = per_example_gradients(loss, params, batch)
+    both = eqx.filter_jit(
+        lambda p, b: (per_example_factors(loss, p, b), per_example_gradients(loss, p, b))
+    )
+    ours, theirs = both(params, batch)
     leaves = jax.tree.leaves(ours, is_leaf=is_factors)
     assert sum(map(is_factors, leaves)) == expected
     for a, d in zip(leaves, jax.tree.leaves(theirs), strict=True):
@@ -78,9 +80,9 @@ def test_products_inside_jit_and_through_transposes_and_casts(batch):
 
     rng = np.random.default_rng(0)
     params = [jnp.asarray(rng.normal(size=s)) for s in ((3, 3), (3, 3), (3, 2))]
-    ours = per_example_factors(loss, params, batch)
+    ours = jax.jit(lambda p, b: per_example_factors(loss, p, b))(params, batch)
     assert all(map(is_factors, ours))
-    theirs = per_example_gradients(loss, params, batch)
+    theirs = jax.jit(lambda p, b: per_example_gradients(loss, p, b))(params, batch)
     for a, d, rtol in zip(ours, theirs, (1e-5, 1e-5, 1e-5), strict=True):
         np.testing.assert_allclose(np.einsum("na,nb->nab", *a), d, rtol=rtol, atol=1e-6)
 

@@ -26,6 +26,13 @@ def convolutional():
     return loss, params, (random(40, 8), random(40, 5))
 
 
+@pytest.fixture(scope="module")
+def each(convolutional):
+    loss, params, batch = convolutional
+    gradients = jax.jit(lambda p, b: per_example_gradients(loss, p, b))(params, batch)
+    return jax.tree.map(np.asarray, gradients)
+
+
 def assert_same(actual, desired):
     assert jax.tree.structure(actual) == jax.tree.structure(desired)
     for a, d in zip(jax.tree.leaves(actual), jax.tree.leaves(desired), strict=True):
@@ -33,16 +40,13 @@ def assert_same(actual, desired):
         np.testing.assert_allclose(a, d, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("length", [12, 40])
-@pytest.mark.parametrize("c", [0, 10, 50])
-def test_against_numpys_percentile(convolutional, c, length):
+@pytest.mark.parametrize(("c", "length"), [(0, 12), (10, 12), (50, 12), (10, 40)])
+def test_against_numpys_percentile(convolutional, each, c, length):
     loss, params, batch = convolutional
     batch = jax.tree.map(lambda x: x[:length], batch)
     ours = jax.jit(lambda p, b: winsorized_gradient(loss, p, b, c))(params, batch)
-    for a, g in zip(
-        jax.tree.leaves(ours), jax.tree.leaves(per_example_gradients(loss, params, batch)),
-        strict=True,
-    ):  # fmt: skip
+    for a, g in zip(jax.tree.leaves(ours), jax.tree.leaves(each), strict=True):
+        g = g[:length]
         low, high = np.percentile(g, [c, 100 - c], axis=0)
         np.testing.assert_allclose(a, np.clip(g, low, high).mean(axis=0), rtol=1e-9, atol=1e-12)
 
@@ -79,6 +83,7 @@ def test_mask_dtypes_and_leaves_that_do_not_train(convolutional):
 
 def test_with_sgd_it_is_winsorized_sgd(convolutional):
     loss, params, batch = convolutional
+    batch = jax.tree.map(lambda x: x[:12], batch)
     robust, plain = winsorized_sgd(0.01, 10, 0.9), optax.sgd(0.01, 0.9)
     ours, theirs = params, params
     state, other = plain.init(params), robust.init(params)
@@ -93,7 +98,8 @@ def test_with_sgd_it_is_winsorized_sgd(convolutional):
 
 def test_nan_in_one_example_is_not_hidden(convolutional):
     loss, params, (x, y) = convolutional
-    gradient = winsorized_gradient(loss, params, (x.at[3, 0].set(jnp.nan), y), 10)
+    batch = x[:12].at[3, 0].set(jnp.nan), y[:12]
+    gradient = winsorized_gradient(loss, params, batch, 10)
     assert np.isnan(gradient["w"]).all()
 
 
