@@ -47,11 +47,15 @@ def test_after_the_switch_it_is_selective_decay(network):
     layers = {"first": 0, "last": 1}
     ours = decay_until_then_selective(0.3, 0, 0.3, layers)
     theirs = selective_decay(0.3, 0.3, layers)
-    results = [
-        ravel_pytree(rule.update(params, rule.init(params), params, value_fn=value_fn)[0])[0]
-        for rule in (ours, theirs)
-    ]
-    np.testing.assert_allclose(*results, rtol=1e-14)
+
+    @jax.jit
+    def updated(params):
+        return [
+            ravel_pytree(rule.update(params, rule.init(params), params, value_fn=value_fn)[0])[0]
+            for rule in (ours, theirs)
+        ]
+
+    np.testing.assert_allclose(*updated(params), rtol=1e-14)
 
 
 def test_schedules_and_masks():
@@ -86,12 +90,17 @@ def test_oracle_takes_the_steps_of_the_optimizer(network):
     optimizer = l2_stopped_selective_sgd(0.1, 0.02, 2, 0.3, selective_weight_decay=0.03)
     oracle = stopped_selective_value_and_grad(value_fn, 0.2, 2, 0.3, selective_rate=0.3)
     ours, theirs, state = params, params, optimizer.init(params)
-    for count in range(4):
+
+    @jax.jit
+    def step(ours, state, theirs, count):
         updates, state = optimizer.update(jax.grad(value_fn)(ours), state, ours, value_fn=value_fn)
-        ours = optax.apply_updates(ours, updates)
         value, grad = oracle(theirs, count=count)
-        np.testing.assert_allclose(value, value_fn(theirs), rtol=1e-14)
-        theirs = jax.tree.map(lambda p, g: p - 0.1 * g, theirs, grad)
+        after = jax.tree.map(lambda p, g: p - 0.1 * g, theirs, grad)
+        return optax.apply_updates(ours, updates), state, after, (value, value_fn(theirs))
+
+    for count in range(4):
+        ours, state, theirs, (value, expected) = step(ours, state, theirs, count)
+        np.testing.assert_allclose(value, expected, rtol=1e-14)
     np.testing.assert_allclose(ravel_pytree(ours)[0], ravel_pytree(theirs)[0], rtol=1e-12)
     with pytest.raises(ValueError, match="needs count=, the number of the step"):
         oracle(params)
