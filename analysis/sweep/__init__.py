@@ -2,11 +2,12 @@
 
 from analysis.sweep.identity import cell_name, code_version
 from analysis.sweep.results import CellResult
-from analysis.sweep.run import CellFailed, Failure, Study, Sweep, sweep
+from analysis.sweep.run import CellFailed, Engine, Failure, Study, Sweep, sweep
 
 __all__ = [
     "CellFailed",
     "CellResult",
+    "Engine",
     "Failure",
     "Study",
     "Sweep",

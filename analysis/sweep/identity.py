@@ -82,7 +82,8 @@ def code_version(function: Callable[..., Any]) -> str:
 
     It covers the module of the function and all modules of `igr` and `analysis` that it imports,
     directly or not (but not `analysis.sweep`), as syntax trees without docstrings: a comment or a
-    sentence changed keeps results, a changed number does not. Other packages' versions are not in
+    sentence changed keeps results, a changed number does not. Functions called `study` are left
+    out too: they list cells, which have names of their own. Other packages' versions are not in
     it; they are written beside each result.
 
     Args:
@@ -139,6 +140,7 @@ def _parse(path: Path, changed: int) -> tuple[str, tuple[str, ...]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = node.body[ast.get_docstring(node, clean=False) is not None :]
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.FunctionDef) and n.name == "study")]
     return ast.dump(tree), imported
 
 

@@ -234,6 +234,7 @@ def test_the_code_s_version(tmp_path, monkeypatch):
     version.now = time.time_ns()
     base = version(text)
     assert version(text.replace("More", "Fewer") + "# a comment\n") == base
+    assert version(text + "def study(scale):\n    return 3\n") == base
     assert version(text.replace("return 1", "return 2")) != base
     assert version(text.replace("import analysis.data", "")) != base
 
