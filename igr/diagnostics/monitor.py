@@ -64,7 +64,8 @@ class Monitor:
     - `sharpness`: the largest eigenvalue of the Hessian to 1 %, each search started from the last
       vector, and `sharpness/converged`; with a learning rate also `h_sharpness`. It takes some ten
       Hessian products or more: the dearest of them;
-    - `tangent_kernel_trace`, `geometric_complexity`: by one draw of random signs, unbiased.
+    - `tangent_kernel_trace`, `geometric_complexity`: exact for a batch of up to 32 examples; of a
+      larger one for 32 that are drawn anew each time, the trace scaled to the batch, unbiased.
 
     E is the mean of the example losses over the batch that is given.
 

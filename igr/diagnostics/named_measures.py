@@ -15,8 +15,12 @@ from igr.diagnostics.geometric_complexity import geometric_complexity
 from igr.diagnostics.slope import loss_surface_slope, penalty_weight
 from igr.diagnostics.stiffness import stiffness
 from igr.diagnostics.tangent_kernel import tangent_kernel_trace
+from igr.per_example.example_axis import num_examples
 
 SHARPNESS_TOLERANCE = 1e-2
+# Of which the trace and the complexity are taken. Examples differ in theirs far less than one draw
+# of random signs over all of them does from its mean: for positive inputs that is of its own size.
+EXAMPLES = 32
 
 # What each needs to be given.
 NAMED = {
@@ -102,16 +106,23 @@ class NamedMeasures:
         return {"": found.value, "converged": found.converged}
 
     def tangent_kernel_trace(self) -> Float[Array, ""]:
-        """The trace of the tangent kernel by one draw of random signs."""
-        return tangent_kernel_trace(
-            self._apply_fn, self._params, self._inputs, method="random signs", key=self._key
-        )
+        """The trace of the tangent kernel, of some examples for all."""
+        some = self._some_inputs
+        trace = tangent_kernel_trace(self._apply_fn, self._params, some)
+        return trace * (num_examples(self._inputs) / num_examples(some))
 
     def geometric_complexity(self) -> Float[Array, ""]:
-        """The Dirichlet energy by one draw of random signs."""
-        return geometric_complexity(
-            self._apply_fn, self._params, self._inputs, method="random signs", key=self._key
-        )
+        """The Dirichlet energy of some examples."""
+        return geometric_complexity(self._apply_fn, self._params, self._some_inputs)
+
+    @cached_property
+    def _some_inputs(self) -> PyTree:
+        """At most `EXAMPLES` inputs, drawn without replacement."""
+        n = num_examples(self._inputs)
+        if n <= EXAMPLES:
+            return self._inputs
+        chosen = jax.random.choice(self._key, n, (EXAMPLES,), replace=False)
+        return jax.tree.map(lambda x: jnp.asarray(x)[chosen], self._inputs)
 
     def _value(self, params: PyTree) -> Float[Array, ""]:
         return jnp.mean(jax.vmap(self._example_loss_fn, (None, 0))(params, self._batch))
