@@ -7,6 +7,7 @@ from igr.flows.epochs import run_epochs
 from igr.flows.field_along import FieldAlong, modified_field_along
 from igr.flows.interpolate import interpolating_field
 from igr.flows.order import ObservedOrder, observed_order
+from igr.flows.small_noise import SmallNoiseHeun
 from igr.flows.solve import FlowStopped, flow, reached
 from igr.flows.stochastic import (
     StochasticField,
@@ -22,6 +23,7 @@ __all__ = [
     "FieldAlong",
     "FlowStopped",
     "ObservedOrder",
+    "SmallNoiseHeun",
     "StochasticField",
     "Trajectory",
     "certify",

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from igr.backward_error.sampled import StochasticEquation
 from igr.flows.checks import check_step
 from igr.flows.floating import combine, floating
+from igr.flows.small_noise import SmallNoiseHeun
 from igr.flows.vector_field import Field, vector_field
 from igr.per_example import per_example_gradients
 from igr.per_example.example_axis import differentiable, num_examples
@@ -49,7 +50,12 @@ class StochasticField(NamedTuple):
     h: float | Array
 
     def terms(
-        self, t0: float, t1: float, key: PRNGKeyArray, tol: float | Array, dtype: Any = None
+        self,
+        t0: float | Array,
+        t1: float | Array,
+        key: PRNGKeyArray,
+        tol: float | Array,
+        dtype: Any = None,
     ) -> diffrax.MultiTerm:
         """Drift and noise for `diffrax.diffeqsolve`, with a Brownian motion drawn from `key`.
 
@@ -61,7 +67,8 @@ class StochasticField(NamedTuple):
           dtype: of the increments; the default floating dtype if not given.
 
         Returns:
-          A term for an Ito solver, such as `diffrax.Euler`, and params with floating leaves alone.
+          A term for an Ito solver, such as `SmallNoiseHeun` or `diffrax.Euler`, and params with
+          floating leaves alone.
         """
         shape = jax.ShapeDtypeStruct((self.num_examples,), dtype or jnp.result_type(float))
         motion = diffrax.VirtualBrownianTree(t0, t1, tol, shape, key)
@@ -116,7 +123,7 @@ def stochastic_field(
             found = jax.grad(loss)(dynamic, weights)
             return jax.tree.map(lambda g, p: g.astype(p.dtype), found, dynamic)
 
-        dtype = jnp.result_type(float, *jax.tree.leaves(dynamic))
+        dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
         return lineax.FunctionLinearOperator(noise, jax.ShapeDtypeStruct((n,), dtype))
 
     return StochasticField(drift, diffusion, n, h)
@@ -144,11 +151,12 @@ def stochastic_flow(
       t1: the end.
       key: draws the path.
       t0: the start's time.
-      dt0: the solver's step, for which t1 - t0 should be a multiple; h/8 if not given. Euler's own
-        weak error is of order dt0: for the h^2 of an equation of order 1 to show, dt0 must be
-        below h^2.
+      dt0: the solver's step, of which t1 - t0 should be a multiple; h if not given. The weak error
+        of the default solver is of order dt0^2 + h dt0, which with dt0 = h is that of an equation
+        of order 1 itself; Euler's is of order dt0.
       ts: times at which to save, within [t0, t1]; only t1 if not given.
-      **diffeqsolve: anything else `diffrax.diffeqsolve` takes, such as another Ito `solver`.
+      **diffeqsolve: anything else `diffrax.diffeqsolve` takes, such as another Ito `solver`;
+        `SmallNoiseHeun()` if not given.
 
     Returns:
       A `diffrax.Solution`.
@@ -163,34 +171,42 @@ def stochastic_flow(
     >>> solution.ys.shape
     (1,)
     """
-    step = field.h / 8 if dt0 is None else dt0
+    step = field.h if dt0 is None else dt0
     check_step("dt0", step)
     if not float(t1) > float(t0):
         raise ValueError(f"t1 must be after t0, got t0 = {t0}, t1 = {t1}")
     dynamic, static = floating(params)
+    # diffrax gives time and state one dtype: a float64 clock would make float32 params double.
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
+    start, end, step = (jnp.asarray(t, dtype) for t in (t0, t1, step))
 
-    def on_floating(f: Field) -> Field:
-        return lambda t, y, args: f(t, combine(y, static), args)
+    def whole(y: PyTree) -> PyTree:
+        return combine(_cast_like(y, dynamic), static)
 
-    whole = StochasticField(
-        lambda t, y, args: floating(on_floating(field.drift)(t, y, args))[0],
-        on_floating(field.diffusion),
-        field.num_examples,
-        field.h,
-    )
+    def drift(t: Any, y: PyTree, args: Any) -> PyTree:
+        return _cast_like(floating(field.drift(t, whole(y), args))[0], y)
+
+    def diffusion(t: Any, y: PyTree, args: Any) -> lineax.AbstractLinearOperator:
+        operator = field.diffusion(t, whole(y), args)
+        return lineax.FunctionLinearOperator(
+            lambda increments: _cast_like(operator.mv(increments), y), operator.in_structure()
+        )
+
     options: dict[str, Any] = {
-        "saveat": diffrax.SaveAt(t1=True) if ts is None else diffrax.SaveAt(ts=ts),
-        "max_steps": None,
-        "adjoint": diffrax.DirectAdjoint(),
+        "saveat": diffrax.SaveAt(t1=True)
+        if ts is None
+        else diffrax.SaveAt(ts=jnp.asarray(ts, dtype)),
+        "solver": SmallNoiseHeun(),
+        "max_steps": 1_000_000,
     }
     options.update(diffeqsolve)
-    solver = options.pop("solver", diffrax.Euler())
-    solution = diffrax.diffeqsolve(
-        whole.terms(t0, t1, key, tol=step / 2, dtype=dtype), solver, t0, t1, step, dynamic, **options
+    terms = StochasticField(drift, diffusion, field.num_examples, field.h).terms(
+        start, end, key, tol=step / 2, dtype=dtype
     )
+    state = jax.tree.map(lambda x: x.astype(dtype), dynamic)
+    solution = diffrax.diffeqsolve(terms, t0=start, t1=end, dt0=step, y0=state, **options)
     if solution.ys is not None and "saveat" not in diffeqsolve:
-        ys = combine(solution.ys, static)
+        ys = combine(_cast_like(solution.ys, dynamic), static)
         solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
     return solution
 
@@ -274,6 +290,10 @@ def moments_field(
         return moved, change.astype(covariance.dtype)
 
     return field
+
+
+def _cast_like(values: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), values, like)
 
 
 def _check(eq: Any, h: Any, batch: PyTree) -> int:

@@ -11,6 +11,8 @@ import sympy
 
 import igr
 from igr.backward_error import modified_equation
+from tests.flows.chebyshev import NODES, interpolation
+from tests.flows.chebyshev import slope as slope_of
 
 X, Y = sympy.symbols("x y")
 BATCH = sympy.symbols("a b")
@@ -130,7 +132,7 @@ def slope(method, orders, network, order):
 
     hs = 0.01 * 2.0 ** -np.linspace(0.0, 2.0, 4)
     errors = np.array(jax.lax.map(error, jnp.array(hs)))
-    return np.polyfit(np.log(hs), np.log(errors), 1)[0]
+    return slope_of(hs, errors)
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
@@ -144,6 +146,39 @@ def test_order_of_the_mean_of_all_permutations(network, order):
 def test_order_of_a_fixed_order(network, order):
     found = slope(igr.methods.cyclic_sgd((3, 1, 4, 0, 2)), [(3, 1, 4, 0, 2)], network, order)
     assert found == pytest.approx(order + 2, abs=0.1)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_global_order_of_the_mean(order):
+    """Of many epochs, each over all permutations: their spread changes nothing up to h^2.
+
+    In one dimension the mean of a function of the iterate is followed exactly, one epoch at a time.
+    """
+    batches = jnp.array([-0.8, 0.1, 0.5])
+
+    def value(x, a):
+        return x**4 / 8 + x**2 / 2 - 0.4 * x + a * (x - x**3 / 3)
+
+    gradients = [lambda x, a=a: x**3 / 2 + x - 0.4 + a * (1 - x**2) for a in np.array(batches)]
+    equation = modified_equation(igr.methods.reshuffled_sgd(3), order)
+
+    @jax.jit
+    def flow(h):
+        field = igr.vector_field(equation, value, h, batches)
+        return igr.flow(jax.vmap(field, (None, 0, None)), jnp.array(NODES[starts]), 1.0).ys[0]
+
+    epochs, errors, starts = np.array([16, 32, 64]), [], [2, 13, 20, 26, 37]
+    for count in epochs:
+        h = 1 / (3 * count)
+        after_one = 0
+        for permutation in permutations(range(3)):
+            x = NODES
+            for k in permutation:
+                x = x - h * gradients[k](x)
+            after_one = after_one + interpolation(x) / 6
+        mean = (np.linalg.matrix_power(after_one, count) @ NODES)[starts]
+        errors.append(np.abs(mean - flow(h)).max())
+    assert slope_of(1 / epochs, errors) == pytest.approx(order + 1, abs=0.15)
 
 
 def test_in_a_flow_and_with_integer_leaves(network):

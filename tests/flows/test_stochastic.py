@@ -20,14 +20,14 @@ import sympy
 
 import igr
 from igr.backward_error import modified_equation
-from igr.flows import flow, moments_field, stochastic_field, stochastic_flow
+from igr.flows import SmallNoiseHeun, flow, moments_field, stochastic_field, stochastic_flow
+from tests.flows.chebyshev import NODES, differentiation, interpolation, slope
 
 EXAMPLES = np.array([-0.8, 0.1, 0.5])
 BATCH_SIZE = 2
 TIME = 1.0
 HS = TIME / np.array([16, 32, 64, 128])
 
-NODES = np.cos(np.pi * np.arange(40) / 39)
 FUNCTIONS = np.stack([NODES, NODES**2, np.cos(2 * NODES)], axis=1)
 
 
@@ -37,27 +37,6 @@ def loss(x, a):
 
 def gradient(x, a):
     return x**3 / 2 + x - 0.4 + a * (1 - x**2)
-
-
-def interpolation(at):
-    """The values at other points, from those at the nodes, of the polynomial through these."""
-    weights = (-1.0) ** np.arange(40)
-    weights[[0, -1]] /= 2
-    apart = at[:, None] - NODES
-    exact = np.isclose(apart, 0, atol=1e-15)
-    terms = weights / np.where(exact, 1, apart)
-    rows = terms / terms.sum(axis=1, keepdims=True)
-    hit = exact.any(axis=1)
-    rows[hit] = exact[hit]
-    return rows
-
-
-def differentiation():
-    c = np.ones(40) * (-1.0) ** np.arange(40)
-    c[[0, -1]] *= 2
-    apart = NODES[:, None] - NODES + np.eye(40)
-    matrix = np.outer(c, 1 / c) / apart
-    return matrix - np.diag(matrix.sum(axis=1))
 
 
 def after_sgd(h):
@@ -99,10 +78,6 @@ def after_process(parts, h):
     return scipy.linalg.expm(TIME * generator) @ FUNCTIONS
 
 
-def slope(hs, errors):
-    return np.polyfit(np.log(hs), np.log(errors), 1)[0]
-
-
 def test_the_recursion_is_the_enumeration_of_all_sequences():
     h, start = TIME / 4, NODES[[13]]
     ends = [start]
@@ -123,6 +98,41 @@ def test_weak_order(compiled, order):
     errors = [np.abs(after_process(compiled[order], h) - after_sgd(h)).max(axis=0) for h in HS]
     for errors_of_one in np.transpose(errors):
         assert slope(HS, errors_of_one) == pytest.approx(order + 1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("solver", "expected"), [(SmallNoiseHeun(), 2), (diffrax.Euler(), 1)], ids=["Heun", "Euler"]
+)
+def test_weak_order_of_the_solver(solver, expected):
+    """With steps of h, each exact in the mean over its normal increment by Gauss and Hermite."""
+    equation = modified_equation(igr.methods.sgd_with_replacement(BATCH_SIZE), 1)
+    abscissae, weights = np.polynomial.hermite_e.hermegauss(9)
+
+    @jax.jit
+    def reached(h):
+        field = stochastic_field(equation, loss, h, jnp.array(EXAMPLES))
+
+        def from_node(x, normal):
+            # In one dimension n increments act as one, along the row of the diffusion.
+            row = jax.vmap(field.diffusion(0.0, x, None).mv)(jnp.eye(len(EXAMPLES)))
+            length = jnp.sqrt(jnp.sum(row**2))
+            increments = normal * jnp.sqrt(h) * row / jnp.where(length > 0, length, 1)
+            control = diffrax.ControlTerm(field.diffusion, lambda t0, t1: increments)
+            terms = diffrax.MultiTerm(diffrax.ODETerm(field.drift), control)
+            return solver.step(terms, 0.0, h, x, None, None, False)[0]
+
+        return jax.vmap(lambda z: jax.vmap(lambda x: from_node(x, z))(jnp.array(NODES)))(
+            jnp.array(abscissae)
+        )
+
+    errors = []
+    for h in HS:
+        ends = np.array(reached(h))
+        step = np.einsum("a,aij->ij", weights / weights.sum(), [interpolation(e) for e in ends])
+        after = np.linalg.matrix_power(step, round(TIME / h)) @ FUNCTIONS
+        errors.append(np.abs(after - after_sgd(h)).max(axis=0))
+    for errors_of_one in np.transpose(errors):
+        assert slope(HS, errors_of_one) == pytest.approx(expected, abs=0.15)
 
 
 @pytest.mark.parametrize("order", [0, 1])
@@ -207,11 +217,13 @@ def test_the_closed_form_is_what_is_compiled():
     np.testing.assert_allclose([found["a"], found["b"][0]], drift[:, 0], rtol=1e-12)
 
 
-def euler_moments(h, steps, dt):
-    """Mean and second moment of the Euler scheme itself: on a linear problem they are closed."""
+def moments_of_the_scheme(h, steps, dt):
+    """Mean and second moment under the solver's own steps: on a linear problem they are closed."""
     hessian, pull = INPUTS.T @ INPUTS / 4, INPUTS.T @ TARGETS / 4
     factor = np.eye(2) + h / 2 * hessian
-    forward, shift = np.eye(2) - dt * factor @ hessian, dt * factor @ pull
+    rate, constant = factor @ hessian, factor @ pull  # the drift is constant - rate theta
+    noisy = np.eye(2) - dt / 2 * rate
+    forward, shift = np.eye(2) - dt * noisy @ rate, dt * noisy @ constant
     mean, second = np.array([0.7, -1.1]), np.outer([0.7, -1.1], [0.7, -1.1])
     for _ in range(steps):
         noise = np.zeros((2, 2))
@@ -222,7 +234,7 @@ def euler_moments(h, steps, dt):
             noise += (m @ second @ m.T - mv - mv.T + np.outer(v, v)) / 4
         cross = np.outer(forward @ mean, shift)
         second = forward @ second @ forward.T + cross + cross.T + np.outer(shift, shift)
-        second = second + dt * h / 3 * noise
+        second = second + dt * h / 3 * noisy @ noise @ noisy.T
         mean = forward @ mean + shift
     return mean, second - np.outer(mean, mean)
 
@@ -230,18 +242,18 @@ def euler_moments(h, steps, dt):
 def test_paths_of_diffrax_have_the_moments_of_the_scheme():
     """4000 paths, one key: mean and covariance within four standard errors of what is exact."""
     h, steps = 0.4, 8
-    dt = h / 4
+    dt = h
     equation = modified_equation(igr.methods.sgd_with_replacement(3), 1)
     field = stochastic_field(equation, linear_loss, h, (INPUTS, TARGETS))
 
     @jax.jit
     @jax.vmap
     def path(key):
-        return stochastic_flow(field, LINEAR_PARAMS, steps * dt, key=key, dt0=dt).ys
+        return stochastic_flow(field, LINEAR_PARAMS, steps * dt, key=key).ys
 
     ends = path(jax.random.split(jax.random.key(0), 4000))
     ends = np.column_stack([ends["a"].ravel(), ends["b"].ravel()])
-    mean, covariance = euler_moments(h, steps, dt)
+    mean, covariance = moments_of_the_scheme(h, steps, dt)
     standard = np.sqrt(np.diag(covariance) / 4000)
     assert np.all(np.abs(ends.mean(axis=0) - mean) < 4 * standard)
     apart = ends - mean
@@ -256,12 +268,23 @@ def test_terms_go_into_diffeqsolve_and_integer_leaves_pass():
     key = jax.random.key(5)
     field = stochastic_field(equation, linear_loss, 0.1, (INPUTS, TARGETS))
     by_hand = diffrax.diffeqsolve(
-        field.terms(0.0, 0.5, key, tol=0.025), diffrax.Euler(), 0.0, 0.5, 0.05, LINEAR_PARAMS
+        field.terms(0.0, 0.5, key, tol=0.025), SmallNoiseHeun(), 0.0, 0.5, 0.05, LINEAR_PARAMS
     )
     with_step = {**LINEAR_PARAMS, "step": jnp.array(7)}
     found = stochastic_flow(field, with_step, 0.5, key=key, dt0=0.05).ys
     np.testing.assert_allclose(found["b"], by_hand.ys["b"], rtol=1e-12)
     assert int(found["step"]) == 7
+
+
+def test_single_precision_stays():
+    low = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (LINEAR_PARAMS, INPUTS, TARGETS))
+    equation = modified_equation(igr.methods.sgd_with_replacement(1), 1)
+    field = stochastic_field(equation, linear_loss, 0.1, low[1:])
+    path = lambda p: stochastic_flow(field, p, 0.2, key=jax.random.key(0)).ys
+    closed = moments_field(equation, linear_loss, 0.1, low[1:])
+    moments = lambda p: closed(0.0, (p, jnp.zeros((2, 2), jnp.float32)), None)
+    for found in (jax.eval_shape(path, low[0]), jax.eval_shape(moments, low[0])):
+        assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("float32")}
 
 
 def test_the_covariance_of_a_quadratic_settles():
