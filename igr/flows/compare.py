@@ -144,6 +144,7 @@ def compare(
     sharpness: bool = True,
     rtol: float | None = None,
     atol: float | None = None,
+    max_steps: int = 100_000,
     progress: bool = False,
 ) -> Comparison:
     """Lays the real run of an optimizer beside the flows of its modified equation.
@@ -173,6 +174,8 @@ def compare(
       sharpness: whether to measure the sharpness at every record.
       rtol: the solver's relative tolerance, as in `igr.flow`.
       atol: the solver's absolute tolerance, as in `igr.flow`.
+      max_steps: the most steps the solver may take for a flow. One that is stiff, as where h times
+        the sharpness is far past the convergence radius, stops there with a `FlowStopped`.
       progress: shows the solver's progress bar.
 
     Returns:
@@ -227,7 +230,7 @@ def compare(
     flows, distance, beside = {}, {}, {}
     for p in orders:
         field = vector_field(equation.truncate(p), value_fn, learning_rate)
-        options = {"rtol": rtol, "atol": atol, "progress": progress}
+        options = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "progress": progress}
         if start_up in ("weights", "shift"):
             assert isinstance(method, LinearMethod)
             filled = (method, p, value_fn, params, float(learning_rate), filling)

@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
@@ -96,6 +97,7 @@ def flow(
             # Where a solution blows up in finite time the steps shrink without end.
             dtmin=16 * jnp.finfo(time_dtype).eps * jnp.abs(jnp.asarray(t1, time_dtype)),
             force_dtmin=False,
+            norm=_norm,
         ),
         "event": diffrax.Event(_left_the_finite),
         "throw": False,
@@ -146,6 +148,16 @@ def reached(solution: diffrax.Solution) -> Array:
 
 def _cast_like(values: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: x.astype(y.dtype), values, like)
+
+
+def _norm(errors: PyTree) -> Array:
+    """The root mean square, large where it is not a number.
+
+    A trial step may leave the domain of a field, such as that of a root. Its error is then not a
+    number, nor would be any step size worked out from it; this way a smaller step is tried.
+    """
+    size = optx.rms_norm(errors)
+    return jnp.where(jnp.isnan(size), jnp.asarray(1e10, size.dtype), size)
 
 
 def _left_the_finite(t: Any, y: PyTree, args: Any, **kwargs: Any) -> Array:

@@ -85,3 +85,12 @@ def test_bad_input(options, message):
     t1 = options.pop("t1")
     with pytest.raises(ValueError, match=message):
         igr.flow(lambda t, x, args: -x, jnp.array([1.0]), t1, **options)
+
+
+def test_a_trial_step_outside_the_domain_is_made_again():
+    """y' = -2 sqrt(y) from 1 is (1 - t)^2; a long first step has the root of a negative number."""
+    field = lambda t, y, args: -2 * jnp.sqrt(y)
+    solution = igr.flow(field, jnp.array([1.0]), 0.9, dt0=0.89, rtol=1e-9)
+    steps = solution.stats
+    assert steps["num_rejected_steps"] > 0
+    np.testing.assert_allclose(solution.ys[-1], [0.01], rtol=1e-6)
