@@ -8,7 +8,8 @@ h mu and h^2. So mu can stand in for what another step would add, or take away w
 
 from __future__ import annotations
 
-from igr.backward_error import modified_equation
+from igr.backward_error import ModifiedEquation, modified_equation
+from igr.backward_error.gradient import PLAIN
 from igr.backward_error.methods import Method
 from igr.flows.checks import check_step
 
@@ -29,7 +30,9 @@ def match_implicit(method: Method, learning_rate: float, target_learning_rate: f
       Negative where the target is the smaller of the two.
 
     Raises:
-      ValueError: if a step is not positive and finite, or the method has open symbols.
+      ValueError: if a step is not positive and finite, the method has open symbols, or it follows
+        anything but the loss E alone by fixed coefficients: adaptive rules, weight decay, several
+        losses.
       NotAGradientError: if the method's h^1 term is not a gradient.
 
     >>> from igr.backward_error import methods
@@ -53,7 +56,7 @@ def cancel_implicit(method: Method, learning_rate: float) -> float:
       gradient flow falls like h^3 with it, and like h^2 without.
 
     Raises:
-      ValueError: if the step is not positive and finite, or the method has open symbols.
+      ValueError: as `match_implicit`.
       NotAGradientError: if the method's h^1 term is not a gradient.
 
     >>> from igr.backward_error import methods
@@ -67,6 +70,11 @@ def cancel_implicit(method: Method, learning_rate: float) -> float:
 def _per_step(method: Method) -> float:
     """a/w: the coefficient of h |grad E|^2 for each E in the modified loss."""
     equation = modified_equation(method, order=1)
+    if not isinstance(equation, ModifiedEquation) or equation.gradient != PLAIN:
+        raise ValueError(
+            "method must follow the gradient of one loss by fixed coefficients, as gradient "
+            f"descent, momentum and Runge-Kutta methods without weight decay do; got {method.name}"
+        )
     if equation.parameters:
         names = ", ".join(map(str, equation.parameters))
         raise ValueError(f"{method.name} has open symbols ({names}): give them numbers")

@@ -160,7 +160,10 @@ def insignificant(
     threshold: Any,
     layers: PyTree | Callable[[PyTree], PyTree] | None,
 ) -> list[Array]:
-    """Where |H theta| < threshold * max |H theta|: theta there, zero elsewhere."""
+    """Where |H theta| < threshold * max |H theta|: theta there, zero elsewhere.
+
+    Where H theta is NaN so is what is returned: the comparison would hide it.
+    """
     sizes = [jnp.abs(p) for p in hessian_theta(leaves, chosen, value_fn)]
     names = _layer_names(leaves, layers)
     largest: dict[Hashable, Array] = {}
@@ -169,7 +172,7 @@ def insignificant(
             top = jnp.max(size)
             largest[name] = jnp.maximum(largest[name], top) if name in largest else top
     return [
-        jnp.where(size < threshold * largest[name], p, jnp.zeros_like(p))
+        jnp.where(size < threshold * largest[name], p, jnp.where(jnp.isnan(size), size, 0))
         if c and size.size
         else jnp.zeros_like(p)
         for name, size, c, p in zip(names, sizes, chosen, leaves.params, strict=True)

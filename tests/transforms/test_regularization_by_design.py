@@ -118,3 +118,12 @@ def test_bad_input():
         match_implicit(GD, 0.1, float("inf"))
     with pytest.raises(ValueError, match=r"open symbols \(beta\)"):
         cancel_implicit(igr.methods.heavy_ball(sympy.Symbol("beta")), 0.1)
+    with pytest.raises(TypeError, match=r"method is one of igr\.methods"):
+        cancel_implicit("gradient descent", 0.1)
+    for method in (
+        igr.methods.adam(),
+        igr.methods.heavy_ball(0.9, weight_decay=0.1),
+        igr.methods.reshuffled_sgd(4),
+    ):
+        with pytest.raises(ValueError, match="method must follow the gradient of one loss"):
+            cancel_implicit(method, 0.1)

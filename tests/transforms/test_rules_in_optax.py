@@ -299,6 +299,33 @@ def test_a_step_is_differentiable():
         np.testing.assert_allclose(slope @ along, difference, rtol=1e-6, err_msg=name)
 
 
+def test_nan_in_the_curvature_alone_shows_in_the_update():
+    """w^1.5 at 0: the gradient is 0, and the Hessian times anything that vanishes there NaN."""
+    params = jnp.array([0.0, 1.0])
+    value_fn = lambda w: jnp.sum(w**1.5)
+    assert jnp.isfinite(jax.grad(value_fn)(params)).all()
+    rules = [
+        transforms.egr(0.1, 0.1),
+        transforms.selective_l2_sgd(0.1, 0.1, 0.5),
+        transforms.l2_stopped_selective_sgd(0.1, 0.1, 0, 0.5),
+        transforms.metric_sgd(0.1, 0.1),
+        transforms.metric_decay(0.1, "absolute_hessian"),
+        transforms.metric_decay(0.1, "absolute_distance"),
+        transforms.metric_decay(0.1, "absolute_shrinkage"),
+        transforms.metric_decay(0.1, "absolute_product"),
+    ]
+
+    @jax.jit
+    def updated(params):
+        gradient = jax.grad(value_fn)(params)
+        return [
+            rule.update(gradient, rule.init(params), params, value_fn=value_fn)[0] for rule in rules
+        ]
+
+    for updates in updated(params):
+        assert np.isnan(updates[0])
+
+
 def test_penalty_before_clipping_and_adam(network):
     value_fn, params = network
     schedule = optax.cosine_decay_schedule(1e-2, 10)

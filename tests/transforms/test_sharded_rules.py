@@ -23,6 +23,7 @@ RULES = {
     "metric_sgd": transforms.metric_sgd(0.1, 0.02),
     "absolute_hessian": transforms.metric_decay(0.02, "absolute_hessian"),
     "selective_l2_sgd": transforms.selective_l2_sgd(0.1, 0.02, 0.3),
+    "l2_stopped_sgd": transforms.l2_stopped_sgd(0.1, 0.02, 1),
     "l2_stopped_selective_sgd": transforms.l2_stopped_selective_sgd(0.1, 0.02, 1, 0.3),
     "winsorized_sgd": transforms.winsorized_sgd(0.1, 20),
     "winsorized_gradient": optax.with_extra_args_support(optax.sgd(0.1)),
