@@ -28,8 +28,10 @@ def tangent_kernel(
     parameters: Definition 4.1 of "Appealing to gradients to investigate neural network
     generalization", and the kernel of model gradient similarity (Szolnoky et al., "On the
     interpretability of regularisation for neural networks through model gradient similarity",
-    2022). Where a matrix enters as one product an example, as in dense layers, the products come
-    from activations and cotangents; the gradients of other leaves are kept for all outputs.
+    2022). Where a matrix enters as products alone, as in dense layers, convolutions, sequences
+    and scans, the products come from activations and cotangents, over pairs of positions or from
+    the gradients of that matrix, whichever is less work; the gradients of other leaves are kept for
+    all outputs.
 
     Args:
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar (q = 1), for one x.
