@@ -10,7 +10,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from igr.backward_error.methods import ElementwiseMethod, Method, SharpnessAware
+from igr.backward_error.methods import (
+    ElementwiseMethod,
+    EpochMethod,
+    Method,
+    SampledMethod,
+    SharpnessAware,
+)
 
 
 def check_step(name: str, h: Any) -> None:
@@ -44,6 +50,12 @@ def check_runnable(method: Any) -> None:
     """Raises `TypeError` unless a method can be run, and its limits found, from its description."""
     if isinstance(method, Method | ElementwiseMethod | SharpnessAware):
         return
+    if isinstance(method, EpochMethod | SampledMethod):
+        raise TypeError(
+            f"{method.name} takes one batch a step, and this function follows a whole loss: "
+            "igr.flows.run_epochs runs epochs, igr.vector_field(..., batches=...) or "
+            "igr.flows.stochastic_field compiles the equation"
+        )
     raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
 
 

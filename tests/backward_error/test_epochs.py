@@ -5,6 +5,9 @@ rational coefficients; nothing of that knows trees or averages. The flow of the 
 time m h must be the mean of all m! of them, or the one of a fixed order.
 """
 
+import pickle
+
+import numpy as np
 import pytest
 import sympy
 from formal_flow import FormalSpace, h, random_polynomial, vanishes
@@ -130,6 +133,15 @@ def test_a_symbolic_number_of_batches():
     assert symbolic.coefficient((1, (1,))) == -sympy.Rational(1, 2)
     with pytest.raises(ValueError, match=r"open symbol m; give it a number: eq.subs\(\{'m': 2\}\)"):
         symbolic.on(LOSSES[:2], (x, y), h)
+
+
+def test_pickles_and_hashes():
+    for method in (methods.reshuffled_sgd(np.int64(3)), methods.cyclic_sgd(m)):
+        equation = modified_equation(method, 1)
+        again = pickle.loads(pickle.dumps(equation))
+        assert again == equation
+        assert hash(again) == hash(equation)
+        assert str(again) == str(equation)
 
 
 def test_certificates():

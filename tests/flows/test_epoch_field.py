@@ -217,6 +217,8 @@ def test_bad_input(value_fn, batches):
     plain = modified_equation(igr.methods.gradient_descent(), 1)
     with pytest.raises(ValueError, match="batches is for SGD in epochs"):
         igr.vector_field(plain, value_fn, H, batches)
+    with pytest.raises(TypeError, match=r"takes one batch a step.*run_epochs"):
+        igr.compare(lambda p: p["x"] ** 2, PARAMS, H, 3, method=igr.methods.reshuffled_sgd(4))
     with pytest.raises(ValueError, match="open symbol m"):
         igr.vector_field(
             modified_equation(igr.methods.cyclic_sgd(sympy.Symbol("m")), 1), value_fn, H, batches
