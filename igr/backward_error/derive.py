@@ -8,6 +8,7 @@ from igr.backward_error.elementwise import ElementwiseMethod
 from igr.backward_error.elementwise_equation import ElementwiseEquation, elementwise_equation
 from igr.backward_error.epoch import EpochEquation, EpochMethod, epoch_equation
 from igr.backward_error.equation import ModifiedEquation, check_order
+from igr.backward_error.games import GameEquation, GameMethod, game_equation
 from igr.backward_error.methods import Method
 from igr.backward_error.sam import SharpnessAware
 from igr.backward_error.sampled import SampledMethod, StochasticEquation, stochastic_equation
@@ -22,11 +23,13 @@ def modified_equation(
 @overload
 def modified_equation(method: EpochMethod, order: int = 1) -> EpochEquation: ...
 @overload
+def modified_equation(method: GameMethod, order: int = 1) -> GameEquation: ...
+@overload
 def modified_equation(method: SampledMethod, order: int = 1) -> StochasticEquation: ...
 def modified_equation(
-    method: Method | ElementwiseMethod | SharpnessAware | EpochMethod | SampledMethod,
+    method: Method | ElementwiseMethod | SharpnessAware | EpochMethod | SampledMethod | GameMethod,
     order: int = 1,
-) -> ModifiedEquation | ElementwiseEquation | EpochEquation | StochasticEquation:
+) -> ModifiedEquation | ElementwiseEquation | EpochEquation | StochasticEquation | GameEquation:
     """Derives the equation that an optimizer follows, exactly.
 
     Args:
@@ -57,6 +60,8 @@ def modified_equation(
         return epoch_equation(method, order)
     if isinstance(method, SampledMethod):
         return stochastic_equation(method, order)
+    if isinstance(method, GameMethod):
+        return game_equation(method, order)
     if not isinstance(method, Method):
         raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
     weights, domain = method.field_weights(order + 1)

@@ -22,6 +22,7 @@ from igr.backward_error.adaptive import (
 )
 from igr.backward_error.elementwise import ElementwiseMethod, elementwise
 from igr.backward_error.epoch import EpochMethod, cyclic_sgd, reshuffled_sgd
+from igr.backward_error.games import GameMethod, alternating, simultaneous
 from igr.backward_error.linear import LinearMethod
 from igr.backward_error.naming import Name
 from igr.backward_error.runge_kutta import RungeKutta, runge_kutta
@@ -36,6 +37,7 @@ from igr.backward_error.terms import T as t
 __all__ = [
     "ElementwiseMethod",
     "EpochMethod",
+    "GameMethod",
     "LinearMethod",
     "Method",
     "RungeKutta",
@@ -43,6 +45,7 @@ __all__ = [
     "SharpnessAware",
     "adam",
     "adamw",
+    "alternating",
     "cyclic_sgd",
     "elementwise",
     "ema_momentum",
@@ -59,6 +62,7 @@ __all__ = [
     "sam",
     "sgd_with_replacement",
     "signsgd",
+    "simultaneous",
     "t",
     "theta",
     "usam",

@@ -6,7 +6,7 @@ No matrix is ever formed: a field is nested `jax.jvp` of `jax.grad(value_fn)`, p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +19,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import ModifiedEquation, trees
 from igr.backward_error.elementwise_equation import ElementwiseEquation
 from igr.backward_error.epoch import EpochEquation
+from igr.backward_error.games import GameEquation
 from igr.backward_error.gradient import Gradient
 from igr.backward_error.series import step_powers
 from igr.flows.checks import check_step, check_value_fn
@@ -26,14 +27,15 @@ from igr.flows.differentials import Differentials, add, scale
 from igr.flows.elementwise_field import elementwise_field
 from igr.flows.epoch_field import check_batches, epoch_field, epoch_value_fn
 from igr.flows.floating import combine, floating, like_params
+from igr.flows.game_field import game_field
 
 ValueFn = Callable[[PyTree], Array]
 Field = Callable[[Any, PyTree, Any], PyTree]
 
 
 def vector_field(
-    eq: ModifiedEquation | ElementwiseEquation | EpochEquation,
-    value_fn: Callable[..., Array],
+    eq: ModifiedEquation | ElementwiseEquation | EpochEquation | GameEquation,
+    value_fn: Callable[..., Array] | Sequence[ValueFn],
     h: float | Array,
     batches: PyTree | None = None,
 ) -> Field:
@@ -42,7 +44,8 @@ def vector_field(
     Args:
       eq: from `igr.modified_equation`, its coefficients numbers.
       value_fn: the loss E, `params -> scalar`; for SGD in epochs that of one batch,
-        `(params, batch) -> scalar`.
+        `(params, batch) -> scalar`; for two players the pair of their losses, each
+        `(theta, phi) -> scalar` of the pair of their params as one argument.
       h: the step the equation is for; a positive number, or an array under a transformation.
       batches: for SGD in epochs, the batches: a pytree of arrays with a leading axis of as many as
         the equation is for.
@@ -51,7 +54,8 @@ def vector_field(
       `f(t, params, args)`, autonomous, with the structure, shapes and dtypes of params: it goes
       straight into `diffrax.ODETerm`. Integer leaves get zeros, static leaves pass through. Where
       the method keeps states, as `igr.methods.adam()` does, the field is one of `(params, kept)`,
-      with `kept` a dictionary by the states' names, and t is n h.
+      with `kept` a dictionary by the states' names, and t is n h. For two players it is one of
+      the pair `(theta, phi)`.
 
     Raises:
       ValueError: if `h` is not positive and finite, or the equation has open symbols.
@@ -68,6 +72,18 @@ def vector_field(
     -1.053333333
     """
     check_batches(eq, batches)
+    if isinstance(eq, GameEquation):
+        _numbers(eq)
+        check_step("h", h)
+        if not isinstance(value_fn, Sequence) or len(value_fn) != 2:
+            raise TypeError(
+                f"value_fn is a pair of losses, one for each player of {eq.name}; got {value_fn!r}"
+            )
+        for loss in value_fn:
+            check_value_fn(loss)
+        return game_field(eq, (value_fn[0], value_fn[1]), h)
+    if isinstance(value_fn, Sequence):
+        raise TypeError(f"value_fn is one function: {eq.name} has one loss; got {value_fn!r}")
     if isinstance(eq, EpochEquation):
         check_step("h", h)
         check_value_fn(value_fn)
@@ -192,13 +208,12 @@ def _fraction(number: sympy.Expr) -> Fraction:
     return Fraction(float(number))
 
 
-def _numbers(eq: ModifiedEquation | ElementwiseEquation) -> None:
+def _numbers(eq: ModifiedEquation | ElementwiseEquation | GameEquation) -> None:
     if eq.parameters:
         names = ", ".join(map(str, eq.parameters))
-        how = f"eq.subs({{{eq.parameters[0]!r}: 0.9}})" if isinstance(eq, ModifiedEquation) else ""
         raise ValueError(
             f"the equation of {eq.name} has open symbols ({names}); give them numbers: "
-            f"{how + ', or ' if how else ''}derive the equation for a number"
+            f"eq.subs({{{eq.parameters[0]!r}: 0.9}}), or derive the equation for a number"
         )
 
 
