@@ -46,13 +46,15 @@ def mean_loss(params, batch):
 # ## A rule in the loop you have
 #
 # Every rule is an optax transformation. Those that need more than the gradient take the loss as the
-# extra argument `value_fn`, as optax's own line searches do; other rules in the chain, and rules
-# that need no loss, leave it alone.
+# extra argument `value_fn`, as optax's own line searches do; the others leave it alone.
 
 
 # %%
+mean_gradient = jax.grad(mean_loss)
+
+
 @jax.jit(static_argnames=("optimizer", "gradient_fn", "steps"))
-def train(params, batch, optimizer, gradient_fn=jax.grad(mean_loss), steps=500):
+def train(params, batch, optimizer, gradient_fn=mean_gradient, steps=500):
     def step(carry, _):
         params, state = carry
         gradient = gradient_fn(params, batch)
@@ -111,7 +113,7 @@ def groups(params, batch):
 
 
 robust = {
-    "mean": (optimizers["plain"], jax.grad(mean_loss)),
+    "mean": (optimizers["plain"], mean_gradient),
     "winsorized": (transforms.winsorized_sgd(0.1, percentile=20), every),
     "median of 20 means": (transforms.median_of_means_sgd(0.1, num_groups=20), groups),
 }
@@ -122,9 +124,9 @@ for name, (optimizer, gradient_fn) in robust.items():
 # %% [markdown]
 # ## Curvature
 #
-# A product is a plain function $v \mapsto Hv$. No matrix is formed; the gradient is linearized once,
-# or, with `chunk=`, taken so many examples at a time. The same for the Gauss-Newton and Fisher
-# matrices.
+# A product is a plain function $v \mapsto Hv$. No matrix is formed; the gradient is linearized
+# once, or, with `chunk=`, taken so many examples at a time. The same for the Gauss-Newton and
+# Fisher matrices.
 
 # %%
 product = curvature.hessian_product(example_loss_fn, ends["plain"], batch)
@@ -158,8 +160,8 @@ print(
 print("a step of SGD multiplies the mean square distance by at most", stability.growth)
 
 # %% [markdown]
-# The whole spectrum, or any trace of a function of the matrix, comes from a few random vectors, with
-# the standard error of the estimate.
+# The whole spectrum, or the trace of any function of the matrix, comes from a few random vectors,
+# with the standard error of the estimate.
 
 # %%
 trace = curvature.trace(product, ends["plain"], num_probes=50)
