@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from igr.diagnostics import coherence, stiffness
+
 
 class LeNet(nn.Module):
     """Two convolutions and two dense layers."""
@@ -83,6 +85,18 @@ class Network(NamedTuple):
     other: tuple
     gradients: np.ndarray
     other_gradients: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def measured(network):
+    """Coherence and stiffness of the network, in one compilation: (found, signs, across)."""
+    return jax.jit(
+        lambda p, batch, other: (
+            coherence(network.loss, p, batch),
+            stiffness(network.loss, p, batch, kind="sign"),
+            stiffness(network.loss, p, batch, other),
+        )
+    )(network.params, network.batch, network.other)
 
 
 def cross_entropy(apply_fn):
