@@ -74,7 +74,7 @@ def test_one_round_against_the_flow(start, name, order):
         apart = jax.tree.map(jnp.subtract, end, play(start, h))
         return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(apart)))
 
-    slope = jnp.log2(error(0.0016) / error(0.0008))
+    slope = jnp.log2(error(0.004) / error(0.002))
     assert abs(slope - (order + 2)) < 0.1, slope
 
 
