@@ -219,7 +219,7 @@ class EpochEquation:
         m = _number_of_batches(*exact_values.values())
         order = tuple(range(int(m))) if self.ordered and m.is_Integer else self.batches
         name = named(self.name).subs(exact_values)
-        return replace(self, name=name, num_batches=m, batches=order)
+        return epoch_equation(EpochMethod(name, m, order), self.order)
 
     def truncate(self, order: int) -> EpochEquation:
         """The same equation with fewer powers of h."""
@@ -249,9 +249,9 @@ class EpochEquation:
         if bad is not None:
             power = batch_trees.order(bad) - 1
             raise NotAGradientError(
-                f"the equation of {self.name} has no modified loss at h^{power}: the field "
-                f"{differential(bad, self.ordered)} is there without its other rootings, so that "
-                f"it is not a gradient. A loss exists up to h^{power - 1}: "
+                f"{self.name} follows no modified loss at h^{power}: "
+                f"{differential(bad, self.ordered)} and its other rootings have different weights, "
+                f"so the field is not a gradient. A loss exists up to h^{power - 1}: "
                 f"modified_loss({power - 1})",
                 power,
                 bad,

@@ -131,6 +131,10 @@ def test_a_symbolic_number_of_batches():
     assert symbolic.coefficient((0, (1, (1,)))) == m / 12
     assert symbolic.coefficient((1, (1, (1,)))) == sympy.Rational(1, 3)
     assert symbolic.coefficient((1, (1,))) == -sympy.Rational(1, 2)
+    one = modified_equation(methods.cyclic_sgd(m), 2).subs({m: 1})
+    assert one.coefficients == modified_equation(methods.cyclic_sgd(1), 2).coefficients
+    with pytest.raises(ValueError, match="integer of at least 1"):
+        symbolic.subs({m: 2.5})
     with pytest.raises(ValueError, match=r"open symbol m; give it a number: eq.subs\(\{'m': 2\}\)"):
         symbolic.on(LOSSES[:2], (x, y), h)
 
@@ -148,7 +152,7 @@ def test_certificates():
     random = modified_equation(methods.reshuffled_sgd(m), 2)
     assert random.is_gradient(1)
     assert not random.is_gradient()
-    with pytest.raises(NotAGradientError, match=r"no modified loss at h\^2") as caught:
+    with pytest.raises(NotAGradientError, match=r"follows no modified loss at h\^2") as caught:
         random.modified_loss()
     assert caught.value.order == 2
     fixed = modified_equation(methods.cyclic_sgd(m), 1)

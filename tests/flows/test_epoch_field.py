@@ -148,7 +148,7 @@ def test_order_of_a_fixed_order(network, order):
     assert found == pytest.approx(order + 2, abs=0.1)
 
 
-@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("order", [1, 2])
 def test_global_order_of_the_mean(order):
     """Of many epochs, each over all permutations: their spread changes nothing up to h^2.
 
@@ -181,18 +181,12 @@ def test_global_order_of_the_mean(order):
     assert slope_of(1 / epochs, errors) == pytest.approx(order + 1, abs=0.15)
 
 
-def test_in_a_flow_and_with_integer_leaves(network):
+def test_integer_leaves_get_zeros(network):
     value_fn, params, batches = network
-    params = {**params, "step": jnp.array(3)}
-    field = igr.vector_field(
-        modified_equation(igr.methods.reshuffled_sgd(5), 1),
-        lambda p, batch: value_fn({"in": p["in"], "out": p["out"]}, batch),
-        0.01,
-        batches,
-    )
-    solution = igr.flow(field, params, t1=0.05)
-    assert int(solution.ys["step"]) == 3
-    assert solution.ys["in"].shape == (1, 3, 4)
+    for method in (igr.methods.reshuffled_sgd(5), igr.methods.cyclic_sgd(5)):
+        field = igr.vector_field(modified_equation(method, 0), value_fn, 0.01, batches)
+        out = field(0.0, {**params, "step": jnp.array(3)}, None)
+        assert int(out["step"]) == 0
 
 
 def test_single_precision_stays(network):
@@ -223,5 +217,5 @@ def test_bad_input(value_fn, batches):
         igr.vector_field(
             modified_equation(igr.methods.cyclic_sgd(sympy.Symbol("m")), 1), value_fn, H, batches
         )
-    with pytest.raises(igr.NotAGradientError, match=r"no modified loss at h\^1"):
+    with pytest.raises(igr.NotAGradientError, match=r"follows no modified loss at h\^1"):
         igr.modified_value_fn(modified_equation(igr.methods.cyclic_sgd(4), 1), value_fn, H, batches)

@@ -249,9 +249,10 @@ def test_paths_of_diffrax_have_the_moments_of_the_scheme():
     @jax.jit
     @jax.vmap
     def path(key):
-        return stochastic_flow(field, LINEAR_PARAMS, steps * dt, key=key).ys
+        return stochastic_flow(field, {**LINEAR_PARAMS, "step": 7}, steps * dt, key=key).ys
 
     ends = path(jax.random.split(jax.random.key(0), 4000))
+    assert np.all(np.asarray(ends["step"]) == 7)
     ends = np.column_stack([ends["a"].ravel(), ends["b"].ravel()])
     mean, covariance = moments_of_the_scheme(h, steps, dt)
     standard = np.sqrt(np.diag(covariance) / 4000)
@@ -263,6 +264,7 @@ def test_paths_of_diffrax_have_the_moments_of_the_scheme():
     assert np.all(errors < 0.1 * np.sqrt(np.outer(np.diag(covariance), np.diag(covariance))))
 
 
+@pytest.mark.slow
 def test_terms_go_into_diffeqsolve_and_integer_leaves_pass():
     equation = modified_equation(igr.methods.sgd_with_replacement(1), 0)
     key = jax.random.key(5)
@@ -287,6 +289,7 @@ def test_single_precision_stays():
         assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_the_covariance_of_a_quadratic_settles():
     """Where H C + C H = h Sigma/B, by scipy."""
     h = 0.1
