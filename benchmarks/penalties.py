@@ -39,7 +39,9 @@ def rows() -> Iterator[Row]:
         ("double_backprop", "<= 4"),
         ("spectral_penalty", "<= 4"),
         ("spectral_penalty, an example", "<= 4"),
+        ("spectral_penalty, spherical", "<= 4"),
         ("loss_gradient_penalty", ""),
+        ("loss_gradient_penalty by inputs", ""),
         ("confidence_penalty", ""),
         ("frobenius_penalty", ""),
         ("jacobian_penalty", ""),
@@ -77,6 +79,7 @@ def _costs(classes: int) -> dict[str, float]:
         ),
         "double_backprop": of_loss(penalties.double_backprop),
         "spectral_penalty": drawn(penalties.spectral_penalty),
+        "spectral_penalty, spherical": drawn(penalties.spectral_penalty, spherical=True),
         "spectral_penalty, an example": drawn(penalties.spectral_penalty, draw="example"),
         "frobenius_penalty": of_network(penalties.frobenius_penalty),
     }
@@ -89,6 +92,9 @@ def _costs(classes: int) -> dict[str, float]:
             "trace'": trace,
             "logdet'": of_network(penalties.gradient_similarity_logdet, ridge=1.0),
             "loss_gradient_penalty": of_loss(penalties.loss_gradient_penalty),
+            "loss_gradient_penalty by inputs": of_loss(
+                penalties.loss_gradient_penalty, by="inputs"
+            ),
             "confidence_penalty": of_network(penalties.confidence_penalty),
             "jacobian_penalty": of_network(penalties.jacobian_penalty),
         }

@@ -120,11 +120,11 @@ PENALTIES = {
     "spectral": (of_network("spectral_penalty", key=KEY), drawn),
     "spectral, spherical": (
         of_network("spectral_penalty", key=KEY, spherical=True),
-        lambda c: drawn(c, spherical=True),
+        lambda c, **options: drawn(c, spherical=True, **options),
     ),
     "spectral, an example": (
         of_network("spectral_penalty", key=KEY, draw="example"),
-        lambda c: drawn(c, draw="example"),
+        lambda c, **options: drawn(c, draw="example", **options),
     ),
     "confidence": (of_network("confidence_penalty"), lambda c: -np.mean(entropies(c))),
     "loss gradient": (
@@ -159,51 +159,68 @@ PENALTIES = {
 }
 
 
-@pytest.fixture(scope="module", params=list(PENALTIES))
-def penalty(request, case):
-    """A penalty, its definition, and its values and gradients at four points, all under one jit."""
-    fn, definition = PENALTIES[request.param]
+STEP = 1e-5
+
+
+@pytest.fixture(scope="module")
+def along(case):
+    """Values and slopes of every penalty at 0, STEP, -STEP and 1 along a line, under one jit."""
     rng = np.random.default_rng(1)
     direction = jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape)), case.params)
-    step = 1e-5
-    points = [0, step, -step, 1]
-    along = jax.tree.map(
-        lambda w, d: jnp.stack([w + t * d for t in points]), case.params, direction
-    )
-    compiled = jax.jit(jax.vmap(jax.value_and_grad(fn), (0, None, None)))
-    values, gradients = compiled(along, case.x, case.y)
-    slopes = sum(
-        jnp.sum(g * d, axis=tuple(range(1, g.ndim)))
-        for g, d in zip(jax.tree.leaves(gradients), jax.tree.leaves(direction), strict=True)
-    )
-    return definition(case), values, slopes, step
+
+    @jax.jit
+    @jax.vmap
+    def measured(t):
+        at = lambda t: jax.tree.map(lambda w, d: w + t * d, case.params, direction)
+        return {
+            name: (
+                fn(at(t), case.x, case.y),
+                sum(
+                    jnp.vdot(g, d)
+                    for g, d in zip(
+                        jax.tree.leaves(jax.grad(fn)(at(t), case.x, case.y)),
+                        jax.tree.leaves(direction),
+                        strict=True,
+                    )
+                ),
+            )
+            for name, (fn, _) in PENALTIES.items()
+        }
+
+    return measured(jnp.array([0.0, STEP, -STEP, 1.0]))
 
 
-def test_against_the_definition(penalty):
-    expected, values, _, _ = penalty
+@pytest.mark.parametrize("name", list(PENALTIES))
+def test_against_the_definition(name, along, case):
+    values, _ = along[name]
     assert values.shape == (4,)
     assert values.dtype == float
-    np.testing.assert_allclose(values[0], expected, rtol=1e-10)
+    np.testing.assert_allclose(values[0], PENALTIES[name][1](case), rtol=1e-10)
     assert not np.isclose(values[3], values[0], rtol=1e-3)  # it depends on params, under vmap too
 
 
-def test_gradients_against_differences(penalty):
-    _, values, slopes, step = penalty
-    np.testing.assert_allclose(slopes[0], (values[1] - values[2]) / (2 * step), rtol=2e-6)
+@pytest.mark.parametrize("name", list(PENALTIES))
+def test_gradients_against_differences(name, along):
+    values, slopes = along[name]
+    np.testing.assert_allclose(slopes[0], (values[1] - values[2]) / (2 * STEP), rtol=2e-6)
 
 
 def test_by_hand():
     """f = (0, a x) at x = 0, label 0: p = (1/2, 1/2), dp/dx = (-a, a)/4, dL/dx = a/2."""
     two = lambda a, x: jnp.array([0.0, a]) * x
     a, x, y = 6.0, np.zeros(3), np.zeros(3, int)
-    assert penalties.jacobian_penalty(two, a, x) == 36 / 8
-    assert penalties.frobenius_penalty(two, a, x) == 36
-    assert penalties.double_backprop(two, a, x, y) == 9
-    assert penalties.loss_gradient_penalty(two, a, x, y, by="inputs") == 3
-    np.testing.assert_allclose(penalties.confidence_penalty(two, a, x), -np.log(2))
-    # at x = 2 the one gradient of the one parameter is x, of the second output alone
-    trace = penalties.gradient_similarity_trace(two, jnp.array(a), np.full(3, 2.0))
-    assert trace == 12
+    found = jax.jit(
+        lambda a, x: (
+            penalties.jacobian_penalty(two, a, x),
+            penalties.frobenius_penalty(two, a, x),
+            penalties.double_backprop(two, a, x, y),
+            penalties.loss_gradient_penalty(two, a, x, y, by="inputs"),
+            penalties.confidence_penalty(two, a, x),
+            # at x + 2 the one gradient of the one parameter is 2, of the second output alone
+            penalties.gradient_similarity_trace(two, a, x + 2),
+        )
+    )(jnp.array(a), x)
+    np.testing.assert_allclose(found, [36 / 8, 36, 9, 3, -np.log(2), 12], rtol=1e-14)
 
 
 def test_of_a_linear_layer_frobenius_is_weight_decay():
@@ -256,17 +273,30 @@ def test_the_drawn_trace_and_its_gradient_are_unbiased(case):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("name", ["double backprop", "jacobian", "spectral", "confidence",
-                                  "loss gradient", "trace", "weights"])  # fmt: skip
-def test_low_precision_gives_single_precision(case, name, dtype):
-    fn, definition = PENALTIES[name]
+def test_low_precision_gives_single_precision(case, dtype):
     params = jax.tree.map(lambda w: w.astype(dtype), case.params)
-    value, gradients = jax.jit(jax.value_and_grad(fn))(params, jnp.asarray(case.x, dtype), case.y)
-    assert value.dtype == jnp.float32
-    assert {g.dtype for g in jax.tree.leaves(gradients)} == {jnp.dtype(dtype)}
+    x = jnp.asarray(case.x, dtype)
+    found = jax.jit(lambda p, x: {n: fn(p, x, case.y) for n, (fn, _) in PENALTIES.items()})(
+        params, x
+    )
     rtol = 0.2 if dtype == jnp.bfloat16 else 1e-4
-    options = {"dtype": jnp.float32} if name == "spectral" else {}  # another draw
-    np.testing.assert_allclose(value, definition(case, **options), rtol=rtol)
+    for name, value in found.items():
+        assert value.dtype == jnp.float32
+        if name.startswith("trace by"):
+            continue  # signs of another dtype are another draw
+        options = {"dtype": jnp.float32} if name.startswith("spectral") else {}
+        definition = PENALTIES[name][1]
+        expected = definition(case, **options)
+        np.testing.assert_allclose(value, expected, rtol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["double backprop", "spectral", "loss gradient", "trace"])
+def test_gradients_keep_the_dtypes_of_params(case, name):
+    """What is seen without running anything."""
+    params = {**case.params, "in": case.params["in"].astype(jnp.bfloat16)}
+    fn = lambda p: PENALTIES[name][0](p, case.x, case.y)
+    gradients = jax.eval_shape(jax.grad(fn), params)
+    assert {k: g.dtype for k, g in gradients.items()} == {k: w.dtype for k, w in params.items()}
 
 
 def test_a_gradient_that_is_zero_has_a_norm_with_a_derivative():
@@ -307,10 +337,16 @@ def test_inputs_and_params_may_be_pytrees():
     fn = lambda p, x: jnp.stack([p["w"] * x["a"] @ x["a"], p["count"] * x["b"]])
     params = {"w": jnp.array(2.0), "count": jnp.array(3)}
     x = {"a": np.ones((2, 3)), "b": np.ones(2)}
-    assert penalties.frobenius_penalty(fn, params, x) == 4 * 4 * 3 + 9
-    assert penalties.gradient_similarity_trace(fn, params, x) == 2 * 9
     y = np.array([0, 1])
-    gradient = jax.grad(penalties.double_backprop, 1, allow_int=True)(fn, params, x, y)
+    frobenius, trace, gradient = jax.jit(
+        lambda p, x: (
+            penalties.frobenius_penalty(fn, p, x),
+            penalties.gradient_similarity_trace(fn, p, x),
+            jax.grad(penalties.double_backprop, 1, allow_int=True)(fn, p, x, y),
+        )
+    )(params, x)
+    assert frobenius == 4 * 4 * 3 + 9
+    assert trace == 2 * 9
     assert np.isfinite(gradient["w"])
 
 
