@@ -94,8 +94,8 @@ def adversarial_detection(
     [ 5. 13.] [17. 41.] 1.0
     """
     perturbed = sign_perturbed(example_loss_fn, params, x, y, epsilon, low=low, high=high)
-    clean = example_kernel_traces(apply_fn, params, x, chunk=chunk)
-    moved = example_kernel_traces(apply_fn, params, perturbed, chunk=chunk)
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), x, perturbed)
+    clean, moved = jnp.split(example_kernel_traces(apply_fn, params, both, chunk=chunk), 2)
     return AdversarialDetection(perturbed, clean, moved, roc_curve(clean, moved))
 
 

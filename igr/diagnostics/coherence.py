@@ -174,7 +174,10 @@ def generalization_gap_bound(
         |gap| <= L^2/m sum_(t=1)^T [prod_(k=t+1)^T (1 + h_k beta)] h_t sqrt(2 (1 - alpha_(t-1))).
 
     A qualitative bound: it grows exponentially in the length of the run, and what it says is that
-    coherence early on is worth more than coherence late.
+    coherence early on is worth more than coherence late. Along a run recorded by `igr.run` the
+    coherences are `jax.lax.map(lambda p: coherence(example_loss_fn, p, batch).alpha, run.params)`,
+    the last of them, after the last step, left out; along any other, those of an `igr.Monitor` with
+    every=1.
 
     Args:
         alphas: The coherence alpha before each step.

@@ -1,7 +1,7 @@
 """Stiffness: whether a step on one example helps another."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +20,26 @@ from igr.per_example.inner_products import (
     squares,
 )
 
+Kind = Literal["cosine", "sign", "distance"]
+
 
 def stiffness(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
     batch: PyTree,
     other: PyTree | None = None,
-    kind: Literal["cosine", "sign"] = "cosine",
+    kind: Kind = "cosine",
 ) -> Float[Array, "n m"]:
     """The stiffness of every pair of examples: the cosine of their gradients, or its sign.
 
     A small step down the gradient g_i changes the loss of example j by -h g_i . g_j. The sign says
     whether it helps, the cosine g_i . g_j / (|g_i| |g_j|) how well the two agree (Definitions 3.1
     and 3.2 of "Appealing to gradients to investigate neural network generalization", after Fort,
-    Nowak and Narayanan, 2019). Give `batch` and `other` from the training and validation sets for
-    stiffness within and between them; 1 - cosine is the distance of section 3.4.
+    Nowak and Narayanan, 2019). The distance of section 3.4 is 1 - cosine. Give `batch` and `other`
+    from the training and validation sets for stiffness within and between them.
 
-    A gradient that is exactly zero helps and hinders no example: both kinds are then 0, with the
-    example itself too. Lengths are taken out before the products, so that the tiny gradients of
+    A gradient that is exactly zero helps and hinders no example: cosine and sign are then 0, with
+    the example itself too. Lengths are taken out before the products, so that the tiny gradients of
     examples already fitted do not underflow.
 
     Where a matrix enters the loss as one product an example, as in dense layers, the products come
@@ -48,7 +50,7 @@ def stiffness(
         params: Any pytree with floating leaves.
         batch: A pytree of arrays with a leading axis of n examples.
         other: Another, of m examples in the same shapes; `batch` itself by default.
-        kind: "cosine" or "sign".
+        kind: "cosine", "sign" or "distance".
 
     Returns:
         The matrix (n, m), in float32 or wider; its mean over pairs of different examples is the
@@ -57,7 +59,7 @@ def stiffness(
     Raises:
         ValueError: If the leaves of a batch disagree in their leading axis, the examples of the
             two in their shapes, params have no floating leaf, the loss is not a scalar, or `kind`
-            is none of the two.
+            is none of the three.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[3.0, 4.0], [-1.0, 0.0]])
@@ -80,7 +82,8 @@ def stiffness(
     if kind == "sign":
         return jnp.sign(products)
     cosine = products / (row_lengths[:, None] * column_lengths)
-    return jnp.clip(cosine, -1, 1)  # rounding leads past the ends
+    cosine = jnp.clip(cosine, -1, 1)  # rounding leads past the ends
+    return 1 - cosine if kind == "distance" else cosine
 
 
 class ClassStiffness(NamedTuple):
@@ -104,7 +107,7 @@ def class_stiffness(
     batch: PyTree,
     labels: Int[Array, " n"],
     num_classes: int,
-    kind: Literal["cosine", "sign"] = "cosine",
+    kind: Kind = "cosine",
     *,
     other: PyTree | None = None,
     other_labels: Int[Array, " m"] | None = None,
@@ -119,7 +122,7 @@ def class_stiffness(
         batch: A pytree of arrays with a leading axis of n examples.
         labels: The class of each example, an integer from 0 to num_classes - 1.
         num_classes: The number of classes.
-        kind: "cosine" or "sign" (see `stiffness`).
+        kind: "cosine", "sign" or "distance" (see `stiffness`).
         other: Another set of examples, such as those for validation: the rows of the matrix are
             then classes of `batch` and its columns classes of `other`, and every pair counts. By
             default pairs are taken within `batch`, none of an example with itself.
@@ -181,8 +184,8 @@ def _directions(
 
 
 def _require_kind(kind: Any) -> None:
-    if kind not in ("cosine", "sign"):
-        raise ValueError(f"kind must be 'cosine' or 'sign'; got {kind!r}.")
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind must be 'cosine', 'sign' or 'distance'; got {kind!r}.")
 
 
 def _checked_labels(name: str, labels: Any, n: int, num_classes: int) -> Array:

@@ -3,8 +3,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import igr
 from igr.diagnostics import coherence, coherence_from_batches, generalization_gap_bound
 from igr.per_example import grouped_gradients
 
@@ -147,6 +149,19 @@ def test_the_bound_is_the_formula_of_theorem_5_4():
             for t in range(steps)
         ]
         np.testing.assert_allclose(found[steps - 1], 9 / 50 * np.sum(terms))
+
+
+def test_the_bound_along_a_recorded_run():
+    """Gradient descent on |w - x|^2 / 2: w[t] and all gradients are known."""
+    x = np.random.default_rng(0).normal(size=(6, 2)) + 1
+    pull = lambda w, x: jnp.sum((w - x) ** 2) / 2
+    value_fn = lambda w: jnp.mean(jax.vmap(pull, (None, 0))(w, x))
+    run = igr.run(optax.sgd(0.1), value_fn, jnp.zeros(2), 4)
+    alphas = jax.lax.map(lambda w: coherence(pull, w, x).alpha, run.params)
+    found = generalization_gap_bound(alphas[:-1], 0.1, 6, lipschitz=2.0, smoothness=1.0)
+    w = [(1 - 0.9**t) * x.mean(0) for t in range(4)]
+    terms = [0.1 * 1.1 ** (3 - t) * np.sqrt(2 * (1 - dense_coherence(w[t] - x))) for t in range(4)]
+    np.testing.assert_allclose(found[-1], 4 / 6 * np.sum(terms))
 
 
 def test_why_the_bound_holds():

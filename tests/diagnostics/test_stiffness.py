@@ -83,6 +83,8 @@ def test_classes_by_hand():
     np.testing.assert_allclose(found.matrix, [[1, r, np.nan], [r] + [np.nan] * 2, [np.nan] * 3])
     np.testing.assert_allclose(found.within, 1)
     np.testing.assert_allclose(found.between, r)
+    apart = compiled(linear, jnp.zeros(2), x, kind="distance")
+    np.testing.assert_allclose(apart, [[0, 0, 1 - r], [0, 0, 1 - r], [1 - r, 1 - r, 0]], atol=1e-15)
 
 
 def test_labels_outside_the_classes_are_seen_under_jit_too():
@@ -93,7 +95,7 @@ def test_labels_outside_the_classes_are_seen_under_jit_too():
 
 def test_errors():
     w, x = jnp.zeros(2), jnp.ones((3, 2))
-    with pytest.raises(ValueError, match=r"kind must be 'cosine' or 'sign'; got 'dot'"):
+    with pytest.raises(ValueError, match=r"kind must be 'cosine', 'sign' or 'distance'; got 'dot'"):
         stiffness(linear, w, x, kind="dot")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"agree in their leading example axis"):
         stiffness(lambda w, e: w @ e[0], w, (x, jnp.ones(4)))
