@@ -38,8 +38,8 @@ class Cell:
     width: int
     learning_rates: tuple[float, ...]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    steps: int = 8000
-    samples: int = 80
+    steps: int = 6000
+    samples: int = 60
     depth: int = 5
     batch_size: int = 32
 

@@ -1,0 +1,186 @@
+"""Figures 2a and 2b of the IGR paper: R and test accuracy against lambda = h m / 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from scipy.stats import rankdata
+
+from analysis.studies import computed
+from paper_figures import style
+from paper_figures.figure import Claim, Drawing
+
+LEVELS = (0.05, 0.01)
+_MARKS = "osD^vP*X"
+_COLOURS = (style.BLUE, style.RED, style.GREEN, style.ORANGE, style.PURPLE, style.SKY, style.BLACK)
+
+
+def figure_2a() -> Drawing:
+    """R at the time of maximum test accuracy, and where the training loss first is 0.05 or 0.01."""
+    table = measured()
+    panels = [("max accuracy", "at maximum test accuracy")]
+    panels += [(f"loss {level:g}", f"where E first is at most {level:g}") for level in LEVELS]
+    reached = table.groupby("when")["lambda"].nunique()
+    panels = [(when, title) for when, title in panels if reached.get(when, 0) >= 3]
+    picture = style.picture(style.PAGE, 2.7)
+    axes = np.atleast_1d(picture.subplots(1, len(panels), sharex=True, sharey=True))
+    for one, (when, title) in zip(axes, panels, strict=True):
+        _scatter(one, table[table["when"] == when], "R")
+        one.set(xscale="log", yscale="log", xlabel=r"$\lambda = h m / 4$", title=title)
+    axes[0].set_ylabel(r"$R_{IG} = |\nabla E|^2 / m$")
+    _legend(picture, table)
+    claims = [
+        _claim(
+            table, when, "R", -1, f"R_IG is smaller where lambda is larger, {title}",
+            "Figure 2a: it falls" if when == "max accuracy" else "not in the paper",
+        )
+        for when, title in panels
+    ]  # fmt: skip
+    return Drawing(picture, table, tuple(claims))
+
+
+def figure_2b() -> Drawing:
+    """The maximum test accuracy."""
+    table = measured()
+    table = table[table["when"] == "max accuracy"]
+    picture = style.picture(style.COLUMN, 2.9)
+    axes = picture.subplots()
+    _scatter(axes, table, "test accuracy")
+    axes.set(xscale="log", xlabel=r"$\lambda = h m / 4$", ylabel="maximum test accuracy")
+    _legend(picture, table)
+    says = "the maximum test accuracy is higher where lambda is larger"
+    claim = _claim(table, "max accuracy", "test accuracy", 1, says, "Figure 2b: it rises")
+    return Drawing(picture, table, (claim,))
+
+
+def measured() -> pd.DataFrame:
+    """A row a run and moment: parameters, rate, lambda, seed, R, loss, accuracies.
+
+    As in the paper, runs that never classify all training examples rightly are left out.
+    """
+    swept = computed("igr-width-and-rate")
+    rows = []
+    for cell, result in swept.results.items():
+        for i, rate in enumerate(cell.learning_rates):
+            for j, seed in enumerate(cell.seeds):
+                run = {
+                    name: result[name][i, j]
+                    for name in ("R", "train_loss", "train_accuracy", "test_accuracy")
+                }
+                if not (run["train_accuracy"] == 1).any():
+                    continue
+                moments = {"max accuracy": int(result["kept"][i, j])}
+                for level in LEVELS:
+                    below = np.flatnonzero(run["train_loss"] <= level)
+                    if len(below):
+                        moments[f"loss {level:g}"] = int(below[0])
+                rows += [
+                    {
+                        "width": cell.width,
+                        "parameters": result["parameters"],
+                        "h": rate,
+                        "lambda": rate * result["parameters"] / 4,
+                        "seed": seed,
+                        "when": when,
+                        "step": result["step"][i, sample],
+                        "R": run["R"][sample],
+                        "E": run["train_loss"][sample],
+                        "train accuracy": run["train_accuracy"][sample],
+                        "test accuracy": run["test_accuracy"][sample],
+                        "data": result["source"],
+                    }
+                    for when, sample in moments.items()
+                ]
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rank correlation and the interval that holds 95 % of its bootstrap."""
+
+    rho: float
+    low: float
+    high: float
+
+
+def rank_correlation(
+    x: Float[np.ndarray, " points"],
+    runs: list[Float[np.ndarray, " seeds"]],
+    draws: int = 2000,
+    seed: int = 0,
+) -> RankCorrelation:
+    """Of x with the means over seeds, the seeds of every point drawn anew for the interval.
+
+    Args:
+        x: A value a point.
+        runs: A number a seed for each point.
+        draws: How often seeds are drawn with replacement.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If there are fewer than three points, which have no rank correlation.
+
+    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), [np.ones(5), np.full(5, 4.0), np.full(5, 9.0)])
+    RankCorrelation(rho=1.0, low=1.0, high=1.0)
+    """
+    if len(x) < 3:
+        raise ValueError(f"a rank correlation needs three points; got {len(x)}")
+    rng = np.random.default_rng(seed)
+    means = np.array(
+        [run[rng.integers(0, len(run), (draws, len(run)))].mean(axis=1) for run in runs]
+    )
+    drawn = _spearman(x, means)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    rho = _spearman(x, np.array([run.mean() for run in runs])[:, None])[0]
+    return RankCorrelation(round(float(rho), 3), round(float(low), 3), round(float(high), 3))
+
+
+def _spearman(
+    x: Float[np.ndarray, " points"], columns: Float[np.ndarray, "points draws"]
+) -> Float[np.ndarray, " draws"]:
+    """Pearson's correlation of the ranks of x and of every column; 0 where all are equal."""
+    ranks = rankdata(x) - (len(x) + 1) / 2
+    others = rankdata(columns, axis=0) - (len(x) + 1) / 2
+    scale = np.sqrt((ranks**2).sum() * (others**2).sum(axis=0))
+    return np.divide(ranks @ others, scale, out=np.zeros_like(scale), where=scale > 0)
+
+
+def _claim(table: pd.DataFrame, when: str, what: str, sign: int, says: str, paper: str) -> Claim:
+    rows = table[table["when"] == when]
+    points = [(keys, group) for keys, group in rows.groupby(["parameters", "h"])]
+    values = [np.asarray(group[what], float) for _, group in points]
+    found = rank_correlation(np.array([group["lambda"].iloc[0] for _, group in points]), values)
+    edge = found.high if sign < 0 else -found.low
+    return Claim(
+        says,
+        f"Spearman {found.rho:.2f}, 95 % of the bootstrap over seeds in [{found.low:.2f}, "
+        f"{found.high:.2f}]; {len(points)} models, {len(rows)} runs",
+        edge < 0,
+        paper=paper,
+        otherwise="The time of maximum test accuracy differs between rates, and with it E: what "
+        "falls there need not fall at the same loss."
+        if what == "R"
+        else "On a small test set accuracies differ by a few examples, less than seeds do.",
+    )
+
+
+def _scatter(axes: Axes, rows: pd.DataFrame, what: str) -> None:
+    for (width, group), colour, mark in zip(rows.groupby("width"), _COLOURS, _MARKS, strict=False):
+        del width
+        axes.scatter(group["lambda"], group[what], s=6, color=colour, alpha=0.35, linewidths=0)
+        means = group.groupby("lambda")[what].mean()
+        axes.plot(means.index, means, color=colour, marker=mark, markersize=4)
+
+
+def _legend(picture, table: pd.DataFrame) -> None:
+    sizes = table.groupby("width")["parameters"].first()
+    handles = [
+        Line2D([], [], color=colour, marker=mark, markersize=4, label=f"{size:,} parameters")
+        for size, colour, mark in zip(sizes, _COLOURS, _MARKS, strict=False)
+    ]
+    picture.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
