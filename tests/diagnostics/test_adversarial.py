@@ -1,10 +1,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import sklearn.datasets
 import sklearn.metrics
 
 from igr.diagnostics import (
+    accuracy,
     adversarial_detection,
     example_kernel_traces,
     roc_curve,
@@ -73,6 +76,50 @@ def test_the_curve_is_that_of_scikit_learn(ties):
     np.testing.assert_allclose(found.true_positive, tpr)
     np.testing.assert_allclose(found.threshold, thresholds)
     np.testing.assert_allclose(found.area, sklearn.metrics.roc_auc_score(labels, scores))
+
+
+@pytest.mark.slow
+def test_probabilities_tell_attacks_on_digits_and_logits_do_not():
+    """The areas the docstring states, on a network trained to 97 % in single precision."""
+    pixels, classes = sklearn.datasets.load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(classes))
+    x, y = jnp.asarray(pixels[order] / 16, jnp.float32), jnp.asarray(classes[order], jnp.int32)
+    keys = jax.random.split(jax.random.key(0), 3)
+    scales = {(64, 128): 0.18, (128, 128): 0.125, (128, 10): 0.09}
+    params = [
+        (scale * jax.random.normal(key, shape, jnp.float32), jnp.zeros(shape[1], jnp.float32))
+        for key, (shape, scale) in zip(keys, scales.items(), strict=True)
+    ]
+
+    def logits(params, x):
+        for w, b in params[:-1]:
+            x = jax.nn.relu(x @ w + b)
+        return x @ params[-1][0] + params[-1][1]
+
+    probabilities = lambda p, x: jax.nn.softmax(logits(p, x))
+    loss = lambda p, e: -jax.nn.log_softmax(logits(p, e[0]))[e[1]]
+    optimizer = optax.adam(1e-3)
+
+    @jax.jit
+    def trained(params):
+        def step(carry, key):
+            params, state = carry
+            i = jax.random.randint(key, (64,), 0, 1000)
+            mean = lambda p: jnp.mean(jax.vmap(loss, (None, 0))(p, (x[i], y[i])))
+            updates, state = optimizer.update(jax.grad(mean)(params), state)
+            return (optax.apply_updates(params, updates), state), None
+
+        keys = jax.random.split(jax.random.key(1), 2000)
+        return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
+
+    params, x, y = trained(params), x[1000:], y[1000:]
+    assert accuracy(logits, params, x, y) > 0.96
+    attack = dict(low=0.0, high=1.0)
+    for epsilon in (0.05, 0.1, 0.2):
+        told = adversarial_detection(probabilities, loss, params, x, y, epsilon, **attack)
+        assert told.roc.area > 0.7
+        untold = adversarial_detection(logits, loss, params, x, y, epsilon, **attack)
+        assert untold.roc.area < 0.5
 
 
 def test_errors(problem):
