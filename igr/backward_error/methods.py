@@ -48,6 +48,7 @@ __all__ = [
     "alternating",
     "cyclic_sgd",
     "elementwise",
+    "ema",
     "ema_momentum",
     "g",
     "gradient_descent",
@@ -65,6 +66,7 @@ __all__ = [
     "simultaneous",
     "t",
     "theta",
+    "trace",
     "usam",
     "z",
 ]
@@ -102,6 +104,25 @@ def linear_memory(transfer: Any, name: str | None = None) -> LinearMethod:
     expression = exact(transfer, "transfer")
     taylor_coefficients(expression, 1)
     return LinearMethod(name or f"linear memory {expression}", expression)
+
+
+def ema(beta: Any) -> sympy.Expr:
+    """The transfer function of an average, m <- beta m + (1 - beta) phi, `optax.ema`'s.
+
+    >>> ema(0.9)
+    1/(10*(1 - 9*exp(-z)/10))
+    """
+    beta = _momentum(beta)
+    return (1 - beta) / (1 - beta * _STEP_BACK)
+
+
+def trace(beta: Any) -> sympy.Expr:
+    """The transfer function of a sum that fades, m <- beta m + phi, `optax.trace`'s.
+
+    >>> trace(0.9)
+    1/(1 - 9*exp(-z)/10)
+    """
+    return 1 / (1 - _momentum(beta) * _STEP_BACK)
 
 
 def gradient_descent(*, weight_decay: Any = 0) -> LinearMethod:
@@ -146,8 +167,7 @@ def heavy_ball(
     """
     beta = _momentum(beta)
     state = "trace", (g / (1 - beta), 1 - beta), _TRACE
-    transfer = 1 / (1 - beta * _STEP_BACK)
-    return _linear("heavy ball", {"beta": beta}, transfer, weight_decay, keep, state)
+    return _linear("heavy ball", {"beta": beta}, trace(beta), weight_decay, keep, state)
 
 
 @overload
@@ -170,8 +190,7 @@ def ema_momentum(
     """
     beta = _momentum(beta)
     state = "ema", (g, 1 - beta), _EMA
-    transfer = (1 - beta) / (1 - beta * _STEP_BACK)
-    return _linear("averaged momentum", {"beta": beta}, transfer, weight_decay, keep, state)
+    return _linear("averaged momentum", {"beta": beta}, ema(beta), weight_decay, keep, state)
 
 
 @overload
@@ -194,7 +213,7 @@ def nesterov(
     """
     beta = _momentum(beta)
     state = "trace", (g / (1 - beta), 1 - beta), g + beta * _TRACE
-    transfer = 1 + beta / (1 - beta * _STEP_BACK)
+    transfer = 1 + beta * trace(beta)
     return _linear("Nesterov", {"beta": beta}, transfer, weight_decay, keep, state)
 
 

@@ -16,6 +16,9 @@ STEP = sympy.Symbol("h")  # the step, where a coefficient is a polynomial in it
 def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
     """Sympifies a number or expression, reading each float as the decimal that is written.
 
+    To 15 digits, which every decimal of so many survives: 1 - 0.9, which a float has as
+    0.09999999999999998, is a tenth.
+
     Args:
       expression: number or sympy expression.
       argument: what errors call it.
@@ -23,8 +26,8 @@ def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
     Raises:
       TypeError: for text, which sympy would evaluate as Python, and for what is no expression.
 
-    >>> exact(0.9)
-    9/10
+    >>> exact(0.9), exact(1 - 0.9)
+    (9/10, 1/10)
     """
     if isinstance(expression, str):
         raise TypeError(
@@ -37,7 +40,7 @@ def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
         found = sympy.false
     if not isinstance(found, sympy.Expr) or found.is_Matrix:
         raise TypeError(f"{argument} is a number or a sympy expression, got {expression!r}")
-    return found.xreplace({x: sympy.Rational(repr(float(x))) for x in found.atoms(sympy.Float)})
+    return found.xreplace({x: sympy.Rational(f"{float(x):.15g}") for x in found.atoms(sympy.Float)})
 
 
 def fraction_field(expressions: Sequence[sympy.Expr]) -> tuple[Any, list[Any]]:

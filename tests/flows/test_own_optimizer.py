@@ -7,20 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from sympy import Symbol, exp, sqrt
+from sympy import Symbol, sqrt
 
 import igr
-from igr.backward_error.methods import elementwise, g, linear_memory, z
-
-
-def averaged(beta):
-    return (1 - beta) / (1 - beta * exp(-z))
+from igr.backward_error.methods import elementwise, ema, g, linear_memory
 
 
 def test_quasi_hyperbolic_momentum(polynomial):
     """QHM (Ma and Yarats 2019): a gradient and an average mixed, one linear memory."""
     nu, beta = 0.7, 0.8
-    qhm = linear_memory((1 - nu) + nu * averaged(beta), name="QHM")
+    qhm = linear_memory((1 - nu) + nu * ema(beta), name="QHM")
 
     def by_hand(h):
         def update(updates, memory, params=None):
@@ -37,12 +33,12 @@ def test_quasi_hyperbolic_momentum(polynomial):
 B1, B2, B3, ALPHA, EPS = 0.6, 0.7, 0.8, 2.0, 0.1
 BELIEF = elementwise(
     Symbol("mu") / sqrt(Symbol("s") + EPS),
-    {"mu": (g, averaged(B1)), "s": ((g - Symbol("mu")) ** 2, averaged(B2))},
+    {"mu": (g, ema(B1)), "s": ((g - Symbol("mu")) ** 2, ema(B2))},
     name="AdaBelief",
 )
 MIXED = elementwise(
     (Symbol("fast") + ALPHA * Symbol("slow")) / (sqrt(Symbol("nu")) + EPS),
-    {"fast": (g, averaged(B1)), "slow": (g, averaged(B3)), "nu": (g**2, averaged(B2))},
+    {"fast": (g, ema(B1)), "slow": (g, ema(B3)), "nu": (g**2, ema(B2))},
     name="AdEMAMix",
 )
 
