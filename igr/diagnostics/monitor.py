@@ -413,4 +413,7 @@ def _scalars(column: str, found: Any) -> dict[str, Array]:
 
 
 def _placed_like(x: Array, like: Any) -> Array:
-    return jax.device_put(x, like.sharding) if isinstance(like, jax.Array) else x
+    """Where `like` lies; not moved where it lies there, for what was put somewhere stays put."""
+    if not isinstance(like, jax.Array) or x.sharding.is_equivalent_to(like.sharding, x.ndim):
+        return x
+    return jax.device_put(x, like.sharding)

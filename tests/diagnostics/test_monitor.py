@@ -38,7 +38,19 @@ def problem():
     return params, batch
 
 
-def test_every_named_measure_is_what_its_function_says(problem):
+@pytest.fixture(scope="module")
+def compiled():
+    """Grows by one with every program the backend compiles, which tracing alone does not tell."""
+    events = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        events.extend([event] * event.endswith("backend_compile_duration"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return events
+
+
+def test_every_named_measure_is_what_its_function_says(problem, compiled):
     params, batch = problem
     monitor = igr.Monitor(
         list(NAMED), example_loss_fn=example_loss_fn, apply_fn=apply_fn, learning_rate=1e-3
@@ -81,8 +93,11 @@ def test_every_named_measure_is_what_its_function_says(problem):
     assert all(value.shape == () and isinstance(value, jax.Array) for value in row.values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        before = len(compiled)
         again = monitor(params, batch)
-    assert monitor.compilations == 1  # the second search starts from a vector, and compiles not
+    # the second search starts from the vector of the first, and compiles nothing for it
+    assert monitor.compilations == 1
+    assert 0 < before == len(compiled)
     np.testing.assert_allclose(again["sharpness"], row["sharpness"], rtol=1e-2)
 
 
@@ -164,6 +179,8 @@ def test_in_a_loop_of_nnx():
     assert rows[1]["loss"] < rows[0]["loss"]
     assert monitor.compilations == 1
     np.testing.assert_allclose(rows[0]["tangent_kernel_trace"], np.sum(points**2) + 3)
+    whole = igr.Monitor({"sum": lambda model, x: jnp.sum(model(x))})(model, points)
+    np.testing.assert_allclose(whole["sum"], jnp.sum(model(points)))
 
 
 def test_some_examples_stand_for_a_large_batch_without_bias():
