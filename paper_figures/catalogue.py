@@ -26,8 +26,13 @@ FIGURES: tuple[Figure, ...] = (
            f"{_TWO_PARAMETERS}:figure_a2", 4),
     Figure("igr/follow", "(ours)", "A tanh network on digits: gradient descent against the flows "
            "of order 0, 1, 2", "paper_figures.igr_follow:figure_follow", 44),
+    Figure("igr/optimizers", "(ours)", "Six optimizers of optax on digits, each against the flows "
+           "of order 0, 1 (and 2) derived for it", "paper_figures.igr_optimizers:figure_optimizers",
+           100),
+    Figure("igr/adam-kept", "(ours)", "Adam at its defaults on digits: second moment kept beside "
+           "the parameters, or eliminated", "paper_figures.igr_optimizers:figure_adam_kept", 30),
     Figure("igr/sgd", "(ours)", "A tanh network on digits: the mean of reshuffled SGD against "
-           "the flows of GD and SGD", "paper_figures.igr_sgd:figure_sgd", 45),
+           "the flows of GD and SGD", "paper_figures.igr_sgd:figure_sgd", 50),
     Figure("igr/2a", _IGR, "R at maximum test accuracy against λ, over widths and rates"),
     Figure("igr/2b", _IGR, "Maximum test accuracy against λ, over widths and rates"),
     Figure("igr/3a", _IGR, "Slope of the loss under perturbation, by learning rate"),

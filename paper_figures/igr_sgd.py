@@ -42,6 +42,7 @@ class Seen(NamedTuple):
         travelled: Of the mean from its start.
         error: The standard error of the mean.
         spread: The distance of a single run, in the root mean square.
+        sharpness: The largest eigenvalue of the Hessian of the whole loss, along the mean.
     """
 
     time: np.ndarray
@@ -49,6 +50,7 @@ class Seen(NamedTuple):
     travelled: np.ndarray
     error: np.ndarray
     spread: np.ndarray
+    sharpness: np.ndarray
 
 
 @jax.enable_x64(True)
@@ -67,7 +69,11 @@ def figure_sgd() -> Drawing:
         axes.fill_between(at.time[after], 1e-9, at.error[after], color=style.GREY, alpha=0.3,
                           linewidth=0, label="standard error of the mean")  # fmt: skip
         axes.set(yscale="log", xlabel="time $n h$", xlim=(0, TIME))
-        axes.set_title(f"$h = {h:g}$: {TIME / (BATCHES * h):.0f} epochs of {BATCHES} steps")
+        axes.set_title(
+            f"$h = {h:g}$, {TIME / (BATCHES * h):.0f} epochs of {BATCHES} steps\n"
+            f"$m h \\times$ sharpness {BATCHES * h * at.sharpness.min():.2f} to "
+            f"{BATCHES * h * at.sharpness.max():.2f}"
+        )
     lowest = min(at.error[1:].min() for at in seen.values())
     panels[0].set_ylim(lowest / 2, None)
     panels[0].set_ylabel(f"distance of the mean\nof {RUNS} runs from")
@@ -83,6 +89,7 @@ def figure_sgd() -> Drawing:
                 "travelled": at.travelled,
                 "standard error of the mean": at.error,
                 "spread of a run": at.spread,
+                "m h sharpness": BATCHES * h * at.sharpness,
             }
             | {f"distance to {name}": distance for name, distance in at.distance.items()}
         )
@@ -147,6 +154,7 @@ def follow(
             travelled=_distance(jax.tree.map(lambda x: x[:1], mean), mean),
             error=np.array(error),
             spread=np.array(spread),
+            sharpness=sharpness_along(split, mean),
         )
     return found
 
@@ -214,6 +222,22 @@ def mean_and_errors(
     return mean, error, jnp.sqrt(jnp.maximum(of_runs / pairs - square, 0))
 
 
+def sharpness_along(split: tuple[Array, Array], visited: PyTree) -> Float[np.ndarray, " records"]:
+    """The largest eigenvalue of the Hessian of the mean loss, each search begun at the last."""
+
+    def at(vector: PyTree, params: PyTree) -> tuple[PyTree, Array]:
+        loss = lambda p: jax.vmap(lambda *b: batch_loss(p, b))(*split).mean()  # noqa: E731
+        found = igr.curvature.sharpness(loss, params, initial=vector, tol=1e-2)
+        return found.vector, found.value
+
+    @jax.jit
+    def along(visited: PyTree) -> Array:
+        first = jax.tree.map(lambda x: x[0], visited)
+        return jax.lax.scan(at, jax.tree.map(jnp.ones_like, first), visited)[1]
+
+    return np.array(along(visited))
+
+
 def _field(name: str, h: Array, split: tuple[Array, Array], batches: int) -> Field:
     inputs, classes = (part.reshape(-1, *part.shape[2:]) for part in split)
 
@@ -256,7 +280,7 @@ def _claims(h: float, at: Seen) -> list[Claim]:
                 f"{far[-1] / near[-1]:.1f} times closer at the end ({near[-1]:.2e} against "
                 f"{far[-1]:.2e}), at least {(far / near).min():.1f} times at every record",
                 bool(np.all(near < far)),
-                otherwise="Where m h times the sharpness nears 1 the expansion does not converge.",
+                otherwise="Where m h times the sharpness is large the next order need not help.",
             )
         )
     share = (at.error / np.maximum(at.distance["SGD's loss"], np.finfo(float).tiny))[1:]
