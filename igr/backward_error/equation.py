@@ -253,7 +253,9 @@ class ModifiedEquation:
             column = sympy.zeros(len(at.params), 1)
             for tree, c in terms:
                 column += c * at.field(tree)
-            field += h**power * column.applyfunc(sympy.factor)
+            # Gradients taken uphill are nested roots, which would be factored for ever.
+            simplified = column if self.gradient.displaced else column.applyfunc(sympy.factor)
+            field += h**power * simplified
         return field
 
     def latex(self) -> str:
