@@ -146,6 +146,7 @@ def compare(
     atol: float | None = None,
     max_steps: int = 100_000,
     progress: bool = False,
+    **diffeqsolve: Any,
 ) -> Comparison:
     """Lays the real run of an optimizer beside the flows of its modified equation.
 
@@ -177,6 +178,7 @@ def compare(
       max_steps: the most steps the solver may take for a flow. One that is stiff, as where h times
         the sharpness is far past the convergence radius, stops there with a `FlowStopped`.
       progress: shows the solver's progress bar.
+      **diffeqsolve: anything else `igr.flow` takes, such as a `solver`.
 
     Returns:
       A `Comparison`; `print` it for a summary.
@@ -231,6 +233,7 @@ def compare(
     for p in orders:
         field = vector_field(equation.truncate(p), value_fn, learning_rate)
         options = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "progress": progress}
+        options |= diffeqsolve
         if start_up in ("weights", "shift"):
             assert isinstance(method, LinearMethod)
             filled = (method, p, value_fn, params, float(learning_rate), filling)
