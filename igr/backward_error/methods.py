@@ -2,6 +2,7 @@
 
 A linear method is its transfer function (`linear`), a Runge-Kutta method its tableau
 (`runge_kutta`), Adam and its like are channels and an elementwise rule (`elementwise`, `adaptive`).
+SGD is how it draws its batches: each once an epoch (`epoch`), or anew for every step (`sampled`).
 """
 
 from __future__ import annotations
