@@ -1,4 +1,4 @@
-"""The modified equation of explicit Euler, all trees, against kauri where it is installed.
+"""The modified equation of explicit Euler, all trees, against kauri where it is installed; Adam's.
 
 Every figure is the median over fresh processes, taken after import: the tables of trees are cold.
 An order counts vertices in the literature on B-series (n vertices go with h^(n-1)) and powers of
@@ -32,6 +32,16 @@ assert equation.weights[0] == 1
 print(seconds)
 """
 
+_ADAM = """
+import time
+from igr.backward_error import methods, modified_equation
+start = time.perf_counter()
+equation = modified_equation(methods.adam({settings}), 2)
+seconds = time.perf_counter() - start
+assert len(equation.field) == 3
+print(seconds)
+"""
+
 _KAURI = """
 import time
 import kauri
@@ -53,6 +63,9 @@ def rows() -> Iterator[Row]:
                 "s",
                 f"<= {target}",
             )
+    for what, settings in (("second moment kept", ""), ("both moments kept", "keep=('mu', 'nu')")):
+        seconds = _median(_ADAM.format(settings=settings), 3)
+        yield Row(f"Adam to h^2, {what}", seconds, "s", "<= 5.0")
     if find_spec("kauri") is not None:
         ours = _median_seconds(_OURS, _PEER_VERTICES, 5)
         theirs = _median_seconds(_KAURI, _PEER_VERTICES, 1)
@@ -61,7 +74,11 @@ def rows() -> Iterator[Row]:
 
 
 def _median_seconds(script: str, vertices: int, repeats: int) -> float:
-    command = [sys.executable, "-c", script.format(vertices=vertices)]
+    return _median(script.format(vertices=vertices), repeats)
+
+
+def _median(script: str, repeats: int) -> float:
+    command = [sys.executable, "-c", script]
     return statistics.median(
         float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         for _ in range(repeats)

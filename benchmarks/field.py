@@ -25,6 +25,7 @@ from igr.backward_error import methods, modified_equation
 
 NETWORKS = {"MNIST": (784, 120, 60, 10), "digits": (64, 280, 280, 10)}
 _TARGETS = {0: "", 1: "<= 3.5", 2: "<= 8", 3: "", 4: "<= 20"}
+_ADAM_TARGETS = {0: "<= 1.5", 1: "<= 5", 2: "<= 15"}
 _STEP = 0.01
 
 
@@ -52,6 +53,15 @@ def _rows(shape: str, widths: tuple[int, ...]) -> Iterator[Row]:
     for order in _TARGETS:
         ratio = operations[f"order {order}"] / operations["gradient"]
         yield Row(f"{shape}: operations of the field of order {order}", ratio, "gradients")
+    adam = {f"order {order}": jax.jit(_adam_field(order)) for order in _ADAM_TARGETS}
+    calls = {"gradient": calls["gradient"]} | {
+        name: _on(f, params, batch) for name, f in adam.items()
+    }
+    seconds = median_seconds(calls, 15, clock=clock)
+    for order, target in _ADAM_TARGETS.items():
+        ratio = seconds[f"order {order}"] / seconds["gradient"]
+        what = f"{shape}: field of Adam, second moment kept, order {order}"
+        yield Row(what, ratio, "gradients", target)
     step = jax.jit(_interpolating)
     calls = {"gradient": calls["gradient"], "step": _on(step, params, batch)}
     seconds = median_seconds(calls, 15, clock=clock)
@@ -100,6 +110,17 @@ def _field(order: int) -> Callable[[Any, Any], Any]:
     return lambda params, batch: flows.vector_field(equation, lambda p: loss(p, batch), _STEP)(
         0.0, params, None
     )
+
+
+def _adam_field(order: int) -> Callable[[Any, Any], Any]:
+    equation = modified_equation(methods.adam(), order)
+
+    def field(params: Any, batch: Any) -> Any:
+        kept = {"nu": jax.tree.map(lambda x: 1e-4 + 1e-3 * x**2, params)}
+        f = flows.vector_field(equation, lambda p: loss(p, batch), _STEP)
+        return f(1.0, (params, kept), None)
+
+    return field
 
 
 def _interpolating(params: Any, batch: Any) -> Any:
