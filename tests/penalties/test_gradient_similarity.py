@@ -1,5 +1,7 @@
 """Model gradient similarity on networks of every kind, against plain Jacobians."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,9 @@ import pytest
 
 from igr.penalties import gradient_similarity_logdet, gradient_similarity_trace
 from tests.diagnostics.conftest import NETWORKS
+
+# what runs once is compiled in half the time without the backend's optimizations
+quickly_compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def kernel(apply_fn, params, x):
@@ -22,13 +27,16 @@ def kernel(apply_fn, params, x):
     return features @ features.T
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "lenet" else []) for n in NETWORKS],
+)
 def test_values_and_gradients(name):
     apply_fn, params, d = NETWORKS[name]()
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, d)))
     floating, constant = eqx.partition(params, eqx.is_inexact_array)
 
-    @jax.jit
+    @quickly_compiled
     def measured(floating, x):
         def ours(p):
             whole = eqx.combine(p, constant)

@@ -1,5 +1,7 @@
 """Factors of matrices that are used at several positions of one example."""
 
+from functools import partial
+
 import equinox as eqx
 import flax.linen as nn
 import jax
@@ -130,27 +132,42 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def found():
+    """The factors and the gradients of all cases, under one jit."""
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # it runs once
+    def measured(params, batches):
+        both = {}
+        for name, (fn, *_) in CASES.items():
+            loss = lambda p, x, fn=fn: outputs(fn(p, x))
+            of_case = loss, params[name], batches[name]
+            both[name] = (
+                per_example_factors(*of_case, positions=True),
+                per_example_gradients(*of_case),
+            )
+        return both
+
+    return measured(
+        {name: params for name, (_, params, *_) in CASES.items()},
+        {name: normal(3, *shape) for name, (_, _, shape, _) in CASES.items()},
+    )
+
+
 @pytest.mark.parametrize("name", list(CASES))
-def test_the_factors_multiply_out_to_the_gradients(name):
-    fn, params, shape, positions = CASES[name]
-    loss = lambda p, x: outputs(fn(p, x))
-    batch = normal(3, *shape)
-    ours, theirs = jax.jit(
-        lambda p, b: (
-            per_example_factors(loss, p, b, positions=True),
-            per_example_gradients(loss, p, b),
-        )
-    )(params, batch)
+def test_the_factors_multiply_out_to_the_gradients(name, found):
+    positions = CASES[name][-1]
+    ours, theirs = found[name]
     ours = jax.tree.leaves(ours, is_leaf=is_factored)
     for a, d in zip(ours, jax.tree.leaves(theirs), strict=True):
         if positions is None:
             assert not is_factored(a)
         else:
             assert isinstance(a, PositionFactors)
-            a = jnp.einsum("npa,npb->nab", *a)
+            a = np.einsum("npa,npb->nab", *a)
         np.testing.assert_allclose(a.reshape(d.shape), d, rtol=1e-10, atol=1e-13)
-    found = [a.left.shape[1] for a in ours if is_factored(a)]
-    assert found == ([] if positions is None else np.atleast_1d(positions).tolist())
+    counted = [a.left.shape[1] for a in ours if is_factored(a)]
+    assert counted == ([] if positions is None else np.atleast_1d(positions).tolist())
 
 
 def test_without_positions_they_are_kept_whole():
@@ -163,9 +180,9 @@ def test_without_positions_they_are_kept_whole():
 
 
 def test_one_position_stays_one_product():
-    found = per_example_factors(
-        lambda w, x: outputs(x @ w), normal(3, 2), normal(4, 3), positions=True
-    )
+    loss = lambda w, x: outputs(x @ w)
+    factors = partial(per_example_factors, loss, positions=True)
+    found = jax.eval_shape(factors, normal(3, 2), normal(4, 3))
     assert isinstance(found, Factors)
 
 
@@ -174,9 +191,13 @@ def test_other_layouts_of_kernels():
     layer = eqx.nn.Conv2d(2, 4, (2, 3), padding=1, key=jax.random.key(0), dtype=float)
     loss = lambda layer, x: outputs(layer(x))
     batch = normal(3, 2, 5, 6)
-    found = per_example_factors(loss, layer, batch, positions=True).weight
-    expected = per_example_gradients(loss, layer, batch).weight.transpose(0, 3, 4, 2, 1)
-    products = jnp.einsum("npa,npb->nab", *found)
+    found, expected = eqx.filter_jit(
+        lambda layer, batch: (
+            per_example_factors(loss, layer, batch, positions=True).weight,
+            per_example_gradients(loss, layer, batch).weight.transpose(0, 3, 4, 2, 1),
+        )
+    )(layer, batch)
+    products = np.einsum("npa,npb->nab", *found)
     np.testing.assert_allclose(products.reshape(expected.shape), expected, rtol=1e-10)
 
 
@@ -185,10 +206,14 @@ def test_a_flax_network_of_one_dimension():
     batch = normal(3, 9, 2)
     params = model.init(jax.random.key(0), batch[0])
     loss = lambda p, x: outputs(model.apply(p, x))
-    ours = per_example_factors(loss, params, batch, positions=True)
-    theirs = per_example_gradients(loss, params, batch)
+    ours, theirs = jax.jit(
+        lambda p, b: (
+            per_example_factors(loss, p, b, positions=True),
+            per_example_gradients(loss, p, b),
+        )
+    )(params, batch)
     leaves = jax.tree.leaves(ours, is_leaf=is_factored)
     assert sum(map(is_factored, leaves)) == 2
     for a, d in zip(leaves, jax.tree.leaves(theirs), strict=True):
-        a = jnp.einsum("npa,npb->nab", *a).reshape(d.shape) if is_factored(a) else a
+        a = np.einsum("npa,npb->nab", *a).reshape(d.shape) if is_factored(a) else a
         np.testing.assert_allclose(a, d, rtol=1e-5, atol=1e-6)
