@@ -11,7 +11,7 @@ is h times the generator of a Markov process. (g.D)^2 = g g' : D D + (H g).D, so
 
 the generator of d theta = -(g + (h/2) H g) dt + sqrt(h Sigma/B) dW. Kept to h^2 the process has
 weak order 2, to the leading drift and noise weak order 1 (Li, Tai and E 2019, Stochastic modified
-equations and dynamics of stochastic gradient algorithms, Theorem 9). The h^3 of the logarithm has
+equations and dynamics of stochastic gradient algorithms I). The h^3 of the logarithm has
 third derivatives, from the gradients' third moments: no diffusion has it.
 """
 
