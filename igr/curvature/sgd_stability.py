@@ -151,9 +151,9 @@ class _Combination(eqx.Module):
         twice = jax.lax.cond(needs_twice, lambda: self.hessian(once), lambda: zero)
         squares = jax.lax.cond(needs_squares, lambda: self.squares(v), lambda: zero)
 
-        def combined(*products: Array) -> Array:
-            weights = self.weights.astype(products[0].dtype)
-            return sum(w * x for w, x in zip(weights, products, strict=True))
+        def combined(once: Array, twice: Array, squares: Array) -> Array:
+            weights = self.weights.astype(once.dtype)
+            return weights[0] * once + weights[1] * twice + weights[2] * squares
 
         return jax.tree.map(combined, once, twice, squares)
 
