@@ -14,12 +14,13 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import factorial
-from typing import Any
+from typing import Any, NoReturn
 
 import sympy
 
 from igr.backward_error import term_printing
 from igr.backward_error.elementwise import ElementwiseMethod
+from igr.backward_error.loss import NotAGradientError
 from igr.backward_error.naming import named, numbers_for
 from igr.backward_error.sam import SharpnessAware
 from igr.backward_error.taylor import Z, taylor_coefficients
@@ -159,12 +160,30 @@ class ElementwiseEquation:
             total += h**k * sympy.Matrix(value(expression)).xreplace(rates)
         return total
 
+    def modified_loss(self, order: int | None = None) -> NoReturn:
+        """Raises: no certificate is made of equations in the term algebra.
+
+        Raises:
+          NotAGradientError: always. An elementwise rule that is not linear bends the gradient in
+            each coordinate on its own, and what comes out is a gradient for no loss in general.
+        """
+        raise NotAGradientError(
+            f"no modified loss is certified for {self.name}: certificates are made of equations "
+            "over trees, and this is one of an elementwise rule or of the length of g. Its field "
+            "is compiled by igr.vector_field",
+            0,
+            (),
+        )
+
     def latex(self) -> str:
         """The equation as LaTeX, in g, H, nabla^k E[., .] and the method's own symbols."""
         return term_printing.equation(self, latex=True)
 
     def __str__(self) -> str:
         return term_printing.equation(self, latex=False)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.order, self.field))
 
     def __repr__(self) -> str:
         return f"<modified equation of {self.name}, order {self.order}>"

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import sympy
 
 from igr.backward_error import printing
 from igr.backward_error.batch_trees import BatchTree, canonical, logarithm, order, symmetry
+from igr.backward_error.loss import NotAGradientError
 from igr.backward_error.naming import Name, named, numbers_for
 from igr.backward_error.taylor import exact
 
@@ -185,6 +186,19 @@ class GameEquation:
         for t, c in self.coefficients.items():
             total += step ** (order(t) - 1) * c * sympy.Matrix(differential(t))
         return total.applyfunc(sympy.expand)
+
+    def modified_loss(self, order_: int | None = None) -> NoReturn:
+        """Raises: two players do not follow one loss.
+
+        Raises:
+          NotAGradientError: always.
+        """
+        raise NotAGradientError(
+            f"{self.name} follows no modified loss: each player has a loss of its own, and the "
+            "field on the pair is not a gradient. It is compiled by igr.vector_field",
+            0,
+            (),
+        )
 
     def latex(self) -> str:
         """Both players' equations as LaTeX, an index for each derivative."""

@@ -3,7 +3,7 @@
 import pytest
 import sympy
 
-from igr.backward_error import methods, modified_equation
+from igr.backward_error import NotAGradientError, methods, modified_equation
 
 beta, epsilon, c = sympy.symbols("beta epsilon c")
 
@@ -99,3 +99,18 @@ def test_the_name_follows_the_numbers(method, values, name):
 def test_parts_keep_their_names():
     part = modified_equation(methods.heavy_ball(beta), 2).obstruction()
     assert part.subs({"beta": 0.5}).name == "heavy ball (beta = 1/2), obstruction"
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (methods.adam(), "no modified loss is certified for Adam"),
+        (methods.alternating(), "each player has a loss of its own"),
+    ],
+    ids=lambda x: getattr(x, "name", None),
+)
+def test_no_loss_is_handed_out(method, message):
+    equation = modified_equation(method, 0)
+    assert hash(equation) == hash(modified_equation(method, 0))
+    with pytest.raises(NotAGradientError, match=message):
+        equation.modified_loss()

@@ -1,5 +1,7 @@
 """Every description against the real optimizer it describes: one-step slopes of order + 2."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -54,6 +56,16 @@ UPHILL = {
 SLOW = pytest.mark.slow
 
 
+TABLEAUX = {  # tableau, and the order of the method, below which the field is the gradient flow's
+    "Heun": (([[0, 0], [1, 0]], [0.5, 0.5]), 2),
+    "implicit midpoint": (([[0.5]], [1]), 2),
+    "Kutta 3": (
+        ([[0, 0, 0], [0.5, 0, 0], [-1, 2, 0]], [Fraction(1, 6), Fraction(2, 3), Fraction(1, 6)]),
+        3,
+    ),
+}
+
+
 def _check(slope, order):
     assert abs(slope - (order + 2)) < 0.1, (slope, slope.hs, slope.errors)
 
@@ -77,6 +89,18 @@ def test_sharpness_aware(polynomial, name, order):
     method, *how = UPHILL[name]
     optimizer = _Uphill(polynomial.value_fn, *how)
     _check(igr.observed_order(method, *polynomial, order, optimizer=optimizer), order)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", range(4))
+@pytest.mark.parametrize("name", TABLEAUX)
+def test_runge_kutta(polynomial, name, order):
+    tableau, own = TABLEAUX[name]
+    slope = igr.observed_order(methods.runge_kutta(*tableau), *polynomial, order)
+    expected = max(order + 2, own + 1)
+    if name == "implicit midpoint":
+        expected += expected % 2 == 0 and order >= own  # symmetric: only even powers of h
+    assert abs(slope - expected) < 0.1, (slope, slope.errors)
 
 
 def _kept(name, eta, m, v):
