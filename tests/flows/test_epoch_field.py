@@ -130,7 +130,7 @@ def slope(method, orders, network, order):
         flow, _ = jax.lax.scan(rk4, params, length=6)
         return optax.tree.norm(optax.tree.sub(flow, mean))
 
-    hs = 0.01 * 2.0 ** -np.linspace(0.0, 2.0, 4)
+    hs = 0.006 * 2.0 ** -np.linspace(0.0, 2.0, 4)
     errors = np.array(jax.lax.map(error, jnp.array(hs)))
     return slope_of(hs, errors)
 
