@@ -140,7 +140,7 @@ class Monitor:
         for name, value in given.items():
             if value is not None and name != "learning_rate" and not callable(value):
                 raise TypeError(f"{name} must be a function; got {value!r}.")
-            wanted = [m for m in self._measures.values() if m in NAMED and name in NAMED[m]]
+            wanted = self._named_that_need(name)
             if value is None and wanted:
                 raise ValueError(f"the measures {', '.join(wanted)} need {name}=.")
         if learning_rate is not None and not callable(learning_rate):
@@ -161,7 +161,7 @@ class Monitor:
         self._sinks = [sink(t) for t in (to if isinstance(to, list | tuple) else [to])]
         self._table = LiveTable(None if table is True else table) if table else None
         self._csv = None if csv is None else CSVFile(csv, resume)
-        self._resumed = resume
+        self._resumed = resume and csv is not None
 
         self._work = eqx.filter_jit(self._traced)
         self._columns: list[str] = []
@@ -177,8 +177,9 @@ class Monitor:
         """Measures, if it is time to, and reports.
 
         Args:
-            params: As the functions take them. The parameters before the update that the batch is
-                for, or after it: as you like, always the same.
+            params: As the functions take them; of flax nnx the state, or for functions of your own
+                the module. Before the update that the batch is for, or after it, as you like, but
+                always the same.
             batch: A pytree of arrays with a leading example axis, always of the same shapes: other
                 shapes compile again.
             step: The number of the step; without it calls are counted, from 0.
@@ -252,7 +253,7 @@ class Monitor:
         num_examples(batch)
         jax.block_until_ready((params, batch))  # the steps before are not the monitor's cost
         start, traces = time.perf_counter(), self._traces
-        if self._vector is None and "sharpness" in self._measures.values():
+        if self._vector is None and "sharpness" in self._names:
             # Zeros, and not None: the first call shall compile what the later ones run.
             self._vector = jax.tree.map(jnp.zeros_like, floating_part(params))
         values, vector = self._work(
@@ -288,19 +289,17 @@ class Monitor:
     def _values(
         self, params: PyTree, batch: PyTree, key: PRNGKeyArray, h: Any, vector: PyTree
     ) -> tuple[dict[str, Array], PyTree]:
-        wanted = self._measures.values()
-        uses_network = any(m in NAMED and "apply_fn" in NAMED[m] for m in wanted)
         named = NamedMeasures(
             params,
             batch,
-            self._inputs_of(batch) if uses_network else None,
+            self._inputs_of(batch) if self._named_that_need("apply_fn") else None,
             key,
             example_loss_fn=self._example_loss_fn,
             apply_fn=self._apply_fn,
             method=self._method,
             learning_rate=h,
             vector=vector,
-            shared="coherence" in wanted,
+            shared="coherence" in self._names,
         )
         values: dict[str, Array] = {}
         for i, (column, measure) in enumerate(self._measures.items()):
@@ -314,6 +313,13 @@ class Monitor:
             if "sharpness" in (measure, column) and h is not None:
                 values["h_" + column] = h * values[column]
         return values, named.vector
+
+    @property
+    def _names(self) -> list[str]:
+        return [measure for measure in self._measures.values() if isinstance(measure, str)]
+
+    def _named_that_need(self, argument: str) -> list[str]:
+        return [name for name in self._names if argument in NAMED[name]]
 
     def _inputs_of(self, batch: PyTree) -> PyTree:
         if self._inputs is not None:

@@ -207,6 +207,15 @@ class Scale(eqx.Module):
         return self.activation(self.w * x)
 
 
+class Total(eqx.Module):
+    """A measure that holds arrays, and has no hash."""
+
+    weights: Any
+
+    def __call__(self, params, batch):
+        return self.weights @ params
+
+
 def test_in_a_loop_of_equinox():
     model = Scale(jnp.array([1.0, 2.0]))
     monitor = igr.Monitor(
@@ -233,6 +242,8 @@ def test_in_a_loop_of_equinox():
         model, state = step(model, state)
     assert len(slopes) == 3
     assert monitor.compilations == 1
+    by_a_module = igr.Monitor({"slope": "slope", "w": Total(jnp.ones(2))}, example_loss_fn=pull)
+    assert by_a_module(jnp.ones(2), points)["w"] == 2
 
 
 def test_csv_is_appended_and_resumed(tmp_path):
