@@ -114,11 +114,10 @@ def test_probabilities_tell_attacks_on_digits_and_logits_do_not():
 
     params, x, y = trained(params), x[1000:], y[1000:]
     assert accuracy(logits, params, x, y) > 0.96
-    attack = dict(low=0.0, high=1.0)
     for epsilon in (0.05, 0.1, 0.2):
-        told = adversarial_detection(probabilities, loss, params, x, y, epsilon, **attack)
+        told = adversarial_detection(probabilities, loss, params, x, y, epsilon, low=0, high=1)
         assert told.roc.area > 0.7
-        untold = adversarial_detection(logits, loss, params, x, y, epsilon, **attack)
+        untold = adversarial_detection(logits, loss, params, x, y, epsilon, low=0, high=1)
         assert untold.roc.area < 0.5
 
 
