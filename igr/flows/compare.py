@@ -201,22 +201,21 @@ def compare(
     check_start(value_fn, params)
     if record_every is None:
         record_every = -(-steps // 100)
-    if optimizer is None:
-        optimizer = optimizer_of(method, learning_rate)
+    real = optimizer_of(method, learning_rate) if optimizer is None else optimizer
     filling = _steps_to_fill(method)
     start_up, burn_in = _start_up(method, start_up, burn_in, filling)
 
     state, before = None, 0
     if burn_in:
-        warm = run(optimizer, value_fn, params, burn_in, record_every=burn_in)
+        warm = run(real, value_fn, params, burn_in, record_every=burn_in)
         params, state, before = warm.last, warm.state, burn_in
 
     names = [str(y) for y, _ in method.kept] if isinstance(method, ElementwiseMethod) else []
     if state is None:
-        state = optimizer.init(floating(params)[0])
+        state = real.init(floating(params)[0])
     kept = _kept_states(names, state)
     discrete = run(
-        optimizer,
+        real,
         value_fn,
         params,
         steps,
@@ -236,11 +235,14 @@ def compare(
         options |= diffeqsolve
         if start_up in ("weights", "shift"):
             assert isinstance(method, LinearMethod)
-            filled = (method, p, value_fn, params, float(learning_rate), filling)
+            h = float(learning_rate)
             if start_up == "weights":
-                ys, ok = _through_the_weights(filled, field, count, float(learning_rate), options)
+                early = min(filling, int(count[-1]))
+                first = flow_while_filling(method, p, value_fn, params, h, early)
+                ys, ok = _and_then_along(field, first, early, count, h, options)
             else:
-                ys, ok = _saved(field, shifted_start(*filled), 0.0, times, options)
+                shifted = shifted_start(method, p, value_fn, params, h, filling)
+                ys, ok = _saved(field, shifted, 0.0, times, options)
         else:
             origin = before * float(learning_rate)
             ys, ok = _saved(field, (params, kept) if names else params, origin, times, options)
@@ -354,13 +356,11 @@ def _saved(
     return solution.ys, np.asarray(reached(solution))
 
 
-def _through_the_weights(
-    filled: tuple[Any, ...], field: Any, count: np.ndarray, h: float, options: dict[str, Any]
+def _and_then_along(
+    field: Any, first: PyTree, filling: int, count: np.ndarray, h: float, options: dict[str, Any]
 ) -> tuple[PyTree, np.ndarray]:
-    """The flow through the first steps' own fields, then along the equation's."""
-    *what, filling = filled
-    filling = min(filling, int(count[-1]))
-    first, static = floating(flow_while_filling(*what, filling))
+    """The flow at each count: of the first steps' own fields, then of the equation's."""
+    first, static = floating(first)
     early = count[count <= filling]
     ys = jax.tree.map(lambda x: x[early], first)
     if early.size == count.size:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.backward_error import modified_equation
+from igr.backward_error import ElementwiseEquation, modified_equation
 from igr.backward_error.methods import ElementwiseMethod, Method
 from igr.backward_error.response import steady_channels
 from igr.backward_error.stability import convergence_radius, slowest_memory, steps_remembered
@@ -148,6 +148,7 @@ def observed_order(
         at, t = params, jnp.zeros_like(h)
         if keeps:
             assert isinstance(method, ElementwiseMethod)
+            assert isinstance(equation, ElementwiseEquation)
             # In the middle of the run: as if the gradient had stood still for that long.
             f = elementwise_field(equation, loss, h, rates_at=largest)
             count = memory + jnp.round(_MIDWAY * largest / h)
