@@ -121,7 +121,13 @@ def modified_loss_share(
 
 def penalty_weight(method: Method) -> float:
     """c1/c0 of the modified loss c0 E + c1 h |grad E|^2."""
-    coefficients = modified_equation(method, 1).modified_loss().coefficients
+    modified = modified_equation(method, 1).modified_loss()
+    if getattr(method, "weight_decay", 0) != 0:
+        raise ValueError(
+            f"method has weight decay, which changes E itself: put it into value_fn; got "
+            f"{method.name}"
+        )
+    coefficients = modified.coefficients
     ratio = coefficients.get(((),), 0) / coefficients[()]
     try:
         return float(ratio)
