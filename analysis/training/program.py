@@ -73,18 +73,9 @@ class Program:
         return optax.with_extra_args_support(self.make_optimizer(settings))
 
 
-@eqx.filter_jit
 def make(make_model: Callable[[Array], Any], seeds: Any) -> tuple[Any, Any, Array]:
     """The models of all seeds, stacked; their states or None; the keys of their training."""
-
-    def one(seed: Array) -> tuple[Any, Any, Array]:
-        for_model, for_training = jax.random.split(jax.random.key(seed))
-        made = make_model(for_model)
-        if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], eqx.nn.State):
-            return *made, for_training
-        return made, None, for_training
-
-    return eqx.filter_vmap(one)(seeds)
+    return _make(make_model, seeds)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -133,6 +124,24 @@ def keep(better: Array, new: PyTree, old: PyTree) -> PyTree:
         return jnp.where(better.reshape(-1, *[1] * (n.ndim - 1)), n, o)
 
     return jax.tree.map(choose, new, old)
+
+
+def _make_all(make_model: Callable[[Array], Any], seeds: Array) -> Any:
+    def one(seed: Array) -> tuple[Any, Any, Array]:
+        for_model, for_training = jax.random.split(jax.random.key(seed))
+        made = make_model(for_model)
+        if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], eqx.nn.State):
+            return *made, for_training
+        return made, None, for_training
+
+    return eqx.filter_vmap(one)(seeds)
+
+
+# Every random draw takes long to compile and is done once: not worth optimizing (LeNet-5 on a CPU:
+# 1 s instead of 9).
+_make = eqx.filter_jit(  # pyright: ignore[reportCallIssue]
+    _make_all, compiler_options={"xla_backend_optimization_level": 0}
+)
 
 
 def _advance(

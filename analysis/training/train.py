@@ -84,7 +84,7 @@ def train(
             classes, the accuracy: `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`.
         chunk: How many examples are evaluated at once.
         together: How many runs of equal length are vmapped into one program. By default all; on a
-            CPU each core's share. 1 is best for convolutions on a CPU: vmapped they are slow.
+            CPU each core's share. Fewer need less memory.
         devices: Share each batch among these; by default among as many local devices as divide it.
 
     Returns:

@@ -95,6 +95,7 @@ def test_images_become_logits(make, shape):
     assert out.shape == (10,)
 
 
+@pytest.mark.slow
 def test_dropout_only_with_a_key_and_in_the_mean_nothing():
     model = MLP(3, 2, 400, 1, jnp.tanh, dropout=0.3, key=KEY)
     x = jnp.ones(3)
@@ -105,6 +106,7 @@ def test_dropout_only_with_a_key_and_in_the_mean_nothing():
     assert jnp.all(abs(jnp.mean(dropped, axis=0) - plain) < 4 * error)
 
 
+@pytest.mark.slow
 def test_batch_normalisation_normalises_over_the_batch():
     make = eqx.nn.make_with_state(partial(ResNet, widths=(4,), blocks=0))
     model, state = make(key=KEY)
@@ -134,8 +136,7 @@ def test_initialisation():
     again = models.initialise(model, models.uniform(0.3), jax.random.key(1), biases=True)
     np.testing.assert_array_equal(small.layers[0].weight, again.layers[0].weight)
     assert again.layers[0].bias.all()
-    convolutions = shape_of(LeNet).convolutions
-    convolution = models.initialise(convolutions, models.uniform(1.0), KEY)[1]
+    convolution = models.initialise(shape_of(LeNet).convolutions[1], models.uniform(1.0), KEY)
     assert convolution.weight.shape == (16, 6, 5, 5)
     assert convolution.bias.shape == (16, 1, 1)
 

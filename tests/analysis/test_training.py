@@ -199,10 +199,8 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if n == "winsorized" else slow(n) for n in RULES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RULES)
 def test_every_rule_takes_its_own_steps(data, name):
     rule, gradient = RULES[name]
     runs = run(data, make_optimizer=lambda at: rule(at["learning_rate"]), gradient=gradient)
@@ -461,6 +459,7 @@ def on_four():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_numbers_of_one(on_four):
     assert on_four["devices"] == 4
     assert on_four["split"]
