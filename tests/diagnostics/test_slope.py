@@ -120,8 +120,6 @@ def test_errors():
         modified_loss_share(loss, jnp.ones(3), -0.1)
     with pytest.raises(ValueError, match=r"numbers for its parameters; .* leaves the weight"):
         modified_loss_share(loss, jnp.ones(3), 0.1, igr.methods.heavy_ball(sympy.Symbol("b")))
-    with pytest.raises(
-        ValueError, match=r"weight decay, which changes E itself: put it into value"
-    ):
-        decayed = igr.methods.gradient_descent(weight_decay=0.1)
+    decayed = igr.methods.gradient_descent(weight_decay=0.1)
+    with pytest.raises(ValueError, match="weight decay, which changes E itself: put it into value"):
         modified_loss_share(loss, jnp.ones(3), 0.1, decayed)
