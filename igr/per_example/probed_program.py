@@ -6,7 +6,7 @@ import jax
 import jax.extend.core as jex
 from jaxtyping import Array
 
-from igr.per_example.products import Path, Product
+from igr.per_example.products import Path, Product, scan_arguments
 
 
 class ProbedProgram:
@@ -58,8 +58,8 @@ class ProbedProgram:
         self, eqn: jex.JaxprEqn, operands: list[Array], here: Path, inside: list[Path]
     ) -> list[Array]:
         """The scan with a probe more, and an activation noted, in every step."""
-        body, kept = eqn.params["jaxpr"], eqn.params["num_carry"]
-        first = eqn.params["num_consts"]
+        body = eqn.params["jaxpr"]
+        first, kept = scan_arguments(eqn)
         consts, carry, xs = (
             operands[:first],
             operands[first : first + kept],

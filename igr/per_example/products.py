@@ -86,7 +86,7 @@ def _uses(
         if name == "jit":
             inner = eqn.params["jaxpr"].jaxpr
             yield from _uses(inner, {inner.invars[k]: leaf for k, leaf in found}, here)
-        elif name == "scan" and all(k < eqn.params["num_consts"] for k, _ in found):
+        elif name == "scan" and all(k < scan_arguments(eqn)[0] for k, _ in found):
             inner, length = eqn.params["jaxpr"].jaxpr, eqn.params["length"]
             for place, leaf, product in _uses(
                 inner, {inner.invars[k]: leaf for k, leaf in found}, here
@@ -105,6 +105,21 @@ def _uses(
         else:
             yield from ((here, leaf, None) for _, (leaf, _) in found)
     yield from (((*path, -1), known[v][0], None) for v in jaxpr.outvars if _is_in(v, known))
+
+
+def scan_arguments(eqn: jex.JaxprEqn) -> tuple[int, int]:
+    """How many constants, and how many carries, a scan takes before what it scans over.
+
+    Read off the shapes, since versions of JAX note it in different ways: what is scanned over, and
+    stacked up, has an axis more outside.
+    """
+    inner = eqn.params["jaxpr"].jaxpr
+
+    def same(outside: Any, inside: Any) -> int:
+        return sum(_shaped(a).ndim == _shaped(b).ndim for a, b in zip(outside, inside, strict=True))
+
+    carries = same(eqn.outvars, inner.outvars)
+    return same(eqn.invars, inner.invars) - carries, carries
 
 
 def _matrix_product(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool) -> Product | None:
