@@ -21,10 +21,10 @@ _COLOURS = (style.BLUE, style.RED, style.GREEN, style.ORANGE, style.PURPLE, styl
 
 
 def figure_2a() -> Drawing:
-    """R at the time of maximum test accuracy, and where the training loss first is 0.05 or 0.01."""
+    """R at the time of maximum test accuracy, and where the training loss falls to two levels."""
     table = measured()
     panels = [("max accuracy", "at maximum test accuracy")]
-    panels += [(f"loss {level:g}", f"where E first is at most {level:g}") for level in LEVELS]
+    panels += [(f"loss {level:g}", f"where E falls to {level:g}") for level in LEVELS]
     reached = table.groupby("when")["lambda"].nunique()
     panels = [(when, title) for when, title in panels if reached.get(when, 0) >= 3]
     picture = style.picture(style.PAGE, 2.7)
@@ -38,6 +38,13 @@ def figure_2a() -> Drawing:
         _claim(
             table, when, "R", -1, f"R_IG is smaller where lambda is larger, {title}",
             "Figure 2a: it falls" if when == "max accuracy" else "not in the paper",
+        )
+        for when, title in panels
+    ] + [
+        _claim(
+            table, when, "slope squared", -1,
+            f"|grad E|^2, not divided by m, is smaller where lambda is larger, {title}",
+            "not in the paper",
         )
         for when, title in panels
     ]  # fmt: skip
@@ -74,29 +81,71 @@ def measured() -> pd.DataFrame:
                 }
                 if not (run["train_accuracy"] == 1).any():
                     continue
-                moments = {"max accuracy": int(result["kept"][i, j])}
-                for level in LEVELS:
-                    below = np.flatnonzero(run["train_loss"] <= level)
-                    if len(below):
-                        moments[f"loss {level:g}"] = int(below[0])
+                here = {
+                    "width": cell.width,
+                    "parameters": result["parameters"],
+                    "h": rate,
+                    "lambda": rate * result["parameters"] / 4,
+                    "seed": seed,
+                    "data": result["source"],
+                }
+                run["step"] = result["step"][i].astype(float)
+                best = int(result["kept"][i, j])
+                moments = {"max accuracy": {name: v[best] for name, v in run.items()}}
+                moments |= {f"loss {level:g}": crossing(run, level) for level in LEVELS}
                 rows += [
-                    {
-                        "width": cell.width,
-                        "parameters": result["parameters"],
-                        "h": rate,
-                        "lambda": rate * result["parameters"] / 4,
-                        "seed": seed,
-                        "when": when,
-                        "step": result["step"][i, sample],
-                        "R": run["R"][sample],
-                        "E": run["train_loss"][sample],
-                        "train accuracy": run["train_accuracy"][sample],
-                        "test accuracy": run["test_accuracy"][sample],
-                        "data": result["source"],
-                    }
-                    for when, sample in moments.items()
+                    here
+                    | {"when": when, "slope squared": seen["R"] * result["parameters"]}
+                    | {_COLUMNS[name]: value for name, value in seen.items()}
+                    for when, seen in moments.items()
+                    if seen is not None
                 ]
     return pd.DataFrame(rows)
+
+
+def crossing(run: dict[str, np.ndarray], level: float) -> dict[str, float] | None:
+    """A run at the moment its training loss falls to `level`, between two samples.
+
+    Losses fall far from sample to sample where the rate is large. Compared at the first sample
+    below the level, large rates would have the smaller losses and seem flatter for that alone: so R
+    is interpolated, its logarithm in the logarithm of E, and the rest linearly.
+
+    Args:
+        run: The samples of each quantity, `train_loss` and `R` among them.
+        level: The loss.
+
+    Returns:
+        Each quantity there; None where the loss starts below the level or never falls to it.
+
+    >>> run = {"train_loss": np.array([1.0, 0.01]), "R": np.array([4.0, 0.04]),
+    ...        "step": np.array([0.0, 100.0])}
+    >>> {name: round(float(value), 9) for name, value in crossing(run, 0.1).items()}
+    {'train_loss': 0.1, 'R': 0.4, 'step': 50.0}
+    """
+    below = np.flatnonzero(run["train_loss"] <= level)
+    if len(below) == 0 or below[0] == 0:
+        return None
+    after = below[0]
+    high, low = np.log(run["train_loss"][[after - 1, after]])
+    part = (high - np.log(level)) / (high - low)
+
+    def between(values: np.ndarray) -> float:
+        return float(values[after - 1] * (1 - part) + values[after] * part)
+
+    in_logarithms = ("train_loss", "R")
+    return {
+        name: np.exp(between(np.log(values))) if name in in_logarithms else between(values)
+        for name, values in run.items()
+    }
+
+
+_COLUMNS = {
+    "R": "R",
+    "train_loss": "E",
+    "train_accuracy": "train accuracy",
+    "test_accuracy": "test accuracy",
+    "step": "step",
+}
 
 
 @dataclass(frozen=True)
@@ -162,9 +211,9 @@ def _claim(table: pd.DataFrame, when: str, what: str, sign: int, says: str, pape
         f"{found.high:.2f}]; {len(points)} models, {len(rows)} runs",
         edge < 0,
         paper=paper,
-        otherwise="The time of maximum test accuracy differs between rates, and with it E: what "
-        "falls there need not fall at the same loss."
-        if what == "R"
+        otherwise="lambda grows with m and R is divided by m; and the times compared differ "
+        "between rates. What falls with one reading need not fall with another."
+        if what != "test accuracy"
         else "On a small test set accuracies differ by a few examples, less than seeds do.",
     )
 
