@@ -44,6 +44,27 @@ def test_the_measured_minimum_lies_where_the_region_says():
     assert bool(region.allows(found.sharpness, found.non_uniformity)) == bool(found.necessary)
 
 
+def test_no_stable_minimum_lies_outside_the_region():
+    """Theorem 2.4 with dense Hessians of rank one in three dimensions, and Remark 2.5."""
+    rng = np.random.default_rng(0)
+    eta, size, n = 0.3, 1, 8
+    noise = (n - size) / (size * (n - 1))
+    sharpness, non_uniformity, growth = [], [], []
+    for scale in np.geomspace(0.3, 3, 200):
+        rows = scale * rng.normal(size=(n, 3))
+        each = np.einsum("na,nb->nab", rows, rows)
+        mean = each.mean(0)
+        sigma = np.mean(each @ each, 0) - mean @ mean
+        step = np.eye(3) - eta * mean
+        growth.append(np.linalg.eigvalsh(step @ step + eta**2 * noise * sigma)[-1])
+        sharpness.append(np.linalg.eigvalsh(mean)[-1])
+        non_uniformity.append(np.sqrt(np.linalg.eigvalsh(sigma)[-1]))
+    stable = np.array(growth) <= 1
+    allowed = sgd_region(eta, size, n).allows(sharpness, non_uniformity)
+    assert np.all(allowed[stable])
+    assert 20 < np.sum(stable) < np.sum(allowed) < 180  # necessary, and not sufficient
+
+
 def test_the_region_by_hand():
     region = sgd_region(0.5, 1, 10)  # 0 <= a <= 4, s <= 2; a circle of radius 2 about (2, 0)
     a = np.array([-0.1, 0.0, 1.0, 2.0, 4.0, 4.1])
