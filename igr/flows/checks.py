@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
@@ -17,6 +18,8 @@ from igr.backward_error.methods import (
     SampledMethod,
     SharpnessAware,
 )
+from igr.flows.closures import of_floating_leaves
+from igr.flows.floating import floating
 
 
 def check_step(name: str, h: Any) -> None:
@@ -61,10 +64,8 @@ def check_runnable(method: Any) -> None:
 
 def check_start(value_fn: Any, params: PyTree) -> None:
     """Raises unless the loss is a finite floating scalar at the start."""
-    from igr.flows.floating import floating
-
     check_value_fn(value_fn)
-    floating(params)
+    dynamic, _ = floating(params)
     value = jax.eval_shape(lambda: value_fn(params))
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape != ():
@@ -73,6 +74,11 @@ def check_start(value_fn: Any, params: PyTree) -> None:
         raise TypeError(f"value_fn must return a floating scalar, got dtype {dtype}")
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
         return  # under a transformation there is no number to look at
-    start = float(jax.jit(lambda: value_fn(params))())
+    start = float(_value(of_floating_leaves(value_fn, params), dynamic))
     if not math.isfinite(start):
         raise ValueError(f"value_fn is {start} at the given params: it must be finite at the start")
+
+
+@eqx.filter_jit
+def _value(loss: Any, params: PyTree) -> Any:
+    return loss(params)

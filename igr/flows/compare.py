@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +22,7 @@ from igr.backward_error.stability import (
     steps_remembered,
 )
 from igr.flows.checks import check_count, check_runnable, check_start, check_step
+from igr.flows.closures import of_floating_leaves
 from igr.flows.discrete import Trajectory, optimizer_of, run
 from igr.flows.floating import combine, floating
 from igr.flows.solve import flow, reached
@@ -226,7 +226,7 @@ def compare(
     equation = modified_equation(method, max([*orders, 1]))
     count = np.asarray(discrete.step)
     times = count * learning_rate
-    start, static = floating(params)
+    start, _ = floating(params)
     recorded = floating(discrete.params)[0]
     flows, distance, beside = {}, {}, {}
     for p in orders:
@@ -251,7 +251,7 @@ def compare(
         distance[p] = np.where(ok, apart, np.inf)
     travelled = np.array(_distance(jax.tree.map(lambda x: x[None], start), recorded))
 
-    loss = eqx.filter_closure_convert(lambda p: value_fn(combine(p, static)), start)
+    loss = of_floating_leaves(value_fn, params)
     along = (recorded, discrete.observed) if names else recorded
     clock = times + before * learning_rate
     correction = corrections_along(equation.truncate(1), loss, along, clock, learning_rate)

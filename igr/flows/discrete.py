@@ -18,6 +18,7 @@ from igr.backward_error.methods import (
     SharpnessAware,
 )
 from igr.flows.checks import check_count, check_runnable, check_start, check_step
+from igr.flows.closures import of_floating_leaves
 from igr.flows.elementwise_step import elementwise_step
 from igr.flows.floating import combine, floating
 from igr.flows.recurrence import recurrence
@@ -69,7 +70,8 @@ def run(
       optimizer: any optax transformation. One that takes extra arguments gets `value`, `grad`
         and `value_fn`.
       value_fn: the loss E, `params -> scalar`. Arrays it closes over become arguments of the
-        compiled program, not constants in it.
+        compiled program, not constants in it; as under `jax.jit` they must not change between
+        calls. A second run with the same optimizer and loss compiles nothing.
       params: where to start; any pytree with floating leaves. Integer and static leaves stay.
       steps: how many steps, at least 1.
       record_every: how many steps from one record to the next: the memory is that of
@@ -97,17 +99,14 @@ def run(
         raise TypeError(f"optimizer is an optax.GradientTransformation, got {optimizer!r}")
     check_start(value_fn, params)
     dynamic, static = floating(params)
-    loss = eqx.filter_closure_convert(lambda p: value_fn(combine(p, static)), dynamic)
+    loss = of_floating_leaves(value_fn, params)
     if state is None:
         state = optimizer.init(dynamic)
     if observe is not None and not callable(observe):
         raise TypeError(f"observe is a function of params and state, got {observe!r}")
 
-    def watch(params: PyTree, state: Any) -> PyTree:
-        return None if observe is None else observe(combine(params, static), state)
-
     records, final_state = _scan(
-        optax.with_extra_args_support(optimizer), loss, dynamic, state, steps, record_every, watch
+        optimizer, loss, dynamic, static, state, steps, record_every, observe
     )
     stacked, value, gradient_norm, observed = records
     done = jnp.arange(0, steps, record_every)
@@ -123,22 +122,25 @@ def run(
 
 @eqx.filter_jit
 def _scan(
-    optimizer: optax.GradientTransformationExtraArgs,
+    optimizer: optax.GradientTransformation,
     loss: ValueFn,
     params: PyTree,
+    static: PyTree,
     state: Any,
     steps: int,
     record_every: int,
-    watch: Callable[[PyTree, Any], PyTree],
+    observe: Callable[[PyTree, Any], PyTree] | None,
 ):
     value_and_grad = jax.value_and_grad(loss)
+    update = optax.with_extra_args_support(optimizer).update
+
+    def watch(params: PyTree, state: Any) -> PyTree:
+        return None if observe is None else observe(combine(params, static), state)
 
     def step(carry, _):
         params, state = carry
         value, gradient = value_and_grad(params)
-        updates, state = optimizer.update(
-            gradient, state, params, value=value, grad=gradient, value_fn=loss
-        )
+        updates, state = update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
         return (optax.apply_updates(params, updates), state), (value, optax.tree.norm(gradient))
 
     def record(carry, length: int):

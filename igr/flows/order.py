@@ -20,10 +20,11 @@ from igr.backward_error.stability import convergence_radius, slowest_memory, ste
 from igr.backward_error.terms import THETA, G
 from igr.curvature import sharpness
 from igr.flows.checks import check_count, check_runnable, check_start, check_step
+from igr.flows.closures import of_floating_leaves
 from igr.flows.discrete import optimizer_of
 from igr.flows.elementwise_field import elementwise_field
 from igr.flows.elementwise_step import elementwise_step
-from igr.flows.floating import combine, floating
+from igr.flows.floating import floating
 from igr.flows.interpolate import interpolating_field
 from igr.flows.leaf_functions import LeafFunctions
 from igr.flows.rates import share_taken_in
@@ -126,8 +127,8 @@ def observed_order(
         raise ValueError(
             f"{method.name} has a memory: an interpolating field needs a step of params alone"
         )
-    dynamic, static = floating(params)
-    loss = eqx.filter_closure_convert(lambda p: value_fn(combine(p, static)), dynamic)
+    dynamic, _ = floating(params)
+    loss = of_floating_leaves(value_fn, params)
     if hs is not None:
         for h in hs:
             check_step("hs", h)

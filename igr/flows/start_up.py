@@ -15,6 +15,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import trees
 from igr.backward_error.linear import LinearMethod
 from igr.backward_error.start_up import initial_shift, starting_fields
+from igr.flows.closures import of_floating_leaves
 from igr.flows.differentials import Differentials, add, scale
 from igr.flows.floating import combine, floating
 
@@ -41,7 +42,7 @@ def flow_while_filling(
     present = sorted({t for field in fields for t in field})
     coefficients = np.array([[_over_gradient(f.get(t, 0.0), t) for t in present] for f in fields])
     dynamic, static = floating(params)
-    loss = eqx.filter_closure_convert(lambda p: value_fn(combine(p, static)), dynamic)
+    loss = of_floating_leaves(value_fn, params)
 
     @eqx.filter_jit
     def follow(loss: ValueFn, start: PyTree, coefficients: Array) -> PyTree:

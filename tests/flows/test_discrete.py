@@ -89,7 +89,8 @@ def test_memory_does_not_grow_with_steps(tanh_network):
     loss = eqx.filter_closure_convert(tanh_network.value_fn, params)
     bytes_of = {}
     for steps in (10, 10_000):
-        lowered = _scan.lower(optimizer, loss, params, optimizer.init(params), steps, steps // 10)
+        state = optimizer.init(params)
+        lowered = _scan.lower(optimizer, loss, params, None, state, steps, steps // 10, None)
         analysis = lowered.compile().compiled.memory_analysis()
         bytes_of[steps] = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
     size = 8 * sum(x.size for x in jax.tree.leaves(params))
@@ -117,3 +118,30 @@ def test_bad_input(polynomial):
         igr.run(sgd, lambda p: jnp.array(1.0), {"n": 3}, 3)
     with pytest.raises(ValueError, match="open symbols beta"):
         optimizer_of(igr.methods.heavy_ball(sympy.Symbol("beta")), 0.1)
+
+
+def test_a_second_run_compiles_nothing(polynomial):
+    """Neither with other params nor, the optimizer and the loss being the same, from elsewhere."""
+    traces = []
+
+    def update(updates, state, params=None):
+        traces.append(1)
+        return jax.tree.map(lambda g: -0.01 * g, updates), state
+
+    optimizer = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    value_fn, params = polynomial
+    first = igr.run(optimizer, value_fn, params, 6)
+    compiled = len(traces)
+    second = igr.run(optimizer, value_fn, jax.tree.map(lambda x: 0.5 * x, params), 6)
+    assert compiled > 0
+    assert len(traces) == compiled
+    assert not np.allclose(first.value, second.value)
+
+
+def test_each_loss_is_its_own():
+    """Two functions of one source are two losses; so are those of one that closes over arrays."""
+    losses = [lambda p, c=c: c * jnp.sum(p**2) for c in (1.0, 3.0)]
+    scales = [jnp.array(1.0), jnp.array(3.0)]
+    losses += [lambda p, c=c: c * jnp.sum(p**2) for c in scales]
+    starts = [float(igr.run(optax.sgd(0.1), f, jnp.ones(2), 1).value[0]) for f in losses]
+    assert starts == [2.0, 6.0, 2.0, 6.0]
