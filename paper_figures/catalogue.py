@@ -40,7 +40,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure("igr/3c", _IGR, "A ResNet trained with EGR: test accuracy against its rate"),
     Figure("mgs/2", _MGS, "Two circles: decision boundaries and similarity, by regularizer"),
     Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer"),
-    Figure("coherence/5.1", _COHERENCE, "Coherence of real against random labels in 6 dimensions"),
+    Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "
+           "weights, test loss", "paper_figures.coherence_real_or_random:figure_5_1", 6),
     Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels"),
     Figure("coherence/robust", _COHERENCE, "Winsorized and median-of-means descent against label "
            "noise"),

@@ -1,0 +1,26 @@
+"""The example of section 5.1 against what it comes to by hand.
+
+By symmetry the real data have w_1 = ... = w_4 = a and w_6 = b with the residual r = 1 - a - b, so
+that dL/da = -r / 4 and dL/db = -r: r shrinks by 1 - 5 h / 4 a step and b ends at 4/5.
+"""
+
+import numpy as np
+
+from paper_figures.coherence_real_or_random import LEARNING_RATE, STEPS, claims, descend
+
+
+def test_both_sets_and_their_claims():
+    runs = {"real": descend("real"), "random": descend("random")}
+    real, random = runs["real"], runs["random"]
+    steps = np.arange(STEPS + 1)
+    left = (1 - 5 * LEARNING_RATE / 4) ** steps
+    np.testing.assert_allclose(real.weights[:, 5], 0.8 * (1 - left), atol=1e-12)
+    np.testing.assert_allclose(real.weights[:, 0], 0.2 * (1 - left), atol=1e-12)
+    np.testing.assert_allclose(real.test, (1 - real.weights[:, 5]) ** 2 / 2, atol=1e-12)
+    np.testing.assert_allclose(real.helped[0], 20 / 8)  # (4 * 2 + 12) of 4 * 2
+    left = (1 - LEARNING_RATE / 4) ** steps
+    np.testing.assert_allclose(random.train, left**2 / 2)
+    np.testing.assert_allclose(random.test, 0.5)
+    assert all(claim.holds for claim in claims(runs))
+    exchanged = claims({"real": random, "random": real})
+    assert not any(claim.holds for claim in exchanged)
