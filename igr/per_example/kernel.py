@@ -13,6 +13,7 @@ from igr.per_example.chunks import summed_over_chunks
 from igr.per_example.example_axis import is_floating, num_examples
 from igr.per_example.output_gradients import (
     numbers_kept,
+    numbers_kept_for_products,
     output_gradients,
     products,
     square_sums,
@@ -97,7 +98,7 @@ def _require_memory(
     itemsize = made_of[0][0][0].dtype.itemsize
     rows, columns = num_examples(sets[0]) * q, num_examples(sets[-1]) * q
     kernel = 2 * rows * columns * itemsize  # and the products of a leaf, to be added to it
-    gradients = sum(map(numbers_kept, made_of)) * itemsize
+    gradients = numbers_kept_for_products(made_of[0], made_of[-1]) * itemsize
     available = _memory()
     if available is not None and kernel + gradients > available:
         raise KernelTooLargeError(

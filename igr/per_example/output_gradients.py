@@ -104,20 +104,36 @@ def square_sums(gradients: OutputGradients, q: int) -> Float[Array, " n"]:
 
 
 def numbers_kept(gradients: OutputGradients) -> int:
-    """How many numbers the gradients take, formed where they are for norms (shapes suffice)."""
+    """How many numbers `square_sums` takes, with the gradients it forms (shapes suffice)."""
 
     def leaf(arrays: tuple[Array, ...]) -> int:
-        found = sum(a.size for a in arrays)
         if not _has_positions(arrays):
-            return found
-        left, right = arrays
-        if pairs_are_less_for_squares(left, right):
-            return found + sum(a.size // a.shape[3] * a.shape[2] for a in arrays)
-        return (
-            found + max(left.shape[1], right.shape[1]) * len(left) * left.shape[3] * right.shape[3]
-        )
+            return 0
+        if pairs_are_less_for_squares(*arrays):
+            return sum(a.size // a.shape[3] * a.shape[2] for a in arrays)
+        return _size_formed(arrays)
 
-    return sum(map(leaf, gradients))
+    return _size(gradients) + sum(map(leaf, gradients))
+
+
+def numbers_kept_for_products(rows: OutputGradients, columns: OutputGradients) -> int:
+    """How many numbers `products` takes beside what it returns (shapes suffice)."""
+    found = 0
+    for gradients in [rows] if columns is rows else [rows, columns]:
+        found += _size(gradients)
+        for own, a, b in zip(gradients, rows, columns, strict=True):
+            if _has_positions(own) and not _over_pairs(a, b):
+                found += _size_formed(own)
+    return found
+
+
+def _size(gradients: OutputGradients) -> int:
+    return sum(a.size for arrays in gradients for a in arrays)
+
+
+def _size_formed(arrays: tuple[Array, ...]) -> int:
+    left, right = arrays
+    return max(left.shape[1], right.shape[1]) * len(left) * left.shape[3] * right.shape[3]
 
 
 def _has_positions(arrays: tuple[Array, ...]) -> bool:

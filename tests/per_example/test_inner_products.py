@@ -116,3 +116,17 @@ def test_which_way_is_less_work():
     # with 5 outputs that share the activations 4 + 8/25 stands in place of 12
     outputs = jnp.zeros((1, 1, 3, 8)), jnp.zeros((1, 5, 3, 4))
     assert pairs_are_less_for_products(*outputs, outputs[1])
+
+
+def test_the_memory_of_a_kernel_counts_gradients_that_are_formed(monkeypatch):
+    """At 3 positions w is 2 x 4, its transpose another, the kernel's matrix 8 x 4 at 2."""
+    params = {"w": jnp.zeros((2, 4)), "kernel": jnp.zeros((2, 4, 4))}
+    found = jax.eval_shape(
+        lambda x: output_gradients.output_gradients(apply_fn, params, x), jnp.zeros((5, 3, 2))
+    )
+    held = sum(a.size for arrays in found for a in arrays)
+    for pairs, formed in ((True, 0), (False, 5 * 2 * (2 * 4 + 8 * 4))):
+        monkeypatch.setattr(output_gradients, "pairs_are_less_for_products", lambda *_, p=pairs: p)
+        count = output_gradients.numbers_kept_for_products
+        assert count(found, found) == held + formed
+        assert count(found, list(found)) == 2 * (held + formed)
