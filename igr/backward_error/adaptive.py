@@ -41,7 +41,8 @@ def adam(
       weight_decay: decoupled, at least 0: theta <- theta - h weight_decay theta besides.
       keep: which of "mu" and "nu" stay variables of the flow, beside theta and corrected for their
         bias by the time. The others are eliminated: averaged over a memory that must be short
-        beside the motion, which that of b2 = 0.999 is not.
+        beside the motion, which that of b2 = 0.999 is not. With both kept no memory has to fill,
+        and the flow may start from the real state after the first step.
 
     Kingma and Ba (2015); Loshchilov and Hutter (2019) for the decoupled decay. The equation of
     order 1 with both moments eliminated is that of Cattaneo, Klusowski and Shigida (2024).
