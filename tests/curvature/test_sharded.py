@@ -41,9 +41,9 @@ NAMES = ("hessian", "hessian_chunked", "trace", "lanczos", "subspace")
 
 @pytest.fixture(scope="module")
 def differences():
-    env = dict(
-        os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu"
-    )
+    # Optimizing the programs takes longer than running them.
+    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    env = dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
     run = subprocess.run(
         [sys.executable, __file__], env=env, capture_output=True, text=True, timeout=300
     )
