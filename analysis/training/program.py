@@ -103,9 +103,11 @@ def advance(
     program: Program, carry: Carry, fixed: Fixed, data: Data, first: Array, end: Array
 ) -> Carry:
     """Every run from step `first` to step `end`, its batches the same however it is cut up."""
-    return jax.vmap(partial(_advance, program), (0, 0, None, None, None))(
-        carry, fixed, data, first, end
-    )
+    one = partial(_advance, program)
+    if fixed.key.shape[0] == 1:  # an axis of one run is not free: a quarter of a small step
+        carry, fixed = jax.tree.map(lambda v: v[0], (carry, fixed))
+        return jax.tree.map(lambda v: v[None], one(carry, fixed, data, first, end))
+    return jax.vmap(one, (0, 0, None, None, None))(carry, fixed, data, first, end)
 
 
 @partial(jax.jit, static_argnums=0)
