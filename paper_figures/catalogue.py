@@ -33,8 +33,10 @@ FIGURES: tuple[Figure, ...] = (
            "the parameters, or eliminated", "paper_figures.igr_optimizers:figure_adam_kept", 30),
     Figure("igr/sgd", "(ours)", "A tanh network on digits: the mean of reshuffled SGD against "
            "the flows of GD and SGD", "paper_figures.igr_sgd:figure_sgd", 50),
-    Figure("igr/2a", _IGR, "R at maximum test accuracy against λ, over widths and rates"),
-    Figure("igr/2b", _IGR, "Maximum test accuracy against λ, over widths and rates"),
+    Figure("igr/2a", _IGR, "R at maximum test accuracy against λ, over widths and rates",
+           "paper_figures.igr_width_and_rate:figure_2a", 240, default=False),
+    Figure("igr/2b", _IGR, "Maximum test accuracy against λ, over widths and rates",
+           "paper_figures.igr_width_and_rate:figure_2b", 240, default=False),
     Figure("igr/3a", _IGR, "Slope of the loss under perturbation, by learning rate"),
     Figure("igr/3b", _IGR, "Test accuracy under perturbation, by learning rate"),
     Figure("igr/3c", _IGR, "A ResNet trained with EGR: test accuracy against its rate"),
