@@ -178,3 +178,36 @@ def _smoothed_lion(b1, b2, smoothing):
         return c / jnp.sqrt(c**2 + smoothing), after
 
     return optax.GradientTransformation(lambda params: None, update)
+
+
+@pytest.mark.parametrize("order", [1, pytest.param(0, marks=SLOW), pytest.param(2, marks=SLOW)])
+@pytest.mark.parametrize("beta", [0.9, *(pytest.param(b, marks=SLOW) for b in (0.5, 0.7))])
+def test_adam_with_a_long_first_moment_eliminated(polynomial, beta, order):
+    """One step after a real run to time 0.8, long enough for the first moment to have filled."""
+    value_fn, params = polynomial
+    errors = []
+    for h in (1e-4, 5e-5) if beta == 0.9 else (5e-4, 2.5e-4):
+        steps, b2 = round(0.8 / h), 1 - 20 * h
+        optimizer = optax.adam(h, beta, b2, 0.1)
+
+        @jax.jit
+        def real(optimizer=optimizer, steps=steps):
+            def step(carry, _):
+                updates, state = optimizer.update(jax.grad(value_fn)(carry[0]), carry[1])
+                return (optax.apply_updates(carry[0], updates), state), carry
+
+            start = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), params)
+            end, before = jax.lax.scan(step, (start, optimizer.init(start)), length=steps + 1)
+            return jax.tree.map(lambda leaf: leaf[-1], before), end
+
+        (x, state), (after, state_after) = real()
+        equation = igr.modified_equation(methods.adam(beta, b2, 0.1), order)
+        field = jax.jit(igr.vector_field(equation, value_fn, h))
+        kept = {"nu": optax.tree.get(state, "nu")}
+        end, states = _runge_kutta(field, (x, kept), steps * h, h)
+        reached = (end, states["nu"]), (after, optax.tree.get(state_after, "nu"))
+        errors.append(
+            [optax.tree.norm(optax.tree.sub(a, b)) for a, b in zip(*reached, strict=True)]
+        )
+    slopes = -jnp.diff(jnp.log2(jnp.array(errors)), axis=0)[0]
+    assert jnp.all(jnp.abs(slopes - (order + 2)) < 0.1), (slopes, errors)
