@@ -49,7 +49,8 @@ FIGURES: tuple[Figure, ...] = (
            "noise"),
     Figure("coherence/stability", _COHERENCE, "Sharpness and non-uniformity of GD's and SGD's "
            "minima"),
-    Figure("metric/1.1", _METRIC, "Regularizing steps of the metric and of L2, as vectors"),
+    Figure("metric/1.1", _METRIC, "Regularizing steps of the metric and of L2, as vectors",
+           "paper_figures.metric_vectors:figure_1_1", 8),
     Figure("metric/5.2", _METRIC, "Top eigenvalues: matrix-free power method and full Hessian"),
     Figure("metric/table-5.1", _METRIC, "Accuracy or error by learning rule, tanh networks"),
     Figure("metric/table-5.2", _METRIC, "Accuracy or error by learning rule, ReLU networks"),
