@@ -34,7 +34,7 @@ from igr.flows.vector_field import vector_field
 ValueFn = Callable[[PyTree], Array]
 Optimizer = Callable[..., optax.GradientTransformation]
 
-_MIDWAY = 40  # the steps after which a kept state is looked at, at the largest step
+_MIDWAY = 40  # the steps after which a kept state is looked at, where its rate is the method's
 
 
 class ObservedOrder(float):
@@ -136,10 +136,12 @@ def observed_order(
             raise ValueError(f"hs has at least two steps, got {len(hs)}")
     equation = modified_equation(method, order)
     largest = float(max(hs)) if hs is not None else _largest_step(method, loss, dynamic)
+    # So slow that a kept state moves little over the past that a memory beside it is filled from.
+    rates_at = largest * (1 + memory)
 
     @eqx.filter_jit
     def error(loss: ValueFn, params: PyTree, h: Array) -> Array:
-        transformation = optax.with_extra_args_support(_stepping(method, optimizer, h, largest))
+        transformation = optax.with_extra_args_support(_stepping(method, optimizer, h, rates_at))
         state = transformation.init(params)
 
         def step(state: Any, p: PyTree) -> tuple[Any, PyTree]:
@@ -151,10 +153,10 @@ def observed_order(
             assert isinstance(method, ElementwiseMethod)
             assert isinstance(equation, ElementwiseEquation)
             # In the middle of the run: as if the gradient had stood still for that long.
-            f = elementwise_field(equation, loss, h, rates_at=largest)
-            count = memory + jnp.round(_MIDWAY * largest / h)
+            f = elementwise_field(equation, loss, h, rates_at=rates_at)
+            count = memory + jnp.round(_MIDWAY * rates_at / h)
             t = count * h
-            at = params, _as_if_at_rest(method, jax.grad(loss)(params), params, h, largest, count)
+            at = params, _as_if_at_rest(method, jax.grad(loss)(params), params, h, rates_at, count)
         elif field == "derived":
             f = vector_field(equation, loss, h)
         else:
@@ -288,7 +290,7 @@ def _largest_step(method: Method | ElementwiseMethod, loss: ValueFn, params: PyT
     response = linear_response(method)
     radius = 1.0 if response is None else min(convergence_radius(response), 1.0)
     if isinstance(method, ElementwiseMethod):
-        radius = min(radius, 0.1 * (1 - slowest_memory(method)) ** 2)
+        radius = min(radius, (1 - slowest_memory(method)) ** 2)
     curvature, speed = (abs(float(x)) for x in _curvature_and_speed(loss, params))
     scale_of_params = max(float(optax.tree.norm(params)), 1.0)
     return 0.2 * radius / max(curvature, speed / scale_of_params)
