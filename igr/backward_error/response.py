@@ -15,7 +15,7 @@ import sympy
 
 from igr.backward_error.elementwise import ElementwiseMethod
 from igr.backward_error.linear import LinearMethod
-from igr.backward_error.taylor import taylor_coefficients
+from igr.backward_error.taylor import Z, taylor_coefficients
 from igr.backward_error.terms import G
 
 
@@ -49,6 +49,8 @@ def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
     38.0
     """
     read = [(a, c.transfer) for a, c in method.channels if c.of == G]
+    # A kept average of the gradient is a memory like another: y <- y + r (g - y).
+    read += [(y, k.rate / (1 - (1 - k.rate) * sympy.exp(-Z))) for y, k in method.kept if k.of == G]
     if method.rule.has(G):
         read.append((G, sympy.Integer(1)))
     if not read:

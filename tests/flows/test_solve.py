@@ -87,10 +87,16 @@ def test_bad_input(options, message):
         igr.flow(lambda t, x, args: -x, jnp.array([1.0]), t1, **options)
 
 
-def test_a_trial_step_outside_the_domain_is_made_again():
-    """y' = -2 sqrt(y) from 1 is (1 - t)^2; a long first step has the root of a negative number."""
-    field = lambda t, y, args: -2 * jnp.sqrt(y)
-    solution = igr.flow(field, jnp.array([1.0]), 0.9, dt0=0.89, rtol=1e-9)
-    steps = solution.stats
-    assert steps["num_rejected_steps"] > 0
-    np.testing.assert_allclose(solution.ys[-1], [0.01], rtol=1e-6)
+def test_a_trial_step_that_overflows_is_made_again():
+    """tanh(y/2) = tanh(4) e^-t for y' = -sinh(y); a step of 3 goes to sinh(4462), infinity.
+
+    The error of that step and the size of its end are both infinite, and their ratio no number.
+    """
+    solution = igr.flow(
+        lambda t, y, args: -jnp.sinh(y), jnp.array([8.0]), 3.0, dt0=3.0, rtol=1e-7,
+        solver=diffrax.Heun(),
+    )  # fmt: skip
+    assert solution.stats["num_rejected_steps"] > 0
+    np.testing.assert_allclose(
+        solution.ys[-1], [2 * np.arctanh(np.tanh(4) * np.exp(-3))], rtol=1e-5
+    )

@@ -76,6 +76,8 @@ def test_limits_of_adaptive_methods():
     """Cohen et al. 2022: Adam's preconditioned sharpness stays below 38/h at b1 = 0.9."""
     adam = gradient_response(igr.methods.adam(0.9))
     assert stability_limit(adam.method) == pytest.approx(38)
+    both = gradient_response(igr.methods.adam(0.9, keep=("mu", "nu")))
+    assert stability_limit(both.method) == pytest.approx(38)
     sign = gradient_response(igr.methods.signsgd(0.25))
     assert stability_limit(sign.method) == pytest.approx(2)
     g = jnp.array([0.3, -0.7])
