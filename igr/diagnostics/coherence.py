@@ -55,9 +55,9 @@ def coherence(
     Chatterjee and Zielinski, "On the generalization mystery in deep learning" (2022). Two sums are
     enough, |sum g_i|^2 and sum |g_i|^2:
 
-    - "exact" adds both up in one pass over the batch. Where a matrix enters the loss as one
-      product an example, as in dense layers, both come from the activations and the cotangents of
-      its output (`igr.per_example.factors`); gradients of other leaves are formed for `chunk`
+    - "exact" adds both up in one pass over the batch. Where a matrix enters the loss as products
+      alone, as in dense layers, sequences and scans, both come from the activations and the
+      cotangents of its output (`igr.per_example.factors`); gradients of other leaves are formed for `chunk`
       examples at a time. The memory is a few times the parameters, and the activations.
     - "random signs" takes one gradient of the batch and one backward pass a probe, of the losses
       weighted by random signs r_i less their mean:

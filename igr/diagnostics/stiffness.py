@@ -42,8 +42,8 @@ def stiffness(
     the example itself too. Lengths are taken out before the products, so that the tiny gradients of
     examples already fitted do not underflow.
 
-    Where a matrix enters the loss as one product an example, as in dense layers, the products come
-    from activations and cotangents; the gradients of other leaves are kept for all examples.
+    Where a matrix enters the loss as products alone, as in dense layers, sequences and scans, the
+    products come from activations and cotangents; the gradients of other leaves are kept for all examples.
 
     Args:
         example_loss_fn: `(params, example) -> scalar`.
