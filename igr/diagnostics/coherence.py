@@ -57,8 +57,8 @@ def coherence(
 
     - "exact" adds both up in one pass over the batch. Where a matrix enters the loss as products
       alone, as in dense layers, sequences and scans, both come from the activations and the
-      cotangents of its output (`igr.per_example.factors`); gradients of other leaves are formed for `chunk`
-      examples at a time. The memory is a few times the parameters, and the activations.
+      cotangents of its output (`igr.per_example.factors`); gradients of other leaves are formed
+      for `chunk` examples at a time. The memory is a few times the parameters, and the activations.
     - "random signs" takes one gradient of the batch and one backward pass a probe, of the losses
       weighted by random signs r_i less their mean:
       sum |g_i|^2 = |sum g_i|^2 / n + E |sum (r_i - mean r) g_i|^2. The first part is known; only

@@ -43,7 +43,8 @@ def stiffness(
     examples already fitted do not underflow.
 
     Where a matrix enters the loss as products alone, as in dense layers, sequences and scans, the
-    products come from activations and cotangents; the gradients of other leaves are kept for all examples.
+    products come from activations and cotangents; the gradients of other leaves are kept for all
+    examples.
 
     Args:
         example_loss_fn: `(params, example) -> scalar`.
