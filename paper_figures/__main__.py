@@ -1,18 +1,22 @@
-"""Regenerate the papers' figures: `python -m paper_figures [--list] [--out DIR] [NAME ...]`."""
+"""Regenerate the papers' figures: `python -m paper_figures [--list] [--all] [NAME ...]`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
 
+from analysis.scale import Scale, conditions
+from analysis.sweep import Engine
 from paper_figures.catalogue import FIGURES, chosen
 from paper_figures.figure import Figure
-from paper_figures.produce import Outcome, claims_table, produce
+from paper_figures.produce import Outcome, claims_table, produce, under
 
 
 def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES) -> int:
@@ -23,8 +27,8 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
         figures: The catalogue to choose from.
 
     Returns:
-        0; 1 when a figure could not be drawn; 2 when a name or a path is wrong. A claim that does
-        not hold is a result and not a failure.
+        0; 1 when a figure could not be drawn; 2 when an argument is wrong. A claim that does not
+        hold is a result and not a failure.
     """
     parser = argparse.ArgumentParser(
         prog="python -m paper_figures", description="Regenerate the papers' figures."
@@ -33,6 +37,13 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
     parser.add_argument("--list", action="store_true", help="list every figure and stop")
     parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR",
                         help="where to write (default: ./figures)")  # fmt: skip
+    parser.add_argument("--all", action="store_true",
+                        help="every ready figure, also those that take minutes")  # fmt: skip
+    studies = parser.add_argument_group("studies", "how figures that need one have it computed")
+    studies.add_argument("--scale", choices=get_args(Scale), help="default: IGR_SCALE or quick")
+    studies.add_argument("--engine", choices=get_args(Engine), help="default: IGR_ENGINE or local")
+    studies.add_argument("--results", type=Path, metavar="DIR",
+                         help="default: IGR_RESULTS or ./results")  # fmt: skip
     arguments = parser.parse_args(argv)
     console = Console()
     # A pipe has no width of its own; 80 columns would break the tables into slivers.
@@ -43,13 +54,30 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
         console.print(listing(figures))
         return 0
     try:
-        drawn = chosen(arguments.names, figures)
+        if arguments.all and arguments.names:
+            raise ValueError("--all draws every figure; leave out --all or the names")
+        if arguments.all:
+            drawn = [figure for figure in figures if figure.ready]
+        else:
+            drawn = chosen(arguments.names, figures)
+        here = replace(
+            conditions(),
+            **{
+                name: value
+                for name in ("scale", "engine", "results")
+                if (value := getattr(arguments, name)) is not None
+            },
+        )
+        if here.results.exists() and not here.results.is_dir():
+            raise ValueError(f"--results must be a folder, and {here.results} is a file")
         if arguments.out.exists() and not arguments.out.is_dir():
             raise ValueError(f"--out must be a directory, and {arguments.out} is a file")
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    return report(produce(drawn, arguments.out, console), arguments.out, console)
+    with under(here):
+        outcomes = produce(drawn, arguments.out, console)
+    return report(outcomes, arguments.out, console)
 
 
 def listing(figures: Sequence[Figure]) -> Table:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from analysis.scale import Conditions
 from paper_figures.figure import Claim, Figure
 
 
@@ -59,6 +61,37 @@ def produce(figures: Sequence[Figure], out: Path, console: Console) -> list[Outc
             )
             progress.console.print(_line(outcome))
     return outcomes
+
+
+@contextmanager
+def under(conditions: Conditions) -> Iterator[None]:
+    """Let the studies that figures need be computed under these conditions.
+
+    They go by the environment, where workers that a study starts find them too. Afterwards it is
+    as it was.
+
+    Args:
+        conditions: The scale, the engine and the folder of results.
+
+    >>> with under(Conditions("medium")):
+    ...     os.environ["IGR_SCALE"]
+    'medium'
+    """
+    given = {
+        "IGR_SCALE": conditions.scale,
+        "IGR_ENGINE": conditions.engine,
+        "IGR_RESULTS": str(conditions.results),
+    }
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def claims_table(outcomes: Iterable[Outcome]) -> Table:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from analysis.scale import conditions
 from paper_figures.figure import Claim, Drawing
 from paper_figures.style import picture
 
@@ -27,3 +28,8 @@ def draw_error() -> Drawing:
 
 def draw_unwritable_table() -> Drawing:
     return Drawing(picture(), None)  # type: ignore[arg-type]
+
+
+def draw_conditions() -> Drawing:
+    here = conditions()
+    return Drawing(picture(), pd.DataFrame([(here.scale, here.engine, str(here.results))]))

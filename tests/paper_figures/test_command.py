@@ -1,8 +1,10 @@
 """The command line: listing, choosing, exit status, errors before any work."""
 
+import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from test_produce import ERROR, LINE
 
@@ -12,6 +14,7 @@ from paper_figures.figure import Figure
 
 PLANNED = Figure("fake/planned", "Fakes", "not yet")
 COSTLY = Figure("fake/costly", "Fakes", "an hour", "fakes:draw_error", 3600, default=False)
+CONDITIONS = Figure("fake/conditions", "Fakes", "what a study sees", "fakes:draw_conditions", 1)
 FAKES = (LINE, PLANNED, COSTLY)
 
 
@@ -36,6 +39,45 @@ def test_without_names_the_ready_figures_of_the_default_set_are_drawn(tmp_path, 
     assert main(["--out", str(tmp_path)], FAKES) == 0
     assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["line.png"]
     assert "1 of 1 figures drawn, 1 of 2 claims hold" in capsys.readouterr().out
+
+
+def test_all_draws_what_is_not_in_the_default_set_too(tmp_path, capsys):
+    assert main(["--all", "--out", str(tmp_path)], FAKES) == 1
+    shown = capsys.readouterr().out
+    assert "fake/costly could not be drawn" in shown
+    assert "fake/planned" not in shown
+    assert "1 of 2 figures drawn" in shown
+    assert main(["--all", "fake/line"], FAKES) == 2
+    assert "leave out --all or the names" in capsys.readouterr().err
+
+
+def test_studies_are_computed_under_the_conditions_given(tmp_path, monkeypatch):
+    def seen(*arguments):
+        assert main([*arguments, "--out", str(tmp_path)], (CONDITIONS,)) == 0
+        return tuple(pd.read_csv(tmp_path / "fake/conditions.csv").loc[0])
+
+    monkeypatch.setenv("IGR_SCALE", "full")
+    monkeypatch.delenv("IGR_ENGINE", raising=False)
+    monkeypatch.delenv("IGR_RESULTS", raising=False)
+    before = dict(os.environ)
+    assert seen() == ("full", "local", "results")
+    given = ["--scale", "medium", "--engine", "ray", "--results", str(tmp_path / "kept")]
+    assert seen(*given) == ("medium", "ray", str(tmp_path / "kept"))
+    assert dict(os.environ) == before
+
+
+def test_wrong_conditions_are_an_error_before_any_work(tmp_path, monkeypatch, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="2"):
+        main(["--scale", "huge", *out], FAKES)
+    assert "invalid choice: 'huge'" in capsys.readouterr().err
+    (tmp_path / "taken").write_text("")
+    assert main(["--results", str(tmp_path / "taken"), *out], FAKES) == 2
+    assert "--results must be a folder" in capsys.readouterr().err
+    monkeypatch.setenv("IGR_ENGINE", "steam")
+    assert main(out, FAKES) == 2
+    assert "engine must be local, ray; got 'steam'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_exit_status_is_one_when_a_figure_raises(tmp_path, capsys):
