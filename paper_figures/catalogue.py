@@ -44,7 +44,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer"),
     Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "
            "weights, test loss", "paper_figures.coherence_real_or_random:figure_5_1", 6),
-    Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels"),
+    Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels",
+           "paper_figures.coherence_training:figure_training", 40),
     Figure("coherence/robust", _COHERENCE, "Winsorized and median-of-means descent against label "
            "noise"),
     Figure("coherence/stability", _COHERENCE, "Sharpness and non-uniformity of GD's and SGD's "
