@@ -1,5 +1,6 @@
 """The command `python -m benchmarks`, on benchmarks that take no time."""
 
+import itertools
 import json
 import re
 import sys
@@ -137,7 +138,7 @@ def test_derivation_runs_cold_in_its_own_process(monkeypatch):
 
     monkeypatch.setattr(derivation, "_TARGETS", {3: 1.0})
     monkeypatch.setattr(derivation, "find_spec", lambda name: None)
-    first, second = derivation.rows()
+    first, second = itertools.islice(derivation.rows(), 2)  # Adam's, which follow, take seconds
     assert first.name == "explicit Euler, trees to 3 vertices (h^2)"
     assert second.name == "explicit Euler, trees to 4 vertices (h^3)"
     assert first.met
