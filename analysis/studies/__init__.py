@@ -26,7 +26,7 @@ def study(name: str, scale: Scale) -> Study:
     >>> study("igr-width-and-rates", "quick")
     Traceback (most recent call last):
     ...
-    ValueError: no study is called 'igr-width-and-rates'; there are: igr-width-and-rate
+    ValueError: no study is called 'igr-width-and-rates'; there are: ...
     """
     if name not in STUDIES:
         raise ValueError(f"no study is called {name!r}; there are: {', '.join(STUDIES)}")
