@@ -53,13 +53,15 @@ FIGURES: tuple[Figure, ...] = (
     Figure("metric/1.1", _METRIC, "Regularizing steps of the metric and of L2, as vectors",
            "paper_figures.metric_vectors:figure_1_1", 8),
     Figure("metric/5.2", _METRIC, "Top eigenvalues: matrix-free power method and full Hessian",
-           "paper_figures.metric_power_method:figure_5_2", 15),
+           "paper_figures.metric_power_method:figure_5_2", 10),
     Figure("metric/table-5.1", _METRIC, "Accuracy or error by learning rule, tanh networks"),
     Figure("metric/table-5.2", _METRIC, "Accuracy or error by learning rule, ReLU networks"),
     Figure("spectreg/table-1", _SPECTREG, "Test accuracy on small MNIST, with weight decay"),
     Figure("spectreg/table-6", _SPECTREG, "SpectReg, FrobReg and JacReg on small MNIST"),
-    Figure("spectreg/table-7", _SPECTREG, "Error on SIN against SpectReg's weight"),
-    Figure("spectreg/2", _SPECTREG, "Functions learned on SIN, by SpectReg's weight"),
+    Figure("spectreg/table-7", _SPECTREG, "Error on SIN against SpectReg's weight",
+           "paper_figures.spectreg_sin:table_7", 25),
+    Figure("spectreg/2", _SPECTREG, "Functions learned on SIN, by SpectReg's weight",
+           "paper_figures.spectreg_sin:figure_2", 25),
 )  # fmt: skip
 
 

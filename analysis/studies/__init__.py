@@ -10,6 +10,7 @@ from analysis.sweep import Study, Sweep, sweep
 STUDIES: dict[str, str] = {
     "coherence-training": "analysis.studies.coherence_training:study",
     "igr-width-and-rate": "analysis.studies.igr_width_and_rate:study",
+    "spectreg-sin": "analysis.studies.spectreg_sin:study",
 }
 
 
