@@ -47,7 +47,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels",
            "paper_figures.coherence_training:figure_training", 40),
     Figure("coherence/robust", _COHERENCE, "Winsorized and median-of-means descent against label "
-           "noise"),
+           "noise", "paper_figures.coherence_robust:figure_robust", 35),
     Figure("coherence/stability", _COHERENCE, "Sharpness and non-uniformity of GD's and SGD's "
            "minima"),
     Figure("metric/1.1", _METRIC, "Regularizing steps of the metric and of L2, as vectors",
