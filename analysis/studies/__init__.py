@@ -10,6 +10,7 @@ from analysis.sweep import Study, Sweep, sweep
 STUDIES: dict[str, str] = {
     "coherence-robust": "analysis.studies.coherence_robust:study",
     "coherence-training": "analysis.studies.coherence_training:study",
+    "igr-noise": "analysis.studies.igr_noise:study",
     "igr-width-and-rate": "analysis.studies.igr_width_and_rate:study",
     "spectreg-sin": "analysis.studies.spectreg_sin:study",
 }
