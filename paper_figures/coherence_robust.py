@@ -39,8 +39,8 @@ def figure_robust() -> Drawing:
         for colour, mark, name in _LOOKS.values()
     ]
     handles += [
-        Line2D([], [], color=style.GREY, linestyle=look, label=kind)
-        for look, kind in (("-", "training"), (":", "test"))
+        Line2D([], [], color=style.GREY, linestyle="-", label="training"),
+        Line2D([], [], color=style.GREY, linestyle=":", label="test"),
     ]
     picture.legend(handles=handles, loc="outside upper center", ncols=2)
     return Drawing(picture, table, claims(table))
