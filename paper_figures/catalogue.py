@@ -28,7 +28,7 @@ FIGURES: tuple[Figure, ...] = (
            "of order 0, 1, 2", "paper_figures.igr_follow:figure_follow", 44),
     Figure("igr/optimizers", "(ours)", "Six optimizers of optax on digits, each against the flows "
            "of order 0, 1 (and 2) derived for it", "paper_figures.igr_optimizers:figure_optimizers",
-           100),
+           100, default=False),
     Figure("igr/adam-kept", "(ours)", "Adam at its defaults on digits: second moment kept beside "
            "the parameters, or eliminated", "paper_figures.igr_optimizers:figure_adam_kept", 30),
     Figure("igr/sgd", "(ours)", "A tanh network on digits: the mean of reshuffled SGD against "
