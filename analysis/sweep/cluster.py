@@ -35,8 +35,8 @@ def run_on_cluster(
         ImportError: If Ray is not installed.
     """
     try:
-        import ray
-        from ray.exceptions import RayError
+        import ray  # pyright: ignore[reportMissingImports]
+        from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             "--engine ray needs Ray: python -m pip install -e '.[cluster]', or use --engine local"
