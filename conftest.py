@@ -1,6 +1,10 @@
 """Settings of every test: float64, and no compiled program that outlives its file."""
 
 import gc
+import json
+import os
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -19,3 +23,22 @@ def _drop_compiled_programs():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="session")
+def on_four_devices():
+    """Runs a test file once more where there are four virtual devices: it prints JSON at last.
+
+    The number of virtual devices is fixed when JAX starts, hence the process of its own. Optimizing
+    its programs would take longer than running them.
+    """
+    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    env = dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
+
+    def run(*what):
+        command = [sys.executable, *what]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run

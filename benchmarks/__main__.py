@@ -18,7 +18,7 @@ from rich.table import Table
 import benchmarks
 from benchmarks.measure import Row
 
-_NOT_BENCHMARKS = ("__main__", "measure")
+_NOT_BENCHMARKS = ("__main__", "measure", "network")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

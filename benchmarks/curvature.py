@@ -1,7 +1,7 @@
 """Hessian products and eigenpairs against the plain gradient and scipy's eigsh.
 
 MLP 784-256-256-10 (269,322 parameters), 2,048 examples, float32, at initialization and after 200
-Adam steps: `python -m benchmarks.curvature`. With IGR_DATA the images are MNIST's, from the files
+Adam steps: `python -m benchmarks curvature`. With IGR_DATA the images are MNIST's, from the files
 of its owners under $IGR_DATA/mnist; else scikit-learn's digits, enlarged.
 
 Every solver stops by its own rule, at tol = 1e-3. That of scipy asks for a residual of 1e-3; ours
@@ -24,6 +24,7 @@ import scipy.sparse.linalg
 from jax.flatten_util import ravel_pytree
 
 from benchmarks.measure import Row, median_seconds
+from benchmarks.network import example_loss, logits, network
 from igr.curvature import (
     fisher_product,
     gauss_newton_product,
@@ -31,7 +32,6 @@ from igr.curvature import (
     top_eigenpairs,
 )
 
-WIDTHS = (784, 256, 256, 10)
 EXAMPLES = 2048
 K = 10
 CHUNK = 256
@@ -139,28 +139,6 @@ def _eigsh(product: Any, params: Any) -> tuple[list[int], Callable[[], np.ndarra
     return spent, solve
 
 
-def network(key: jax.Array) -> list[dict[str, jax.Array]]:
-    """A ReLU network with He's initialization."""
-    keys = jax.random.split(key, len(WIDTHS) - 1)
-    return [
-        {"w": jax.random.normal(k, (m, n)) * (2 / m) ** 0.5, "b": jnp.zeros(n)}
-        for k, m, n in zip(keys, WIDTHS[:-1], WIDTHS[1:], strict=True)
-    ]
-
-
-def logits(params: Any, x: jax.Array) -> jax.Array:
-    """The outputs for one image."""
-    for layer in params[:-1]:
-        x = jax.nn.relu(x @ layer["w"] + layer["b"])
-    return x @ params[-1]["w"] + params[-1]["b"]
-
-
-def example_loss(params: Any, example: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The cross-entropy of one image and its label."""
-    x, label = example
-    return optax.softmax_cross_entropy_with_integer_labels(logits(params, x), label)
-
-
 def _mean_loss(params: Any, batch: Any) -> jax.Array:
     return jnp.mean(jax.vmap(lambda example: example_loss(params, example))(batch))
 
@@ -211,9 +189,3 @@ def images() -> tuple[jax.Array, jax.Array]:
 def _idx(path: Path, header: int, count: int) -> np.ndarray:
     with gzip.open(path) as file:
         return np.frombuffer(file.read(header + count), np.uint8, offset=header)
-
-
-if __name__ == "__main__":
-    for row in rows():
-        verdict = {True: "met", False: "missed", None: ""}[row.met]
-        print(f"{row.name:60} {row.measured:10.4g} {row.unit:20} {row.target:10} {verdict}")

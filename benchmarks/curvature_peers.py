@@ -20,8 +20,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.curvature import K, example_loss, images, network, trained
+from benchmarks.curvature import K, images, trained
 from benchmarks.measure import Row
+from benchmarks.network import example_loss, network
 from igr.curvature import hessian_product, top_eigenpairs
 
 ERROR = 1e-3
@@ -171,11 +172,3 @@ def _imported(name: str) -> Any:
         return import_module(name)
     except ModuleNotFoundError:
         return None
-
-
-if __name__ == "__main__":
-    for row in rows():
-        verdict = {True: "met", False: "missed", None: ""}[row.met]
-        print(
-            f"{row.name:75} {row.measured:10.4g} {row.unit:22} {row.target:6} {verdict}", flush=True
-        )

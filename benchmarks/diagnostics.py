@@ -1,6 +1,6 @@
 """Diagnostics against the plain gradient, and a monitor against the run it watches.
 
-MLP 784-256-256-10 (269,322 parameters), batch 128, float32: `python -m benchmarks.diagnostics`.
+MLP 784-256-256-10 (269,322 parameters), batch 128, float32: `python -m benchmarks diagnostics`.
 A gradient is that of the mean loss of the batch. What is taken without per-example gradients is
 exact; the masked network, whose matrices are multiplied by masks first, is one on which that is not
 possible, and its unit is its own gradient. Rows of long work with small differences are taken in
@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import optax
 
 import igr
-from benchmarks.curvature import example_loss, images, logits, network
+from benchmarks.curvature import images
 from benchmarks.measure import Row, median_seconds
+from benchmarks.network import example_loss, logits, network
 from igr.diagnostics import (
     coherence,
     coherence_from_batches,
@@ -192,9 +193,3 @@ def _in_gradients(
     seconds = median_seconds(runs, repeats)
     unit = seconds.pop("gradient")
     return unit, {name: value / unit for name, value in seconds.items()}
-
-
-if __name__ == "__main__":
-    for row in rows():
-        verdict = {True: "met", False: "missed", None: ""}[row.met]
-        print(f"{row.name:64} {row.measured:10.4g} {row.unit:20} {row.target:10} {verdict}")

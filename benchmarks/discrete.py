@@ -14,8 +14,9 @@ import jax
 import optax
 
 import igr
-from benchmarks.field import NETWORKS, examples, loss, network
+from benchmarks.field import NETWORKS, loss
 from benchmarks.measure import Row, median_seconds
+from benchmarks.network import examples, network
 
 _RATE = 0.05
 
@@ -29,7 +30,7 @@ def rows() -> Iterator[Row]:
 def _compared(
     name: str, widths: tuple[int, ...], number: int, steps: int, few: int
 ) -> Iterator[Row]:
-    params = network(jax.random.key(0), widths)
+    params = network(jax.random.key(0), widths, gain=1.0)
     batch = examples(jax.random.key(1), number, widths)
     value_fn = lambda p: loss(p, batch)  # noqa: E731
     optimizer = optax.sgd(_RATE)

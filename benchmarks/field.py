@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.measure import Row, median_seconds
+from benchmarks.network import examples, network
 from igr import flows
 from igr.backward_error import methods, modified_equation
 
@@ -36,7 +37,7 @@ def rows() -> Iterator[Row]:
 
 
 def _rows(shape: str, widths: tuple[int, ...]) -> Iterator[Row]:
-    params = network(jax.random.key(0), widths)
+    params = network(jax.random.key(0), widths, gain=1.0)
     batch = examples(jax.random.key(1), 1024, widths)
     number = sum(leaf.size for leaf in jax.tree.leaves(params))
     work: dict[str, Any] = {"gradient": jax.jit(_gradient)} | {
@@ -72,24 +73,6 @@ def _rows(shape: str, widths: tuple[int, ...]) -> Iterator[Row]:
         temporaries = f.lower(params, few).compile().memory_analysis().temp_size_in_bytes
         target = "<= 30" if name == "order 4" else ""
         yield Row(f"{shape}: temporaries of {name}", temporaries / (4 * number), "params", target)
-
-
-def network(key: jax.Array, widths: tuple[int, ...]) -> list[dict[str, jax.Array]]:
-    """An MLP with weights of variance 1/fan-in."""
-    keys = jax.random.split(key, len(widths) - 1)
-    return [
-        {"w": jax.random.normal(k, (m, n)) / m**0.5, "b": jnp.zeros(n)}
-        for k, m, n in zip(keys, widths[:-1], widths[1:], strict=True)
-    ]
-
-
-def examples(key: jax.Array, number: int, widths: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Random inputs and labels."""
-    inputs, labels = jax.random.split(key)
-    return (
-        jax.random.normal(inputs, (number, widths[0])),
-        jax.random.randint(labels, (number,), 0, widths[-1]),
-    )
 
 
 def loss(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:

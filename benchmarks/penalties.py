@@ -1,4 +1,4 @@
-"""What penalties cost, in gradients of the plain loss: `python -m benchmarks.penalties`.
+"""What penalties cost, in gradients of the plain loss: `python -m benchmarks penalties`.
 
 MLP 784-256-256-10 and the same with 200 classes, batch 128, float32, random images. The unit of a
 network is the gradient of its own mean cross-entropy; times are those of all cores together. A
@@ -15,12 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from benchmarks.measure import Row, median_seconds
+from benchmarks.network import WIDTHS, example_loss, logits, network
 from igr import penalties
 
-WIDTHS = (784, 256, 256)
 BATCH = 128
 CLASSES = (10, 200)
 REPEATS = 15
@@ -58,7 +57,7 @@ def rows() -> Iterator[Row]:
 
 def _costs(classes: int) -> dict[str, float]:
     """Times in gradients, by name; a prime is a gradient."""
-    params = network(jax.random.key(0), classes)
+    params = network(jax.random.key(0), (*WIDTHS[:-1], classes))
     x = jax.random.uniform(jax.random.key(1), (BATCH, WIDTHS[0]))
     y = jax.random.randint(jax.random.key(2), (BATCH,), 0, classes)
     key = jax.random.key(3)
@@ -107,32 +106,3 @@ def _costs(classes: int) -> dict[str, float]:
     )
     unit = seconds.pop("gradient")
     return {name: value / unit for name, value in seconds.items()}
-
-
-def network(key: jax.Array, classes: int) -> list[dict[str, jax.Array]]:
-    """A ReLU network with He's initialization."""
-    widths = (*WIDTHS, classes)
-    keys = jax.random.split(key, len(WIDTHS))
-    return [
-        {"w": jax.random.normal(k, (m, n)) * (2 / m) ** 0.5, "b": jnp.zeros(n)}
-        for k, m, n in zip(keys, widths[:-1], widths[1:], strict=True)
-    ]
-
-
-def logits(params: Any, x: jax.Array) -> jax.Array:
-    """The outputs for one image."""
-    for layer in params[:-1]:
-        x = jax.nn.relu(x @ layer["w"] + layer["b"])
-    return x @ params[-1]["w"] + params[-1]["b"]
-
-
-def example_loss(params: Any, example: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The cross-entropy of one image and its label."""
-    x, label = example
-    return optax.softmax_cross_entropy_with_integer_labels(logits(params, x), label)
-
-
-if __name__ == "__main__":
-    for row in rows():
-        verdict = {True: "met", False: "missed", None: ""}[row.met]
-        print(f"{row.name:60} {row.measured:8.3g} {row.unit:10} {row.target:8} {verdict}")

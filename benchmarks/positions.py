@@ -1,7 +1,7 @@
 """Matrices used at several positions: over pairs of positions, or formed, whichever is less.
 
 Norms and products of the gradients of 32 examples of 784 inputs, float32, in gradients of their
-mean cross-entropy: `python -m benchmarks.positions`. The choice is held against the better of the
+mean cross-entropy: `python -m benchmarks positions`. The choice is held against the better of the
 two, both measured, and against what a matrix costs whose use is not understood: its gradients one
 by one, by vmap.
 
@@ -151,9 +151,3 @@ def _example_loss(apply_fn: Callable[..., Any], params: Any, x: jax.Array) -> ja
 
 def _mean_loss(apply_fn: Callable[..., Any], params: Any, x: jax.Array) -> jax.Array:
     return jnp.mean(jax.vmap(lambda x: _example_loss(apply_fn, params, x))(x))
-
-
-if __name__ == "__main__":
-    for row in rows():
-        verdict = {True: "met", False: "missed", None: ""}[row.met]
-        print(f"{row.name:30} {row.measured:8.3g} {row.unit:20} {row.target:8} {verdict}")

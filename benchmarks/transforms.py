@@ -1,4 +1,4 @@
-"""What a step of each rule costs, as ratios in one process: `python -m benchmarks.transforms`.
+"""What a step of each rule costs, as ratios in one process: `python -m benchmarks transforms`.
 
 MLP 784-256-256-10 (269,322 parameters) in float32; penalties and decays at 2,048 examples, robust
 aggregation at 128. Runs unchanged on a GPU.
@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.network import examples, network
 from igr import transforms
 from igr.per_example import grouped_gradients, per_example_gradients
 
-WIDTHS = (784, 256, 256, 10)
 Row = tuple[str, float, str, str]
 
 
@@ -27,7 +27,7 @@ def rows() -> list[Row]:
 
 
 def _steps() -> list[Row]:
-    params, batch = _network(jax.random.key(0)), _examples(jax.random.key(1), 2048)
+    params, batch = network(jax.random.key(0), gain=1.0), examples(jax.random.key(1), 2048)
     rules = {
         "plain SGD": optax.with_extra_args_support(optax.sgd(0.1)),
         "EGR": transforms.egr(0.1, 0.1),
@@ -41,7 +41,7 @@ def _steps() -> list[Row]:
 
 
 def _winsorization() -> list[Row]:
-    params, batch = _network(jax.random.key(0)), _examples(jax.random.key(1), 128)
+    params, batch = network(jax.random.key(0), gain=1.0), examples(jax.random.key(1), 128)
     gradient = jax.jit(jax.grad(_mean_loss))
     each = jax.jit(lambda p, b: per_example_gradients(_example_loss, p, b))
     gradients = each(params, batch)
@@ -79,7 +79,7 @@ def _winsorization() -> list[Row]:
 
 
 def _median_of_means() -> list[Row]:
-    params, batch = _network(jax.random.key(0)), _examples(jax.random.key(1), 128)
+    params, batch = network(jax.random.key(0), gain=1.0), examples(jax.random.key(1), 128)
     gradient = jax.jit(jax.grad(_mean_loss))
     rule = transforms.median_of_means(8)
 
@@ -134,22 +134,6 @@ def _jitted_step(rule: optax.GradientTransformationExtraArgs, params: Any) -> Ca
     return step
 
 
-def _network(key: jax.Array) -> list[dict[str, jax.Array]]:
-    keys = jax.random.split(key, len(WIDTHS) - 1)
-    return [
-        {"w": jax.random.normal(k, (m, n)) / m**0.5, "b": jnp.zeros(n)}
-        for k, m, n in zip(keys, WIDTHS[:-1], WIDTHS[1:], strict=True)
-    ]
-
-
-def _examples(key: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
-    inputs, labels = jax.random.split(key)
-    return (
-        jax.random.normal(inputs, (number, WIDTHS[0])),
-        jax.random.randint(labels, (number,), 0, WIDTHS[-1]),
-    )
-
-
 def _example_loss(params: Any, example: Any) -> jax.Array:
     x, y = example
     for layer in params[:-1]:
@@ -179,8 +163,3 @@ def _seconds(work: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
             jax.block_until_ready(run())
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(t) for name, t in times.items()}
-
-
-if __name__ == "__main__":
-    for name, measured, unit, target in rows():
-        print(f"{name:35} {measured:10.3g} {unit:20} {target}")

@@ -1,9 +1,6 @@
 """Training against hand-made runs: the same batches, rules, penalties, stops and numbers."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import partial
 
 import equinox as eqx
@@ -449,14 +446,8 @@ def test_bad_stops(data):
 
 
 @pytest.fixture(scope="module")
-def on_four():
-    quick = "--xla_backend_optimization_level=0"  # to compile, that is
-    flags = f"--xla_force_host_platform_device_count=4 {quick}"
-    env = dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
-    command = [sys.executable, "-m", "tests.analysis.test_training"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+def on_four(on_four_devices):
+    return on_four_devices("-m", "tests.analysis.test_training")
 
 
 @pytest.mark.slow

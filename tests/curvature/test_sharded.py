@@ -4,9 +4,6 @@ The number of virtual CPU devices is fixed when JAX starts, so this file runs it
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -40,15 +37,8 @@ NAMES = ("hessian", "hessian_chunked", "trace", "lanczos", "subspace")
 
 
 @pytest.fixture(scope="module")
-def differences():
-    # Optimizing the programs takes longer than running them.
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-    env = dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
-    run = subprocess.run(
-        [sys.executable, __file__], env=env, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+def differences(on_four_devices):
+    return on_four_devices(__file__)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,9 +4,6 @@ The number of virtual CPU devices is fixed when JAX starts, so this file runs it
 """
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 
 import jax
@@ -37,15 +34,8 @@ def monitor():
 
 
 @pytest.mark.slow
-def test_same_numbers_compiled_once_and_no_place_changed():
-    env = dict(
-        os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu"
-    )
-    run = subprocess.run(
-        [sys.executable, __file__], env=env, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    found = json.loads(run.stdout.splitlines()[-1])
+def test_same_numbers_compiled_once_and_no_place_changed(on_four_devices):
+    found = on_four_devices(__file__)
     assert found["compilations"][0] > 0
     assert found["compilations"][1:] == [0] * 6
     assert found["largest difference"] < 1e-7
