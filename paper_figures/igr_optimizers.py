@@ -2,109 +2,50 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
-import diffrax
-import jax
 import numpy as np
-import optax
 import pandas as pd
+from matplotlib.axes import Axes
 
-import igr
-from analysis.data import Classification, digits
+from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
-from paper_figures.igr_follow import cross_entropy, tanh_network
+from paper_figures.igr_follow import LOOKS, by_order
 
-EXAMPLES = 360
-BURN_IN = 500
-STEPS = 300
-RECORD_EVERY = 20
+ELIMINATED = "adam, second moment eliminated"
 
 
-class Optimizer(NamedTuple):
-    """An optimizer of optax and its description.
-
-    Attributes:
-        method: What igr derives the equation from.
-        real: The transformation that is run, by learning rate.
-        learning_rate: The step h.
-        orders: The powers of h to which the equation is kept, each on its own.
-    """
-
-    method: igr.methods.Method | igr.methods.ElementwiseMethod
-    real: Callable[[float], optax.GradientTransformation]
-    learning_rate: float
-    orders: tuple[int, ...]
-
-
-METHODS = igr.methods
-OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": Optimizer(METHODS.gradient_descent(), optax.sgd, 0.1, (0, 1, 2)),
-    "sgd, momentum 0.9": Optimizer(
-        METHODS.heavy_ball(0.9), lambda h: optax.sgd(h, momentum=0.9), 0.01, (0, 1, 2)
-    ),
-    "sgd, Nesterov 0.9": Optimizer(
-        METHODS.nesterov(0.9), lambda h: optax.sgd(h, momentum=0.9, nesterov=True), 0.01, (0, 1, 2)
-    ),
-    "rmsprop, decay 0.99": Optimizer(
-        METHODS.rmsprop(0.99, keep=("nu",)),
-        lambda h: optax.rmsprop(h, decay=0.99, eps_in_sqrt=True),
-        1e-3,
-        (0, 1),
-    ),
-    "adam": Optimizer(METHODS.adam(), optax.adam, 1e-3, (0, 1, 2)),
-    "adamw, decay 0.1": Optimizer(
-        METHODS.adamw(weight_decay=0.1), lambda h: optax.adamw(h, weight_decay=0.1), 1e-3, (0, 1)
-    ),
-}
-
-
-@jax.enable_x64(True)
 def figure_optimizers() -> Drawing:
     """How far six optimizers drift from the flows of their own equations."""
-    seen = {name: _beside(optimizer) for name, optimizer in OPTIMIZERS.items()}
+    cell, seen = _followed()
     picture = style.picture(style.PAGE, 4.2)
     panels = picture.subplots(2, 3, sharex=True, sharey=True)
     for axes, (name, at) in zip(panels.flat, seen.items(), strict=True):
         _distances(axes, at, 1e-9)
-        axes.set_title(f"{name}, $h = {at.learning_rate:g}$")
+        axes.set_title(f"{name}, $h = {at['learning_rate']:g}$")
     for axes in panels[:, 0]:
         axes.set_ylabel("distance, of the way\ntravelled in all")
     for axes in panels[1]:
-        axes.set_xlabel(f"steps, after {BURN_IN} of burn-in")
+        axes.set_xlabel(f"steps, after {cell.burn_in} of burn-in")
     _legend(picture, panels.flat[0], columns=3)
     table = pd.concat(_table(name, at) for name, at in seen.items())
     claims = [claim for name, at in seen.items() for claim in _claims(name, at)]
     return Drawing(picture, table, tuple(claims))
 
 
-@jax.enable_x64(True)
 def figure_adam_kept() -> Drawing:
     """Adam at its defaults: the second moment kept beside the parameters, or eliminated."""
-    adam = OPTIMIZERS["adam"]
-    h = adam.learning_rate
-    ways = {
-        "second moment kept": _beside(adam._replace(orders=(0, 1))),
-        # The eliminated field is nearly that of sign descent and turns wherever a gradient changes
-        # sign: no adaptive solver gets through it, so each takes two steps for one of Adam.
-        "second moment eliminated": _whatever_becomes_of_it(
-            # The root is made smooth on the scale of eps: some pixels never give a gradient.
-            adam._replace(method=METHODS.adam(eps_root=1e-16, keep=()), orders=(0, 1)),
-            solver=diffrax.Heun(),
-            stepsize_controller=diffrax.ConstantStepSize(),
-            dt0=h / 2,
-        ),
-    }
+    cell, seen = _followed("adam", ELIMINATED)
+    ways = {"second moment kept": seen["adam"], "second moment eliminated": seen[ELIMINATED]}
+    h = seen["adam"]["learning_rate"]
     picture = style.picture(style.PAGE, 2.7)
     panels = picture.subplots(1, 2, sharex=True, sharey=True)
     for axes, (name, at) in zip(panels, ways.items(), strict=True):
-        _distances(axes, at, 1e-4)
+        _distances(axes, at, 1e-5)
         axes.set_title(f"adam, $h = {h:g}$, $\\beta_2 = 0.999$: {name}")
-        axes.set_xlabel(f"steps, after {BURN_IN} of burn-in")
+        axes.set_xlabel(f"steps, after {cell.burn_in} of burn-in")
     panels[0].set_ylabel("distance, of the way\ntravelled in all")
     _legend(picture, panels[0], columns=2)
     kept, eliminated = (_shares(at) for at in ways.values())
@@ -133,43 +74,31 @@ def figure_adam_kept() -> Drawing:
     return Drawing(picture, table, claims)
 
 
-def _beside(optimizer: Optimizer, **options: Any) -> igr.Comparison:
-    data = digits()
-    some = Classification(data.x[:EXAMPLES], data.y[:EXAMPLES], data.num_classes)
-    return igr.compare(
-        cross_entropy(some),
-        tanh_network(some, jax.random.key(0)),
-        optimizer.learning_rate,
-        STEPS,
-        optimizer.orders,
-        optimizer.method,
-        optimizer=optimizer.real(optimizer.learning_rate),
-        burn_in=BURN_IN,
-        record_every=RECORD_EVERY,
-        **{"rtol": 1e-8, **options},
-    )
+def _followed(*names: str) -> tuple[Any, dict[str, Any]]:
+    """A cell of the study, for what all have alike, and what was found by optimizer.
+
+    Those of these names; without any, all but the one that no figure shows beside them.
+    """
+    swept = computed("igr-optimizers", only=lambda cell: _among(cell.optimizer, names))
+    return next(iter(swept.results)), {c.optimizer: found for c, found in swept.results.items()}
 
 
-def _whatever_becomes_of_it(optimizer: Optimizer, **options: Any) -> igr.Comparison:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", igr.FlowStopped)
-        return _beside(optimizer, **options)
+def _among(name: str, names: tuple[str, ...]) -> bool:
+    return name in names if names else name != ELIMINATED
 
 
-def _shares(seen: igr.Comparison) -> dict[int, np.ndarray]:
+def _shares(seen: Any) -> dict[int, np.ndarray]:
     """The distance from the flow of each order, of the way that the run travels in all."""
-    return {p: distance / seen.travelled[-1] for p, distance in seen.distance.items()}
+    return {p: distance / seen["travelled"][-1] for p, distance in by_order(seen).items()}
 
 
-def _distances(axes, seen: igr.Comparison, lowest: float) -> None:
+def _distances(axes: Axes, seen: Any, lowest: float) -> None:
     after = slice(1, None)  # at the start every distance is 0, which a logarithm cannot show
-    share = seen.travelled / seen.travelled[-1]
-    axes.plot(seen.step[after], share[after], color=style.GREY, linestyle=":", label="its start")
+    step, share = seen["step"][after], seen["travelled"] / seen["travelled"][-1]
+    axes.plot(step, share[after], color=style.GREY, linestyle=":", label="its start")
     for order, distance in _shares(seen).items():
-        axes.plot(
-            seen.step[after], distance[after], **_LOOKS[order], label=f"the flow of order {order}"
-        )
-    axes.set(yscale="log", xlim=(0, STEPS), ylim=(lowest, 5))
+        axes.plot(step, distance[after], **LOOKS[order], label=f"the flow of order {order}")
+    axes.set(yscale="log", xlim=(0, step[-1]), ylim=(lowest, 5))
 
 
 def _legend(picture, axes, columns: int) -> None:
@@ -177,43 +106,35 @@ def _legend(picture, axes, columns: int) -> None:
     picture.legend(handles, labels, loc="outside upper center", ncols=columns + 1)
 
 
-def _table(name: str, seen: igr.Comparison) -> pd.DataFrame:
+def _table(name: str, seen: Any) -> pd.DataFrame:
     columns = {
         "optimizer": name,
-        "h": seen.learning_rate,
-        "step": seen.step,
-        "loss": seen.discrete.value,
-        "travelled": seen.travelled,
-        "h |F1| / |F0|": seen.correction,
-        "h sharpness": seen.h_sharpness,
-        "stability limit": seen.stability_limit,
-        "trusted": seen.trusted,
+        "h": seen["learning_rate"],
+        "step": seen["step"],
+        "loss": seen["loss"],
+        "travelled": seen["travelled"],
+        "h |F1| / |F0|": seen["correction"],
+        "h sharpness": seen["h_sharpness"],
+        "stability limit": float(seen["stability_limit"]),
+        "trusted": seen["trusted"],
     }
     return pd.DataFrame(
-        columns | {f"distance to order {p}": seen.distance[p] for p in seen.distance}
+        columns | {f"distance to order {p}": distance for p, distance in by_order(seen).items()}
     )
 
 
-def _claims(name: str, seen: igr.Comparison) -> list[Claim]:
+def _claims(name: str, seen: Any) -> list[Claim]:
     """Each order against the one below, at the end."""
     claims = []
-    for below, above in pairwise(sorted(seen.distance)):
-        far, near = seen.distance[below][-1], seen.distance[above][-1]
+    for (below, far), (above, near) in pairwise(by_order(seen).items()):
         claims.append(
             Claim(
                 f"{name}: closer to the flow of order {above} than to that of order {below}",
-                f"{far / near:.1f} times closer at the end: {near / seen.travelled[-1]:.2e} of the "
-                f"way; h times sharpness {np.nanmax(seen.h_sharpness):.2g} of "
-                f"{seen.stability_limit:.2g}",
-                bool(near < far),
+                f"{far[-1] / near[-1]:.1f} times closer at the end: "
+                f"{near[-1] / seen['travelled'][-1]:.2e} of the way; h times sharpness "
+                f"{np.nanmax(seen['h_sharpness']):.2g} of {float(seen['stability_limit']):.2g}",
+                bool(near[-1] < far[-1]),
                 otherwise="The expansion does not help where a mode oscillates.",
             )
         )
     return claims
-
-
-_LOOKS = {
-    0: {"color": style.GREEN, "linestyle": "--"},
-    1: {"color": style.RED, "linestyle": "-"},
-    2: {"color": style.BLUE, "linestyle": "-."},
-}

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from analysis.scale import Scale, conditions
 from analysis.sweep import Study, Sweep, sweep
 
 STUDIES: dict[str, str] = {
+    "coherence-real-or-random": "analysis.studies.coherence_real_or_random:study",
     "coherence-robust": "analysis.studies.coherence_robust:study",
     "coherence-training": "analysis.studies.coherence_training:study",
+    "igr-follow": "analysis.studies.igr_follow:study",
     "igr-noise": "analysis.studies.igr_noise:study",
+    "igr-optimizers": "analysis.studies.igr_optimizers:study",
+    "igr-sgd": "analysis.studies.igr_sgd:study",
     "igr-width-and-rate": "analysis.studies.igr_width_and_rate:study",
+    "metric-power-method": "analysis.studies.metric_power_method:study",
+    "metric-vectors": "analysis.studies.metric_vectors:study",
     "spectreg-sin": "analysis.studies.spectreg_sin:study",
 }
 
@@ -37,15 +46,21 @@ def study(name: str, scale: Scale) -> Study:
     return getattr(importlib.import_module(module), function)(scale)
 
 
-def computed(name: str) -> Sweep:
-    """All results of a study under the conditions of the environment; computes what is missing.
+def computed(name: str, only: Callable[[Any], bool] = lambda cell: True) -> Sweep:
+    """The results of a study under the conditions of the environment; computes what is missing.
+
+    Args:
+        name: One of `STUDIES`.
+        only: Which cells are wanted; by default all.
 
     Raises:
         ValueError: If there is no such study.
         RuntimeError: If a cell failed.
     """
     here = conditions()
-    swept = sweep(study(name, here.scale), here.results, engine=here.engine)
+    whole = study(name, here.scale)
+    wanted = replace(whole, cells=tuple(cell for cell in whole.cells if only(cell)))
+    swept = sweep(wanted, here.results, engine=here.engine)
     if swept.failures:
         errors = "\n".join(f"{failure.cell}\n{failure.error}" for failure in swept.failures)
         raise RuntimeError(f"{len(swept.failures)} cells of {name} failed:\n{errors}")

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 _OURS = ("igr", "analysis")
-_NOT_THE_NUMBERS = "analysis.sweep"  # how cells are run and kept changes no number in them
+# How cells are run and kept, and which studies there are, changes no number in them.
+_NOT_THE_NUMBERS = re.compile(r"analysis\.(sweep\b.*|studies$)")
 
 
 def cell_name(config: Any, version: str) -> str:
@@ -81,10 +83,10 @@ def code_version(function: Callable[..., Any]) -> str:
     """A hash of the code that a function may reach in this repository.
 
     It covers the module of the function and all modules of `igr` and `analysis` that it imports,
-    directly or not (but not `analysis.sweep`), as syntax trees without docstrings: a comment or a
-    sentence changed keeps results, a changed number does not. Functions called `study` are left
-    out too: they list cells, which have names of their own. Other packages' versions are not in
-    it; they are written beside each result.
+    directly or not (but neither `analysis.sweep` nor the list of studies), as syntax trees without
+    docstrings: a comment or a sentence changed keeps results, a changed number does not. Functions
+    called `study` are left out too: they list cells, which have names of their own. Other packages'
+    versions are not in it; they are written beside each result.
 
     Args:
         function: A function of a module (or of a script).
@@ -153,5 +155,6 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")
-            if parts[0] in _OURS and not name.startswith(_NOT_THE_NUMBERS):
-                yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+            if parts[0] in _OURS:
+                whole = (".".join(parts[: i + 1]) for i in range(len(parts)))
+                yield from (part for part in whole if not _NOT_THE_NUMBERS.match(part))

@@ -57,6 +57,14 @@ def test_bad_arguments(small, tmp_path, capsys, monkeypatch):
     assert "scale must be quick, medium, full; got 'huge'" in capsys.readouterr().err
 
 
+def test_only_the_cells_wanted_are_computed(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("IGR_RESULTS", str(tmp_path))
+    swept = computed("small", only=lambda cell: cell.n == 2)
+    assert list(swept.results) == [Cell(2)]
+    assert swept.computed == 1
+    assert computed("small").computed == 1
+
+
 def test_conditions_come_from_the_environment(small, tmp_path, monkeypatch):
     assert conditions() == Conditions()
     monkeypatch.setenv("IGR_SCALE", "full")

@@ -244,11 +244,13 @@ def test_the_version_reaches_what_is_imported():
 import numpy
 import analysis.data.mnist
 from analysis.sweep import Study
+from analysis.studies.igr_follow import run as follow
 def run():
     from igr.transforms import egr
 """
-    assert set(_imports(ast.parse(source))) == {
+    assert set(_imports(ast.parse(source))) == {  # not the sweep, nor the list of studies
         *("analysis", "analysis.data", "analysis.data.mnist"),
+        *("analysis.studies.igr_follow", "analysis.studies.igr_follow.run"),
         *("igr", "igr.transforms", "igr.transforms.egr"),
     }
     with pytest.raises(TypeError, match="is not in a file"):

@@ -7,8 +7,8 @@ import pytest
 from scipy.special import log_softmax
 
 from analysis.data import Classification
-from paper_figures import igr_sgd
-from paper_figures.igr_follow import tanh_network
+from analysis.models.tanh_network import batch_loss, tanh_network
+from analysis.studies import igr_sgd
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_batches_and_loss(small):
     np.testing.assert_array_equal(x.reshape(12, 5), data.x[:12])
     for k in range(4):
         expected = loss_by_hand(params, data.x[3 * k : 3 * k + 3], data.y[3 * k : 3 * k + 3])
-        np.testing.assert_allclose(igr_sgd.batch_loss(params, (x[k], y[k])), expected, rtol=1e-12)
+        np.testing.assert_allclose(batch_loss(params, (x[k], y[k])), expected, rtol=1e-12)
 
 
 def test_orders_are_permutations_and_their_opposites():
@@ -50,9 +50,7 @@ def test_mean_error_and_spread(small):
     orders = igr_sgd.opposite_pairs(jax.random.key(2), pairs=3, epochs=2, batches=3)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     gradient = jax.jit(
-        lambda p, x, y: jax.flatten_util.ravel_pytree(
-            jax.grad(igr_sgd.batch_loss)(unravel(p), (x, y))
-        )[0]
+        lambda p, x, y: jax.flatten_util.ravel_pytree(jax.grad(batch_loss)(unravel(p), (x, y)))[0]
     )
     ends = np.zeros((3, 2, flat.size))
     for i, pair in enumerate(np.array(orders)):
