@@ -1,11 +1,19 @@
 """The two ways to eigenvalues against LAPACK and by hand; what the claims notice."""
 
-from dataclasses import replace
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 
-from paper_figures.metric_power_method import claims, eigenvalues, five_digits, power_method
+from analysis.studies.metric_power_method import (
+    Cell,
+    eigenvalues,
+    five_digits,
+    power_method,
+    run,
+)
+from paper_figures import metric_power_method as figure
+from paper_figures.metric_power_method import claims
 
 
 def test_power_method_with_negative_eigenvalues():
@@ -23,15 +31,28 @@ def test_eigenvalues_of_a_known_hessian():
         return jnp.sum(x * p["w"]) ** 2 / 2 - 4 * p["w"][0] ** 2
 
     batch = jnp.sqrt(5.0) * jnp.diag(jnp.sqrt(jnp.array([1.0, 5.0, 3.0, 2.0, 0.1])))
-    found = eigenvalues(example_loss, {"w": jnp.ones(5)}, batch, 3)
-    for values in (found.matrix_free, found.standard, found.exact):
-        np.testing.assert_allclose(values, [-7, 5, 3], rtol=1e-6)
-    assert all(claim.holds for claim in claims(found, 1.0))
-    wrong = replace(found, matrix_free=np.array([-7, 5, 2.0]))
-    assert not any(claim.holds for claim in claims(wrong, 0.5))
+    found = eigenvalues(example_loss, {"w": jnp.ones(5)}, batch, 3, tolerance=1e-6)
+    for way in ("matrix_free", "standard", "exact"):
+        np.testing.assert_allclose(found[way], [-7, 5, 3], rtol=1e-6)
+    assert all(claim.holds for claim in claims({**found, "accuracy": 1.0}))
+    wrong = {**found, "matrix_free": np.array([-7, 5, 2.0]), "accuracy": 0.5}
+    assert not any(claim.holds for claim in claims(wrong))
 
 
 def test_data_are_the_first_five_digits():
-    data = five_digits("quick")
+    data = five_digits("digits")
     assert data.train.x.shape[1] == 64
     assert np.unique(data.train.y).tolist() == np.unique(data.test.y).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_figure_shows_what_the_study_found(monkeypatch):
+    cell = Cell("digits", width=2, top=2, steps=1)
+    found = run(cell)
+    assert found["parameters"] == 64 * 2 + 2 + 2 * 5 + 5
+    assert 0 <= found["accuracy"] <= 1
+    swept = SimpleNamespace(results={cell: SimpleNamespace(values=found)})
+    monkeypatch.setattr(figure, "computed", lambda name: swept)
+    drawing = figure.figure_5_2()
+    np.testing.assert_array_equal(drawing.table["matrix-free"], found["matrix_free"])
+    assert len(drawing.picture.axes[0].patches) == 4
+    np.testing.assert_allclose(found["matrix_free"], found["exact"], rtol=1e-4)
