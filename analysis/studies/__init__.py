@@ -21,6 +21,7 @@ STUDIES: dict[str, str] = {
     "igr-width-and-rate": "analysis.studies.igr_width_and_rate:study",
     "metric-power-method": "analysis.studies.metric_power_method:study",
     "metric-vectors": "analysis.studies.metric_vectors:study",
+    "mgs-label-noise": "analysis.studies.mgs_label_noise:study",
     "spectreg-sin": "analysis.studies.spectreg_sin:study",
 }
 

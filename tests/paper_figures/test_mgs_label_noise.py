@@ -1,0 +1,143 @@
+"""Table 1 on the paper's own numbers, and its study against scikit-learn's optimum."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from analysis.studies import mgs_label_noise
+from analysis.studies.mgs_label_noise import Cell, run, study
+from analysis.sweep import CellResult, Study, Sweep
+from paper_figures import mgs_label_noise as figure
+
+SPREAD = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+SPREAD /= SPREAD.std(ddof=1)
+
+
+def printed(method):
+    """Curves whose mean, deviation and maximum are those printed for a method, in percent."""
+    return np.stack(
+        [
+            np.stack([[10, highest + sd * x, *[final + sd * x] * 5] for x in SPREAD])
+            for final, sd, highest in figure.PAPER[method].values()
+        ]
+    )
+
+
+@pytest.fixture(params=[True, False], ids=["as printed", "MGS and none swapped"])
+def results(request, monkeypatch):
+    names = {method: method for method in figure.PAPER}
+    if not request.param:
+        names |= {"none": "MGS", "MGS": "none"}
+    results = {
+        cell: CellResult(
+            {
+                "test_accuracy": printed(names[cell.method]) / 100,
+                "factor": 0.1,
+                "source": "scikit-learn's digits",
+            }
+        )
+        for cell in study("quick").cells
+    }
+    made_up = Sweep(Study("mgs-label-noise", run, tuple(results)), results)
+    monkeypatch.setattr(figure, "computed", lambda name: made_up)
+    return request.param
+
+
+def test_the_claims_follow_the_numbers(results):
+    drawing = figure.table_1()
+    assert [claim.holds for claim in drawing.claims] == [results] * 8
+    if results:
+        table = drawing.table
+        assert len(table) == 4 * 5
+        for ours in ("final", "sd", "highest"):
+            np.testing.assert_allclose(table[ours], table[f"paper {ours}"])
+        np.testing.assert_allclose(table["standard error"], table["sd"] / np.sqrt(5))
+        assert "93.1 %; loss gradient 88.7 %" in drawing.claims[0].measured
+
+
+def test_a_lead_within_two_standard_errors_is_none():
+    paper = {"MGS": 2.0, "none": 1.0}
+    same = np.array([50.0, 51, 52])
+    assert figure._ahead("", {"MGS": same + np.array([1, 1, 1.1]), "none": same}, paper).holds
+    assert not figure._ahead("", {"MGS": same + np.array([3, -1, 1]), "none": same}, paper).holds
+
+
+LINEAR = Cell("digits", "weight", (0.03, 0.3), noises=(0.0, 0.5), examples=100, draws=1,
+              epochs=1000, tuning_examples=100, tuning_draws=2, tuning_epochs=1000,
+              learning_rate=1.0, batch_size=100, depth=0, samples=10)  # fmt: skip
+
+
+def optimum(data, factor):
+    """Softmax regression with the weight penalty, by another program and another method."""
+    strength = 1 / (factor * len(data.train))
+    model = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000)
+    return model.fit(data.train.x, data.train.y)
+
+
+def test_a_linear_network_reaches_the_optimum_and_the_better_factor_is_chosen():
+    found, parts = run(LINEAR), mgs_label_noise._data("digits")
+    losses = np.empty((2, 2))
+    for i, factor in enumerate(LINEAR.factors):
+        for j in range(2):  # the draws after the one that is reported
+            data = parts.sample(100, 0.5, 1 + j, tuning=True)
+            expected = optimum(data, factor).predict_proba(parts.validation.x)
+            losses[i, j] = log_loss(parts.validation.y, expected)
+    np.testing.assert_allclose(found["validation_loss"], losses, rtol=5e-3)
+    assert found["factor"] == LINEAR.factors[np.argmin(losses.sum(axis=1))]
+    for i, noise in enumerate(LINEAR.noises):
+        data = parts.sample(100, noise, 0)
+        best = optimum(data, found["factor"])
+        assert found["train_accuracy"][i, 0, -1] == pytest.approx(
+            best.score(data.train.x, data.train.y), abs=0.011
+        )
+        assert found["test_accuracy"][i, 0, -1] == pytest.approx(
+            best.score(parts.test.x, parts.test.y), abs=0.005
+        )
+
+
+def test_the_trace_does_nothing_to_a_linear_network_and_the_loss_gradient_does():
+    """The kernel of W x + b is that of the inputs, whatever W is."""
+    short = dataclasses.replace(LINEAR, noises=(0.3,), epochs=20, factors=(0.5,))
+    plain, trace, slope = (
+        run(dataclasses.replace(short, method=method))["test_loss"]
+        for method in ("none", "MGS", "loss gradient")
+    )
+    np.testing.assert_allclose(trace, plain, rtol=1e-6)
+    assert abs(slope[0, 0, -1] - plain[0, 0, -1]) > 0.01
+
+
+def test_a_sample_has_its_wrong_labels_and_shares_no_example_with_what_is_reported():
+    parts = mgs_label_noise._data("digits")
+    sizes = [len(part) for part in (parts.pool, parts.validation, parts.test)]
+    assert sizes == [900, 300, 597]
+    together = np.concatenate([parts.pool.x, parts.validation.x, parts.test.x])
+    assert len(np.unique(together, axis=0)) == 1797
+    clean, noisy = (parts.sample(384, noise, 3).train for noise in (0.0, 0.6))
+    np.testing.assert_array_equal(clean.x, noisy.x)
+    assert (clean.y != noisy.y).sum() == 230
+    assert np.ptp(np.bincount(clean.y)) <= 3
+    assert parts.sample(384, 0.6, 3).test is parts.test
+    assert parts.sample(384, 0.6, 3, tuning=True).test is parts.validation
+
+
+def test_the_rate_falls_to_a_tenth():
+    rule = mgs_label_noise._rule(2)({"learning_rate": jnp.asarray(0.1)})
+    state, sizes = rule.init(jnp.zeros(())), []
+    for _ in range(5):
+        update, state = rule.update(jnp.ones(()), state)
+        sizes.append(-float(update))
+    np.testing.assert_allclose(sizes[::2], [0.1, 0.01, 0.001])
+
+
+@pytest.mark.parametrize("scale", ["quick", "medium", "full"])
+def test_every_regularizer_has_as_many_factors_to_choose_from(scale):
+    cells = study(scale).cells
+    assert [cell.method for cell in cells] == list(figure.PAPER)
+    assert {len(cell.factors) for cell in cells if cell.method != "none"} == {
+        6 if scale == "quick" else 9
+    }
+    assert all(cell.noises == figure.NOISES for cell in cells)
