@@ -41,7 +41,8 @@ FIGURES: tuple[Figure, ...] = (
            "paper_figures.igr_noise:figure_3a", 60, default=False),
     Figure("igr/3b", _IGR, "Test accuracy under perturbation, by learning rate",
            "paper_figures.igr_noise:figure_3b", 60, default=False),
-    Figure("igr/3c", _IGR, "A ResNet trained with EGR: test accuracy against its rate"),
+    Figure("igr/3c", _IGR, "A ResNet trained with EGR: test accuracy against its rate",
+           "paper_figures.igr_resnet:figure_3c", 180, default=False),
     Figure("mgs/2", _MGS, "Two circles: decision boundaries and similarity, by regularizer"),
     Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer"),
     Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "

@@ -17,6 +17,7 @@ STUDIES: dict[str, str] = {
     "igr-follow": "analysis.studies.igr_follow:study",
     "igr-noise": "analysis.studies.igr_noise:study",
     "igr-optimizers": "analysis.studies.igr_optimizers:study",
+    "igr-resnet": "analysis.studies.igr_resnet:study",
     "igr-sgd": "analysis.studies.igr_sgd:study",
     "igr-width-and-rate": "analysis.studies.igr_width_and_rate:study",
     "metric-power-method": "analysis.studies.metric_power_method:study",
