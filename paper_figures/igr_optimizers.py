@@ -29,7 +29,7 @@ def figure_optimizers() -> Drawing:
         axes.set_ylabel("distance, of the way\ntravelled in all")
     for axes in panels[1]:
         axes.set_xlabel(f"steps, after {cell.burn_in} of burn-in")
-    _legend(picture, panels.flat[0], columns=3)
+    _legend(picture, panels.flat[0])
     table = pd.concat(_table(name, at) for name, at in seen.items())
     claims = [claim for name, at in seen.items() for claim in _claims(name, at)]
     return Drawing(picture, table, tuple(claims))
@@ -47,7 +47,7 @@ def figure_adam_kept() -> Drawing:
         axes.set_title(f"adam, $h = {h:g}$, $\\beta_2 = 0.999$: {name}")
         axes.set_xlabel(f"steps, after {cell.burn_in} of burn-in")
     panels[0].set_ylabel("distance, of the way\ntravelled in all")
-    _legend(picture, panels[0], columns=2)
+    _legend(picture, panels[0])
     kept, eliminated = (_shares(at) for at in ways.values())
     far = [float(np.nan_to_num(share[-1], nan=np.inf)) for share in eliminated.values()]
     claims = (
@@ -101,9 +101,9 @@ def _distances(axes: Axes, seen: Any, lowest: float) -> None:
     axes.set(yscale="log", xlim=(0, step[-1]), ylim=(lowest, 5))
 
 
-def _legend(picture, axes, columns: int) -> None:
+def _legend(picture, axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    picture.legend(handles, labels, loc="outside upper center", ncols=columns + 1)
+    picture.legend(handles, labels, loc="outside upper center", ncols=4)
 
 
 def _table(name: str, seen: Any) -> pd.DataFrame:

@@ -33,7 +33,7 @@ def figure_2a() -> Drawing:
         _scatter(one, table[table["when"] == when], "R")
         one.set(xscale="log", yscale="log", xlabel=r"$\lambda = h m / 4$", title=title)
     axes[0].set_ylabel(r"$R_{IG} = |\nabla E|^2 / m$")
-    _legend(picture, table)
+    _legend(picture, table, columns=3)
     claims = [
         _claim(
             table, when, "R", -1, f"R_IG is smaller where lambda is larger, {title}",
@@ -59,7 +59,7 @@ def figure_2b() -> Drawing:
     axes = picture.subplots()
     _scatter(axes, table, "test accuracy")
     axes.set(xscale="log", xlabel=r"$\lambda = h m / 4$", ylabel="maximum test accuracy")
-    _legend(picture, table)
+    _legend(picture, table, columns=2)
     says = "the maximum test accuracy is higher where lambda is larger"
     claim = _claim(table, "max accuracy", "test accuracy", 1, says, "Figure 2b: it rises")
     return Drawing(picture, table, (claim,))
@@ -226,10 +226,10 @@ def _scatter(axes: Axes, rows: pd.DataFrame, what: str) -> None:
         axes.plot(means.index, means, color=colour, marker=mark, markersize=4)
 
 
-def _legend(picture, table: pd.DataFrame) -> None:
+def _legend(picture, table: pd.DataFrame, columns: int) -> None:
     sizes = table.groupby("width")["parameters"].first()
     handles = [
         Line2D([], [], color=colour, marker=mark, markersize=4, label=f"{size:,} parameters")
         for size, colour, mark in zip(sizes, _COLOURS, _MARKS, strict=False)
     ]
-    picture.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
+    picture.legend(handles=handles, loc="outside upper center", ncols=columns)
