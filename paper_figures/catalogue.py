@@ -17,13 +17,13 @@ _TWO_PARAMETERS = "paper_figures.igr_two_parameters"
 
 FIGURES: tuple[Figure, ...] = (
     Figure("igr/1a", _IGR, "(y - abx)²/2: gradient descent follows the modified flow; "
-           "EGR goes further", f"{_TWO_PARAMETERS}:figure_1a", 20),
+           "EGR goes further", f"{_TWO_PARAMETERS}:figure_1a", 25),
     Figure("igr/1b", _IGR, "(y - abx)²/2: R/E where gradient descent ends, against the "
-           "learning rate", f"{_TWO_PARAMETERS}:figure_1b", 7),
+           "learning rate", f"{_TWO_PARAMETERS}:figure_1b", 25),
     Figure("igr/A.1", _IGR, "(y - abx)²/2: a large learning rate ricochets",
-           f"{_TWO_PARAMETERS}:figure_a1", 6),
+           f"{_TWO_PARAMETERS}:figure_a1", 25),
     Figure("igr/A.2", _IGR, "(y - abx)²/2: test error against the EGR rate",
-           f"{_TWO_PARAMETERS}:figure_a2", 4),
+           f"{_TWO_PARAMETERS}:figure_a2", 25),
     Figure("igr/follow", "(ours)", "A tanh network on digits: gradient descent against the flows "
            "of order 0, 1, 2", "paper_figures.igr_follow:figure_follow", 44),
     Figure("igr/optimizers", "(ours)", "Six optimizers of optax on digits, each against the flows "

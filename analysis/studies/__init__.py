@@ -19,6 +19,7 @@ STUDIES: dict[str, str] = {
     "igr-optimizers": "analysis.studies.igr_optimizers:study",
     "igr-resnet": "analysis.studies.igr_resnet:study",
     "igr-sgd": "analysis.studies.igr_sgd:study",
+    "igr-two-parameters": "analysis.studies.igr_two_parameters:study",
     "igr-width-and-rate": "analysis.studies.igr_width_and_rate:study",
     "metric-power-method": "analysis.studies.metric_power_method:study",
     "metric-vectors": "analysis.studies.metric_vectors:study",

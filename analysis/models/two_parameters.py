@@ -8,7 +8,6 @@ lambda = h/2 (A.26); explicit regularization descends E + mu R (A.31).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -20,37 +19,9 @@ from jaxtyping import Array, Float
 import igr
 
 X, Y = 1.0, 0.6  # Table A.1, both columns
-X_TEST, Y_TEST = 0.5, 0.6  # caption of Figure A.2
 Params = Float[Array, "2"]  # (a, b)
-Point = Float[np.ndarray, "2"]
-Line = Float[np.ndarray, "points 2"]
 ValueFn = Callable[[Any], Array]
 Field = Callable[[Any, Any, Any], Any]
-FLATTEST = np.sqrt(Y / X)  # of all minima the one with a = b has the smallest norm
-
-
-@dataclass(frozen=True)
-class Start:
-    """A column of Table A.1, and how long we follow it."""
-
-    name: str
-    at: tuple[float, float]
-    h_small: float
-    h_medium: float
-    mu: float
-    h_euler: float
-    time: float  # ours: until gradient descent has converged
-    euler_time: float  # ours: until EGR has converged, as far as the picture shows
-    largest_h: float  # ours: beyond the largest learning rate that converges
-
-    @property
-    def params(self) -> Params:
-        return jnp.array(self.at)
-
-
-START_I = Start("I", (2.8, 3.5), 1e-3, 2.5e-2, 0.5, 1e-4, 10.0, 10.0, 0.3)
-START_II = Start("II", (75.0, 74.925), 1e-6, 0.5e-4, 4.1e-2, 5e-7, 2.0, 4.0, 5e-4)
-H_LARGE = 1.8e-1  # Table A.1, initial point I only
 
 
 def loss(params: Params) -> Float[Array, ""]:
@@ -92,27 +63,3 @@ def regularized_field(mu: float) -> Field:
 def sharpness(value_fn: ValueFn, params: Params) -> float:
     """The largest eigenvalue of the Hessian."""
     return float(jnp.linalg.eigvalsh(jax.hessian(value_fn)(params))[-1])
-
-
-def descend(optimizer: optax.GradientTransformation, start: Start, steps: int) -> Line:
-    """The path of a discrete run."""
-    every = max(1, steps // 20_000)
-    return _thinned(igr.run(optimizer, loss, start.params, steps, record_every=every).params)
-
-
-def follow(field: Field, start: Start, time: float) -> Line:
-    """The path of a flow; the times are close at the start, where it is fast."""
-    ts = jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-9 * time, time, 10_000)])
-    path = igr.flow(field, start.params, time, ts=ts).ys
-    assert path is not None  # as it would be without save points
-    return _thinned(path)
-
-
-def _thinned(path: Float[Array, "n 2"], apart: float = 0.02) -> Line:
-    """Points of a path at least `apart` from one another, with its first and last."""
-    points = np.asarray(path)
-    keep = [0]
-    for i in range(1, len(points) - 1):
-        if np.linalg.norm(points[i] - points[keep[-1]]) >= apart:
-            keep.append(i)
-    return points[[*keep, len(points) - 1]]
