@@ -74,7 +74,7 @@ class Cell:
 FACTORS: dict[Data, dict[Method, tuple[float, ...]]] = {
     "digits": {
         "none": (0.0,),
-        "dropout": (0.1, 0.25, 0.4, 0.55, 0.7, 0.85),
+        "dropout": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
         "weight": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
         "loss gradient": (1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0),
         "MGS": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4),
