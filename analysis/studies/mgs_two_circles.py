@@ -41,7 +41,7 @@ Method = Literal[
 FACTORS: dict[Method, tuple[float, ...]] = {
     "none": (0.0,),
     "weight": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-    "dropout": (0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
+    "dropout": (0.1, 0.3, 0.5, 0.7, 0.8, 0.9),
     "loss gradient, inputs": (1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0),
     "loss gradient, parameters": (1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0),
     "MGS trace": (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
@@ -51,7 +51,7 @@ FACTORS: dict[Method, tuple[float, ...]] = {
 # the kernel is singular; and a singular one is what the penalty alone ends at, at minus infinity.
 RIDGE = 0.01
 _TUNING = 1000  # what is added to a seed for the points that factors are chosen on
-_EXTENT = 1.8  # the grid's square reaches this far from the centre
+_EXTENT = 1.5  # the grid's square reaches this far from the centre
 
 
 @dataclass(frozen=True)
