@@ -315,10 +315,8 @@ _LOOKS = {
 
 def _results(figure: str) -> list[tuple[Start, Mapping[str, Any]]]:
     """The initial points of a figure, and what the study has from each."""
-    results = computed("igr-two-parameters").results
-    return [
-        (cell.start, result.values) for cell, result in results.items() if cell.figure == figure
-    ]
+    swept = computed("igr-two-parameters", only=lambda cell: cell.figure == figure)
+    return [(cell.start, result.values) for cell, result in swept.results.items()]
 
 
 def _draw_loss_surface(

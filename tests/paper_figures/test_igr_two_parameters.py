@@ -121,9 +121,12 @@ def test_errors_of_figure_a2():
 
 def show(monkeypatch, values):
     """Lets the figures read these results, by cell."""
-    results = {cell: CellResult(value) for cell, value in values.items()}
-    swept = Sweep(Study("igr-two-parameters", run, tuple(values)), results)
-    monkeypatch.setattr(figures, "computed", lambda name: swept)
+
+    def computed(name, only):
+        results = {cell: CellResult(value) for cell, value in values.items() if only(cell)}
+        return Sweep(Study(name, run, tuple(results)), results)
+
+    monkeypatch.setattr(figures, "computed", computed)
 
 
 def paths_made_up(start, *, as_printed):
