@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 
 from analysis.studies import computed
 from paper_figures import style
@@ -17,6 +18,9 @@ _STOPPED = (
     "Every run is looked at where its own test accuracy was highest, and the losses there differ: "
     "where the loss is smaller, so is the slope for that alone."
 )
+_THE_LOSS = (
+    "Then the smaller slope at maximum test accuracy may be that of a smaller loss and no more."
+)
 _NOTHING_LEFT = (
     "Noise of several times each parameter leaves nothing of what was learned, whatever the rate, "
     "and noise too small to do harm nothing to tell apart: there the rates differ by less than "
@@ -27,82 +31,98 @@ _NOTHING_LEFT = (
 def figure_3a() -> Drawing:
     """The slope |grad E| of the training loss at parameters multiplied by 1 + sigma eps."""
     table = measured()
-    picture = style.picture(style.COLUMN, 3.0)
-    axes = picture.subplots()
-    _curves(axes, table, "slope", "slope deviation", bounded=False)
-    axes.set(yscale="log", ylabel=r"slope of the loss, $|\nabla E|$")
-    picture.legend(loc="outside upper center", ncols=4, columnspacing=1.0, title="learning rate")
-    start = by_level(table, "slope")[0.0]
-    low, high = _ends(table, 0.0, "slope")
-    claims = (
+    picture = _panels(table, "slope", "slope deviation", bounded=False)
+    picture.axes[0].set(yscale="log", ylabel=r"slope of the loss, $|\nabla E|$")
+    best, matched = _moments(table)
+    claims = [
         Claim(
-            "at maximum test accuracy the slope is smaller where the rate is larger",
-            f"{_said(start)}; mean slope {low} at the smallest rate, {high} at the largest; "
-            f"losses there {' and '.join(_ends(table, 0.0, 'E'))}",
-            start.high < 0,
-            paper="Figure 3a, MNIST, 400 units a layer: smaller; no number is printed",
-            otherwise=_STOPPED,
-        ),
+            f"{title} the slope is smaller where the rate is larger",
+            f"{_said(by_level(rows, 'slope')[0.0])}; mean slope "
+            f"{' at the smallest rate, '.join(_ends(rows, 0.0, 'slope'))} at the largest; "
+            f"losses there {' and '.join(_ends(rows, 0.0, 'E'))}",
+            by_level(rows, "slope")[0.0].high < 0,
+            paper=paper,
+            otherwise=otherwise,
+        )
+        for title, rows, paper, otherwise in (
+            (*best, "Figure 3a, MNIST, 400 units a layer: smaller; no number is printed", _STOPPED),
+            (*matched, "not in the paper", _THE_LOSS),
+        )
+    ] + [
         _under_noise(
-            table, "slope", -1,
-            "the slope is smaller where the rate is larger, at every level of noise",
-            "Figure 3a: slopes remain small, up to 300 %", _NOTHING_LEFT,
-        ),
-    )  # fmt: skip
-    return Drawing(picture, table, claims)
+            rows, "slope", -1,
+            f"{title} the slope is smaller where the rate is larger, at every level of noise",
+            paper, _NOTHING_LEFT,
+        )
+        for title, rows, paper in (
+            (*best, "Figure 3a: slopes remain small, up to 300 %"),
+            (*matched, "not in the paper"),
+        )
+    ]  # fmt: skip
+    return Drawing(picture, table, tuple(claims))
 
 
 def figure_3b() -> Drawing:
     """The test accuracy at parameters multiplied by 1 + sigma eps."""
     table = measured()
-    picture = style.picture(style.COLUMN, 3.0)
-    axes = picture.subplots()
-    _curves(axes, table, "test accuracy", "test accuracy deviation", bounded=True)
-    axes.set(ylim=(0, 1.02), ylabel="test accuracy")
-    picture.legend(loc="outside upper center", ncols=4, columnspacing=1.0, title="learning rate")
-    halves = [
-        (h, np.array([half_way(one["sigma"], one["test accuracy"]) for _, one in runs]))
-        for h, runs in ((h, rows.groupby("seed")) for h, rows in table.groupby("h"))
-    ]
-    found = rank_correlation(np.array([h for h, _ in halves]), [values for _, values in halves])
-    claims = (
-        _under_noise(
-            table, "test accuracy", 1,
-            "under noise the test accuracy is higher where the rate is larger, at every level",
-            "Figure 3b, MNIST, 400 units a layer: robustness rises with the rate",
-            _NOTHING_LEFT,
-        ),
-        Claim(
-            "it takes more noise to lose half of what is above chance where the rate is larger",
-            f"{_said(found)}; noise of {100 * halves[0][1].mean():.0f} % at the smallest rate, "
-            f"{100 * halves[-1][1].mean():.0f} % at the largest",
-            found.low > 0,
-            paper="not in the paper",
-            otherwise="A few seeds and draws do not tell neighbouring rates apart.",
-        ),
-    )  # fmt: skip
-    return Drawing(picture, table, claims)
+    picture = _panels(table, "test accuracy", "test accuracy deviation", bounded=True)
+    picture.axes[0].set(ylim=(0, 1.02), ylabel="test accuracy")
+    best, matched = _moments(table)
+    claims = []
+    for title, rows, paper in (
+        (*best, "Figure 3b, MNIST, 400 units a layer: robustness rises with the rate"),
+        (*matched, "not in the paper"),
+    ):
+        halves = [
+            (h, np.array([half_way(one["sigma"], one["test accuracy"]) for _, one in runs]))
+            for h, runs in ((h, group.groupby("seed")) for h, group in rows.groupby("h"))
+        ]
+        found = rank_correlation(np.array([h for h, _ in halves]), [half for _, half in halves])
+        claims += [
+            _under_noise(
+                rows, "test accuracy", 1,
+                f"under noise the test accuracy is higher where the rate is larger, {title}, at "
+                "every level",
+                paper, _NOTHING_LEFT,
+            ),
+            Claim(
+                "it takes more noise to lose half of what is above chance where the rate is "
+                f"larger, {title}",
+                f"{_said(found)}; noise of {100 * halves[0][1].mean():.0f} % at the smallest rate, "
+                f"{100 * halves[-1][1].mean():.0f} % at the largest",
+                found.low > 0,
+                paper="not in the paper",
+                otherwise="A few seeds and draws do not tell neighbouring rates apart.",
+            ),
+        ]  # fmt: skip
+    return Drawing(picture, table, tuple(claims))
 
 
 def measured() -> pd.DataFrame:
-    """A row a run and level: mean and deviation over the draws of slope, loss, test accuracy.
+    """A row a run, moment and level: mean and deviation over draws of slope, loss, test accuracy.
 
-    `E` is the training loss, at its own level of noise. Runs that never classify all training
-    examples rightly are left out, as in Figure 2.
+    `E` is the training loss, at its own level of noise. The moments are that of maximum test
+    accuracy and that of a training loss which is the same for all runs. Runs that never classify
+    all training examples rightly are left out, as in Figure 2.
     """
     rows = []
     for cell, result in computed("igr-noise").results.items():
-        for i, rate in enumerate(cell.learning_rates):
-            for j, seed in enumerate(cell.seeds):
-                if not (result["train_accuracy"][i, j] == 1).any():
-                    continue
-                step = int(result["step"][i][result["kept"][i, j]])
+        for i, j in np.ndindex(len(cell.learning_rates), len(cell.seeds)):
+            if not (result["train_accuracy"][i, j] == 1).any():
+                continue
+            kept = float(result["step"][i][result["kept"][i, j]])
+            moments = {"": ("max accuracy", kept)}
+            if np.isfinite(result["matched_step"][i, j]):
+                at = float(result["matched_step"][i, j])
+                moments["matched_"] = (f"loss {cell.matched:g}", at)
+            for prefix, (when, step) in moments.items():
+                here = {"h": cell.learning_rates[i], "seed": cell.seeds[j], "when": when}
                 for n, level in enumerate(cell.levels):
-                    row = {"h": rate, "seed": seed, "step": step, "sigma": level}
+                    row = {"step": step, "sigma": level}
                     for name, values in _COLUMNS.items():
-                        drawn = np.asarray(result[values][i, j, n], float)
+                        drawn = np.asarray(result[f"{prefix}{values}"][i, j, n], float)
                         row |= {name: drawn.mean(), f"{name} deviation": drawn.std(ddof=1)}
-                    rows.append(row | {"draws": cell.draws, "data": result["source"]})
+                    rows.append(here | row | {"draws": cell.draws, "data": result["source"]})
     return pd.DataFrame(rows)
 
 
@@ -176,9 +196,41 @@ def _ends(table: pd.DataFrame, level: float, what: str) -> tuple[str, str]:
     return f"{means.iloc[0]:.3g}", f"{means.iloc[-1]:.3g}"
 
 
-def _curves(axes: Axes, table: pd.DataFrame, what: str, deviation: str, *, bounded: bool) -> None:
+def _moments(table: pd.DataFrame) -> tuple[tuple[str, pd.DataFrame], tuple[str, pd.DataFrame]]:
+    """What the two moments are called, and their rows."""
+    (level,) = set(table["when"]) - {"max accuracy"}
+    at_best = table["when"] == "max accuracy"
+    return (
+        ("at maximum test accuracy", table[at_best]),
+        (f"where E falls to {level.removeprefix('loss ')}", table[~at_best]),
+    )
+
+
+def _panels(table: pd.DataFrame, what: str, deviation: str, *, bounded: bool) -> Picture:
+    """A panel a moment, side by side."""
+    picture = style.picture(style.PAGE, 2.9)
+    panels = picture.subplots(1, 2, sharey=True)
+    lines = dict(zip(sorted(table["h"].unique()), zip(_COLOURS, _MARKS, strict=True), strict=False))
+    for axes, (title, rows) in zip(panels, _moments(table), strict=True):
+        _curves(axes, rows, what, deviation, lines, bounded=bounded)
+        axes.set_title(title)
+    handles, labels = panels[0].get_legend_handles_labels()
+    picture.legend(handles, labels, loc="outside upper center", ncols=7, title="learning rate")
+    return picture
+
+
+def _curves(
+    axes: Axes,
+    table: pd.DataFrame,
+    what: str,
+    deviation: str,
+    lines: dict[float, tuple[str, str]],
+    *,
+    bounded: bool,
+) -> None:
     """Means over draws and seeds, and dashed a standard deviation over the draws from them."""
-    for (h, rows), colour, mark in zip(table.groupby("h"), _COLOURS, _MARKS, strict=False):
+    for h, rows in table.groupby("h"):
+        colour, mark = lines[h]  # pyright: ignore[reportArgumentType]
         means = rows.groupby("sigma")[[what, deviation]].mean()
         noise = 100 * means.index.to_numpy(float)
         centre, spread = means[what].to_numpy(), means[deviation].to_numpy()

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from analysis.data import Classification, TrainTest, digits, mnist, split
 from analysis.models import MLP
 from analysis.scale import Scale
 from analysis.sweep import Study
-from analysis.training import MaxTestAccuracy, train
+from analysis.training import At, MaxTestAccuracy, Runs, Steps, train
 from igr.diagnostics import accuracy, loss_surface_slope, noise_robustness
 
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 3.0)  # up to 300 %, as in the paper
@@ -40,6 +41,7 @@ class Cell:
             eps.
         draws: Of the noise, at each level.
         examples: How many training examples, the first ones, loss and slope are taken over.
+        matched: The training loss at which all networks are perturbed once more.
     """
 
     data: Literal["digits", "mnist"]
@@ -53,6 +55,7 @@ class Cell:
     levels: tuple[float, ...] = LEVELS
     draws: int = 100
     examples: int = 5000
+    matched: float = 0.05
 
 
 def study(scale: Scale) -> Study:
@@ -80,50 +83,105 @@ def study(scale: Scale) -> Study:
 
 
 def run(cell: Cell) -> Mapping[str, Any]:
-    """Loss, slope and test accuracy of each network under noise, at its maximum test accuracy.
+    """Loss, slope and test accuracy of each network under noise.
 
-    The draws of the noise are those of the seed: at all rates and levels the same.
+    Once at its maximum test accuracy, and once where its training loss is nearest to the same for
+    all: what is flatter at a smaller loss may be so for that alone. The draws of the noise are
+    those of the seed: at all rates, levels and both times the same.
 
     Returns:
-        `loss`, `slope` and `accuracy` with the axes rate, seed, level, draw. Beside them what
-        `Runs.arrays` has, the rates, the levels, and where the data are from.
+        `loss`, `slope` and `accuracy` with the axes rate, seed, level, draw, and the same at the
+        matched loss, `matched_loss` and so on, with the step that was, `matched_step`: NaN for runs
+        that never fall to that loss, or never classify all training examples rightly. Beside them
+        what `Runs.arrays` has, the rates, the levels, and where the data are from.
     """
     data = _data(cell.data)
-    runs = train(
-        lambda key: MLP(
-            data.train.x[0].size, data.train.num_classes, cell.width, cell.depth, key=key
-        ),
-        lambda settings: optax.sgd(settings["learning_rate"]),
-        data,
-        grid={"learning_rate": cell.learning_rates},
-        seeds=cell.seeds,
-        stop=MaxTestAccuracy(cell.steps),
-        batch_size=cell.batch_size,
-        samples=cell.samples,
-    )
+    runs = _trained(cell, data, cell.learning_rates, cell.seeds, MaxTestAccuracy(cell.steps))
     train_x, train_y = jnp.asarray(data.train.x), jnp.asarray(data.train.y)
     sets = (train_x[: cell.examples], train_y[: cell.examples])
     tests = (jnp.asarray(data.test.x), jnp.asarray(data.test.y))
-    found = [
-        [
-            _perturbed(
-                runs.model_of(i, j), sets, tests, cell.levels, cell.draws, jax.random.key(seed)
-            )
-            for j, seed in enumerate(cell.seeds)
-        ]
-        for i in range(len(cell.learning_rates))
-    ]
-    stacked = {
-        name: np.stack([np.stack([np.asarray(one[name]) for one in row]) for row in found])
-        for name in ("loss", "slope", "accuracy")
-    }
+    shape = (len(cell.learning_rates), len(cell.seeds))
+    under_noise = (*shape, len(cell.levels), cell.draws)
+    measures = [f"{when}{name}" for when in ("", "matched_") for name in _MEASURES]
+    found = {name: np.full(under_noise, np.nan) for name in measures}
+    matched_step = np.full(shape, np.nan)
+    for i, j in np.ndindex(shape):
+        networks = {"": runs.model_of(i, j)}
+        at_loss = _at_matched_loss(cell, data, runs, i, j)
+        if at_loss is not None:
+            networks["matched_"], matched_step[i, j] = at_loss
+        for when, network in networks.items():
+            key = jax.random.key(cell.seeds[j])
+            values = _perturbed(network, sets, tests, cell.levels, cell.draws, key)
+            for name in _MEASURES:
+                found[f"{when}{name}"][i, j] = values[name]
     return {
         **runs.arrays(),
-        **stacked,
+        **found,
+        "matched_step": matched_step,
         "learning_rates": np.array(cell.learning_rates),
         "levels": np.array(cell.levels),
         "source": runs.source,
     }
+
+
+_MEASURES = ("loss", "slope", "accuracy")
+
+
+def _trained(
+    cell: Cell,
+    data: TrainTest[Classification],
+    rates: tuple[float, ...],
+    seeds: tuple[int, ...],
+    stop: Steps | MaxTestAccuracy,
+    samples: int | list[int] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> Runs:
+    sizes = data.train.x[0].size, data.train.num_classes
+    return train(
+        lambda key: MLP(*sizes, cell.width, cell.depth, key=key),
+        _sgd,
+        data,
+        grid={"learning_rate": rates},
+        seeds=seeds,
+        stop=stop,
+        batch_size=cell.batch_size,
+        samples=cell.samples if samples is None else samples,
+        metrics=metrics,
+    )
+
+
+def _at_matched_loss(
+    cell: Cell, data: TrainTest[Classification], runs: Runs, i: int, j: int
+) -> tuple[Any, int] | None:
+    """One run's network where its loss is nearest to the matched one, and the step that is.
+
+    The run is done once more, up to the sample that is the first below, and looked at closely from
+    the sample before on. Nearest, above or below, and one of the run's own steps: the first below
+    would be a dip where steps are large, and the mean of two flatter than both.
+    """
+    after = int(runs.first_below("train_loss", cell.matched)[i, j])
+    if after < 1 or not (runs["train_accuracy"][i, j] == 1).any():
+        return None
+    start, end = (int(step) for step in runs.step[i][[after - 1, after]])
+    close = np.unique(np.linspace(start, end, _CLOSE + 1).astype(int)).tolist()
+    rate, seed = cell.learning_rates[i], cell.seeds[j]
+    again = _trained(cell, data, (rate,), (seed,), Steps(end), close, {"params": _flat})
+    best = int(np.argmin(np.abs(np.log(again["train_loss"][0, 0] / cell.matched))))
+    last, rest = eqx.partition(again.model_of(0, 0), eqx.is_inexact_array)
+    params = ravel_pytree(last)[1](jnp.asarray(again["params"][0, 0, best]))
+    return eqx.combine(params, rest), int(again.step[0, best])
+
+
+_CLOSE = 50  # looks between two samples
+
+
+def _sgd(settings: Mapping[str, Array]) -> optax.GradientTransformation:
+    return optax.sgd(settings["learning_rate"])
+
+
+def _flat(at: At) -> Array:
+    return ravel_pytree(at.params)[0]
 
 
 @eqx.filter_jit
