@@ -38,42 +38,43 @@ _LOOKS = {
     "loss gradient": (style.GREEN, "D", "loss gradient"),
     "MGS": (style.RED, "P", "MGS (trace)"),
 }
+_NETWORKS = {"digits": "MLP on digits", "blurred mnist": "LeNet-5 on blurred MNIST"}
 _RESAMPLED = 2000
 
 
 def table_1() -> Drawing:
     """Final and highest test accuracy by noise and regularizer, the paper's beside ours."""
-    swept = computed("mgs-label-noise").results
-    curves = {
-        cell.method: 100 * np.asarray(result["test_accuracy"]) for cell, result in swept.items()
+    swept = {
+        cell.method: (cell, result) for cell, result in computed("mgs-label-noise").results.items()
     }
-    factors = {
-        cell.method: (result["factor"], cell.factors, result["source"])
-        for cell, result in swept.items()
-    }
-    table = measured(curves).assign(
-        factor=lambda rows: [factors[m][0] for m in rows["regularizer"]],
-        tried=lambda rows: [
-            ", ".join(f"{f:g}" for f in factors[m][1]) for m in rows["regularizer"]
-        ],
-        data=lambda rows: [factors[m][2] for m in rows["regularizer"]],
+    curves = {m: 100 * np.asarray(result["test_accuracy"]) for m, (_, result) in swept.items()}
+    chosen = pd.DataFrame(
+        {
+            "regularizer": method,
+            "factor": result["factor"],
+            "factors tried": ", ".join(f"{factor:g}" for factor in cell.factors),
+            "data": result["source"],
+        }
+        for method, (cell, result) in swept.items()
     )
+    table = measured(curves)
     picture = style.picture(style.PAGE, 2.9)
     ours, theirs = picture.subplots(1, 2, sharey=True)
-    network = "MLP on digits" if "digits" in table["data"][0] else "LeNet-5 on blurred MNIST"
     _draw(ours, table, ("final", "sd", "highest"))
     _draw(theirs, table, ("paper final", "paper sd", "paper highest"))
-    ours.set(ylabel="test accuracy (%)", title=f"ours: {network}")
-    theirs.set(title="the paper: LeNet-5 on blurred MNIST")
+    data = swept["MGS"][0].data
+    ours.set(ylabel="test accuracy (%)", title=f"ours: {_NETWORKS[data]}")
+    theirs.set(title=f"the paper: {_NETWORKS['blurred mnist']}")
     handles = [
         Line2D([], [], color=colour, marker=mark, markersize=4, linestyle="", label=label)
         for colour, mark, label in _LOOKS.values()
     ]
     handles += [
-        Line2D([], [], color=style.BLACK, marker="_", linestyle="", label="highest on the way"),
+        Line2D([], [], color=style.BLACK, marker="_", linestyle="", label="highest on the way")
     ]
     picture.legend(handles=handles, loc="outside upper center", ncols=6, handletextpad=0.2)
-    return Drawing(picture, table, claims(curves, table))
+    shown = table.merge(chosen, on="regularizer", how="left")
+    return Drawing(picture, shown, claims(curves, table))
 
 
 def measured(curves: Mapping[str, np.ndarray]) -> pd.DataFrame:
