@@ -130,7 +130,7 @@ def test_the_claims_follow_the_numbers(monkeypatch, as_said):
             results[cells[1]][name][0, 0] = np.nan
     monkeypatch.setattr(figure, "computed", lambda name: SimpleNamespace(results=results))
     drawing = figure.figure_stability()
-    assert [claim.holds for claim in drawing.claims] == [as_said] * 9
+    assert [claim.holds for claim in drawing.claims] == [as_said] * 10
     trained = drawing.table[drawing.table["what"] == "trained"]
     assert len(trained) == 4 * 3 * 2
     assert trained["settled"].sum() == 24 - as_said
