@@ -17,13 +17,13 @@ _TWO_PARAMETERS = "paper_figures.igr_two_parameters"
 
 FIGURES: tuple[Figure, ...] = (
     Figure("igr/1a", _IGR, "(y - abx)²/2: gradient descent follows the modified flow; "
-           "EGR goes further", f"{_TWO_PARAMETERS}:figure_1a", 25),
+           "EGR goes further", f"{_TWO_PARAMETERS}:figure_1a", 19),
     Figure("igr/1b", _IGR, "(y - abx)²/2: R/E where gradient descent ends, against the "
-           "learning rate", f"{_TWO_PARAMETERS}:figure_1b", 25),
+           "learning rate", f"{_TWO_PARAMETERS}:figure_1b", 8),
     Figure("igr/A.1", _IGR, "(y - abx)²/2: a large learning rate ricochets",
-           f"{_TWO_PARAMETERS}:figure_a1", 25),
+           f"{_TWO_PARAMETERS}:figure_a1", 6),
     Figure("igr/A.2", _IGR, "(y - abx)²/2: test error against the EGR rate",
-           f"{_TWO_PARAMETERS}:figure_a2", 25),
+           f"{_TWO_PARAMETERS}:figure_a2", 6),
     Figure("igr/follow", "(ours)", "A tanh network on digits: gradient descent against the flows "
            "of order 0, 1, 2", "paper_figures.igr_follow:figure_follow", 44),
     Figure("igr/optimizers", "(ours)", "Six optimizers of optax on digits, each against the flows "
@@ -43,7 +43,8 @@ FIGURES: tuple[Figure, ...] = (
            "paper_figures.igr_noise:figure_3b", 60, default=False),
     Figure("igr/3c", _IGR, "A ResNet trained with EGR: test accuracy against its rate",
            "paper_figures.igr_resnet:figure_3c", 180, default=False),
-    Figure("mgs/2", _MGS, "Two circles: decision boundaries and similarity, by regularizer"),
+    Figure("mgs/2", _MGS, "Two circles: decision boundaries and similarity, by regularizer",
+           "paper_figures.mgs_two_circles:figure_2", 150, default=False),
     Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer"),
     Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "
            "weights, test loss", "paper_figures.coherence_real_or_random:figure_5_1", 6),
@@ -52,15 +53,17 @@ FIGURES: tuple[Figure, ...] = (
     Figure("coherence/robust", _COHERENCE, "Winsorized and median-of-means descent against label "
            "noise", "paper_figures.coherence_robust:figure_robust", 35),
     Figure("coherence/stability", _COHERENCE, "Sharpness and non-uniformity of GD's and SGD's "
-           "minima"),
+           "minima", "paper_figures.coherence_stability:figure_stability", 90, default=False),
     Figure("metric/1.1", _METRIC, "Regularizing steps of the metric and of L2, as vectors",
            "paper_figures.metric_vectors:figure_1_1", 8),
     Figure("metric/5.2", _METRIC, "Top eigenvalues: matrix-free power method and full Hessian",
            "paper_figures.metric_power_method:figure_5_2", 10),
     Figure("metric/table-5.1", _METRIC, "Accuracy or error by learning rule, tanh networks"),
     Figure("metric/table-5.2", _METRIC, "Accuracy or error by learning rule, ReLU networks"),
-    Figure("spectreg/table-1", _SPECTREG, "Test accuracy on small MNIST, with weight decay"),
-    Figure("spectreg/table-6", _SPECTREG, "SpectReg, FrobReg and JacReg on small MNIST"),
+    Figure("spectreg/table-1", _SPECTREG, "Test accuracy on small MNIST, with weight decay",
+           "paper_figures.spectreg_mnist:table_1", 200, default=False),
+    Figure("spectreg/table-6", _SPECTREG, "SpectReg, FrobReg and JacReg on small MNIST",
+           "paper_figures.spectreg_mnist:table_6", 200, default=False),
     Figure("spectreg/table-7", _SPECTREG, "Error on SIN against SpectReg's weight",
            "paper_figures.spectreg_sin:table_7", 25),
     Figure("spectreg/2", _SPECTREG, "Functions learned on SIN, by SpectReg's weight",

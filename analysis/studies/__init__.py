@@ -13,6 +13,7 @@ from analysis.sweep import Study, Sweep, sweep
 STUDIES: dict[str, str] = {
     "coherence-real-or-random": "analysis.studies.coherence_real_or_random:study",
     "coherence-robust": "analysis.studies.coherence_robust:study",
+    "coherence-stability": "analysis.studies.coherence_stability:study",
     "coherence-training": "analysis.studies.coherence_training:study",
     "igr-follow": "analysis.studies.igr_follow:study",
     "igr-noise": "analysis.studies.igr_noise:study",
@@ -22,8 +23,11 @@ STUDIES: dict[str, str] = {
     "igr-two-parameters": "analysis.studies.igr_two_parameters:study",
     "igr-width-and-rate": "analysis.studies.igr_width_and_rate:study",
     "metric-power-method": "analysis.studies.metric_power_method:study",
+    "metric-rules": "analysis.studies.metric_rules:study",
     "metric-vectors": "analysis.studies.metric_vectors:study",
     "mgs-label-noise": "analysis.studies.mgs_label_noise:study",
+    "mgs-two-circles": "analysis.studies.mgs_two_circles:study",
+    "spectreg-mnist": "analysis.studies.spectreg_mnist:study",
     "spectreg-sin": "analysis.studies.spectreg_sin:study",
 }
 
