@@ -53,7 +53,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("coherence/robust", _COHERENCE, "Winsorized and median-of-means descent against label "
            "noise", "paper_figures.coherence_robust:figure_robust", 35),
     Figure("coherence/stability", _COHERENCE, "Sharpness and non-uniformity of GD's and SGD's "
-           "minima", "paper_figures.coherence_stability:figure_stability", 90, default=False),
+           "minima", "paper_figures.coherence_stability:figure_stability", 54, default=False),
     Figure("metric/1.1", _METRIC, "Regularizing steps of the metric and of L2, as vectors",
            "paper_figures.metric_vectors:figure_1_1", 8),
     Figure("metric/5.2", _METRIC, "Top eigenvalues: matrix-free power method and full Hessian",
