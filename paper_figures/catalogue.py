@@ -46,7 +46,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("mgs/2", _MGS, "Two circles: decision boundaries and similarity, by regularizer",
            "paper_figures.mgs_two_circles:figure_2", 150, default=False),
     Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer",
-           "paper_figures.mgs_label_noise:table_1", 90, default=False),
+           "paper_figures.mgs_label_noise:table_1", 200, default=False),
     Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "
            "weights, test loss", "paper_figures.coherence_real_or_random:figure_5_1", 6),
     Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels",

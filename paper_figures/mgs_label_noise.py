@@ -147,9 +147,9 @@ def _ahead(says: str, runs: Mapping[str, np.ndarray], paper: Mapping[str, float]
         f"{mean[nearest]:.1f} ± {error[nearest]:.1f} (standard error of {len(runs['MGS'])} pairs)",
         all(mean[method] > 2 * error[method] for method in lead),
         paper=f"{paper['MGS']:.1f} %; {printed[1]} {printed[0]:.1f} %",
-        otherwise=f"MGS is not ahead of {nearest} by two standard errors. The factors that the loss "
-        "chooses after fewer epochs on more examples are small; with them a network goes on to fit "
-        "wrong labels when it trains longer on fewer.",
+        otherwise=f"MGS is not ahead of {nearest} by two standard errors. The factors that the "
+        "loss chooses after fewer epochs on more examples are small; with them a network goes on "
+        "to fit wrong labels when it trains longer on fewer.",
     )
 
 
