@@ -1,6 +1,7 @@
 """Claims of the two circles on numbers made up; the study's numbers worked out by hand in numpy."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ def test_penalties_of_a_linear_network(method):
         "MGS trace": np.trace(kernel),
         "MGS determinant": np.linalg.slogdet(kernel + RIDGE * np.eye(10))[1],
     }
-    at = SimpleNamespace(
+    at: Any = SimpleNamespace(
         params=jnp.asarray(w),
         x=jnp.asarray(x),
         y=jnp.asarray(y),
