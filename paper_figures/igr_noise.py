@@ -210,7 +210,10 @@ def _panels(table: pd.DataFrame, what: str, deviation: str, *, bounded: bool) ->
     """A panel a moment, side by side."""
     picture = style.picture(style.PAGE, 2.9)
     panels = picture.subplots(1, 2, sharey=True)
-    lines = dict(zip(sorted(table["h"].unique()), zip(_COLOURS, _MARKS, strict=True), strict=False))
+    looks = list(zip(_COLOURS, _MARKS, strict=True))
+    lines: dict[float, tuple[str, str]] = dict(
+        zip(sorted(table["h"].unique()), looks, strict=False)
+    )
     for axes, (title, rows) in zip(panels, _moments(table), strict=True):
         _curves(axes, rows, what, deviation, lines, bounded=bounded)
         axes.set_title(title)

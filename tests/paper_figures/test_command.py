@@ -24,7 +24,6 @@ def test_list_shows_every_figure(capsys):
     for figure in FIGURES:
         assert figure.name in shown
     assert "ready" in shown
-    assert "planned" in shown
 
 
 def test_list_does_not_wait_for_jax():
