@@ -217,8 +217,8 @@ def _related(ends: pd.DataFrame, x: str, y: str, sign: int, says: str) -> Claim:
         f"[{low:.2f}, {high:.2f}]; as much by chance with probability {chance:.3f}",
         min(sign * low, sign * high) > 0 and chance < 0.05,
         paper=_CORRELATED.get(y, _CAPTION),
-        otherwise="Seven methods are few, and a kernel is also small where a method fits the points "
-        "too little.",
+        otherwise="Seven methods are few, and a kernel is also small where a method fits too "
+        "little.",
     )
 
 
@@ -235,8 +235,8 @@ def _subtle(ends: pd.DataFrame) -> Claim:
         f"{100 * theirs_error:.1f} %",
         less > 2 * error,
         paper="section 5, of Figure A.1, in words",
-        otherwise="Neither penalty moves the boundary far from the unregularized network's: there is "
-        "little room to be nearer.",
+        otherwise="Neither penalty moves the boundary far from the unregularized network's: there "
+        "is little room to be nearer.",
     )
 
 
