@@ -177,8 +177,8 @@ def claims(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Claim, ...]:
         _compared(
             ours, theirs, "train", regimes,
             "Metric harms the fit of the training set, on every set and from either regime",
-            "Where both fit the digits in full nothing tells them apart, and at a rate far below the "
-            "learning rate the rule is SGD but for a few per cent.",
+            "Where both fit the digits in full nothing tells them apart, and at a rate far below "
+            "the learning rate the rule is SGD but for a few per cent.",
         ),
         _compared(
             ours, theirs, "test", regimes,
