@@ -107,13 +107,15 @@ def study(scale: Scale) -> Study:
             JacReg. "full": 10 draws and 10,000 steps, as in the paper; weights tuned.
     """
     logits = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+    # Of penalties that vanish as the training set is fitted.
+    fading = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
     decays = (0.0, 0.0005, 0.002, 0.01, 0.03, 0.1)
     grids: dict[Rule, tuple[tuple[float, ...], tuple[float, ...]]] = {
         "baseline": ((0.0,), decays),
         "SpectReg": (logits, (0.0, PAPER_DECAY)),
         "FrobReg": (logits, (PAPER_DECAY,)),
-        "JacReg": ((0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (PAPER_DECAY,)),
-        "DoubleBack": ((0.1, 0.3, 1.0, 3.0, 10.0, 30.0), (PAPER_DECAY,)),
+        "JacReg": (fading, (PAPER_DECAY,)),
+        "DoubleBack": (fading, (PAPER_DECAY,)),
     }
     if scale == "medium":
         grids |= {
