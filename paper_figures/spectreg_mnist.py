@@ -325,10 +325,10 @@ def _costs(axes: Axes, times: pd.DataFrame) -> None:
     axes.axvline(1, color=style.GREY, linewidth=0.8)
     axes.set_yticks([])
     axes.set(ylim=(len(TABLE_6) - 0.5, -0.5), xscale="log", xlabel="time of a step (no penalty: 1)")
-    ticks = (1, 2, 5, 10, 20)
+    ticks = (1, 2, 5, 10, 20, 40)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 1.02))
 
 
 def _weights(axes: Axes, table: pd.DataFrame) -> pd.DataFrame:
