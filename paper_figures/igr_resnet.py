@@ -41,9 +41,8 @@ def figure_3c() -> Drawing:
     left.set_ylabel("test accuracy")
     right.set(ylabel="training loss E at the end", yscale="log")
     handles, labels = left.get_legend_handles_labels()
-    picture.legend(handles, labels, loc="outside upper center", ncols=4)
-    size = f"{table['parameters'].iloc[0]:,}"
-    picture.suptitle(f"ResNet-18 of {size} parameters; {table['data'].iloc[0]}", fontsize=8)
+    title = f"ResNet of {table['parameters'].iloc[0]:,} parameters; {table['data'].iloc[0]}"
+    picture.legend(handles, labels, loc="outside upper center", ncols=4, title=title)
     return Drawing(picture, table, claims(table))
 
 
@@ -119,8 +118,8 @@ def claims(table: pd.DataFrame) -> tuple[Claim, ...]:
             f"{', '.join(f'{mu:g}' for mu in curve)}",
             rank.low > 0,
             paper="Figure 3c: its axes go from 0 to 0.05 and from 62 to 74 %",
-            otherwise="Neighbouring rates differ by less than seeds do, or the best rate is a "
-            "smaller one here.",
+            otherwise="All rates take the same number of steps, and after them the larger ones "
+            "have more training loss left; or neighbouring rates differ by less than seeds do.",
         ),
         Claim(
             "too large a rate takes accuracy away again",
