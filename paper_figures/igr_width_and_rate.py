@@ -9,11 +9,11 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from scipy.stats import rankdata
 
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
+from paper_figures.spearman import spearman
 
 LEVELS = (0.05, 0.01)
 _MARKS = "osD^vP*X"
@@ -183,20 +183,10 @@ def rank_correlation(
     means = np.array(
         [run[rng.integers(0, len(run), (draws, len(run)))].mean(axis=1) for run in runs]
     )
-    drawn = _spearman(x, means)
+    drawn = spearman(x[:, None], means)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    rho = _spearman(x, np.array([run.mean() for run in runs])[:, None])[0]
+    rho = spearman(x[:, None], np.array([run.mean() for run in runs])[:, None])[0]
     return RankCorrelation(round(float(rho), 3), round(float(low), 3), round(float(high), 3))
-
-
-def _spearman(
-    x: Float[np.ndarray, " points"], columns: Float[np.ndarray, "points draws"]
-) -> Float[np.ndarray, " draws"]:
-    """Pearson's correlation of the ranks of x and of every column; 0 where all are equal."""
-    ranks = rankdata(x) - (len(x) + 1) / 2
-    others = rankdata(columns, axis=0) - (len(x) + 1) / 2
-    scale = np.sqrt((ranks**2).sum() * (others**2).sum(axis=0))
-    return np.divide(ranks @ others, scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def _claim(table: pd.DataFrame, when: str, what: str, sign: int, says: str, paper: str) -> Claim:

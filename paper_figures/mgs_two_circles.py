@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from scipy.optimize import brentq
 from scipy.special import ive
-from scipy.stats import rankdata
 
 from analysis.studies import computed
 from analysis.studies.mgs_two_circles import Cell
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
+from paper_figures.spearman import spearman
 
 LOOKS = {
     "none": (style.GREY, "-", "o"),
@@ -206,10 +206,10 @@ def _related(ends: pd.DataFrame, x: str, y: str, sign: int, says: str) -> Claim:
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, first.shape[1], (_RESAMPLED, first.shape[1]))
     x_means, y_means = first.mean(axis=1)[:, None], second.mean(axis=1)
-    rho = _spearman(x_means, y_means[:, None])[0]
-    shuffled = _spearman(x_means, y_means[np.array(list(permutations(range(len(methods)))))].T)
+    rho = spearman(x_means, y_means[:, None])[0]
+    shuffled = spearman(x_means, y_means[np.array(list(permutations(range(len(methods)))))].T)
     chance = float((sign * shuffled >= sign * rho - 1e-9).mean())
-    many = _spearman(first[:, drawn].mean(axis=-1), second[:, drawn].mean(axis=-1))
+    many = spearman(first[:, drawn].mean(axis=-1), second[:, drawn].mean(axis=-1))
     low, high = np.percentile(many, [2.5, 97.5])
     return Claim(
         says,
@@ -243,14 +243,6 @@ def _subtle(ends: pd.DataFrame) -> Claim:
 def _mean(values: pd.Series) -> tuple[float, float]:
     """The mean over seeds and its standard error."""
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def _spearman(
-    x: Float[np.ndarray, "methods draws"], y: Float[np.ndarray, "methods draws"]
-) -> Float[np.ndarray, " draws"]:
-    x, y = (rankdata(v, axis=0) - (len(v) + 1) / 2 for v in (x, y))
-    scale = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
-    return np.divide((x * y).sum(axis=0), scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def _share(one: Bool[np.ndarray, "y x"], other: Bool[np.ndarray, "y x"]) -> float:

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import optax
 
-from analysis.data import Classification, TrainTest, digits, flip_labels, mnist, split
+from analysis.data import flip_labels
 from analysis.models import MLP
 from analysis.scale import Scale
+from analysis.studies.common import Images, images
 from analysis.sweep import Study
 from analysis.training import Steps, train
 from igr.per_example import grouped_gradients, per_example_gradients
@@ -40,7 +41,7 @@ class Cell:
         samples: How often losses and accuracies are taken.
     """
 
-    data: Literal["digits", "mnist"]
+    data: Images
     rule: Rule
     level: int
     random: float
@@ -89,7 +90,7 @@ def run(cell: Cell) -> Mapping[str, Any]:
         What `Runs.arrays` has; axes are rate (one), seed, sample. Training accuracy counts the
         labels as they are given, wrong ones too. Beside it where the data are from.
     """
-    data = flip_labels(_data(cell.data, cell.examples), cell.random, seed=0, to="any")
+    data = flip_labels(images(cell.data).first(cell.examples), cell.random, seed=0, to="any")
     make_optimizer, gradient = _rule(cell.rule, cell.level)
     runs = train(
         _network(data.train.x[0].size, data.train.num_classes, cell.width, cell.depth),
@@ -119,10 +120,3 @@ def _rule(rule: Rule, level: int) -> tuple[Callable[..., optax.GradientTransform
 @cache
 def _network(inputs: int, classes: int, width: int, depth: int) -> Callable[..., MLP]:
     return lambda key: MLP(inputs, classes, width, depth, key=key)
-
-
-def _data(name: str, examples: int) -> TrainTest[Classification]:
-    if name == "mnist":
-        return mnist().first(examples)
-    source = "scikit-learn's digits, a third to test on"
-    return split(digits(), 597, seed=0, source=source).first(examples)

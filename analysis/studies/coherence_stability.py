@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Float, Int, PyTree
 
-from analysis.data import Classification, Regression, TrainTest, digits, mnist, split
+from analysis.data import Classification, Regression, TrainTest
 from analysis.models import MLP
 from analysis.scale import Scale
+from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
 from analysis.training import Steps, train
 from analysis.training.losses import half_squared_error
@@ -66,7 +66,7 @@ class Cell:
         restart: From the minima found, if at all.
     """
 
-    data: Literal["digits", "mnist"]
+    data: Images
     batch_size: int | None
     learning_rates: tuple[float, ...] = (0.05, 0.1, 0.2)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -112,7 +112,7 @@ def run(cell: Cell) -> Mapping[str, Any]:
     make = partial(MLP, data.train.x[0].size, 1, cell.width, cell.depth, jnp.tanh)
     runs = train(
         lambda key: make(key=key),
-        _sgd,
+        sgd,
         data,
         grid={"learning_rate": cell.learning_rates},
         seeds=cell.seeds,
@@ -328,16 +328,8 @@ def _descend(
     return jnp.concatenate([losses(start, targets, x)[None], later]).T
 
 
-def _sgd(settings: Mapping[str, jax.Array]) -> optax.GradientTransformation:
-    return optax.sgd(settings["learning_rate"])
-
-
-def _data(name: str, examples: int) -> TrainTest[Regression]:
-    if name == "mnist":
-        found = mnist()
-    else:
-        found = split(digits(), 597, seed=0, source="scikit-learn's digits, a third to test on")
-    found = found.first(examples)
+def _data(name: Images, examples: int) -> TrainTest[Regression]:
+    found = images(name).first(examples)
     return TrainTest(_halves(found.train), _halves(found.test), found.source)
 
 

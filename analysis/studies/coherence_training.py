@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-from analysis.data import Classification, TrainTest, digits, flip_labels, mnist, split
+from analysis.data import flip_labels
 from analysis.models import MLP
 from analysis.scale import Scale
+from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
 from analysis.training import At, Steps, train
 from igr.diagnostics import coherence, coherence_from_batches
@@ -37,7 +37,7 @@ class Cell:
         batch_size: Examples a step, and a batch of the estimate from batches.
     """
 
-    data: Literal["digits", "mnist"]
+    data: Images
     random: float
     examples: int = 1200
     width: int = 100
@@ -75,12 +75,12 @@ def run(cell: Cell) -> Mapping[str, Any]:
         training examples, and `from_batches`, the same estimated from batches (section 5.4); axes
         are rate (one), seed, sample. Beside it where the data are from.
     """
-    data = flip_labels(_data(cell.data, cell.examples), cell.random, seed=0, to="any")
+    data = flip_labels(images(cell.data).first(cell.examples), cell.random, seed=0, to="any")
     make = partial(MLP, data.train.x[0].size, data.train.num_classes, cell.width, cell.depth)
     first = np.geomspace(1, cell.steps, cell.samples).round().astype(int)
     runs = train(
         lambda key: make(key=key),
-        _sgd,
+        sgd,
         data,
         grid={"learning_rate": (cell.learning_rate,)},
         seeds=cell.seeds,
@@ -90,10 +90,6 @@ def run(cell: Cell) -> Mapping[str, Any]:
         metrics={"helped": _helped, "from_batches": _from_batches(cell.batch_size)},
     )
     return {**runs.arrays(), "source": runs.source}
-
-
-def _sgd(settings: Mapping[str, jax.Array]) -> optax.GradientTransformation:
-    return optax.sgd(settings["learning_rate"])
 
 
 def _helped(at: At) -> jax.Array:
@@ -110,10 +106,3 @@ def _from_batches(size: int) -> Any:
         return len(at.y) * coherence_from_batches(gradients, size, finite_sample=True).alpha
 
     return helped
-
-
-def _data(name: str, examples: int) -> TrainTest[Classification]:
-    if name == "mnist":
-        return mnist().first(examples)
-    source = "scikit-learn's digits, a third to test on"
-    return split(digits(), 597, seed=0, source=source).first(examples)

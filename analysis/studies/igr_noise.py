@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,9 +14,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from analysis.data import Classification, TrainTest, digits, mnist, split
+from analysis.data import Classification, TrainTest
 from analysis.models import MLP
 from analysis.scale import Scale
+from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
 from analysis.training import At, MaxTestAccuracy, Runs, Steps, train
 from igr.diagnostics import accuracy, loss_surface_slope, noise_robustness
@@ -44,7 +45,7 @@ class Cell:
         matched: The training loss at which all networks are perturbed once more.
     """
 
-    data: Literal["digits", "mnist"]
+    data: Images
     learning_rates: tuple[float, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
     width: int = 400
@@ -95,7 +96,7 @@ def run(cell: Cell) -> Mapping[str, Any]:
         that never fall to that loss, or never classify all training examples rightly. Beside them
         what `Runs.arrays` has, the rates, the levels, and where the data are from.
     """
-    data = _data(cell.data)
+    data = images(cell.data)
     runs = _trained(cell, data, cell.learning_rates, cell.seeds, MaxTestAccuracy(cell.steps))
     train_x, train_y = jnp.asarray(data.train.x), jnp.asarray(data.train.y)
     sets = (train_x[: cell.examples], train_y[: cell.examples])
@@ -140,7 +141,7 @@ def _trained(
     sizes = data.train.x[0].size, data.train.num_classes
     return train(
         lambda key: MLP(*sizes, cell.width, cell.depth, key=key),
-        _sgd,
+        sgd,
         data,
         grid={"learning_rate": rates},
         seeds=seeds,
@@ -176,10 +177,6 @@ def _at_matched_loss(
 _CLOSE = 50  # looks between two samples
 
 
-def _sgd(settings: Mapping[str, Array]) -> optax.GradientTransformation:
-    return optax.sgd(settings["learning_rate"])
-
-
 def _flat(at: At) -> Array:
     return ravel_pytree(at.params)[0]
 
@@ -211,9 +208,3 @@ def _perturbed(
 
     # All examples are enough work for a device: one draw at a time.
     return noise_robustness(measure, params, levels, draws=draws, chunk=1, key=key).values
-
-
-def _data(name: str) -> TrainTest[Classification]:
-    if name == "mnist":
-        return mnist()
-    return split(digits(), 597, seed=0, source="scikit-learn's digits, a third to test on")

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-from analysis.data import Classification, TrainTest, digits, mnist, split
 from analysis.models import MLP, num_parameters
 from analysis.scale import Scale
+from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
 from analysis.training import At, MaxTestAccuracy, train
 from igr.diagnostics import implicit_gradient_regularizer
@@ -34,7 +33,7 @@ class Cell:
         batch_size: Examples a step.
     """
 
-    data: Literal["digits", "mnist"]
+    data: Images
     width: int
     learning_rates: tuple[float, ...]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -72,11 +71,11 @@ def run(cell: Cell) -> Mapping[str, Any]:
         What `Runs.arrays` has, with `R`; axes are rate, seed, sample. Beside it the number of
         parameters, the rates, and where the data are from.
     """
-    data = _data(cell.data)
+    data = images(cell.data)
     make = partial(MLP, data.train.x[0].size, data.train.num_classes, cell.width, cell.depth)
     runs = train(
         lambda key: make(key=key),
-        _sgd,
+        sgd,
         data,
         grid={"learning_rate": cell.learning_rates},
         seeds=cell.seeds,
@@ -93,15 +92,5 @@ def run(cell: Cell) -> Mapping[str, Any]:
     }
 
 
-def _sgd(settings: Mapping[str, jax.Array]) -> optax.GradientTransformation:
-    return optax.sgd(settings["learning_rate"])
-
-
 def _regularizer(at: At) -> jax.Array:
     return implicit_gradient_regularizer(at.value_fn, at.params)
-
-
-def _data(name: str) -> TrainTest[Classification]:
-    if name == "mnist":
-        return mnist()
-    return split(digits(), 597, seed=0, source="scikit-learn's digits, a third to test on")

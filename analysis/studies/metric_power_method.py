@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from analysis.data import Classification, TrainTest, digits, mnist, split
 from analysis.models import MLP
 from analysis.scale import Scale
+from analysis.studies.common import Images
 from analysis.sweep import Study
 from analysis.training import Steps, train
 from analysis.training.losses import cross_entropy
@@ -44,7 +45,7 @@ class Cell:
         tolerance: Of the matrix-free method.
     """
 
-    data: Literal["digits", "mnist"]
+    data: Images
     width: int = 10
     top: int = 15
     learning_rate: float = 0.1
@@ -87,7 +88,7 @@ def run(cell: Cell) -> Mapping[str, Any]:
     }
 
 
-def five_digits(name: Literal["digits", "mnist"]) -> TrainTest[Classification]:
+def five_digits(name: Images) -> TrainTest[Classification]:
     """The first five digits, flattened: MNIST's middle 10 by 10 pixels, or scikit-learn's digits.
 
     Args:

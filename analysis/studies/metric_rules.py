@@ -16,15 +16,13 @@ from jaxtyping import Array, PyTree
 
 from analysis.data import (
     TrainTest,
-    digits,
-    mnist,
-    split,
     synthetic_regression,
     xor,
     xord,
 )
 from analysis.models import INITIAL_RANGES, MLP, XordNetwork, initialise, uniform
 from analysis.scale import Scale
+from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
 from analysis.training import At, Steps, train
 from igr.transforms import (
@@ -131,7 +129,7 @@ class Cell:
     faster: float = 1.0
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     data_seed: int = 0
-    images: Literal["digits", "mnist"] = "digits"
+    images: Images = "digits"
     examples: int = 2000
     inputs: int = 256
     samples: int = 10
@@ -265,12 +263,8 @@ def run(cell: Cell) -> Mapping[str, Any]:
     }
 
 
-def _sgd(settings: Mapping[str, Array]) -> optax.GradientTransformation:
-    return optax.sgd(settings["learning_rate"])
-
-
 def _then(decay: Callable[[Mapping[str, Array]], optax.GradientTransformation]):
-    return lambda settings: optax.chain(_sgd(settings), decay(settings))
+    return lambda settings: optax.chain(sgd(settings), decay(settings))
 
 
 def _layers(params: PyTree) -> PyTree:
@@ -281,7 +275,7 @@ def _layers(params: PyTree) -> PyTree:
 
 
 _RULES: dict[Rule, Callable[[Mapping[str, Array]], optax.GradientTransformation]] = {
-    "sgd": _sgd,
+    "sgd": sgd,
     "metric": _then(lambda s: metric_decay(s["rate"])),
     "gauss-newton metric": _then(lambda s: metric_decay(s["rate"], "gauss_newton")),
     "shrinking metric": _then(lambda s: metric_decay(s["rate"], "absolute_shrinkage")),
@@ -328,6 +322,5 @@ def _data(cell: Cell) -> TrainTest[Any]:
         return xord(cell.data_seed)
     if cell.task == "synthetic":
         return synthetic_regression(cell.data_seed, number=cell.examples, inputs=cell.inputs)
-    if cell.images == "mnist":
-        return mnist().first(cell.examples)
-    return split(digits(), 597, seed=0, source="scikit-learn's digits, a third to test on")
+    found = images(cell.images)
+    return found.first(cell.examples) if cell.images == "mnist" else found

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 import optax
 
-from analysis.data import Classification, TrainTest, digits, flip_labels, mnist, motion_blur, split
+from analysis.data import Classification, TrainTest, flip_labels, mnist, motion_blur, split
 from analysis.data.examples import take
 from analysis.models import MLP, LeNet
 from analysis.scale import Scale
+from analysis.studies.common import images
 from analysis.sweep import Study
 from analysis.training import At, Runs, Steps, train
 from igr.penalties import gradient_similarity_trace, loss_gradient_penalty, weight_penalty
@@ -278,6 +279,6 @@ def _data(name: Data) -> Parts:
             blurred.test,
             blurred.source,
         )
-    whole = split(digits(), 597, seed=0)
+    whole = images("digits")
     rest = split(whole.train, 300, seed=0)
-    return Parts(rest.train, rest.test, whole.test, "scikit-learn's digits, a third to test on")
+    return Parts(rest.train, rest.test, whole.test, whole.source)

@@ -11,12 +11,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from threadpoolctl import threadpool_limits
 
 from analysis.data import Classification, TrainTest, two_circles
 from analysis.models import MLP
 from analysis.scale import Scale
+from analysis.studies.common import sgd
 from analysis.sweep import Study
 from analysis.training import At, Runs, Steps, train
 from igr.diagnostics import tangent_kernel_trace
@@ -168,10 +168,10 @@ def _train(
     seed: int,
     measured: bool,
 ) -> Runs:
-    """Every factor side by side. In one program: two at once, each with LAPACK in it, can hang."""
+    """Every factor side by side."""
     return train(
         _network(cell.width, cell.depth, factors[0] if cell.method == "dropout" else 0.0),
-        _sgd,
+        sgd,
         data,
         grid={"learning_rate": (cell.learning_rate,), "factor": factors},
         seeds=(seed,),
@@ -180,17 +180,12 @@ def _train(
         samples=cell.samples if measured else 1,
         penalty=_PENALTIES.get(cell.method),
         metrics={"trace": _trace, "logdet": _logdet} if measured else {},
-        together=len(factors),
     )
 
 
 @cache  # the same function for the same network: its runs share the compiled program
 def _network(width: int, depth: int, dropout: float) -> Callable[..., MLP]:
     return lambda key: MLP(2, 2, width, depth, dropout=dropout, key=key)
-
-
-def _sgd(settings: Mapping[str, Any]) -> optax.GradientTransformation:
-    return optax.sgd(settings["learning_rate"])
 
 
 def _margin(model: MLP, grid: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from analysis.data import Classification, TrainTest, digits, mnist, split
 from analysis.data.examples import take
 from analysis.models import MLP, LeNet
 from analysis.scale import Scale
+from analysis.studies.common import Images
 from analysis.sweep import Study
 from analysis.training import At, Steps, cross_entropy, train
 from igr.penalties import (
@@ -29,7 +30,6 @@ from igr.penalties import (
     weight_penalty,
 )
 
-Data = Literal["digits", "mnist"]
 Rule = Literal["baseline", "SpectReg", "FrobReg", "JacReg", "DoubleBack"]
 PENALTIES: dict[Rule, Callable[[At], Array]] = {
     "baseline": lambda at: jnp.zeros(()),
@@ -68,7 +68,7 @@ class Cell:
     decays: tuple[float, ...]
     draw: int
     tuning: bool = False
-    data: Data = "digits"
+    data: Images = "digits"
     per_class: int = 20
     steps: int = 1500
     learning_rate: float = 0.001
@@ -91,7 +91,7 @@ class Timing:
         width: Units of each of the MLP's two hidden layers.
     """
 
-    data: Data
+    data: Images
     rounds: int = 7
     repeat: int = 1
     batch_size: int = 50

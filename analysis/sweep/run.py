@@ -19,6 +19,7 @@ from rich.text import Text
 from analysis.sweep import results
 from analysis.sweep.identity import canonical, cell_name, code_version
 from analysis.sweep.results import CellResult
+from analysis.sweep.room import make_room
 
 Engine = Literal["local", "ray"]
 
@@ -97,9 +98,9 @@ def sweep(
         study: What to compute.
         folder: Where the results of all studies are; this one's are in `folder/study.name`.
         engine: "local": one cell after the other in this process, so that cells share what JAX has
-            compiled. "ray": on the Ray cluster this machine belongs to or `RAY_ADDRESS` names, or
-            else on Ray started here; one GPU a cell where there are GPUs; a cell whose worker dies
-            is run again.
+            compiled, which is dropped before it grows too much. "ray": on the Ray cluster this
+            machine belongs to or `RAY_ADDRESS` names, or else on Ray started here; one GPU a cell
+            where there are GPUs; a cell whose worker dies is run again.
         console: Where progress goes; standard error if not given.
 
     Returns:
@@ -152,6 +153,7 @@ def sweep(
 
 def run_cell(run: Callable[[Any], Mapping[str, Any]], cell: Any) -> CellResult | str:
     """One cell, in whatever process: its result, or its traceback."""
+    make_room()
     start = time.perf_counter()
     try:
         values = dict(run(cell))

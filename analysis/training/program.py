@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
@@ -108,6 +110,38 @@ def advance(
         carry, fixed = jax.tree.map(lambda v: v[0], (carry, fixed))
         return jax.tree.map(lambda v: v[None], one(carry, fixed, data, first, end))
     return jax.vmap(one, (0, 0, None, None, None))(carry, fixed, data, first, end)
+
+
+def stepping(program: Program) -> Program:
+    """The program for all that does not measure: what is measured changes no step."""
+    return replace(program, metrics=())
+
+
+def waits_for_threads(program: Program, begin: tuple[Any, ...], data: Data) -> bool:
+    """Whether some kernel hands parts of its work to XLA's threads and waits for them.
+
+    LAPACK's do in jaxlib 0.10 and the Fourier transform's do. As such a kernel itself runs in one
+    of these threads, programs of which as many run at once as there are threads can wait forever.
+    """
+    step = np.int32(0)
+    leaves, structure = jax.tree.flatten((begin, data, step))
+    shapes = tuple(jax.ShapeDtypeStruct(np.shape(v), jax.dtypes.result_type(v)) for v in leaves)
+    return _waits_for_threads(program, structure, shapes)
+
+
+@lru_cache(maxsize=64)
+def _waits_for_threads(program: Program, structure: Any, shapes: tuple[Any, ...]) -> bool:
+    begin, data, step = jax.tree.unflatten(structure, shapes)
+    carry, fixed = jax.eval_shape(partial(start, program), *begin)
+    lowered = (
+        advance.lower(stepping(program), carry, fixed, data, step, step),
+        measure.lower(program, carry, fixed, data, step),
+    )
+    return any(_WAITING_KERNELS.search(part.as_text()) for part in lowered)
+
+
+# As they are called before and after XLA's own passes.
+_WAITING_KERNELS = re.compile(r"\b(lapack|blas)_|stablehlo\.(fft|cholesky|triangular_solve)")
 
 
 @partial(jax.jit, static_argnums=0)

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -51,9 +50,10 @@ def train(
 
     Whole stretches of training, from sample to sample, run on the device without coming back:
     the order of the examples is drawn there anew every epoch. Runs go side by side, vmapped, in
-    one compiled program; on a CPU the program is run in one thread a core. A run's numbers depend
-    on its seed and settings, neither on where samples are taken nor, but for rounding, on which
-    runs are beside it.
+    one compiled program; on a CPU the program is run in one thread a core, but where it has
+    kernels that wait for XLA's own threads (LAPACK's), which could then wait forever. A run's
+    numbers depend on its seed and settings, neither on where samples are taken nor, but for
+    rounding, on which runs are beside it.
 
     Args:
         make_model: From a key to an equinox module of one example, `model(x)`; where it has
@@ -148,8 +148,19 @@ def train(
 
     runs = [(p, s) for p in range(len(points)) for s in range(len(seeds))]
     groups = [[run for run in runs if steps[run[0]] == n] for n in sorted(set(steps), reverse=True)]
-    cores = _cores() if mesh is None and jax.default_backend() == "cpu" else 1
     largest = max(len(group) for group in groups)
+
+    def begin(members: list[tuple[int, int]]) -> tuple[PyTree, PyTree, Fixed, np.ndarray]:
+        which = np.array([s for _, s in members])
+        settings = {name: np.array([points[p][name] for p, _ in members], dtype) for name in grid}
+        return params, network, Fixed(keys, settings, constants), which
+
+    cores = _cores() if mesh is None and jax.default_backend() == "cpu" else 1
+    one_each = min(together or math.ceil(largest / cores), largest)
+    if one_each < len(runs) and cores > 1:
+        tried = begin((groups[0] * one_each)[:one_each])
+        if device.waits_for_threads(program, tried, on_device):
+            cores = 1
     size = min(together or math.ceil(largest / cores), largest)
     parts = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
 
@@ -157,14 +168,11 @@ def train(
 
     def work(members: list[tuple[int, int]]) -> Any:
         # A part of the same size for all: one compiled program. What is doubled is dropped.
-        full = members + members[-1:] * (size - len(members))
-        which = np.array([s for _, s in full])
-        settings = {name: np.array([points[p][name] for p, _ in full], dtype) for name in grid}
-        begin = (params, network, Fixed(keys, settings, constants), which)
+        first = begin(members + members[-1:] * (size - len(members)))
         if program.sharding is not None:
-            begin = jax.device_put(begin, program.sharding)
+            first = jax.device_put(first, program.sharding)
         with jax.enable_x64(double):  # a thread does not inherit it
-            return _run(program, begin, on_device, sampled[members[0][0]], stop, len(members))
+            return _run(program, first, on_device, sampled[members[0][0]], stop, len(members))
 
     if cores > 1 and len(parts) > 1:
         with ThreadPoolExecutor(cores) as pool:
@@ -204,7 +212,7 @@ def _run(
     wanted: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[PyTree, PyTree]]:
     """Some runs side by side from the first sample to the last: records, kept sample and model."""
-    stepping = replace(program, metrics=())  # what is measured changes no step
+    stepping = device.stepping(program)
     carry, fixed = device.start(stepping, *begin)
     best = (carry.params, carry.network)
     records: list[Mapping[str, Any]] = []

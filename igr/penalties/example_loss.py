@@ -93,7 +93,8 @@ def _cross_entropy(
         ) from error
     classes = require_classes(apply_fn, params, x)
     if not isinstance(labels[0], Tracer):
-        least, largest = int(np.min(labels[0])), int(np.max(labels[0]))
+        known = np.asarray(labels[0])  # under jit jnp would trace what is known
+        least, largest = int(known.min()), int(known.max())
         if least < 0 or largest >= classes:
             raise ValueError(
                 f"the labels y must lie in 0 to {classes - 1}, the classes that apply_fn returns; "

@@ -22,7 +22,8 @@ def weight_penalty(
     Hertz 1991).
 
     Normalisation: with the half, as in the authors' code, so that L + wd P adds wd W to the
-    gradient, and of weights only: leaves of two axes or more, neither biases nor scales.
+    gradient, and of weights only: leaves of two axes or more that are not called "bias" (those of
+    equinox's convolutions have several), neither biases nor scales.
 
     Args:
         params: Any pytree with floating leaves.
@@ -42,7 +43,9 @@ def weight_penalty(
     """
     floating = eqx.filter(params, is_floating)
     if mask is None:
-        chosen = eqx.filter(floating, lambda leaf: leaf.ndim >= 2)
+        chosen = jax.tree.map_with_path(
+            lambda path, leaf: leaf if leaf.ndim >= 2 and not _is_bias(path) else None, floating
+        )
         rule = "with two axes or more, which a weight has; give a mask to choose others"
     else:
         chosen = eqx.filter(floating, _full_mask(mask, params))
@@ -54,6 +57,10 @@ def weight_penalty(
             f"{shapes}."
         )
     return square_sum(chosen) / 2
+
+
+def _is_bias(path: tuple[Any, ...]) -> bool:
+    return bool(path) and jax.tree_util.keystr(path[-1:], simple=True) == "bias"
 
 
 def _full_mask(mask: PyTree | Callable[[PyTree], PyTree], params: PyTree) -> PyTree:

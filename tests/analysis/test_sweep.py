@@ -12,11 +12,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
-from analysis.sweep import CellFailed, Study, cell_name, code_version, sweep
+from analysis.sweep import CellFailed, Study, cell_name, code_version, room, sweep
 from analysis.sweep.identity import _imports
 from tests.analysis.small_study import Cell, powers, unkeepable
 
@@ -269,3 +271,21 @@ def test_on_a_real_local_ray(tmp_path, logs):
     np.testing.assert_array_equal(swept[dying]["powers"], np.arange(5.0) ** 3)
     assert times_run(logs) == {1: 1, 2: 1, 3: 3}
     assert sweep(study, tmp_path, console=QUIET).computed == 0
+
+
+@pytest.mark.skipif(not room._MAPPED.exists(), reason="only Linux counts pieces of memory")
+def test_compiled_programs_are_dropped_once_there_are_too_many(monkeypatch):
+    traced = []
+
+    @jax.jit
+    def program(x):
+        traced.append(1)
+        return jnp.tanh(x) @ x
+
+    program(jnp.eye(3))
+    assert not room.make_room(1.0)
+    program(jnp.eye(3))
+    assert traced == [1]
+    assert room.make_room(0.0)
+    program(jnp.eye(3))
+    assert traced == [1, 1]

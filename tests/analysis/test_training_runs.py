@@ -1,6 +1,11 @@
 """What of a training run is seen and kept: samples, stops, the models; what is refused; devices."""
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -198,3 +203,56 @@ def main():
 
 if __name__ == "__main__":
     main()
+
+
+def volume(at):
+    """A penalty that LAPACK works on: the log-determinant of the batch's inner products."""
+    rows = at.x * at.params.layers[0].weight[:, 0]
+    return 0.01 * jnp.linalg.slogdet(rows @ rows.T + jnp.eye(len(rows)))[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "threads"),
+    [({}, True), ({"penalty": volume}, False), ({"metrics": {"volume": volume}}, False)],
+)
+def test_programs_that_wait_for_xlas_threads_are_not_run_at_once(
+    data, monkeypatch, options, threads
+):
+    module = sys.modules["analysis.training.train"]
+    pools = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers):
+            super().__init__(workers)
+            pools.append(workers)
+
+    monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(module, "_cores", lambda: 2)
+    runs = run(data, seeds=(0, 1, 2, 3), **options)
+    assert pools == ([2] if threads else [])
+    alone = run(data, seeds=(2,), **options)
+    np.testing.assert_allclose(runs["train_loss"][0, 2], alone["train_loss"][0, 0], rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_many_runs_with_lapack_come_to_an_end():
+    """Five or more of these side by side in each of two threads hang with jaxlib 0.10."""
+    code = """
+        import optax
+        from analysis.data import two_circles
+        from analysis.models import MLP
+        from analysis.training import Steps, train
+        from igr.penalties import gradient_similarity_logdet
+
+        train(
+            lambda key: MLP(2, 2, 50, 3, key=key),
+            lambda settings: optax.sgd(settings["learning_rate"]),
+            two_circles(0), grid={"learning_rate": (0.1,)}, seeds=range(10), stop=Steps(20),
+            batch_size=20, samples=1,
+            penalty=lambda at: 1e-3 * gradient_similarity_logdet(
+                at.apply_fn, at.params, at.x, ridge=0.01),
+        )
+    """
+    environment = os.environ | {"JAX_ENABLE_X64": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    subprocess.run(command, check=True, timeout=120, env=environment)

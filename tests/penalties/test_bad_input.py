@@ -52,6 +52,9 @@ def test_targets_must_be_as_many_as_inputs_and_labels_among_the_classes(name):
         with pytest.raises(ValueError, match=rf"labels y must lie in 0 to 2, .*; got {label}"):
             call(name, fn, jnp.ones(3), x, y)
         assert np.isnan(jax.jit(lambda y: call(name, fn, jnp.ones(3), x, y))(y))
+        known = jnp.asarray(y)  # closed over by what is compiled
+        with pytest.raises(ValueError, match="labels y must lie in 0 to 2"):
+            jax.jit(lambda w, known=known: call(name, fn, w, x, known))(jnp.ones(3))
     with pytest.raises(ValueError, match=r"one integer label an example .* got \[\(\(2,\), 'float"):
         call(name, fn, jnp.ones(3), x, np.zeros(2))
     with pytest.raises(ValueError, match=r"logits of two classes or more; it returned 1"):

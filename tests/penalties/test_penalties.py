@@ -3,6 +3,7 @@
 from functools import partial
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -337,6 +338,14 @@ def test_weights_by_a_mask():
     assert penalties.weight_penalty(params, lambda p: {k: k != "w" for k in p}) == 1.5
     nested = {"a": params, "c": params}
     assert penalties.weight_penalty(nested, {"a": True, "c": False}) == 9.5
+
+
+def test_what_is_called_bias_is_no_weight():
+    params = {"weight": jnp.full((2, 1, 1, 1), 2.0), "bias": jnp.ones((2, 1, 1))}
+    assert penalties.weight_penalty(params) == 4
+    convolution = eqx.nn.Conv2d(1, 4, 3, key=jax.random.key(0))
+    expected = float(np.sum(np.asarray(convolution.weight) ** 2)) / 2
+    np.testing.assert_allclose(penalties.weight_penalty(convolution), expected, rtol=1e-6)
 
 
 def test_inputs_and_params_may_be_pytrees():

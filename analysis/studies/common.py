@@ -1,0 +1,29 @@
+"""What several studies share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import optax
+from jaxtyping import Array
+
+from analysis.data import Classification, TrainTest, digits, mnist, split
+
+Images = Literal["digits", "mnist"]
+
+
+def sgd(settings: Mapping[str, Array]) -> optax.GradientTransformation:
+    """Gradient descent with the rate "learning_rate" of the settings."""
+    return optax.sgd(settings["learning_rate"])
+
+
+def images(name: Images) -> TrainTest[Classification]:
+    """MNIST as it is divided, or scikit-learn's digits, always divided in the same way.
+
+    Raises:
+        FileNotFoundError: If MNIST is neither there nor can be fetched.
+    """
+    if name == "mnist":
+        return mnist()
+    return split(digits(), 597, seed=0, source="scikit-learn's digits, a third to test on")
