@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from scipy.stats import spearmanr
 
 from analysis.studies import computed
@@ -38,8 +39,12 @@ def figure_training() -> Drawing:
         for part, (colour, mark) in DRAWN.items()
     ]
     picture.legend(handles=handles, loc="outside upper center", ncols=3, handlelength=1.4)
-    kinds = [Line2D([], [], color=style.GREY, linestyle=look) for look in ("-", ":")]
-    accuracy.legend(kinds, ["training", "test"], loc="upper left", handlelength=1.6)
+    kinds = (
+        Line2D([], [], color=style.GREY, linestyle="-", label="training"),
+        Line2D([], [], color=style.GREY, linestyle=":", label="test"),
+        Patch(color=style.GREY, alpha=0.3, linewidth=0, label="all seeds"),
+    )
+    accuracy.legend(handles=kinds, loc="upper left", handlelength=1.6)
     return Drawing(picture, table, claims(table))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
+from matplotlib.lines import Line2D
 
 from analysis.studies import computed
 from paper_figures import style
@@ -224,6 +225,8 @@ def _panels(table: pd.DataFrame, what: str, deviation: str, *, bounded: bool) ->
         _curves(axes, rows, what, deviation, lines, bounded=bounded)
         axes.set_title(title)
     handles, labels = panels[0].get_legend_handles_labels()
+    handles.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.6))
+    labels.append(f"mean {'±' if bounded else '+'} a standard deviation")
     picture.legend(handles, labels, loc="outside upper center", ncols=7, title="learning rate")
     return picture
 

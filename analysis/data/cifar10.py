@@ -26,14 +26,15 @@ def cifar10(path: str | Path | None = None) -> TrainTest[Classification]:
         path: A folder with the binary version, or an npz of uint8 images (n, 32, 32, 3) or
             (n, 3, 32, 32): with `x_train`, `y_train`, `x_test`, `y_test`, or with `x`, `y`,
             `train_idx`, `test_idx`. By default the binary version in the folder `IGR_DATA` (or in
-            `cifar10` or `cifar-10-batches-bin` below it), else the one npz there.
+            `cifar10` or `cifar-10-batches-bin` below it), else the largest npz there with "cifar"
+            in its name.
 
     Returns:
         float32 images in [0, 1] of shape (3, 32, 32); `source` names the file.
 
     Raises:
         FileNotFoundError: If there is no such file: says what to put where.
-        ValueError: If a file is not what it says, or several npz could be meant.
+        ValueError: If a file is not what it says.
     """
     found = Path(path) if path is not None else _found()
     if found is None or not found.exists():
@@ -50,10 +51,7 @@ def _found() -> Path | None:
         if (place / _BATCHES[0]).is_file():
             return place
     archives = sorted({p for place in places[:2] for p in place.glob("*cifar*.npz")})
-    if len(archives) > 1:
-        names = ", ".join(archive.name for archive in archives)
-        raise ValueError(f"several files could be CIFAR-10 ({names}): give the path of one")
-    return archives[0] if archives else None
+    return max(archives, key=lambda archive: archive.stat().st_size, default=None)
 
 
 def _from_binary(folder: Path) -> TrainTest[Classification]:
