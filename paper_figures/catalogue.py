@@ -17,7 +17,7 @@ _TWO_PARAMETERS = "paper_figures.igr_two_parameters"
 
 FIGURES: tuple[Figure, ...] = (
     Figure("igr/1a", _IGR, "(y - abx)²/2: gradient descent follows the modified flow; "
-           "EGR goes further", f"{_TWO_PARAMETERS}:figure_1a", 19),
+           "EGR goes further", f"{_TWO_PARAMETERS}:figure_1a", 22),
     Figure("igr/1b", _IGR, "(y - abx)²/2: R/E where gradient descent ends, against the "
            "learning rate", f"{_TWO_PARAMETERS}:figure_1b", 8),
     Figure("igr/A.1", _IGR, "(y - abx)²/2: a large learning rate ricochets",
@@ -25,52 +25,52 @@ FIGURES: tuple[Figure, ...] = (
     Figure("igr/A.2", _IGR, "(y - abx)²/2: test error against the EGR rate",
            f"{_TWO_PARAMETERS}:figure_a2", 6),
     Figure("igr/follow", "(ours)", "A tanh network on digits: gradient descent against the flows "
-           "of order 0, 1, 2", "paper_figures.igr_follow:figure_follow", 44),
+           "of order 0, 1, 2", "paper_figures.igr_follow:figure_follow", 35),
     Figure("igr/optimizers", "(ours)", "Six optimizers of optax on digits, each against the flows "
            "of order 0, 1 (and 2) derived for it", "paper_figures.igr_optimizers:figure_optimizers",
-           100, default=False),
+           85, default=False),
     Figure("igr/adam-kept", "(ours)", "Adam at its defaults on digits: second moment kept beside "
            "the parameters, or eliminated", "paper_figures.igr_optimizers:figure_adam_kept", 30),
     Figure("igr/sgd", "(ours)", "A tanh network on digits: the mean of reshuffled SGD against "
-           "the flows of GD and SGD", "paper_figures.igr_sgd:figure_sgd", 50),
+           "the flows of GD and SGD", "paper_figures.igr_sgd:figure_sgd", 40),
     Figure("igr/2a", _IGR, "R at maximum test accuracy against λ, over widths and rates",
-           "paper_figures.igr_width_and_rate:figure_2a", 240, default=False),
+           "paper_figures.igr_width_and_rate:figure_2a", 110, default=False),
     Figure("igr/2b", _IGR, "Maximum test accuracy against λ, over widths and rates",
-           "paper_figures.igr_width_and_rate:figure_2b", 240, default=False),
+           "paper_figures.igr_width_and_rate:figure_2b", 110, default=False),
     Figure("igr/3a", _IGR, "Slope of the loss under perturbation, by learning rate",
-           "paper_figures.igr_noise:figure_3a", 75, default=False),
+           "paper_figures.igr_noise:figure_3a", 45, default=False),
     Figure("igr/3b", _IGR, "Test accuracy under perturbation, by learning rate",
-           "paper_figures.igr_noise:figure_3b", 75, default=False),
+           "paper_figures.igr_noise:figure_3b", 45, default=False),
     Figure("igr/3c", _IGR, "A ResNet trained with EGR: test accuracy against its rate",
-           "paper_figures.igr_resnet:figure_3c", 210, default=False),
+           "paper_figures.igr_resnet:figure_3c", 195, default=False),
     Figure("mgs/2", _MGS, "Two circles: decision boundaries and similarity, by regularizer",
-           "paper_figures.mgs_two_circles:figure_2", 150, default=False),
+           "paper_figures.mgs_two_circles:figure_2", 115, default=False),
     Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer",
-           "paper_figures.mgs_label_noise:table_1", 200, default=False),
+           "paper_figures.mgs_label_noise:table_1", 90, default=False),
     Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "
            "weights, test loss", "paper_figures.coherence_real_or_random:figure_5_1", 6),
     Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels",
-           "paper_figures.coherence_training:figure_training", 40),
+           "paper_figures.coherence_training:figure_training", 18),
     Figure("coherence/robust", _COHERENCE, "Winsorized and median-of-means descent against label "
-           "noise", "paper_figures.coherence_robust:figure_robust", 35),
+           "noise", "paper_figures.coherence_robust:figure_robust", 31),
     Figure("coherence/stability", _COHERENCE, "Sharpness and non-uniformity of GD's and SGD's "
-           "minima", "paper_figures.coherence_stability:figure_stability", 54, default=False),
+           "minima", "paper_figures.coherence_stability:figure_stability", 52, default=False),
     Figure("metric/1.1", _METRIC, "Regularizing steps of the metric and of L2, as vectors",
            "paper_figures.metric_vectors:figure_1_1", 9),
     Figure("metric/5.2", _METRIC, "Top eigenvalues: matrix-free power method and full Hessian",
            "paper_figures.metric_power_method:figure_5_2", 11),
     Figure("metric/table-5.1", _METRIC, "Accuracy or error by learning rule, tanh networks",
-           "paper_figures.metric_rules:table_5_1", 250, default=False),
+           "paper_figures.metric_rules:table_5_1", 245, default=False),
     Figure("metric/table-5.2", _METRIC, "Accuracy or error by learning rule, ReLU networks",
-           "paper_figures.metric_rules:table_5_2", 250, default=False),
+           "paper_figures.metric_rules:table_5_2", 245, default=False),
     Figure("spectreg/table-1", _SPECTREG, "Test accuracy on small MNIST, with weight decay",
-           "paper_figures.spectreg_mnist:table_1", 200, default=False),
+           "paper_figures.spectreg_mnist:table_1", 180, default=False),
     Figure("spectreg/table-6", _SPECTREG, "SpectReg, FrobReg and JacReg on small MNIST",
-           "paper_figures.spectreg_mnist:table_6", 200, default=False),
+           "paper_figures.spectreg_mnist:table_6", 180, default=False),
     Figure("spectreg/table-7", _SPECTREG, "Error on SIN against SpectReg's weight",
-           "paper_figures.spectreg_sin:table_7", 25),
+           "paper_figures.spectreg_sin:table_7", 15),
     Figure("spectreg/2", _SPECTREG, "Functions learned on SIN, by SpectReg's weight",
-           "paper_figures.spectreg_sin:figure_2", 25),
+           "paper_figures.spectreg_sin:figure_2", 15),
 )  # fmt: skip
 
 
