@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from analysis.scale import Scale
 from analysis.studies.common import images
 from analysis.sweep import Study
 from analysis.training import At, Runs, Steps, train
+from analysis.training.train import cores_allowed
 from igr.penalties import gradient_similarity_trace, loss_gradient_penalty, weight_penalty
 
 Data = Literal["digits", "blurred mnist"]
@@ -224,7 +224,7 @@ def _train(
 
 def _each(work: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
     """The work on every job; on a CPU a thread a core, as each draw has data of its own."""
-    with ThreadPoolExecutor((os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1) as pool:
+    with ThreadPoolExecutor(cores_allowed() if jax.default_backend() == "cpu" else 1) as pool:
         return list(pool.map(work, jobs))
 
 

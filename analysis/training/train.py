@@ -155,7 +155,7 @@ def train(
         settings = {name: np.array([points[p][name] for p, _ in members], dtype) for name in grid}
         return params, network, Fixed(keys, settings, constants), which
 
-    cores = _cores() if mesh is None and jax.default_backend() == "cpu" else 1
+    cores = cores_allowed() if mesh is None and jax.default_backend() == "cpu" else 1
     one_each = min(together or math.ceil(largest / cores), largest)
     if one_each < len(runs) and cores > 1:
         tried = begin((groups[0] * one_each)[:one_each])
@@ -289,7 +289,8 @@ def _mesh(devices: Sequence[Any] | None, batch: int) -> Mesh | None:
     return Mesh(np.array(devices), ("data",)) if len(devices) > 1 else None
 
 
-def _cores() -> int:
+def cores_allowed() -> int:
+    """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

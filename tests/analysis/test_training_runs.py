@@ -227,7 +227,7 @@ def test_programs_that_wait_for_xlas_threads_are_not_run_at_once(
             pools.append(workers)
 
     monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
-    monkeypatch.setattr(module, "_cores", lambda: 2)
+    monkeypatch.setattr(module, "cores_allowed", lambda: 2)
     runs = run(data, seeds=(0, 1, 2, 3), **options)
     assert pools == ([2] if threads else [])
     alone = run(data, seeds=(2,), **options)
