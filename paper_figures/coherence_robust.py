@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from scipy.stats import spearmanr
 
 from analysis.studies import computed
@@ -42,7 +41,7 @@ def figure_robust() -> Drawing:
     handles += [
         Line2D([], [], color=style.GREY, linestyle="-", label="training"),
         Line2D([], [], color=style.GREY, linestyle=":", label="test"),
-        Patch(color=style.GREY, alpha=0.3, linewidth=0, label="all seeds"),
+        style.band("all seeds"),
     ]
     picture.legend(handles=handles, loc="outside upper center", ncols=3, handlelength=1.4)
     return Drawing(picture, table, claims(table))

@@ -12,7 +12,6 @@ from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from scipy.optimize import brentq
 from scipy.special import ive
 
@@ -294,6 +293,6 @@ def _legend(axes: Axes) -> None:
         Line2D([], [], color="k", linestyle=":", label="the best one"),
         Line2D([], [], color=style.ORANGE, marker="o", linestyle="", markersize=3, label="outer"),
         Line2D([], [], color=style.BLUE, marker="^", linestyle="", markersize=3, label="inner"),
-        Patch(color=style.GREY, alpha=0.3, linewidth=0, label="standard error"),
+        style.band("standard error"),
     ]
     axes.legend(handles=handles, loc="center", fontsize=6.5, handlelength=2.2)

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure as Picture
+from matplotlib.patches import Patch
 
 # Okabe and Ito's palette, https://jfly.uni-koeln.de/color/
 BLACK = "#000000"
@@ -58,3 +59,8 @@ def paper_style() -> Iterator[None]:
 def picture(width: float = COLUMN, height: float = 2.6) -> Picture:
     """An empty matplotlib figure, `width` by `height` inches, belonging to no window."""
     return Picture(figsize=(width, height), layout="constrained")
+
+
+def band(label: str) -> Patch:
+    """What stands in a legend for a shaded band of any colour."""
+    return Patch(color=GREY, alpha=0.3, linewidth=0, label=label)

@@ -14,10 +14,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from analysis.data import Classification, TrainTest, digits, mnist, split
+from analysis.data import Classification, TrainTest, mnist
 from analysis.models import MLP
 from analysis.scale import Scale
-from analysis.studies.common import Images
+from analysis.studies.common import Images, images
 from analysis.sweep import Study
 from analysis.training import Steps, train
 from analysis.training.losses import cross_entropy
@@ -97,7 +97,7 @@ def five_digits(name: Images) -> TrainTest[Classification]:
         name: Whose.
     """
     if name == "digits":
-        whole = split(digits(), 597, seed=0)
+        whole = images("digits")
         parts = [_first_classes(part) for part in (whole.train, whole.test)]
         return TrainTest(*parts, source="scikit-learn's digits 0 to 4")
     whole = mnist()

@@ -108,7 +108,7 @@ def study(scale: Scale) -> Study:
     """
     logits = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
     # Of penalties that vanish as the training set is fitted.
-    fading = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # these vanish as the training set is fitted
+    fading = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
     decays = (0.0, 0.0005, 0.002, 0.01, 0.03, 0.1)
     grids: dict[Rule, tuple[tuple[float, ...], tuple[float, ...]]] = {
         "baseline": ((0.0,), decays),

@@ -25,6 +25,7 @@ from analysis.training.runs import Runs
 from analysis.training.stopping import MaxTestAccuracy, PhysicalTime, Steps, sample_points
 
 Settings = Mapping[str, Array]
+Run = tuple[int, int]  # the places of its settings and of its seed
 
 
 def train(
@@ -150,25 +151,26 @@ def train(
     groups = [[run for run in runs if steps[run[0]] == n] for n in sorted(set(steps), reverse=True)]
     largest = max(len(group) for group in groups)
 
-    def begin(members: list[tuple[int, int]]) -> tuple[PyTree, PyTree, Fixed, np.ndarray]:
-        which = np.array([s for _, s in members])
-        settings = {name: np.array([points[p][name] for p, _ in members], dtype) for name in grid}
+    def begin(members: list[Run], size: int) -> tuple[PyTree, PyTree, Fixed, np.ndarray]:
+        # A part of the same size for all: one compiled program. What is doubled is dropped.
+        full = members + members[-1:] * (size - len(members))
+        which = np.array([s for _, s in full])
+        settings = {name: np.array([points[p][name] for p, _ in full], dtype) for name in grid}
         return params, network, Fixed(keys, settings, constants), which
 
     cores = cores_allowed() if mesh is None and jax.default_backend() == "cpu" else 1
     one_each = min(together or math.ceil(largest / cores), largest)
     if one_each < len(runs) and cores > 1:
-        tried = begin((groups[0] * one_each)[:one_each])
-        if device.waits_for_threads(program, tried, on_device):
+        any_part = begin(groups[0][:one_each], one_each)
+        if device.waits_for_threads(program, any_part, on_device):
             cores = 1
     size = min(together or math.ceil(largest / cores), largest)
     parts = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
 
     double = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
-    def work(members: list[tuple[int, int]]) -> Any:
-        # A part of the same size for all: one compiled program. What is doubled is dropped.
-        first = begin(members + members[-1:] * (size - len(members)))
+    def work(members: list[Run]) -> Any:
+        first = begin(members, size)
         if program.sharding is not None:
             first = jax.device_put(first, program.sharding)
         with jax.enable_x64(double):  # a thread does not inherit it

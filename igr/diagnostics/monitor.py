@@ -20,7 +20,7 @@ from igr.backward_error import methods
 from igr.backward_error.methods import Method
 from igr.backward_error.stability import stability_limit
 from igr.curvature.vectors import floating_part
-from igr.diagnostics.named_measures import NAMED, NamedMeasures
+from igr.diagnostics.named_measures import NAMED, NamedMeasures, named, scalars
 from igr.diagnostics.records import CSVFile, LiveTable, sink
 from igr.flows.checks import check_count, check_step
 from igr.per_example.example_axis import num_examples
@@ -131,7 +131,7 @@ class Monitor:
         table: bool | Console = False,
     ):
         self.every = check_count("every", every, 1)
-        self._measures = _named(measures)
+        self._measures = named(measures)
         given = {
             "example_loss_fn": example_loss_fn,
             "apply_fn": apply_fn,
@@ -309,7 +309,7 @@ class Monitor:
                 found = measure(params, batch, key=jax.random.fold_in(key, i))
             else:
                 found = measure(params, batch)
-            values |= _scalars(column, found)
+            values |= scalars(column, found)
             if "sharpness" in (measure, column) and h is not None:
                 values["h_" + column] = h * values[column]
         return values, named.vector
@@ -376,46 +376,6 @@ class Monitor:
         if what not in self._warned:
             self._warned.add(what)
             warnings.warn(message, UserWarning, stacklevel=5)
-
-
-def _named(measures: Any) -> dict[str, Any]:
-    """Measures by column, checked."""
-    if isinstance(measures, str) or not isinstance(measures, Mapping | Sequence):
-        raise TypeError(
-            "measures must be a list of names, or a mapping from columns to names or functions; "
-            f"got {measures!r}."
-        )
-    if not isinstance(measures, Mapping):
-        measures = {name: name for name in measures}
-    if not measures:
-        raise ValueError(f"measures must hold at least one; the names are {', '.join(NAMED)}.")
-    for column, measure in measures.items():
-        if not isinstance(column, str):
-            raise TypeError(
-                f"measures in a list must be names; got {column!r}. Give functions in a mapping: "
-                "{'column': function}."
-            )
-        if isinstance(measure, str) and measure not in NAMED:
-            raise ValueError(f"measures must be among {', '.join(NAMED)}; got {measure!r}.")
-        if not isinstance(measure, str) and not callable(measure):
-            raise TypeError(f"measure {column!r} must be a name or a function; got {measure!r}.")
-    return dict(measures)
-
-
-def _scalars(column: str, found: Any) -> dict[str, Array]:
-    """What a measure returned, by column."""
-    if hasattr(found, "_asdict"):
-        found = found._asdict()
-    if isinstance(found, Mapping):
-        parts = {f"{column}/{field}".rstrip("/"): value for field, value in found.items()}
-        return {k: v for part, value in parts.items() for k, v in _scalars(part, value).items()}
-    shape = jnp.shape(found) if eqx.is_array_like(found) else repr(found)
-    if shape != ():
-        raise ValueError(
-            f"measure {column!r} must return a scalar, or a mapping or NamedTuple of scalars; it "
-            f"returned {shape}."
-        )
-    return {column: jnp.asarray(found)}
 
 
 def _placed_like(x: Array, like: Any) -> Array:

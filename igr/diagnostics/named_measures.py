@@ -1,8 +1,11 @@
-"""The measures a monitor knows by name, with what several of them need computed once."""
+"""What a monitor measures: the measures it knows by name, with what several of them need computed
+once, and those it is given, checked and read."""
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -137,3 +140,43 @@ class NamedMeasures:
         if self._shared:
             return self._coherence.mean_gradient_square
         return loss_surface_slope(self._value, self._params) ** 2
+
+
+def named(measures: Any) -> dict[str, Any]:
+    """Measures by column, checked."""
+    if isinstance(measures, str) or not isinstance(measures, Mapping | Sequence):
+        raise TypeError(
+            "measures must be a list of names, or a mapping from columns to names or functions; "
+            f"got {measures!r}."
+        )
+    if not isinstance(measures, Mapping):
+        measures = {name: name for name in measures}
+    if not measures:
+        raise ValueError(f"measures must hold at least one; the names are {', '.join(NAMED)}.")
+    for column, measure in measures.items():
+        if not isinstance(column, str):
+            raise TypeError(
+                f"measures in a list must be names; got {column!r}. Give functions in a mapping: "
+                "{'column': function}."
+            )
+        if isinstance(measure, str) and measure not in NAMED:
+            raise ValueError(f"measures must be among {', '.join(NAMED)}; got {measure!r}.")
+        if not isinstance(measure, str) and not callable(measure):
+            raise TypeError(f"measure {column!r} must be a name or a function; got {measure!r}.")
+    return dict(measures)
+
+
+def scalars(column: str, found: Any) -> dict[str, Array]:
+    """What a measure returned, by column."""
+    if hasattr(found, "_asdict"):
+        found = found._asdict()
+    if isinstance(found, Mapping):
+        parts = {f"{column}/{field}".rstrip("/"): value for field, value in found.items()}
+        return {k: v for part, value in parts.items() for k, v in scalars(part, value).items()}
+    shape = jnp.shape(found) if eqx.is_array_like(found) else repr(found)
+    if shape != ():
+        raise ValueError(
+            f"measure {column!r} must return a scalar, or a mapping or NamedTuple of scalars; it "
+            f"returned {shape}."
+        )
+    return {column: jnp.asarray(found)}
