@@ -19,9 +19,9 @@ from igr.backward_error import (
     methods,
     modified_equation,
 )
-from igr.backward_error.expressions import parse
+from igr.backward_error.algebra.expressions import parse
 from igr.backward_error.methods import Method
-from igr.backward_error.printing import plain
+from igr.backward_error.trees.printing import plain
 
 _WITH_BETA: dict[str, Callable[[Any], Method]] = {
     "heavy_ball": methods.heavy_ball,

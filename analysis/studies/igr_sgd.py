@@ -20,7 +20,7 @@ from analysis.models.tanh_network import batch_loss, tanh_network
 from analysis.scale import Scale
 from analysis.sweep import Study
 from igr.flows import run_epochs
-from igr.flows.vector_field import Field
+from igr.flows.fields.vector_field import Field
 
 FLOWS = ("gradient flow", "GD's loss", "SGD's loss", "SGD, order 2")
 _TOLERANCE = 1e-7  # far below the distances found

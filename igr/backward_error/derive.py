@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import overload
 
-from igr.backward_error.elementwise import ElementwiseMethod
-from igr.backward_error.elementwise_equation import ElementwiseEquation, elementwise_equation
-from igr.backward_error.epoch import EpochEquation, EpochMethod, epoch_equation
-from igr.backward_error.equation import ModifiedEquation, check_order
-from igr.backward_error.games import GameEquation, GameMethod, game_equation
 from igr.backward_error.methods import Method
-from igr.backward_error.sam import SharpnessAware
-from igr.backward_error.sampled import SampledMethod, StochasticEquation, stochastic_equation
+from igr.backward_error.methods.sharpness_aware import SharpnessAware
+from igr.backward_error.terms.elementwise import ElementwiseMethod
+from igr.backward_error.terms.equation import ElementwiseEquation, elementwise_equation
+from igr.backward_error.trees.epoch import EpochEquation, EpochMethod, epoch_equation
+from igr.backward_error.trees.equation import ModifiedEquation, check_order
+from igr.backward_error.trees.games import GameEquation, GameMethod, game_equation
+from igr.backward_error.trees.sampled import SampledMethod, StochasticEquation, stochastic_equation
 
 
 @overload

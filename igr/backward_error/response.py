@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import sympy
 
-from igr.backward_error.elementwise import ElementwiseMethod
-from igr.backward_error.linear import LinearMethod
-from igr.backward_error.taylor import Z, taylor_coefficients
-from igr.backward_error.terms import G
+from igr.backward_error.algebra.taylor import Z, taylor_coefficients
+from igr.backward_error.methods.linear import LinearMethod
+from igr.backward_error.terms.algebra import G
+from igr.backward_error.terms.elementwise import ElementwiseMethod
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from __future__ import annotations
 from math import factorial
 
 from igr.backward_error import trees
-from igr.backward_error.linear import LinearMethod
-from igr.backward_error.series import Series, exponential, lie_derivative, logarithm
+from igr.backward_error.methods.linear import LinearMethod
+from igr.backward_error.trees.series import Series, exponential, lie_derivative, logarithm
 
 Weights = dict[int, float]
 

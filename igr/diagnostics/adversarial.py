@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from igr.checks import check_count, check_step
 from igr.diagnostics.tangent_kernel import tangent_kernel_trace
-from igr.flows.checks import check_count, check_step
 from igr.per_example.example_axis import num_examples
 
 

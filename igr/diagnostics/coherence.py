@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from igr.checks import check_count
 from igr.curvature.vectors import HIGHEST, floating_part, inner, require_floating, size, widened
-from igr.flows.checks import check_count
 from igr.per_example.chunks import summed_over_chunks
 from igr.per_example.example_axis import differentiable, num_examples
 from igr.per_example.inner_products import entries_kept, factored_gradients, squares, total

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from igr.checks import check_count
 from igr.curvature.vectors import is_floating
-from igr.flows.checks import check_count
 from igr.per_example.example_axis import num_examples
 from igr.per_example.kernel import kernel_matrix
 from igr.per_example.outputs import output_dimension

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from igr.checks import check_count
 from igr.diagnostics.input_jacobians import jacobian_shape, over_jacobians
-from igr.flows.checks import check_count
 from igr.per_example.example_axis import num_examples
 from igr.per_example.outputs import random_signs_of_outputs, square_sum
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from igr.checks import check_count
 from igr.curvature.vectors import widened
-from igr.flows.checks import check_count
 from igr.per_example.example_axis import num_examples
 from igr.per_example.outputs import output_dimension
 

@@ -19,10 +19,10 @@ from rich.console import Console
 from igr.backward_error import methods
 from igr.backward_error.methods import Method
 from igr.backward_error.stability import stability_limit
+from igr.checks import check_count, check_step
 from igr.curvature.vectors import floating_part
 from igr.diagnostics.named_measures import NAMED, NamedMeasures, named, scalars
 from igr.diagnostics.records import CSVFile, LiveTable, sink
-from igr.flows.checks import check_count, check_step
 from igr.per_example.example_axis import num_examples
 
 

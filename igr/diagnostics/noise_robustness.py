@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from igr.checks import check_count
 from igr.curvature.vectors import is_floating, random_vector, require_floating
-from igr.flows.checks import check_count
 
 
 class NoiseRobustness(NamedTuple):

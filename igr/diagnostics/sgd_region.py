@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from igr.flows.checks import check_count, check_step
+from igr.checks import check_count, check_step
 
 
 class SGDRegion(NamedTuple):

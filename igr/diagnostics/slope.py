@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.backward_error import methods, modified_equation
 from igr.backward_error.methods import Method
+from igr.checks import check_step
 from igr.curvature.vectors import inner, is_floating, require_floating, size, widened
-from igr.flows.checks import check_step
 
 
 def implicit_gradient_regularizer(

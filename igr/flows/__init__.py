@@ -2,20 +2,20 @@
 
 from igr.flows.certify import Certificate, certify
 from igr.flows.compare import Comparison, compare
-from igr.flows.discrete import Trajectory, optimizer_of, run
 from igr.flows.epochs import run_epochs
-from igr.flows.field_along import FieldAlong, modified_field_along
-from igr.flows.interpolate import interpolating_field
-from igr.flows.order import ObservedOrder, observed_order
-from igr.flows.small_noise import SmallNoiseHeun
-from igr.flows.solve import FlowStopped, flow, reached
-from igr.flows.stochastic import (
+from igr.flows.fields.along_run import FieldAlong, modified_field_along
+from igr.flows.fields.interpolation import interpolating_field
+from igr.flows.fields.small_noise import SmallNoiseHeun
+from igr.flows.fields.stochastic import (
     StochasticField,
     moments_field,
     stochastic_field,
     stochastic_flow,
 )
-from igr.flows.vector_field import modified_value_fn, vector_field
+from igr.flows.fields.vector_field import modified_value_fn, vector_field
+from igr.flows.order import ObservedOrder, observed_order
+from igr.flows.run import Trajectory, optimizer_of, run
+from igr.flows.solve import FlowStopped, flow, reached
 
 __all__ = [
     "Certificate",

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.methods import ElementwiseMethod, Method
-from igr.flows.checks import check_count
+from igr.checks import check_count
 from igr.flows.order import ObservedOrder, check_optimizer, observed_order
 
 ValueFn = Callable[[PyTree], Array]

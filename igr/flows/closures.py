@@ -11,7 +11,7 @@ import jax
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
-from igr.flows.floating import combine, floating
+from igr.pytrees import combine, floating
 
 ValueFn = Callable[[PyTree], Array]
 

@@ -13,22 +13,23 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import methods, modified_equation
-from igr.backward_error.linear import LinearMethod
 from igr.backward_error.methods import ElementwiseMethod, Method
+from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.stability import (
     convergence_radius,
     slowest_memory,
     stability_limit,
     steps_remembered,
 )
-from igr.flows.checks import check_count, check_runnable, check_start, check_step
+from igr.checks import check_count, check_step
 from igr.flows.closures import of_floating_leaves
-from igr.flows.discrete import Trajectory, optimizer_of, run
-from igr.flows.floating import combine, floating
+from igr.flows.fields.vector_field import vector_field
+from igr.flows.run import Trajectory, optimizer_of, run
+from igr.flows.runnable import check_runnable, check_start
 from igr.flows.solve import flow, reached
 from igr.flows.start_up import flow_while_filling, shifted_start
-from igr.flows.trust import corrections_along, linear_response, sharpness_along
-from igr.flows.vector_field import vector_field
+from igr.flows.validity import corrections_along, linear_response, sharpness_along
+from igr.pytrees import combine, floating
 
 ValueFn = Callable[[PyTree], Array]
 StartUp = Literal["burn-in", "weights", "shift", "cold"]

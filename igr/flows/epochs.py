@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from igr.flows.checks import check_value_fn
-from igr.flows.floating import combine, floating
+from igr.checks import check_value_fn
 from igr.per_example.example_axis import num_examples
+from igr.pytrees import combine, floating
 
 
 def run_epochs(

@@ -17,19 +17,20 @@ from igr.backward_error import ElementwiseEquation, modified_equation
 from igr.backward_error.methods import ElementwiseMethod, Method
 from igr.backward_error.response import steady_channels
 from igr.backward_error.stability import convergence_radius, slowest_memory, steps_remembered
-from igr.backward_error.terms import THETA, G
+from igr.backward_error.terms.algebra import THETA, G
+from igr.checks import check_count, check_step
 from igr.curvature import sharpness
-from igr.flows.checks import check_count, check_runnable, check_start, check_step
 from igr.flows.closures import of_floating_leaves
-from igr.flows.discrete import optimizer_of
-from igr.flows.elementwise_field import elementwise_field
-from igr.flows.elementwise_step import elementwise_step
-from igr.flows.floating import floating
-from igr.flows.interpolate import interpolating_field
-from igr.flows.leaf_functions import LeafFunctions
-from igr.flows.rates import share_taken_in
-from igr.flows.trust import linear_response
-from igr.flows.vector_field import vector_field
+from igr.flows.fields.interpolation import interpolating_field
+from igr.flows.fields.lambdify import LeafFunctions
+from igr.flows.fields.terms import elementwise_field
+from igr.flows.fields.vector_field import vector_field
+from igr.flows.run import optimizer_of
+from igr.flows.runnable import check_runnable, check_start
+from igr.flows.steps.elementwise import elementwise_step
+from igr.flows.steps.ema_decay import share_taken_in
+from igr.flows.validity import linear_response
+from igr.pytrees import floating
 
 ValueFn = Callable[[PyTree], Array]
 Optimizer = Callable[..., optax.GradientTransformation]

@@ -15,8 +15,8 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from igr.flows.checks import check_count, check_step
-from igr.flows.floating import combine, floating
+from igr.checks import check_count, check_step
+from igr.pytrees import combine, floating
 
 Field = Callable[[Any, PyTree, Any], PyTree]
 

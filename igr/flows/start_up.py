@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import trees
-from igr.backward_error.linear import LinearMethod
+from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.start_up import initial_shift, starting_fields
 from igr.flows.closures import of_floating_leaves
-from igr.flows.differentials import Differentials, add, scale
-from igr.flows.floating import combine, floating
+from igr.flows.fields.differentials import Differentials, add, scale
+from igr.pytrees import combine, floating
 
 ValueFn = Callable[[PyTree], Array]
 

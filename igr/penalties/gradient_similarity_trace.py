@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.flows.checks import check_count
+from igr.checks import check_count
 from igr.penalties.spectral_penalty import require_key
 from igr.per_example.kernel import drawn_kernel_traces, kernel_trace
 

@@ -9,9 +9,9 @@ h mu and h^2. So mu can stand in for what another step would add, or take away w
 from __future__ import annotations
 
 from igr.backward_error import ModifiedEquation, modified_equation
-from igr.backward_error.gradient import PLAIN
 from igr.backward_error.methods import Method
-from igr.flows.checks import check_step
+from igr.backward_error.trees.gradient import PLAIN
+from igr.checks import check_step
 
 
 def match_implicit(method: Method, learning_rate: float, target_learning_rate: float) -> float:

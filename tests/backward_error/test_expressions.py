@@ -5,7 +5,7 @@ import time
 import pytest
 import sympy
 
-from igr.backward_error.expressions import CONSTANTS, FUNCTIONS, parse
+from igr.backward_error.algebra.expressions import CONSTANTS, FUNCTIONS, parse
 
 a, b, x, y = sympy.symbols("a b x y")
 

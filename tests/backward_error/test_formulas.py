@@ -6,7 +6,7 @@ import pytest
 import sympy
 
 from igr.backward_error import methods, modified_equation, trees
-from igr.backward_error.taylor import taylor_coefficients
+from igr.backward_error.algebra.taylor import taylor_coefficients
 
 beta, c, h, lam, r = sympy.symbols("beta c h lambda r")
 z = methods.z

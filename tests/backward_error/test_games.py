@@ -4,7 +4,7 @@ import pytest
 import sympy
 
 from igr.backward_error import methods, modified_equation
-from igr.backward_error.batch_trees import order
+from igr.backward_error.trees.batches import order
 
 h, r, s = sympy.symbols("h r s", positive=True)
 X, Y = sympy.symbols("x y")

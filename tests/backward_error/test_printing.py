@@ -8,7 +8,8 @@ from sympy.parsing.sympy_parser import (
     standard_transformations,
 )
 
-from igr.backward_error import methods, modified_equation, printing, trees
+from igr.backward_error import methods, modified_equation, trees
+from igr.backward_error.trees import printing
 
 beta, a, b, c = sympy.symbols("beta a b c")
 z = methods.z

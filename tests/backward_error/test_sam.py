@@ -37,12 +37,12 @@ def test_on_a_parabola_it_descends_to_a_point_short_of_the_minimum(order):
 
 def test_without_its_length_it_is_the_tableau():
     """L^(k+1)[g, .., g] r^k/k! against two stages, through the term algebra and through trees."""
-    from igr.backward_error.elementwise_equation import elementwise_equation
-    from igr.backward_error.sam import SharpnessAware
+    from igr.backward_error.methods.sharpness_aware import SharpnessAware
+    from igr.backward_error.terms.equation import elementwise_equation
 
     class Unnormalised(SharpnessAware):
         def rule(self, algebra, order):
-            from igr.backward_error.terms import G
+            from igr.backward_error.terms.algebra import G
 
             terms = [G]
             for k in range(1, order + 1):

@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from igr.backward_error import methods, modified_equation, series, trees
+from igr.backward_error import methods, modified_equation, trees
+from igr.backward_error.trees import series
 
 VERTICES = 7
 

@@ -10,7 +10,7 @@ import sympy
 
 import igr
 from igr.flows import optimizer_of
-from igr.flows.discrete import _scan
+from igr.flows.run import _scan
 
 
 def _loop(optimizer, value_fn, params, steps):

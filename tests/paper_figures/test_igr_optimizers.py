@@ -9,8 +9,8 @@ import pytest
 import igr
 from analysis.studies.igr_optimizers import OPTIMIZERS
 from igr.flows import optimizer_of
-from igr.flows.elementwise_step import ElementwiseState
-from igr.flows.recurrence import RecurrenceState
+from igr.flows.steps.elementwise import ElementwiseState
+from igr.flows.steps.linear import RecurrenceState
 
 START = jnp.array([0.3, -1.0, 2.0])
 

@@ -1,0 +1,1 @@
+"""What the kinds share: Taylor coefficients, expressions by whitelist, naming."""

@@ -1,0 +1,256 @@
+"""Adam, RMSProp and sign descent: elementwise rules on averaged gradients, as optax has them.
+
+Every average can be eliminated or kept as a variable of the flow. Eliminated, its memory must be
+short beside the motion; kept, it may be as long as it likes, and the flow starts from the real
+state of the optax optimizer, where it stands under the same name. Only a kept average is corrected
+for its bias: an eliminated one has filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sympy
+
+from igr.backward_error.algebra.naming import Name
+from igr.backward_error.algebra.taylor import Z as z
+from igr.backward_error.algebra.taylor import exact
+from igr.backward_error.terms.algebra import THETA, G, T
+from igr.backward_error.terms.elementwise import ElementwiseMethod, elementwise
+
+_MU, _NU = sympy.symbols("mu nu")
+
+
+def adam(
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0,
+    *,
+    weight_decay: Any = 0,
+    keep: Iterable[str] = ("nu",),
+) -> ElementwiseMethod:
+    """mu/(sqrt(nu + eps_root) + eps), both corrected for their bias: `optax.adam`.
+
+    Args:
+      b1: in [0, 1), the memory of the first moment `mu`.
+      b2: in [0, 1), the memory of the second, `nu`.
+      eps: added outside the root.
+      eps_root: added inside the root.
+      weight_decay: decoupled, at least 0: theta <- theta - h weight_decay theta besides.
+      keep: which of "mu" and "nu" stay variables of the flow, beside theta and corrected for their
+        bias by the time. The others are eliminated: averaged over a memory that must be short
+        beside the motion, which that of b2 = 0.999 is not. With both kept no memory has to fill,
+        and the flow may start from the real state after the first step.
+
+    Kingma and Ba (2015); Loshchilov and Hutter (2019) for the decoupled decay. The equation of
+    order 1 with both moments eliminated is that of Cattaneo, Klusowski and Shigida (2024).
+
+    >>> adam().kept[0][0]
+    nu
+    >>> from igr.backward_error import modified_equation
+    >>> print(modified_equation(adam(0, 0, eps=0.1, keep=()), 0))
+    θ' = -g/(sqrt(g²) + 1/10) + O(h)
+    """
+    averages = _Averages("Adam", keep, mu=(G, "b1", b1), nu=(G**2, "b2", b2))
+    direction = averages.corrected(_MU) / _root(averages, eps, eps_root)
+    return averages.method(direction, weight_decay)
+
+
+def adamw(
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0,
+    *,
+    weight_decay: Any = 1e-4,
+    keep: Iterable[str] = ("nu",),
+) -> ElementwiseMethod:
+    """`adam` with decoupled weight decay: `optax.adamw`."""
+    return adam(b1, b2, eps, eps_root, weight_decay=weight_decay, keep=keep)
+
+
+def nadam(
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0,
+    *,
+    weight_decay: Any = 0,
+    keep: Iterable[str] = ("nu",),
+) -> ElementwiseMethod:
+    """`adam` that looks one step ahead with its first moment: `optax.nadam`, Dozat (2016)."""
+    averages = _Averages("NAdam", keep, mu=(G, "b1", b1), nu=(G**2, "b2", b2))
+    beta = averages.memory[_MU]
+    ahead = beta * averages.corrected(_MU, ahead=1)
+    ahead += (1 - beta) * G / averages.filled(_MU)
+    return averages.method(ahead / _root(averages, eps, eps_root), weight_decay)
+
+
+def rmsprop(
+    decay: Any = 0.9,
+    eps: Any = 1e-8,
+    *,
+    eps_in_sqrt: bool = True,
+    keep: Iterable[str] = (),
+) -> ElementwiseMethod:
+    """g/sqrt(nu + eps): `optax.rmsprop`, without bias correction as there.
+
+    Args:
+      decay: in [0, 1), the memory of the second moment.
+      eps: inside the root, or outside it if `eps_in_sqrt` is false.
+      eps_in_sqrt: as in optax.
+      keep: ("nu",) to keep the second moment, as in `adam`.
+    """
+    averages = _Averages("RMSProp", keep, bias=False, nu=(G**2, "decay", decay))
+    inside, outside = (eps, 0) if eps_in_sqrt else (0, eps)
+    return averages.method(G / _root(averages, outside, inside), 0)
+
+
+def signsgd(smoothing: Any) -> ElementwiseMethod:
+    """g/sqrt(g^2 + smoothing): sign descent with its jump smoothed out."""
+    smoothing = _positive("smoothing", smoothing)
+    return elementwise(
+        G / sympy.sqrt(G**2 + smoothing),
+        {},
+        parameters=smoothing.free_symbols,
+        name=Name("smoothed sign descent", {"smoothing": smoothing}),
+    )
+
+
+def lion(
+    b1: Any = 0.9, b2: Any = 0.99, *, smoothing: Any, keep: Iterable[str] = ()
+) -> ElementwiseMethod:
+    """c/sqrt(c^2 + smoothing) for `optax.lion`'s sign(c), c = b1 m + (1 - b1) g, Chen et al. 2023.
+
+    Args:
+      b1: in [0, 1), how much of the momentum enters the step.
+      b2: in [0, 1), the memory of the momentum.
+      smoothing: the scale, squared, over which the sign turns.
+      keep: ("mu",) to keep the momentum as a variable of the flow.
+    """
+    b1, smoothing = _memory("b1", b1), _positive("smoothing", smoothing)
+    averages = _Averages("smoothed Lion", keep, bias=False, mu=(G, "b2", b2))
+    averages.settings = {"b1": b1, **averages.settings, "smoothing": smoothing}
+    beta = averages.memory[_MU]
+    if averages.kept:
+        # The step reads the momentum before its update mu <- b2 mu + (1 - b2) g.
+        if beta == 0:
+            raise ValueError("lion with b2 = 0 has no momentum to keep: use keep=()")
+        mixed = b1 * (_MU - (1 - beta) * G) / beta + (1 - b1) * G
+    else:
+        q = sympy.exp(-z)
+        averages.channels["mu"] = (G, (1 - b1) + b1 * (1 - beta) * q / (1 - beta * q))
+        mixed = _MU
+    return averages.method(mixed / sympy.sqrt(mixed**2 + smoothing), 0)
+
+
+class _Averages:
+    """The averages a method is made of, each eliminated or kept.
+
+    Args:
+      label: the method.
+      keep: the names of those that are kept.
+      bias: whether a kept one is corrected for its start from zero.
+      averages: name -> (what is averaged, what its memory is called, its memory).
+    """
+
+    def __init__(
+        self,
+        label: str,
+        keep: Iterable[str],
+        bias: bool = True,
+        **averages: tuple[sympy.Expr, str, Any],
+    ):
+        self.label = label
+        self.settings = {}
+        self.channels: dict[str, tuple[Any, Any]] = {}
+        self.kept: dict[str, tuple[Any, Any]] = {}
+        self.rates: dict[str, sympy.Expr] = {}
+        self.memory: dict[sympy.Symbol, sympy.Expr] = {}
+        self._bias = bias
+        kept = states_kept(label, tuple(averages), keep)
+        for name, (of, argument, value) in averages.items():
+            beta = _memory(argument, value)
+            self.settings[argument] = beta
+            self.memory[sympy.Symbol(name)] = beta
+            if name in kept:
+                self.kept[name] = (of, 1 - beta)
+            else:
+                self.channels[name] = (of, (1 - beta) / (1 - beta * sympy.exp(-z)))
+
+    def filled(self, average: sympy.Symbol, ahead: int = 0) -> sympy.Expr:
+        """1 - b^(n + 1 + ahead): the sum of the weights so far, 1 where they have filled."""
+        beta = self.memory[average]
+        if average.name not in self.kept or not self._bias or beta == 0:
+            return sympy.Integer(1)
+        forgetting = f"lambda_{average}"
+        self.rates[forgetting] = -sympy.log(beta)
+        return 1 - beta**ahead * sympy.exp(-sympy.Symbol(forgetting, positive=True) * T)
+
+    def corrected(self, average: sympy.Symbol, ahead: int = 0) -> sympy.Expr:
+        """An average over the sum of its weights."""
+        return average / self.filled(average, ahead)
+
+    def method(self, rule: sympy.Expr, weight_decay: Any) -> ElementwiseMethod:
+        decay = exact(weight_decay, "weight_decay")
+        if decay.is_number and not (decay.is_real and decay >= 0):
+            raise ValueError(
+                f"weight_decay is a number of at least 0 or a sympy symbol, got {weight_decay}"
+            )
+        if decay != 0:
+            self.settings["weight decay"] = decay
+        standing = {*self.channels, *self.kept, *self.rates}
+        rule += decay * THETA
+        free = rule.free_symbols.union(*(beta.free_symbols for beta in self.memory.values()))
+        return elementwise(
+            rule,
+            self.channels,
+            self.kept,
+            self.rates,
+            parameters=[s for s in free - {G, THETA, T} if s.name not in standing],
+            name=Name(self.label, self.settings),
+        )
+
+
+def states_kept(label: str, names: tuple[str, ...], keep: Iterable[str]) -> tuple[str, ...]:
+    """The states to keep, in the order of the method's own.
+
+    Raises:
+      ValueError: for a name that the method does not have.
+    """
+    wanted = {keep} if isinstance(keep, str) else set(keep)
+    strange = sorted(map(str, wanted - set(names)))
+    if strange:
+        raise ValueError(
+            f"keep names states of {label}, which are {', '.join(names)}; got {', '.join(strange)}"
+        )
+    return tuple(n for n in names if n in wanted)
+
+
+def _root(averages: _Averages, eps: Any, eps_root: Any) -> sympy.Expr:
+    """sqrt(nu + eps_root) + eps."""
+    inside, outside = _at_least_zero("eps_root", eps_root), _at_least_zero("eps", eps)
+    return sympy.sqrt(averages.corrected(_NU) + inside) + outside
+
+
+def _memory(name: str, value: Any) -> sympy.Expr:
+    expression = exact(value, name)
+    if expression.is_number and not (expression.is_real and 0 <= expression < 1):
+        raise ValueError(f"{name} is a number in [0, 1) or a sympy symbol, got {value}")
+    return expression
+
+
+def _positive(name: str, value: Any) -> sympy.Expr:
+    expression = exact(value, name)
+    if expression.is_number and not (expression.is_real and expression > 0):
+        raise ValueError(f"{name} is a positive number or a sympy symbol, got {value}")
+    return expression
+
+
+def _at_least_zero(name: str, value: Any) -> sympy.Expr:
+    expression = exact(value, name)
+    if expression.is_number and not (expression.is_real and expression >= 0):
+        raise ValueError(f"{name} is a number of at least 0 or a sympy symbol, got {value}")
+    return expression

@@ -1,0 +1,141 @@
+"""Methods whose step is a fixed linear combination of the gradients seen so far.
+
+theta[n+1] = theta[n] - h sum_k w_k g(theta[n-k]) is known by the transfer function
+W(z) = sum_k w_k e^(-kz) of its memory, and nothing else about it matters for the equation it
+follows: F = -B(h D_F) W(h D_F) g, B(z) = z/(e^z - 1).
+
+Decoupled weight decay takes h c theta off besides, past the memory. The term is turned into one of
+a loss: with w = W(0) and g_c the gradient of E + (c/w) |theta|^2/2,
+
+    W g + c theta = W g_c + c (1 - W/w) theta,    (1 - W(h D_F)/w) theta = h D_F theta + .. = O(h),
+
+and D_F theta = F, so that F = -(1 + c h V)^(-1) B W g_c with V(z) = (1 - W(z)/w)/(e^z - 1): the
+equation of a linear method again, on the loss with decay, and with coefficients that depend on c h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import sympy
+
+from igr.backward_error import trees
+from igr.backward_error.algebra.taylor import STEP, fraction_field, taylor_coefficients
+from igr.backward_error.algebra.taylor import Z as z
+from igr.backward_error.trees.gradient import ZERO, Gradient
+from igr.backward_error.trees.series import invariant_field
+
+
+@dataclass(frozen=True)
+class LinearMethod:
+    """theta[n+1] = theta[n] - h (sum_k w_k g(theta[n-k]) + c theta[n]), by its transfer function.
+
+    Attributes:
+      name: how the method calls itself in print and in errors.
+      transfer: W(z) = sum_k w_k e^(-kz), a sympy expression in `igr.methods.z`.
+      weight_decay: c, decoupled: it does not enter the memory.
+      rho: where not zero, g is taken uphill: at theta + rho grad E, a fixed way up.
+      normalized: whether uphill means theta + rho grad E/|grad E| instead.
+    """
+
+    name: str
+    transfer: sympy.Expr
+    weight_decay: sympy.Expr = ZERO
+    rho: sympy.Expr = ZERO
+    normalized: bool = False
+
+    @property
+    def parameters(self) -> tuple[sympy.Symbol, ...]:
+        """The symbols left open, such as beta, in the order of their names."""
+        free = self.transfer.free_symbols | self.weight_decay.free_symbols | self.rho.free_symbols
+        return tuple(sorted(free - {z}, key=str))
+
+    @property
+    def gradient(self) -> Gradient:
+        """What g is in the equation of the method."""
+        if self.weight_decay == 0:
+            return Gradient(ZERO, self.rho, self.normalized)
+        (total,) = taylor_coefficients(self.transfer, 1)
+        return Gradient(sympy.cancel(self.weight_decay / total), self.rho, self.normalized)
+
+    def taylor(self, terms: int) -> list[sympy.Expr]:
+        """Taylor coefficients of B(z) W(z), B(z) = z/(e^z - 1): F = -B(h D_F) W(h D_F) g.
+
+        Under weight decay those of B W/(1 + c h V), each a polynomial in h, cut where its terms
+        pass the power of h that the last coefficient goes with.
+        """
+        plain = self.transfer * z / (sympy.exp(z) - 1)
+        if self.weight_decay == 0:
+            return taylor_coefficients(plain, terms)
+        total = taylor_coefficients(self.transfer, 1)[0]
+        fading = (1 - self.transfer / total) / (sympy.exp(z) - 1)
+        exact = taylor_coefficients(plain / (1 + self.weight_decay * STEP * fading), terms)
+        return [
+            sympy.Add(
+                *(
+                    part * STEP**k
+                    for k, part in enumerate(taylor_coefficients(c.subs(STEP, z), terms - j))
+                )
+            )
+            for j, c in enumerate(exact)
+        ]
+
+    def field_weights(self, vertices: int) -> tuple[dict[int, Any], Any]:
+        """The weights b(t) of the modified field, up to so many vertices, and their domain.
+
+        Solves F = -B(h D_F) W(h D_F) g, all in a ring: the coefficients of B W are brought to one
+        denominator first.
+        """
+        coefficients = self.taylor(vertices)
+        field, elements = fraction_field(coefficients)
+        ring = field.get_ring() if field.is_QQ or field.is_FractionField else field
+        denominator = ring.one
+        if ring != field:
+            for element in elements:
+                denominator = ring.lcm(denominator, ring.convert(field.denom(element)))
+        numerators = [
+            ring.convert_from(element * field.convert_from(denominator, ring), field)
+            for element in elements
+        ]
+        scaled = invariant_field(numerators, vertices)
+        powers = [field.one]
+        for _ in range(vertices):
+            powers.append(powers[-1] * field.convert_from(denominator, ring))
+        weights = {
+            t: field.convert_from(weight, ring) / powers[trees.size(t)]
+            for t, weight in scaled.items()
+            if weight
+        }
+        return weights, field
+
+    @cached_property
+    def recurrence(self) -> tuple[tuple[sympy.Expr, ...], tuple[sympy.Expr, ...]]:
+        """The memory as a difference equation with finitely many terms.
+
+        Returns:
+          (b, a) with a_0 = 1 and W = sum_i b_i q^i / sum_i a_i q^i at q = e^(-z): the direction
+          d[n] = sum_i b_i g[n-i] - sum_{i>0} a_i d[n-i] of the step theta[n+1] = theta[n] - h d[n].
+
+        Raises:
+          ValueError: if W is not a rational function of e^(-z), or looks ahead, so that no
+            optimizer with finite memory has it.
+        """
+        q = sympy.Symbol("q", positive=True)
+        rational = sympy.cancel(sympy.together(self.transfer.subs(z, -sympy.log(q))))
+        numerator, denominator = sympy.fraction(rational)
+        try:
+            b = sympy.Poly(numerator, q).all_coeffs()[::-1]
+            a = sympy.Poly(denominator, q).all_coeffs()[::-1]
+        except sympy.PolynomialError:
+            b, a = [], [sympy.Integer(0)]
+        if a[0] == 0:
+            raise ValueError(
+                f"{self.name} has no finite memory: its transfer function {self.transfer} is not "
+                "a rational function of exp(-z) that is finite as exp(-z) goes to 0"
+            )
+        return (
+            tuple(sympy.factor(x / a[0]) for x in b),
+            tuple(sympy.factor(x / a[0]) for x in a),
+        )

@@ -1,0 +1,114 @@
+"""Sharpness-aware minimisation: the gradient is taken a little way uphill.
+
+SAM steps to theta - h grad E(theta + rho g/|g|) (Foret et al. 2021, equations 2 and 3);
+unnormalised SAM leaves the length of g in (Andriushchenko and Flammarion 2022). Two questions are
+asked of them:
+
+- rho goes to zero with the step, rho = r h: the ascent is a correction of order h, and SAM follows
+  E + h (|g|^2/4 + r |g|), a loss that penalises the length of the gradient;
+- rho is a number: however small the step, the run follows -grad E(theta + rho ..), which is not
+  the gradient of anything, and the corrections in h are those of Euler's method on that field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sympy
+
+from igr.backward_error.algebra.naming import Name
+from igr.backward_error.algebra.taylor import exact
+from igr.backward_error.methods.linear import LinearMethod
+from igr.backward_error.methods.tableau import RungeKutta, runge_kutta
+from igr.backward_error.terms.algebra import Algebra, G
+from igr.backward_error.trees.gradient import ZERO
+
+Scale = Literal["step", "fixed"]
+
+
+@dataclass(frozen=True)
+class SharpnessAware:
+    """theta <- theta - h g(theta + r h g/|g|).
+
+    Attributes:
+      name: how the method calls itself in print and in errors.
+      ratio: r, the way uphill over the step.
+    """
+
+    name: str
+    ratio: sympy.Expr
+
+    @property
+    def parameters(self) -> tuple[sympy.Symbol, ...]:
+        """The symbols left open."""
+        return tuple(sorted(self.ratio.free_symbols, key=str))
+
+    @property
+    def recurrence(self) -> tuple[tuple[sympy.Expr, ...], tuple[sympy.Expr, ...]]:
+        """As of `LinearMethod`: it remembers nothing of the gradients uphill."""
+        return (sympy.Integer(1),), (sympy.Integer(1),)
+
+    def rule(self, algebra: Algebra, order: int) -> list[sympy.Expr]:
+        """Psi = sum_k h^k (r^k/k!) L^(k+1)[g, .., g]/|g|^k, by the powers of h."""
+        length = sympy.sqrt(algebra.inner(G, G))
+        terms = [G]
+        for k in range(1, order + 1):
+            terms.append(
+                self.ratio**k / (sympy.factorial(k) * length**k) * algebra.contract((G,) * k)
+            )
+        return terms
+
+
+def sam(rho: Any, scale: Scale = "step") -> SharpnessAware | LinearMethod:
+    """theta <- theta - h g(theta + rho g/|g|): sharpness-aware minimisation.
+
+    Args:
+      rho: how far uphill, a number of at least 0 or a sympy symbol.
+      scale: "step" if the way uphill is `rho` times the step h, so that both shrink together and
+        the ascent shows as a correction of order h; "fixed" if it is `rho` itself, as it is run:
+        `optax.contrib.sam` with `optax.chain(optax.contrib.normalize(), optax.sgd(rho))` uphill.
+
+    Foret et al. (2021), equations 2 and 3. Where the gradient vanishes there is no way uphill.
+
+    >>> from igr.backward_error import modified_equation
+    >>> print(modified_equation(sam(2), 1))
+    θ' = -g - h (|g| + 4)/(2 |g|) H g + O(h²)
+    >>> print(modified_equation(sam(0.05, "fixed"), 1))
+    θ' = -g - h/2 H g + O(h²), with g(θ) = ∇E(θ + 1/20 ∇E/|∇E|)
+    """
+    value = _distance(rho, scale)
+    if value == 0:
+        return LinearMethod("SAM (rho = 0)", sympy.Integer(1))
+    if scale == "fixed":
+        return LinearMethod(Name("SAM", {"rho": value}), sympy.Integer(1), ZERO, value, True)
+    return SharpnessAware(Name("SAM", {"rho/h": value}), value)
+
+
+def usam(rho: Any, scale: Scale = "step") -> RungeKutta | LinearMethod:
+    """theta <- theta - h g(theta + rho g(theta)): unnormalised sharpness-aware minimisation.
+
+    Args:
+      rho: how far uphill, a number of at least 0 or a sympy symbol.
+      scale: "step" if the factor is `rho` times the step h, so that both shrink together: a
+        Runge-Kutta method of two stages, one of them upward. "fixed" if it is `rho` itself.
+
+    Andriushchenko and Flammarion (2022), without the normalisation of Foret et al. (2021).
+
+    >>> from igr.backward_error import modified_equation
+    >>> print(modified_equation(usam(2), 1).modified_loss())
+    E + 5 h/4 |g|² + O(h²)
+    """
+    value = _distance(rho, scale)
+    if scale == "fixed":
+        return LinearMethod(Name("USAM", {"rho": value}), sympy.Integer(1), ZERO, value)
+    return runge_kutta([[0, 0], [-value, 0]], [0, 1], name=Name("USAM", {"rho/h": value}))
+
+
+def _distance(rho: Any, scale: str) -> sympy.Expr:
+    value = exact(rho, "rho")
+    if value.is_number and not (value.is_real and value >= 0):
+        raise ValueError(f"rho is a number of at least 0 or a sympy symbol, got {rho}")
+    if scale not in ("step", "fixed"):
+        raise ValueError(f"scale is 'step' (rho times h) or 'fixed', got {scale!r}")
+    return value

@@ -1,0 +1,1 @@
+"""The kind terms: sympy expressions with contractions of derivatives of the loss."""

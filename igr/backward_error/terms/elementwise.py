@@ -1,0 +1,201 @@
+"""Methods with an elementwise rule: Adam, RMSProp and their like, from channels and a rule.
+
+theta[n+1] = theta[n] - h Psi(a_1, .., a_r, theta[n]) with channels a_i = sum_k w_ik phi_i(g[n-k]),
+each an elementwise function of the gradients seen, remembered with a transfer function W_i. A slow
+channel, such as Adam's second moment at beta2 = 0.999, may be *kept* as a variable of the flow
+instead: y[n+1] = y[n] + h kappa (phi(g[n]) - y[n]), read by the rule after its own update.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+
+from igr.backward_error.algebra.taylor import Z, exact, taylor_coefficients
+from igr.backward_error.methods.linear import LinearMethod
+from igr.backward_error.terms.algebra import THETA, G, T
+
+_OWN = {"g": G, "theta": THETA, "t": T}
+_TAKEN = re.compile(r"g|theta|t|z|h|[LS]\d+|kappa_.*")  # the algebra's own symbols
+
+
+@dataclass(frozen=True)
+class Channel:
+    """An elementwise function of the gradients seen, remembered linearly.
+
+    Attributes:
+      of: phi, an expression in `igr.methods.g` and `theta`, and in channels before this one.
+      transfer: W(z), as in `igr.methods.linear_memory`.
+    """
+
+    of: sympy.Expr
+    transfer: sympy.Expr
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A slow average that stays a variable of the flow.
+
+    Attributes:
+      of: phi, an expression in `igr.methods.g` and `theta`, in channels, and in kept states before
+        this one, read after their update.
+      rate: kappa h, the share of phi that enters in one step: 1 - beta.
+    """
+
+    of: sympy.Expr
+    rate: sympy.Expr
+
+
+@dataclass(frozen=True)
+class ElementwiseMethod:
+    """An optimizer as channels, kept states and an elementwise rule.
+
+    Attributes:
+      name: how the method calls itself in print and in errors.
+      rule: Psi, an expression in the names of the channels and kept states, `g` and `theta`.
+      channels: the channels by name.
+      kept: the kept states by name.
+      rates: symbols of the rule that stand for a number over h, and that number.
+    """
+
+    name: str
+    rule: sympy.Expr
+    channels: tuple[tuple[sympy.Symbol, Channel], ...]
+    kept: tuple[tuple[sympy.Symbol, Kept], ...] = ()
+    rates: tuple[tuple[sympy.Symbol, sympy.Expr], ...] = ()
+
+    @property
+    def memories(self) -> tuple[LinearMethod, ...]:
+        """What each channel remembers, as a linear method of its own."""
+        return tuple(
+            LinearMethod(f"{self.name}, channel {a}", channel.transfer)
+            for a, channel in self.channels
+        )
+
+    @property
+    def parameters(self) -> tuple[sympy.Symbol, ...]:
+        """The symbols left open, such as beta."""
+        own = {G, THETA, T, Z, *(s for s, _ in (*self.channels, *self.kept, *self.rates))}
+        free = set(self.rule.free_symbols)
+        for _, channel in self.channels:
+            free |= channel.of.free_symbols | channel.transfer.free_symbols
+        for _, state in self.kept:
+            free |= state.of.free_symbols | state.rate.free_symbols
+        for _, rate in self.rates:
+            free |= rate.free_symbols
+        return tuple(sorted(free - own, key=str))
+
+
+def elementwise(
+    rule: Any,
+    channels: Mapping[str, tuple[Any, Any]],
+    kept: Mapping[str, tuple[Any, Any]] | None = None,
+    rates: Mapping[str, Any] | None = None,
+    *,
+    parameters: Iterable[Any] = (),
+    name: str = "elementwise method",
+) -> ElementwiseMethod:
+    """Describes an optimizer by an elementwise rule on what it remembers.
+
+    Args:
+      rule: Psi, a sympy expression in symbols named as the channels and kept states, and in
+        `igr.methods.g` and `igr.methods.theta`; theta[n+1] = theta[n] - h Psi.
+      channels: name -> (phi, W): an expression in g, and its transfer function in z. It may read
+        the channels before it, at the same step.
+      kept: name -> (phi, rate): an average y <- y + rate (phi - y) that stays a variable of the
+        flow. The rule reads it after its update, and so do the kept states that follow it.
+      rates: name -> r: a symbol of the rule that stands for r/h. With the time `t` = (n + 1) h of
+        a step, exp(-name t) = e^(-r (n + 1)) is how a bias correction forgets.
+      parameters: the symbols, or their names, that are none of these and are left open; they must
+        get a number before a field is compiled.
+      name: for print.
+
+    Returns:
+      A method for `igr.modified_equation`.
+
+    Raises:
+      ValueError: if the rule does not read a channel that is given, reads one that is not, or
+        names clash.
+
+    Sign descent with momentum, smoothed:
+
+    >>> from sympy import exp, sqrt, Symbol
+    >>> from igr.backward_error.methods import g, z
+    >>> m, e = Symbol("m"), Symbol("epsilon")
+    >>> signum = elementwise(
+    ...     m / sqrt(m**2 + e), {"m": (g, (1 - 0.9) / (1 - 0.9 * exp(-z)))}, parameters=[e]
+    ... )
+    >>> signum.parameters
+    (epsilon,)
+    """
+    kept, rates = kept or {}, rates or {}
+    _check_names(channels, kept, rates)
+    standing = {n: sympy.Symbol(n) for n in (*channels, *kept)}
+    standing |= {n: sympy.Symbol(n, positive=True) for n in rates}
+    open_names = {getattr(p, "name", p) for p in parameters}
+
+    def read(expression: Any, argument: str, known: Iterable[str]) -> sympy.Expr:
+        """An expression on the method's own symbols, which must all be known."""
+        found = exact(expression, argument)
+        known = set(known)
+        strange = {s.name for s in found.free_symbols} - known - set(_OWN) - open_names
+        if strange:
+            raise ValueError(
+                f"{argument} reads {', '.join(sorted(strange))}, which is no channel: there "
+                f"{'are' if known else 'is'} {', '.join([*sorted(known), *_OWN])}. A symbol that "
+                "is to stay open belongs in parameters="
+            )
+        own = {**{n: s for n, s in standing.items() if n in known}, **_OWN}
+        return found.xreplace({s: own[s.name] for s in found.free_symbols if s.name in own})
+
+    before: list[str] = []
+    memories = []
+    for n, (phi, transfer) in channels.items():
+        weights = exact(transfer, f"the transfer function of {n}")
+        _check_open(weights, n, {"z", *open_names})
+        taylor_coefficients(weights, 1)  # says so where the weights have no finite sum
+        memories.append((standing[n], Channel(read(phi, n, before), weights)))
+        before.append(n)
+    states = []
+    for n, (phi, rate) in kept.items():
+        share = exact(rate, f"the rate of {n}")
+        _check_open(share, n, open_names)
+        if share.is_number and not (share.is_real and 0 < share <= 1):
+            raise ValueError(f"the rate of {n} is a number in (0, 1], got {rate}")
+        states.append((standing[n], Kept(read(phi, n, before), share)))
+        before.append(n)
+    psi = read(rule, "the rule", standing)
+    used = psi.free_symbols.union(*(part.of.free_symbols for _, part in (*memories, *states)))
+    unread = [n for n in (*channels, *kept) if standing[n] not in used]
+    if unread:
+        raise ValueError(f"the rule does not read the channel {', '.join(unread)}: {rule}")
+    return ElementwiseMethod(
+        name,
+        psi,
+        tuple(memories),
+        tuple(states),
+        tuple((standing[n], exact(rate, n)) for n, rate in rates.items()),
+    )
+
+
+def _check_names(*groups: Mapping[str, Any]) -> None:
+    names = [n for group in groups for n in group]
+    clash = {n for n in names if _TAKEN.fullmatch(n) or names.count(n) > 1}
+    if clash:
+        raise ValueError(
+            "channel names must differ from one another and from g, theta, t, z, h, L0, L1, .., "
+            f"S0, S1, .. and kappa_..; got {', '.join(sorted(clash))}"
+        )
+
+
+def _check_open(expression: sympy.Expr, of: str, allowed: set[str]) -> None:
+    strange = {s.name for s in expression.free_symbols} - allowed
+    if strange:
+        raise ValueError(
+            f"the memory of {of} reads {', '.join(sorted(strange))}, which is no number: a symbol "
+            "that is to stay open belongs in parameters="
+        )

@@ -1,0 +1,153 @@
+"""Equations of the term algebra as text and LaTeX, in g, H, nabla^k E[., .] and named symbols."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy
+
+from igr.backward_error.terms.algebra import THETA, G, T
+from igr.backward_error.trees.printing import expansion, plain
+
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def equation(eq: Any, latex: bool) -> str:
+    """theta' = .., a line for each kept state, and what the symbols in them stand for.
+
+    Args:
+      eq: an `ElementwiseEquation`.
+      latex: LaTeX instead of unicode.
+    """
+    names = _Names(eq, latex)
+    lines = [_line(r"\dot\theta" if latex else "θ'", eq.field, eq, names)]
+    for y, part in eq.kept.items():
+        left = rf"\dot{{{sympy.latex(y)}}}" if latex else f"{plain(y)}'"
+        lines.append(_line(left, part, eq, names))
+    said = [f"{name} = {names.text(e)}" for e, name in names.directions()]
+    h = sympy.Symbol("h")
+    shown = set().union(*(e.free_symbols for part in (eq.field, *eq.kept.values()) for e in part))
+    said += [
+        f"{names.text(h * kappa)} = {names.text(rate)}"
+        for kappa, rate in eq.rates.items()
+        if kappa in shown
+    ]
+    if said and latex:
+        lines.append(r"\text{with } " + r", \quad ".join(said))
+    elif said:
+        lines[-1] += ", with " + ", ".join(said)
+    if len(lines) == 1:
+        return lines[0]
+    if latex:
+        return r"\begin{aligned} " + r" \\ ".join(lines) + r" \end{aligned}"
+    return "\n".join(lines)
+
+
+def _line(left: str, coefficients: tuple[sympy.Expr, ...], eq: Any, names: _Names) -> str:
+    latex = names.latex
+    linear = [names.linear(c) for c in coefficients]
+    terms = [(k, c, name) for k, group in enumerate(linear) for c, name in group or ()]
+    if None not in linear:
+        return f"{left} = {expansion(terms, eq.order, latex)}"
+    written = ""
+    for k, c in enumerate(coefficients):
+        if c == 0:
+            continue
+        text = names.text(c)
+        if k:
+            power = (f"h^{{{k}}}" if latex else f"h{'²³⁴⁵⁶⁷⁸⁹'[k - 2]}") if k > 1 else "h"
+            text = rf"{power} \left({text}\right)" if latex else f"{power} ({text})"
+        written += f" + {text}" if written else text
+    return f"{left} = {written or '0'} + {expansion([], eq.order, latex).partition(' + ')[2]}"
+
+
+class _Names:
+    """What each symbol of an equation is called in print."""
+
+    def __init__(self, eq: Any, latex: bool):
+        self.eq = eq
+        self.latex = latex
+        self._named: dict[sympy.Expr, str] = {}  # directions with a name of their own
+
+    def directions(self) -> list[tuple[sympy.Expr, str]]:
+        """The vectors that got a name when what stands above was written, and theirs in turn."""
+        done = 0
+        while done < len(self._named):  # writing one may name more
+            for e in list(self._named)[done:]:
+                self.text(e)
+                done += 1
+        return list(self._named.items())
+
+    def text(self, expression: sympy.Expr) -> str:
+        """An elementwise expression."""
+        symbols: dict[sympy.Basic, sympy.Expr] = {}
+        for atom in sorted(expression.free_symbols, key=str):
+            if atom in self.eq.contractions:
+                symbols[atom] = sympy.Symbol(self.contraction(atom, brackets=True))
+            elif atom in self.eq.products:
+                symbols[atom] = self.product(atom)
+        shown = expression.subs(symbols) if self.eq.products else expression.xreplace(symbols)
+        if not self.latex:
+            return plain(shown)
+        return sympy.latex(shown.xreplace({THETA: sympy.Symbol(r"{\theta}")}))
+
+    def contraction(self, atom: sympy.Symbol, brackets: bool = False) -> str:
+        """H g, H^2 g, nabla^3 E[g, g]; H[s] where the direction has a name, or brackets are due."""
+        vectors = self.eq.contractions[atom].vectors
+        if len(vectors) > 1:
+            inside = ", ".join(self.direction(v, brackets) for v in vectors)
+            k = len(vectors) + 1
+            return (
+                rf"\nabla^{{{k}}} E[{inside}]" if self.latex else f"∇{'²³⁴⁵⁶⁷⁸⁹'[k - 2]}E[{inside}]"
+            )
+        inner = self.direction(vectors[0], brackets)
+        simple = vectors[0] in (G, THETA) or vectors[0] in self.eq.contractions
+        if brackets or not simple:
+            return f"{{H[{inner}]}}" if self.latex else f"H[{inner}]"
+        if inner.startswith("H "):
+            return f"H^{{2}} {inner[2:]}" if self.latex else f"H² {inner[2:]}"
+        if inner.startswith("H² ") or inner.startswith("H^{2} "):
+            return f"H^{{3}} {inner[6:]}" if self.latex else f"H³ {inner[3:]}"
+        return f"H {inner}"
+
+    def direction(self, vector: sympy.Expr, brackets: bool = False) -> str:
+        """A vector that is differentiated along, by its name if it has many letters."""
+        if vector in self.eq.contractions:
+            return self.contraction(vector, brackets)
+        if vector.is_Symbol:
+            return self.text(vector)
+        if vector not in self._named:
+            n = len(self._named) + 1
+            name = f"s_{{{n}}}" if self.latex else f"s{str(n).translate(_SUBSCRIPTS)}"
+            self._named[vector] = name
+        return self._named[vector]
+
+    def product(self, atom: sympy.Symbol) -> sympy.Expr:
+        """|g|^2, g'H g: the inner product of two vectors."""
+        a, b = (self.direction(v) for v in sorted(self.eq.products[atom], key=lambda v: v != G))
+        if a == b:
+            bars = rf"{{\lvert {a}\rvert}}" if self.latex else f"|{a}|"
+            return sympy.Symbol(bars, positive=True) ** 2
+        return sympy.Symbol(rf"{{{a}^{{\top}} {b}}}" if self.latex else f"({a}ᵀ{b})")
+
+    def linear(self, expression: sympy.Expr) -> list[tuple[sympy.Expr, str]] | None:
+        """Numbers and the vectors they stand before, or None where the rule is not linear."""
+        vectors = {G, THETA, *self.eq.kept, *self.eq.contractions}
+        numbers = {s: self.product(s) for s in self.eq.products}
+        terms = []
+        for term in sympy.Add.make_args(sympy.expand(expression)):
+            if term == 0:
+                continue
+            present = [s for s in term.free_symbols if s in vectors]
+            if len(present) != 1 or T in term.free_symbols:
+                return None
+            number = term / present[0]
+            if number.free_symbols & vectors:
+                return None
+            atom = present[0]
+            name = self.contraction(atom) if atom in self.eq.contractions else self.text(atom)
+            terms.append((number, atom, name))
+        collected: dict[str, sympy.Expr] = {}
+        for number, _, name in sorted(terms, key=lambda term: (term[1] != G, term[2])):
+            collected[name] = collected.get(name, sympy.Integer(0)) + number
+        return [(c.subs(numbers), name) for name, c in collected.items()]

@@ -1,0 +1,43 @@
+"""The kind trees: series over rooted trees, and the equations that are such series."""
+
+from igr.backward_error.trees.rooted import (
+    LEAF,
+    Tree,
+    as_tuple,
+    canonical,
+    children,
+    density,
+    graft,
+    index,
+    intern,
+    of_order,
+    order,
+    rooted_alike,
+    rootings,
+    sigma,
+    size,
+    splittings,
+    symmetry,
+    trees_of_order,
+)
+
+__all__ = [
+    "LEAF",
+    "Tree",
+    "as_tuple",
+    "canonical",
+    "children",
+    "density",
+    "graft",
+    "index",
+    "intern",
+    "of_order",
+    "order",
+    "rooted_alike",
+    "rootings",
+    "sigma",
+    "size",
+    "splittings",
+    "symmetry",
+    "trees_of_order",
+]

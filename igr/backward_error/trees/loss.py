@@ -1,0 +1,154 @@
+"""The loss whose gradient flow a method follows, as a sum over free trees.
+
+The field of a method is the gradient of a loss for every E exactly when its weight
+b(t) = c(t) sigma(t) is the same for all rootings of each free tree; the loss then carries b/|Aut|
+for each free tree. For gradient descent this gives E + h/4 |grad E|^2 (Barrett and Dherin 2021,
+Theorem 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import sympy
+
+from igr.backward_error import trees
+from igr.backward_error.algebra.taylor import exact
+from igr.backward_error.trees import printing
+from igr.backward_error.trees.closed_form import Differentials
+from igr.backward_error.trees.gradient import PLAIN, Gradient
+from igr.backward_error.trees.rooted import Tree
+from igr.backward_error.trees.series import by_power
+
+
+class NotAGradientError(ValueError):
+    """A modified loss was asked for, but the field is not a gradient.
+
+    Attributes:
+      order: the first power of h at which it is not.
+      tree: a tree whose weight differs from that of the same free tree rooted elsewhere.
+    """
+
+    def __init__(self, message: str, order: int, tree: Tree):
+        super().__init__(message)
+        self.order = order
+        self.tree = tree
+
+
+@dataclass(frozen=True, repr=False)
+class ModifiedLoss:
+    """The loss whose gradient flow a method follows, as a sum over free trees.
+
+    Attributes:
+      name: the method.
+      order: the highest power of h kept.
+      weights: b of each free tree, by its representative rooting.
+      domain: the sympy field the weights are elements of.
+      gradient: what g is; with weight decay c, E in this loss stands for E + c |theta|^2/2.
+    """
+
+    name: str
+    order: int
+    weights: Mapping[int, Any]
+    domain: Any
+    gradient: Gradient = PLAIN
+
+    @cached_property
+    def coefficients(self) -> dict[Tree, sympy.Expr]:
+        """The coefficient of h^(n-1) and the contraction of E's derivatives over each free tree.
+
+        A vertex of degree k is the k-th derivative tensor of E, an edge a summed index: one edge
+        is |g|^2, the path of three vertices g'Hg. The gradient of the contraction over a free
+        tree is the sum over its vertices of the differential rooted there, so that a common
+        weight b integrates to b/|Aut|, and the step from f = -g to g gives the sign.
+        """
+        found = {}
+        for t, b in self.weights.items():
+            n = trees.size(t)
+            sign = -1 if n % 2 == 0 else 1
+            found[trees.as_tuple(t)] = sign * self.domain.to_sympy(b) / free_symmetry(t)
+        return found
+
+    def on(self, loss: sympy.Expr, params: Sequence[sympy.Symbol], h: Any) -> sympy.Expr:
+        """The modified loss in closed form, simplified at each power of h on its own.
+
+        Args:
+          loss: E, an expression in `params` and anything else.
+          params: the parameters, symbols.
+          h: the step, a symbol or number.
+
+        E (1 + h/2 (a^2 + b^2) x^2), equation A.27 of Barrett and Dherin (2021):
+
+        >>> from igr.backward_error import methods, modified_equation
+        >>> a, b, x, y, h = sympy.symbols("a b x y h")
+        >>> E = (y - a * b * x) ** 2 / 2
+        >>> modified = modified_equation(methods.gradient_descent(), 1).modified_loss()
+        >>> sympy.simplify(modified.on(E, (a, b), h) / E)
+        h*x**2*(a**2 + b**2)/2 + 1
+        """
+        at = Differentials(loss, params, self.gradient)
+        h = exact(h, "h")
+        total = sympy.Integer(0)
+        for power, terms in by_power(self.coefficients):
+            total += h**power * sympy.factor(sum(c * at.scalar(tree) for tree, c in terms))
+        return total
+
+    def latex(self) -> str:
+        """The loss as LaTeX."""
+        return printing.loss(self.coefficients, self.order, True, self.gradient)
+
+    def __str__(self) -> str:
+        return printing.loss(self.coefficients, self.order, False, self.gradient)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.order, frozenset(self.weights.items())))
+
+    def __reduce__(self):
+        return restored, pickled(self)
+
+    def __repr__(self) -> str:
+        return f"<modified loss of {self.name}, order {self.order}: {self}>"
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"
+
+
+def free_symmetry(t: int) -> int:
+    """|Aut| of the free tree: sigma of a rooting times the number of vertices it may stand at.
+
+    The vertices that give a rooting t are |Aut|/sigma(t) in number, and all rootings together
+    use each of the n vertices once.
+    """
+    per_automorphism = sum(sympy.Rational(1, trees.sigma(r)) for r in trees.rooted_alike(t))
+    return int(trees.size(t) / per_automorphism)
+
+
+def pickled(series: Any) -> tuple[Any, ...]:
+    """What `restored` needs.
+
+    The integers of trees mean nothing in another process, and sympy does not pickle every field of
+    rational functions: nested tuples and expressions do it.
+    """
+    weights = {trees.as_tuple(t): series.domain.to_sympy(b) for t, b in series.weights.items()}
+    domain = series.domain
+    if domain.is_FractionField:
+        domain = domain.domain, domain.symbols
+    return type(series), series.name, series.order, weights, domain, series.gradient
+
+
+def restored(
+    kind: type,
+    name: str,
+    order: int,
+    weights: Mapping[Tree, sympy.Expr],
+    domain: Any,
+    gradient: Gradient,
+) -> Any:
+    """An equation or a loss from a pickle."""
+    if isinstance(domain, tuple):
+        domain = domain[0].frac_field(*domain[1])
+    kept = {trees.intern(tree): domain.from_sympy(b) for tree, b in weights.items()}
+    return kind(name, order, kept, domain, gradient)

@@ -1,0 +1,1 @@
+"""From an equation, a rule or an interpolation to a vector field."""

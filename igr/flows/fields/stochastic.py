@@ -1,0 +1,319 @@
+"""The stochastic equation of SGD with replacement, for diffrax; no covariance is ever formed.
+
+With n examples, the noise sqrt(h Sigma/B) dW has the same law as
+
+    sqrt(h / (n B)) sum_i (g_i - g) dW_i
+
+for n independent Brownian motions, one an example; and a weighted sum of gradients is the gradient
+of the weighted loss. One application of the noise costs one gradient, whatever the number of
+parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from igr.backward_error.trees.sampled import StochasticEquation
+from igr.checks import check_step
+from igr.flows.fields.small_noise import SmallNoiseHeun
+from igr.flows.fields.vector_field import Field, vector_field
+from igr.per_example import per_example_gradients
+from igr.per_example.example_axis import differentiable, num_examples
+from igr.pytrees import combine, floating
+
+ExampleLossFn = Callable[[PyTree, PyTree], Array]
+
+
+class StochasticField(NamedTuple):
+    """d theta = drift dt + diffusion dW, in the Ito sense.
+
+    Attributes:
+      drift: `f(t, params, args)`, for `diffrax.ODETerm`.
+      diffusion: `f(t, params, args)`, a linear operator from the n increments of the Brownian
+        motion to params, for `diffrax.ControlTerm`.
+      num_examples: n, the dimension of the Brownian motion.
+      h: the step of the method.
+    """
+
+    drift: Field
+    diffusion: Callable[[Any, PyTree, Any], lineax.AbstractLinearOperator]
+    num_examples: int
+    h: float | Array
+
+    def terms(
+        self,
+        t0: float | Array,
+        t1: float | Array,
+        key: PRNGKeyArray,
+        tol: float | Array,
+        dtype: Any = None,
+    ) -> diffrax.MultiTerm:
+        """Drift and noise for `diffrax.diffeqsolve`, with a Brownian motion drawn from `key`.
+
+        Args:
+          t0: the start.
+          t1: the end.
+          key: for the Brownian motion; the same key draws the same path.
+          tol: below what step of time it is not resolved; less than the solver's steps.
+          dtype: of the increments; the default floating dtype if not given.
+
+        Returns:
+          A term for an Ito solver, such as `SmallNoiseHeun` or `diffrax.Euler`, and params with
+          floating leaves alone.
+        """
+        shape = jax.ShapeDtypeStruct((self.num_examples,), dtype or jnp.result_type(float))
+        motion = diffrax.VirtualBrownianTree(t0, t1, tol, shape, key)
+        return diffrax.MultiTerm(
+            diffrax.ODETerm(self.drift),  # pyright: ignore[reportArgumentType]
+            diffrax.ControlTerm(self.diffusion, motion),
+        )
+
+
+def stochastic_field(
+    eq: StochasticEquation, example_loss_fn: ExampleLossFn, h: float | Array, batch: PyTree
+) -> StochasticField:
+    """Compiles the stochastic equation of SGD with replacement.
+
+    Args:
+      eq: from `igr.modified_equation(igr.methods.sgd_with_replacement(batch_size), order)`.
+      example_loss_fn: `(params, example) -> scalar`.
+      h: the step.
+      batch: all examples: a pytree of arrays with a leading axis of n.
+
+    Returns:
+      Drift and diffusion.
+
+    Raises:
+      TypeError: if `eq` is not such an equation.
+      ValueError: if its batch size is a symbol, `h` is not positive, or the leaves of batch
+        disagree.
+
+    >>> from igr.backward_error import methods, modified_equation
+    >>> eq = modified_equation(methods.sgd_with_replacement(1), order=0)
+    >>> field = stochastic_field(eq, lambda x, a: (x - a) ** 2 / 2, 0.5, jnp.array([0.0, 2.0]))
+    >>> print(field.drift(0.0, jnp.array(3.0), None))
+    -2.0
+    >>> print(field.diffusion(0.0, jnp.array(3.0), None).mv(jnp.array([1.0, 0.0])))
+    0.5
+    """
+    n = _check(eq, h, batch)
+
+    def mean_loss(params: PyTree) -> Array:
+        return _weighted_loss(example_loss_fn, params, batch, jnp.full(n, 1 / n))
+
+    drift = vector_field(eq.drift, mean_loss, h)
+    amplitude = jnp.sqrt(h / (n * int(eq.batch_size)))
+
+    def diffusion(t: Any, params: PyTree, args: Any = None) -> lineax.AbstractLinearOperator:
+        del t, args
+        dynamic, static = floating(params)
+        loss = lambda p, w: _weighted_loss(example_loss_fn, combine(p, static), batch, w)  # noqa: E731
+
+        def noise(increments: Float[Array, " n"]) -> PyTree:
+            weights = amplitude * (increments - jnp.mean(increments))
+            found = jax.grad(loss)(dynamic, weights)
+            return jax.tree.map(lambda g, p: g.astype(p.dtype), found, dynamic)
+
+        dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
+        return lineax.FunctionLinearOperator(noise, jax.ShapeDtypeStruct((n,), dtype))
+
+    return StochasticField(drift, diffusion, n, h)
+
+
+def stochastic_flow(
+    field: StochasticField,
+    params: PyTree,
+    t1: float,
+    *,
+    key: PRNGKeyArray,
+    t0: float = 0.0,
+    dt0: float | None = None,
+    ts: Float[Array, " k"] | None = None,
+    **diffeqsolve: Any,
+) -> diffrax.Solution:
+    """One path of SGD's stochastic equation; thin over `diffrax.diffeqsolve`.
+
+    Time is that of the equation: n steps of the method take t = n h. For many paths `jax.vmap`
+    over the keys.
+
+    Args:
+      field: from `stochastic_field`.
+      params: the start; integer and static leaves pass through.
+      t1: the end.
+      key: draws the path.
+      t0: the start's time.
+      dt0: the solver's step, of which t1 - t0 should be a multiple; h if not given. The weak error
+        of the default solver is of order dt0^2 + h dt0, which with dt0 = h is that of an equation
+        of order 1 itself; Euler's is of order dt0.
+      ts: times at which to save, within [t0, t1]; only t1 if not given.
+      **diffeqsolve: anything else `diffrax.diffeqsolve` takes, such as another Ito `solver`;
+        `SmallNoiseHeun()` if not given.
+
+    Returns:
+      A `diffrax.Solution`.
+
+    Raises:
+      ValueError: if dt0 is not positive, or t1 is not after t0.
+
+    >>> from igr.backward_error import methods, modified_equation
+    >>> eq = modified_equation(methods.sgd_with_replacement(1), order=1)
+    >>> field = stochastic_field(eq, lambda x, a: (x - a) ** 2 / 2, 0.1, jnp.array([-1.0, 1.0]))
+    >>> solution = stochastic_flow(field, jnp.array(3.0), t1=1.0, key=jax.random.key(0))
+    >>> solution.ys.shape
+    (1,)
+    """
+    step = field.h if dt0 is None else dt0
+    check_step("dt0", step)
+    if not float(t1) > float(t0):
+        raise ValueError(f"t1 must be after t0, got t0 = {t0}, t1 = {t1}")
+    dynamic, static = floating(params)
+    # diffrax gives time and state one dtype: a float64 clock would make float32 params double.
+    dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
+    start, end, step = (jnp.asarray(t, dtype) for t in (t0, t1, step))
+
+    def whole(y: PyTree) -> PyTree:
+        return combine(_cast_like(y, dynamic), static)
+
+    def drift(t: Any, y: PyTree, args: Any) -> PyTree:
+        return _cast_like(floating(field.drift(t, whole(y), args))[0], y)
+
+    def diffusion(t: Any, y: PyTree, args: Any) -> lineax.AbstractLinearOperator:
+        operator = field.diffusion(t, whole(y), args)
+        return lineax.FunctionLinearOperator(
+            lambda increments: _cast_like(operator.mv(increments), y), operator.in_structure()
+        )
+
+    options: dict[str, Any] = {
+        "saveat": diffrax.SaveAt(t1=True)
+        if ts is None
+        else diffrax.SaveAt(ts=jnp.asarray(ts, dtype)),
+        "solver": SmallNoiseHeun(),
+        "max_steps": 1_000_000,
+    }
+    options.update(diffeqsolve)
+    terms = StochasticField(drift, diffusion, field.num_examples, field.h).terms(
+        start, end, key, tol=step / 2, dtype=dtype
+    )
+    state = jax.tree.map(lambda x: x.astype(dtype), dynamic)
+    solution = diffrax.diffeqsolve(terms, t0=start, t1=end, dt0=step, y0=state, **options)
+    if solution.ys is not None and "saveat" not in diffeqsolve:
+        ys = combine(_cast_like(solution.ys, dynamic), static)
+        solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
+    return solution
+
+
+def moments_field(
+    eq: StochasticEquation, example_loss_fn: ExampleLossFn, h: float | Array, batch: PyTree
+) -> Field:
+    """Mean and covariance of SGD with replacement as one ordinary equation, for small problems.
+
+        mean' = F(mean) - (1/2) T[C],    C' = -(H C + C H) + h Sigma/B,
+
+    F the drift, T the third derivative of the loss and H its Hessian, both at the mean. C is of
+    order h: closed so, mean and covariance have errors of order h^2 at a fixed time. At order 0
+    the mean is without T[C], and of order h.
+
+    Args:
+      eq: from `igr.modified_equation(igr.methods.sgd_with_replacement(batch_size), order)`.
+      example_loss_fn: `(params, example) -> scalar`.
+      h: the step.
+      batch: all examples: a pytree of arrays with a leading axis of n.
+
+    Returns:
+      `f(t, (mean, covariance), args)`, for `igr.flow`: mean is like params, covariance p x p over
+      the floating leaves as `jax.flatten_util.ravel_pytree` orders them.
+
+    Raises:
+      TypeError: if `eq` is not such an equation.
+      ValueError: as `stochastic_field`, or if the covariance does not fit the parameters.
+
+    On a quadratic the variance of SGD settles at h Sigma/(2 lambda) to first order:
+
+    >>> from igr.backward_error import methods, modified_equation
+    >>> from igr.flows import flow
+    >>> eq = modified_equation(methods.sgd_with_replacement(1), order=1)
+    >>> field = moments_field(eq, lambda x, a: (x[0] - a) ** 2 / 2, 0.1, jnp.array([-1.0, 1.0]))
+    >>> mean, covariance = flow(field, (jnp.ones(1), jnp.zeros((1, 1))), t1=10.0).ys
+    >>> print(covariance.round(4))
+    [[[0.05]]]
+    """
+    n = _check(eq, h, batch)
+    noise = h / int(eq.batch_size)
+
+    def mean_loss(params: PyTree) -> Array:
+        return _weighted_loss(example_loss_fn, params, batch, jnp.full(n, 1 / n))
+
+    drift = vector_field(eq.drift, mean_loss, h)
+
+    def field(t: Any, state: tuple[PyTree, Array], args: Any = None) -> tuple[PyTree, Array]:
+        params, covariance = state
+        dynamic, static = floating(params)
+        flat, unravel = ravel_pytree(dynamic)
+        if covariance.shape != (flat.size, flat.size):
+            raise ValueError(
+                f"the covariance of {flat.size} parameters is {flat.size} x {flat.size}, got shape "
+                f"{covariance.shape}"
+            )
+
+        def loss(p: Float[Array, " p"]) -> Array:
+            return mean_loss(combine(unravel(p), static))
+
+        def example_loss(p: Float[Array, " p"], example: PyTree) -> Array:
+            return example_loss_fn(combine(unravel(p), static), example)
+
+        def along(direction: Float[Array, " p"]) -> Callable[[Array], Array]:
+            return lambda p: jax.jvp(jax.grad(loss), (p,), (direction,))[1]
+
+        def row(of: tuple[Array, Array]) -> tuple[Array, Array]:
+            """H c and T[c, e] for a row c of the covariance and its unit vector e."""
+            c, e = of
+            return jax.jvp(along(c), (flat,), (e,))
+
+        product, bent = jax.lax.map(row, (covariance, jnp.eye(flat.size, dtype=flat.dtype)))
+        gradients = per_example_gradients(example_loss, flat, batch)
+        apart = gradients - jnp.mean(gradients, axis=0)
+        moved = drift(t, params, args)
+        if eq.order > 0:
+            bend = unravel(-jnp.sum(bent, axis=0) / 2)
+            moving, rest = floating(moved)
+            moved = combine(jax.tree.map(jnp.add, moving, bend), rest)
+        change = noise * apart.T @ apart / n - product - product.T
+        return moved, change.astype(covariance.dtype)
+
+    return field
+
+
+def _cast_like(values: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), values, like)
+
+
+def _check(eq: Any, h: Any, batch: PyTree) -> int:
+    if not isinstance(eq, StochasticEquation):
+        raise TypeError(
+            "eq is the stochastic equation of igr.methods.sgd_with_replacement(batch_size), from "
+            f"igr.modified_equation; got {eq!r}"
+        )
+    if eq.parameters:
+        raise ValueError(
+            f"the equation of {eq.name} has the open symbol {eq.batch_size}: derive it for a number"
+        )
+    check_step("h", h)
+    return num_examples(batch)
+
+
+def _weighted_loss(
+    example_loss_fn: ExampleLossFn, params: PyTree, batch: PyTree, weights: Float[Array, " n"]
+) -> Array:
+    """sum_i w_i loss_i, its derivative that of the loss."""
+    dynamic, loss_fn = differentiable(example_loss_fn, params)
+    losses = jax.vmap(lambda example: loss_fn(dynamic, example))(batch)
+    return jnp.sum(weights.astype(losses.dtype) * losses)

@@ -1,0 +1,113 @@
+"""The field of a method with an elementwise rule, on params and the states kept beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import sympy
+from jaxtyping import Array, PyTree
+
+from igr.backward_error.terms.algebra import THETA, Contraction, G, T
+from igr.backward_error.terms.equation import ElementwiseEquation
+from igr.flows.fields.differentials import directional
+from igr.flows.fields.lambdify import LeafFunctions
+from igr.flows.steps.ema_decay import forgetting, share_taken_in
+from igr.pytrees import combine, floating, like_params
+
+ValueFn = Callable[[PyTree], Array]
+
+
+def elementwise_field(
+    eq: ElementwiseEquation,
+    value_fn: ValueFn,
+    h: float | Array,
+    *,
+    rates_at: float | None = None,
+) -> Callable[[Any, PyTree, Any], PyTree]:
+    """Compiles the equation of an elementwise method.
+
+    Args:
+      eq: from `igr.modified_equation`, its coefficients numbers.
+      value_fn: the loss E, `params -> scalar`.
+      h: the step.
+      rates_at: the step that the rates of kept states are meant for, h if not given. They are
+        fixed per unit of time.
+
+    Returns:
+      `f(t, state, args)`. The state is params where nothing is kept, else `(params, kept)` with
+      `kept` a dictionary from the name of a kept state to a pytree like params. `t` is n h, with n
+      the steps done since the optimizer's first: a bias correction reads it.
+    """
+    averages = {f"kappa_{y}" for y in eq.kept}
+    rates = {
+        symbol: share_taken_in(rate, h, rates_at) / h
+        if str(symbol) in averages
+        else forgetting(rate, h, rates_at)
+        for symbol, rate in eq.rates.items()
+    }
+    functions = LeafFunctions()
+    squares = _averages_of_squares(eq)
+
+    def lifted(y: sympy.Symbol, values: PyTree) -> PyTree:
+        """Keeps the roots of an average of squares off zero, where a weight is never used."""
+        if y not in squares:
+            return values
+        least = 1 / (eq.order + 1)  # F_k has nu^(-k - 1/2), which must not overflow
+        return jax.tree.map(lambda x: jnp.maximum(x, jnp.finfo(x.dtype).tiny ** least), values)
+
+    def field(t: Any, state: PyTree, args: Any = None) -> PyTree:
+        del args
+        params, kept = state if eq.kept else (state, {})
+        dynamic, static = floating(params)
+        gradient = jax.grad(lambda p: value_fn(combine(p, static)))
+        vectors: dict[sympy.Symbol, PyTree] = {THETA: dynamic, G: gradient(dynamic)}
+        vectors |= {y: lifted(y, floating(kept[str(y)])[0]) for y in eq.kept}
+        scalars = {**rates, T: t}
+
+        def value(expression: sympy.Expr) -> PyTree:
+            for atom in sorted(expression.free_symbols, key=str):
+                if atom in eq.contractions and atom not in vectors:
+                    vectors[atom] = contraction(eq.contractions[atom])
+                elif atom in eq.products and atom not in scalars:
+                    a, b = map(value, eq.products[atom])
+                    scalars[atom] = optax.tree.vdot(a, b)
+            return functions(expression, vectors, scalars, dynamic)
+
+        def contraction(which: Contraction) -> PyTree:
+            derivative = gradient
+            for direction in [value(v) for v in which.vectors]:
+                derivative = directional(derivative, direction)
+            return derivative(dynamic)
+
+        def series(coefficients: tuple[sympy.Expr, ...]) -> PyTree:
+            total = jax.tree.map(jnp.zeros_like, dynamic)
+            for k, coefficient in enumerate(coefficients):
+                total = jax.tree.map(
+                    lambda x, y, k=k: (x + h**k * y).astype(x.dtype), total, value(coefficient)
+                )
+            return total
+
+        theta = like_params(series(eq.field), params)
+        if not eq.kept:
+            return theta
+        return theta, {
+            str(y): like_params(series(part), kept[str(y)]) for y, part in eq.kept.items()
+        }
+
+    return field
+
+
+def _averages_of_squares(eq: ElementwiseEquation) -> set[sympy.Symbol]:
+    """The kept states that cannot be negative, from F_y = kappa (phi - y) + O(h)."""
+    found = set()
+    for y, part in eq.kept.items():
+        kappa = sympy.Symbol(f"kappa_{y}", positive=True)
+        phi = sympy.expand(part[0] / kappa + y)
+        real = {s: sympy.Dummy(real=True) for s in phi.free_symbols}
+        if phi.xreplace(real).is_nonnegative:
+            found.add(y)
+    return found

@@ -1,0 +1,209 @@
+"""The real optimizer, run as one scan on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from igr.backward_error.methods import (
+    ElementwiseMethod,
+    Method,
+    RungeKutta,
+    SharpnessAware,
+)
+from igr.checks import check_count, check_step
+from igr.flows.closures import of_floating_leaves
+from igr.flows.runnable import check_runnable, check_start
+from igr.flows.steps.elementwise import elementwise_step
+from igr.flows.steps.linear import recurrence
+from igr.flows.steps.runge_kutta import stages
+from igr.flows.steps.sam import uphill
+from igr.pytrees import combine, floating
+
+ValueFn = Callable[[PyTree], Array]
+
+
+class Trajectory(NamedTuple):
+    """What `run` recorded, r records in all.
+
+    Attributes:
+      step: the steps done at each record: 0, every `record_every`, and the last.
+      params: params at each record, every floating leaf with a leading axis r.
+      value: the loss at each record.
+      gradient_norm: |grad E| at each record.
+      state: the optimizer's state after the last step.
+      observed: what `observe` returned at each record, with a leading axis r; None without it.
+    """
+
+    step: Int[Array, " r"]
+    params: PyTree
+    value: Float[Array, " r"]
+    gradient_norm: Float[Array, " r"]
+    state: Any
+    observed: Any = None
+
+    @property
+    def last(self) -> PyTree:
+        """The params after the last step."""
+        stacked, static = eqx.partition(self.params, eqx.is_inexact_array)
+        return combine(jax.tree.map(lambda x: x[-1], stacked), static)
+
+
+def run(
+    optimizer: optax.GradientTransformation,
+    value_fn: ValueFn,
+    params: PyTree,
+    steps: int,
+    *,
+    record_every: int = 1,
+    state: Any = None,
+    observe: Callable[[PyTree, Any], PyTree] | None = None,
+) -> Trajectory:
+    """Runs an optax optimizer on the full loss, as one scan on the device.
+
+    Args:
+      optimizer: any optax transformation. One that takes extra arguments gets `value`, `grad`
+        and `value_fn`.
+      value_fn: the loss E, `params -> scalar`. Arrays it closes over become arguments of the
+        compiled program, not constants in it; as under `jax.jit` they must not change between
+        calls. A second run with the same optimizer and loss compiles nothing.
+      params: where to start; any pytree with floating leaves. Integer and static leaves stay.
+      steps: how many steps, at least 1.
+      record_every: how many steps from one record to the next: the memory is that of
+        steps / record_every params, and nothing grows with steps.
+      state: an optimizer state to go on from; `optimizer.init(params)` if not given.
+      observe: `(params, state) -> arrays` to record too, such as
+        `lambda params, state: optax.tree.get(state, "nu")`.
+
+    Returns:
+      A `Trajectory`.
+
+    Raises:
+      ValueError: if the loss is not a finite scalar at the start, `steps` or `record_every` is
+        less than 1, or params have no floating leaf.
+
+    >>> import jax.numpy as jnp
+    >>> trajectory = run(optax.sgd(0.5), lambda x: jnp.sum(x**2) / 2, jnp.ones(1), steps=4,
+    ...                  record_every=2)
+    >>> print(trajectory.step, trajectory.params[:, 0])
+    [0 2 4] [1.     0.25   0.0625]
+    """
+    steps = check_count("steps", steps, 1)
+    record_every = check_count("record_every", record_every, 1)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer is an optax.GradientTransformation, got {optimizer!r}")
+    check_start(value_fn, params)
+    dynamic, static = floating(params)
+    loss = of_floating_leaves(value_fn, params)
+    if state is None:
+        state = optimizer.init(dynamic)
+    if observe is not None and not callable(observe):
+        raise TypeError(f"observe is a function of params and state, got {observe!r}")
+
+    records, final_state = _scan(
+        optimizer, loss, dynamic, static, state, steps, record_every, observe
+    )
+    stacked, value, gradient_norm, observed = records
+    done = jnp.arange(0, steps, record_every)
+    return Trajectory(
+        step=jnp.concatenate([done, jnp.array([steps])]),
+        params=combine(stacked, static),
+        value=value,
+        gradient_norm=gradient_norm,
+        state=final_state,
+        observed=observed,
+    )
+
+
+@eqx.filter_jit
+def _scan(
+    optimizer: optax.GradientTransformation,
+    loss: ValueFn,
+    params: PyTree,
+    static: PyTree,
+    state: Any,
+    steps: int,
+    record_every: int,
+    observe: Callable[[PyTree, Any], PyTree] | None,
+):
+    value_and_grad = jax.value_and_grad(loss)
+    update = optax.with_extra_args_support(optimizer).update
+
+    def watch(params: PyTree, state: Any) -> PyTree:
+        return None if observe is None else observe(combine(params, static), state)
+
+    def step(carry, _):
+        params, state = carry
+        value, gradient = value_and_grad(params)
+        updates, state = update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
+        return (optax.apply_updates(params, updates), state), (value, optax.tree.norm(gradient))
+
+    def record(carry, length: int):
+        # The first step of a stretch has the loss and gradient of the record in hand.
+        before, observed = carry[0], watch(*carry)
+        carry, (value, norm) = step(carry, None)
+        if length > 1:
+            carry, _ = jax.lax.scan(lambda c, x: (step(c, x)[0], None), carry, length=length - 1)
+        return carry, (before, value, norm, observed)
+
+    carry = (params, state)
+    whole, rest = divmod(steps, record_every)
+    carry, records = jax.lax.scan(lambda c, _: record(c, record_every), carry, length=whole)
+    if rest:
+        carry, partial = record(carry, rest)
+        records = _append(records, partial)
+    value, gradient = value_and_grad(carry[0])
+    last = (carry[0], value, optax.tree.norm(gradient), watch(*carry))
+    records = _append(records, last)
+    return records, carry[1]
+
+
+def _append(records: PyTree, last: PyTree) -> PyTree:
+    return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), records, last)
+
+
+def optimizer_of(
+    method: Method | ElementwiseMethod, learning_rate: float | Array
+) -> optax.GradientTransformation:
+    """The optax transformation of a method, from its description.
+
+    A linear method runs its recurrence d[n] = sum_i b_i g[n-i] - sum_i a_i d[n-i] from a memory of
+    zeros, as optax starts its traces: it equals `optax.sgd(learning_rate, momentum)` for
+    `heavy_ball(momentum)`, and so on. A method with an elementwise rule fills its channels and kept
+    states from zero too; what the description leaves out, such as Adam's correction of its first
+    moment, is gone once the memory has filled. A Runge-Kutta method evaluates its stages on
+    `value_fn`, an extra argument of `update` that `run` provides.
+
+    Args:
+      method: from `igr.methods`, without open symbols.
+      learning_rate: the step h.
+
+    Raises:
+      ValueError: if the method has open symbols or no finite memory.
+    """
+    check_step("learning_rate", learning_rate)
+    check_runnable(method)
+    if method.parameters:
+        raise ValueError(
+            f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "
+            "to run it give them numbers"
+        )
+    if isinstance(method, RungeKutta):
+        return stages(method, learning_rate)
+    if isinstance(method, ElementwiseMethod):
+        return elementwise_step(method, learning_rate)
+    if isinstance(method, SharpnessAware):
+        far = float(method.ratio) * learning_rate
+        return optax.chain(uphill(far, True), optax.scale_by_learning_rate(learning_rate))
+    parts = [recurrence(method), optax.scale_by_learning_rate(learning_rate)]
+    if method.weight_decay != 0:
+        parts.insert(1, optax.add_decayed_weights(float(method.weight_decay)))
+    if method.rho != 0:
+        parts.insert(0, uphill(float(method.rho), method.normalized))
+    return optax.chain(*parts)

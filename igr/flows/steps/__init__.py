@@ -1,0 +1,1 @@
+"""The discrete step of a method, as an optax transformation."""

@@ -1,0 +1,88 @@
+"""One step of a method with an elementwise rule, as an optax transformation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import sympy
+from jaxtyping import Array, Float, PyTree
+
+from igr.backward_error.terms.algebra import THETA, G, T
+from igr.backward_error.terms.elementwise import ElementwiseMethod
+from igr.flows.fields.lambdify import LeafFunctions
+from igr.flows.steps.ema_decay import forgetting, share_taken_in
+from igr.flows.steps.linear import recurrence
+
+
+def elementwise_step(
+    method: ElementwiseMethod, h: float | Array, *, rates_at: float | None = None
+) -> optax.GradientTransformation:
+    """Updates -h Psi(a_1, .., a_r, y, theta), every channel and kept state filled from zero.
+
+    Args:
+      method: without open symbols.
+      h: the step.
+      rates_at: the step that the rates of kept states are meant for, h if not given. They are
+        fixed per unit of time.
+
+    Returns:
+      A transformation whose `update` needs `params`, and whose state has the kept states by name
+      under `kept`, updated before the rule reads them.
+    """
+    functions = LeafFunctions()
+    memories = {
+        a: recurrence(memory)
+        for (a, _), memory in zip(method.channels, method.memories, strict=True)
+    }
+
+    def init(params: PyTree) -> ElementwiseState:
+        return ElementwiseState(
+            count=jnp.zeros([], jnp.result_type(float)),
+            channels={str(a): memory.init(params) for a, memory in memories.items()},
+            kept={str(y): optax.tree.zeros_like(params) for y, _ in method.kept},
+        )
+
+    def update(updates: PyTree, state: ElementwiseState, params: PyTree | None = None):
+        if params is None:
+            raise ValueError(
+                f"{method.name} reads the params: update needs them, as in "
+                "optimizer.update(grads, state, params)"
+            )
+        read: dict[sympy.Symbol, PyTree] = {THETA: params, G: updates}
+        scalars = {symbol: forgetting(rate, h, rates_at) for symbol, rate in method.rates}
+        scalars[T] = (state.count + 1) * h
+        channels, kept = {}, {}
+        for a, channel in method.channels:
+            phi = functions(channel.of, read, scalars, updates)
+            read[a], channels[str(a)] = memories[a].update(phi, state.channels[str(a)])
+        for y, average in method.kept:
+            phi = functions(average.of, read, scalars, updates)
+            share = share_taken_in(average.rate, h, rates_at)
+            kept[str(y)] = jax.tree.map(
+                lambda old, new, share=share: (old + share * (new - old)).astype(old.dtype),
+                state.kept[str(y)],
+                phi,
+            )
+            read[y] = kept[str(y)]
+        psi = functions(method.rule, read, scalars, updates)
+        step = jax.tree.map(lambda x: (-h * x).astype(x.dtype), psi)
+        return step, ElementwiseState(state.count + 1, channels, kept)
+
+    return optax.GradientTransformation(init, update)
+
+
+class ElementwiseState(NamedTuple):
+    """What a method with an elementwise rule remembers.
+
+    Attributes:
+      count: the steps done; floating, so that a run may start between two steps' times.
+      channels: the memory of each channel.
+      kept: the kept states, each like params.
+    """
+
+    count: Float[Array, ""]
+    channels: dict[str, PyTree]
+    kept: dict[str, PyTree]

@@ -1,0 +1,53 @@
+"""A linear method's memory, as an optax transformation of the gradients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+from igr.backward_error.methods.linear import LinearMethod
+
+
+def recurrence(method: LinearMethod) -> optax.GradientTransformation:
+    """The direction d[n] = sum_i b_i u[n-i] - sum_{i>0} a_i d[n-i] of a linear method's memory.
+
+    In transposed direct form, with one buffer a lag, from a memory of zeros.
+
+    Args:
+      method: without open symbols.
+
+    Raises:
+      ValueError: if the method has no finite memory.
+    """
+    b, a = ([float(x) for x in part] for part in method.recurrence)
+    a = a[1:]
+    lags = max(len(b) - 1, len(a))
+    b = b + [0.0] * (lags + 1 - len(b))
+    a = a + [0.0] * (lags - len(a))
+
+    def init(params: PyTree) -> RecurrenceState:
+        return RecurrenceState(tuple(optax.tree.zeros_like(params) for _ in range(lags)))
+
+    def update(updates: PyTree, state: RecurrenceState, params: PyTree | None = None):
+        del params
+        memory = (*state.memory, optax.tree.zeros_like(updates))
+        out = jax.tree.map(lambda g, m: b[0] * g + m, updates, memory[0])
+
+        def shift(i: int) -> PyTree:
+            return jax.tree.map(
+                lambda m, g, d: m + b[i + 1] * g - a[i] * d, memory[i + 1], updates, out
+            )
+
+        shifted = tuple(shift(i) for i in range(lags))
+        return out, RecurrenceState(shifted)
+
+    return optax.GradientTransformation(init, update)
+
+
+class RecurrenceState(NamedTuple):
+    """What a recurrence remembers: one buffer a lag."""
+
+    memory: tuple[PyTree, ...]
