@@ -176,7 +176,7 @@ def test_the_table_grows_under_threads():
     """In a process of its own, where the table is empty and threads change places all the time."""
     script = (
         "import sys, threading\n"
-        "from igr.backward_error import trees\n"
+        "from igr.backward_error.trees import rooted as trees\n"
         "sys.setswitchinterval(1e-6)\n"
         "threads = [threading.Thread(target=trees.of_order, args=(10,)) for _ in range(4)]\n"
         "[t.start() for t in threads], [t.join() for t in threads]\n"
