@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import overload
 
+from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.methods import Method
 from igr.backward_error.methods.sharpness_aware import SharpnessAware
 from igr.backward_error.terms.elementwise import ElementwiseMethod
 from igr.backward_error.terms.equation import ElementwiseEquation, elementwise_equation
 from igr.backward_error.trees.epoch import EpochEquation, EpochMethod, epoch_equation
-from igr.backward_error.trees.equation import ModifiedEquation, check_order
+from igr.backward_error.trees.equation import ModifiedEquation
 from igr.backward_error.trees.games import GameEquation, GameMethod, game_equation
 from igr.backward_error.trees.sampled import SampledMethod, StochasticEquation, stochastic_equation
 
@@ -64,6 +65,4 @@ def modified_equation(
         return game_equation(method, order)
     if not isinstance(method, Method):
         raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
-    weights, domain = method.field_weights(order + 1)
-    whole = ModifiedEquation(method.name, order, weights, domain, method.gradient)
-    return whole.truncate(order)  # in the powers of h that stand in coefficients too
+    return method.equation(order)

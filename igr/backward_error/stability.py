@@ -10,12 +10,14 @@ beside h lambda.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import sympy
 
-from igr.backward_error.methods import ElementwiseMethod, Method, RungeKutta
+from igr.backward_error.protocols import LinearResponse, Memory, Method
 
 _LARGEST = 1e6
 
@@ -26,13 +28,127 @@ def stability_limit(method: Method) -> float:
     2 for gradient descent, 2 (1 + beta) for heavy ball, 2 (1 + beta)/(1 + 2 beta) for Nesterov.
 
     Raises:
-      ValueError: if the method has open symbols or no finite memory.
+      ValueError: if the method has open symbols, no finite memory or no linear response.
 
     >>> from igr.backward_error import methods
     >>> round(stability_limit(methods.heavy_ball(0.9)), 6)
     3.8
     """
-    growth = _growth(method)
+    return _response(method).stability_limit()
+
+
+def convergence_radius(method: Method) -> float:
+    """The h * curvature up to which the modified equation converges on a quadratic.
+
+    The field on a mode is log(zeta)/h, zeta the root that leaves 1. It is analytic in x until
+    that root meets another or reaches zero: at x = 1 for gradient descent, and already at
+    (1 - sqrt(beta))^2 for heavy ball, where the motion begins to oscillate.
+
+    Raises:
+      ValueError: if the method has open symbols, no finite memory or no linear response.
+
+    >>> from igr.backward_error import methods
+    >>> convergence_radius(methods.gradient_descent())
+    1.0
+    >>> round(convergence_radius(methods.heavy_ball(0.81)), 9)
+    0.01
+    """
+    return _response(method).convergence_radius()
+
+
+def slowest_memory(method: Method) -> float:
+    """The factor by which what the method remembers fades in a step: beta for momentum.
+
+    0 for a method without memory, or whose memory ends after finitely many steps. A kept state
+    does not count: it is a variable of the equation.
+    """
+    return _memory(method).fading
+
+
+def steps_remembered(method: Method) -> int:
+    """How many steps back a gradient still has a weight of its own, fading ones not counted."""
+    return _memory(method).steps
+
+
+@dataclass(frozen=True)
+class RecurrenceResponse:
+    """Of d[n] = sum_i b_i g[n-i] - sum_{i>0} a_i d[n-i], theta[n+1] = theta[n] - h d[n].
+
+    Attributes:
+      b: the weights of the gradients, numbers.
+      a: the weights of the directions, a_0 = 1.
+    """
+
+    b: Sequence[sympy.Expr]
+    a: Sequence[sympy.Expr]
+
+    def stability_limit(self) -> float:
+        """The x from which a root of the characteristic polynomial is outside the unit circle."""
+        degree = max(len(self.a), len(self.b)) - 1
+        # In falling powers of zeta = 1/q.
+        a, b = (
+            np.array([float(c) for c in part] + [0.0] * (degree + 1 - len(part)))
+            for part in (self.a, self.b)
+        )
+        descent = np.polymul([1.0, -1.0], a)
+        return _first_growth(lambda x: max(np.abs(np.roots(np.polyadd(descent, x * b)))))
+
+    def convergence_radius(self) -> float:
+        """The x at which the root that leaves 1 may meet another, or reach zero."""
+        zeta, x = sympy.symbols("zeta x")
+        degree = max(len(self.a), len(self.b)) - 1
+        descent = (zeta - 1) * sum(c * zeta ** (degree - i) for i, c in enumerate(self.a))
+        memory = sum(c * zeta ** (degree - i) for i, c in enumerate(self.b))
+        characteristic = sympy.Poly(descent + x * memory, zeta)
+        singular = sympy.Poly(characteristic.eval(0), x)
+        if characteristic.degree() > 1:
+            singular *= sympy.Poly(characteristic.discriminant(), x)
+        # A double root at x = 0 belongs to the memory, not to the root that leaves 1.
+        distances = [abs(r) for r in _roots(singular) if abs(r) > 1e-9]
+        return float(min(distances, default=float("inf")))
+
+
+@dataclass(frozen=True)
+class StabilityFunction:
+    """Of theta[n+1] = R(x) theta[n].
+
+    Attributes:
+      function: R, a rational function of `x` with numbers for coefficients.
+      x: its symbol.
+    """
+
+    function: sympy.Expr
+    x: sympy.Symbol
+
+    def stability_limit(self) -> float:
+        """The x from which |R| > 1."""
+        factor = sympy.lambdify(self.x, self.function)
+        return _first_growth(lambda x: abs(factor(x)))
+
+    def convergence_radius(self) -> float:
+        """The first zero or pole of R: so far log R is analytic."""
+        parts = sympy.fraction(self.function)
+        singularities = [r for part in parts for r in _roots(sympy.Poly(part, self.x))]
+        return float(min(map(abs, singularities), default=float("inf")))
+
+
+def recurrence_memory(a: Sequence[sympy.Expr], b: Sequence[sympy.Expr]) -> Memory:
+    """What a recurrence with these weights remembers."""
+    fading = max(np.abs(np.roots([float(c) for c in a])), default=0.0)
+    return Memory(float(fading), max(len(a), len(b)) - 1)
+
+
+def require_numbers(method: Any) -> None:
+    """Raises `ValueError` where a method has open symbols."""
+    if method.parameters:
+        raise ValueError(
+            f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "
+            "give them numbers"
+        )
+
+
+def _first_growth(growth: Callable[[float], float]) -> float:
+    """The x from which a step multiplies some mode by more than one, by bisection."""
 
     def stable(x: float) -> bool:
         return growth(x) <= 1 + 1e-9
@@ -48,91 +164,28 @@ def stability_limit(method: Method) -> float:
     return float(low)
 
 
-def convergence_radius(method: Method) -> float:
-    """The h * curvature up to which the modified equation converges on a quadratic.
-
-    The field on a mode is log(zeta)/h, zeta the root that leaves 1. It is analytic in x until
-    that root meets another or reaches zero: at x = 1 for gradient descent, and already at
-    (1 - sqrt(beta))^2 for heavy ball, where the motion begins to oscillate.
-
-    Raises:
-      ValueError: if the method has open symbols or no finite memory.
-
-    >>> from igr.backward_error import methods
-    >>> convergence_radius(methods.gradient_descent())
-    1.0
-    >>> round(convergence_radius(methods.heavy_ball(0.81)), 9)
-    0.01
-    """
-    zeta, x = sympy.symbols("zeta x")
-    _numeric(method)
-    if isinstance(method, RungeKutta):
-        # log R is analytic up to the first zero or pole of R.
-        parts = sympy.fraction(method.stability_function(x))
-        singularities = [r for part in parts for r in _roots(sympy.Poly(part, x))]
-        return float(min(map(abs, singularities), default=float("inf")))
-    b, a = method.recurrence
-    degree = max(len(a), len(b)) - 1
-    descent = (zeta - 1) * sum(c * zeta ** (degree - i) for i, c in enumerate(a))
-    memory = sum(c * zeta ** (degree - i) for i, c in enumerate(b))
-    characteristic = sympy.Poly(descent + x * memory, zeta)
-    singular = sympy.Poly(characteristic.eval(0), x)
-    if characteristic.degree() > 1:
-        singular *= sympy.Poly(characteristic.discriminant(), x)
-    # A double root at x = 0 belongs to the memory, not to the root that leaves 1.
-    distances = [abs(r) for r in _roots(singular) if abs(r) > 1e-9]
-    return float(min(distances, default=float("inf")))
-
-
-def slowest_memory(method: Method | ElementwiseMethod) -> float:
-    """The factor by which what the method remembers fades in a step: beta for momentum.
-
-    0 for a method without memory, or whose memory ends after finitely many steps. A kept state
-    does not count: it is a variable of the equation.
-    """
-    _numeric(method)
-    if isinstance(method, RungeKutta):
-        return 0.0
-    if isinstance(method, ElementwiseMethod):
-        return max(map(slowest_memory, method.memories), default=0.0)
-    _, a = method.recurrence
-    return float(max(np.abs(np.roots([float(c) for c in a])), default=0.0))
-
-
-def steps_remembered(method: Method | ElementwiseMethod) -> int:
-    """How many steps back a gradient still has a weight of its own, fading ones not counted."""
-    _numeric(method)
-    if isinstance(method, RungeKutta):
-        return 0
-    if isinstance(method, ElementwiseMethod):
-        return max(map(steps_remembered, method.memories), default=0)
-    return max(map(len, method.recurrence)) - 1
-
-
-def _growth(method: Method) -> Callable[[float], float]:
-    """By what factor a step multiplies the fastest growing mode at x = h lambda."""
-    _numeric(method)
-    if isinstance(method, RungeKutta):
-        x = sympy.Symbol("x")
-        factor = sympy.lambdify(x, method.stability_function(x))
-        return lambda at: abs(factor(at))
-    b, a = ([float(c) for c in part] for part in method.recurrence)
-    degree = max(len(a), len(b)) - 1
-    # In falling powers of zeta = 1/q.
-    a, b = (np.array(c + [0.0] * (degree + 1 - len(c))) for c in (a, b))
-    descent = np.polymul([1.0, -1.0], a)
-    return lambda at: max(np.abs(np.roots(np.polyadd(descent, at * b))))
-
-
 def _roots(polynomial: sympy.Poly) -> np.ndarray:
     if polynomial.degree() < 1:
         return np.array([])
     return np.roots([float(c) for c in polynomial.all_coeffs()])
 
 
-def _numeric(method: Method | ElementwiseMethod) -> None:
-    if method.parameters:
-        raise ValueError(
-            f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "
-            "give them numbers"
-        )
+def _response(method: Any) -> LinearResponse:
+    if not hasattr(method, "response") and hasattr(method, "recurrence"):
+        require_numbers(method)
+        return RecurrenceResponse(*method.recurrence)
+    response = method.response()
+    if response is None:
+        raise ValueError(f"{method.name} has no linear response to a mode of a quadratic")
+    return response
+
+
+def _memory(method: Any) -> Memory:
+    if hasattr(method, "memory"):
+        return method.memory()
+    require_numbers(method)
+    parts = [part.memory() for part in getattr(method, "memories", ())]
+    if hasattr(method, "recurrence"):
+        parts.append(recurrence_memory(method.recurrence[1], method.recurrence[0]))
+    fading, steps = zip(Memory(), *parts, strict=True)
+    return Memory(max(fading), max(steps))

@@ -22,8 +22,12 @@ from typing import Any
 import sympy
 
 from igr.backward_error import trees
+from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import STEP, fraction_field, taylor_coefficients
 from igr.backward_error.algebra.taylor import Z as z
+from igr.backward_error.protocols import LinearResponse, Memory
+from igr.backward_error.stability import RecurrenceResponse, recurrence_memory, require_numbers
+from igr.backward_error.trees.equation import ModifiedEquation
 from igr.backward_error.trees.gradient import ZERO, Gradient
 from igr.backward_error.trees.series import invariant_field
 
@@ -59,6 +63,29 @@ class LinearMethod:
             return Gradient(ZERO, self.rho, self.normalized)
         (total,) = taylor_coefficients(self.transfer, 1)
         return Gradient(sympy.cancel(self.weight_decay / total), self.rho, self.normalized)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """No state stays a variable of the flow."""
+        return ()
+
+    def equation(self, order: int) -> ModifiedEquation:
+        """The modified equation, to h^order."""
+        order = check_order(order)
+        weights, domain = self.field_weights(order + 1)
+        whole = ModifiedEquation(self.name, order, weights, domain, self.gradient)
+        return whole.truncate(order)  # in the powers of h that stand in coefficients too
+
+    def memory(self) -> Memory:
+        """How fast it forgets; a `ValueError` where symbols are open or it never ends."""
+        require_numbers(self)
+        b, a = self.recurrence
+        return recurrence_memory(a, b)
+
+    def response(self) -> LinearResponse:
+        """What it does to one mode of a quadratic, weight decay and a way uphill not counted."""
+        require_numbers(self)
+        return RecurrenceResponse(*self.recurrence)
 
     def taylor(self, terms: int) -> list[sympy.Expr]:
         """Taylor coefficients of B(z) W(z), B(z) = z/(e^z - 1): F = -B(h D_F) W(h D_F) g.

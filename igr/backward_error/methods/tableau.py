@@ -18,7 +18,11 @@ from typing import Any
 import sympy
 
 from igr.backward_error import trees
+from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import exact, fraction_field
+from igr.backward_error.protocols import LinearResponse, Memory
+from igr.backward_error.stability import StabilityFunction, require_numbers
+from igr.backward_error.trees.equation import ModifiedEquation
 from igr.backward_error.trees.gradient import PLAIN, Gradient
 from igr.backward_error.trees.series import logarithm
 
@@ -54,6 +58,28 @@ class RungeKutta:
     def explicit(self) -> bool:
         """Whether each stage needs only those before it."""
         return all(a == 0 for i, row in enumerate(self.A) for a in row[i:])
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """No state stays a variable of the flow."""
+        return ()
+
+    def equation(self, order: int) -> ModifiedEquation:
+        """The modified equation, to h^order."""
+        order = check_order(order)
+        weights, domain = self.field_weights(order + 1)
+        return ModifiedEquation(self.name, order, weights, domain, self.gradient)
+
+    def memory(self) -> Memory:
+        """None."""
+        require_numbers(self)
+        return Memory()
+
+    def response(self) -> LinearResponse:
+        """What it does to one mode of a quadratic: it multiplies by its stability function."""
+        require_numbers(self)
+        x = sympy.Symbol("x")
+        return StabilityFunction(self.stability_function(x), x)
 
     def field_weights(self, vertices: int) -> tuple[dict[int, Any], Any]:
         """The weights b(t) of the modified field, up to so many vertices, and their domain."""

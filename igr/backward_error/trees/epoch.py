@@ -22,7 +22,9 @@ from typing import Any
 import sympy
 
 from igr.backward_error.algebra.naming import Name, named, numbers_for
+from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import exact
+from igr.backward_error.protocols import Memory
 from igr.backward_error.trees import batches as batch_trees
 from igr.backward_error.trees.batches import FREE, MARKED, BatchTree
 from igr.backward_error.trees.epoch_closed_form import SumsOverBatches
@@ -53,6 +55,23 @@ class EpochMethod:
     def parameters(self) -> tuple[sympy.Symbol, ...]:
         """The symbols left open: m, if it is one."""
         return tuple(self.num_batches.free_symbols)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """No state stays a variable of the flow."""
+        return ()
+
+    def equation(self, order: int) -> EpochEquation:
+        """The modified equation, to h^order."""
+        return epoch_equation(self, check_order(order))
+
+    def memory(self) -> Memory:
+        """None of gradients."""
+        return Memory()
+
+    def response(self) -> None:
+        """None: what a step does depends on its batch."""
+        return None
 
 
 def reshuffled_sgd(num_batches: Any) -> EpochMethod:

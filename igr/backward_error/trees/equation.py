@@ -15,7 +15,6 @@ the method itself multiplies with.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ import sympy
 
 from igr.backward_error import trees
 from igr.backward_error.algebra.naming import named, numbers_for
+from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import STEP, exact, fraction_field
 from igr.backward_error.trees import printing
 from igr.backward_error.trees.closed_form import Differentials
@@ -121,9 +121,7 @@ class ModifiedEquation:
 
     def truncate(self, order: int) -> ModifiedEquation:
         """The same equation with fewer powers of h."""
-        order = check_order(order)
-        if order > self.order:
-            raise ValueError(f"order is at most {self.order}, that of the equation; got {order}")
+        order = check_order(order, self.order)
         kept = _cut(self.weights, self.domain, order)
         return ModifiedEquation(self.name, order, kept, self.domain, self.gradient)
 
@@ -146,7 +144,7 @@ class ModifiedEquation:
         Raises:
           NotAGradientError: if there is none: it names the first bad power of h and a tree.
         """
-        upto = self.order if order is None else order
+        upto = self.order if order is None else check_order(order, self.order)
         if self.gradient.displaced:
             raise NotAGradientError(
                 f"{self.name} follows no modified loss: its gradient is taken at a point uphill, "
@@ -208,9 +206,7 @@ class ModifiedEquation:
 
     def _first_obstruction(self, order: int | None) -> tuple[int, int] | None:
         """The lowest power of h at which rootings differ, and a tree there."""
-        upto = self.order if order is None else check_order(order)
-        if upto > self.order:
-            raise ValueError(f"order is at most {self.order}, that of the equation; got {order}")
+        upto = self.order if order is None else check_order(order, self.order)
         zero = self.domain.zero
         found = []
         for n in range(1, upto + 2):
@@ -297,18 +293,3 @@ def _cut(weights: Mapping[int, Any], domain: Any, order: int) -> dict[int, Any]:
         terms = [p * STEP**k for k, p in step_powers(domain.to_sympy(b)) if k <= most]
         kept[t] = domain.from_sympy(sympy.Add(*terms))
     return {t: b for t, b in kept.items() if b}
-
-
-def check_order(order: int) -> int:
-    """Raises unless an order is an integer of at least 0."""
-    try:
-        if isinstance(order, bool):
-            raise TypeError
-        order = operator.index(order)
-    except TypeError:
-        raise TypeError(
-            f"order is an integer, the highest power of h kept; got {order!r}"
-        ) from None
-    if order < 0:
-        raise ValueError(f"order is the highest power of h kept: at least 0, got {order}")
-    return order

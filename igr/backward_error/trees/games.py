@@ -27,7 +27,9 @@ from typing import Any, NoReturn
 import sympy
 
 from igr.backward_error.algebra.naming import Name, named, numbers_for
+from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import exact
+from igr.backward_error.protocols import Memory
 from igr.backward_error.trees import printing
 from igr.backward_error.trees.batches import BatchTree, canonical, logarithm, order, symmetry
 from igr.backward_error.trees.loss import NotAGradientError
@@ -54,6 +56,23 @@ class GameMethod:
     def parameters(self) -> tuple[sympy.Symbol, ...]:
         """The symbols left open."""
         return tuple(sorted(self.ratios[0].free_symbols | self.ratios[1].free_symbols, key=str))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """No state stays a variable of the flow."""
+        return ()
+
+    def equation(self, order: int) -> GameEquation:
+        """The modified equation, to h^order."""
+        return game_equation(self, check_order(order))
+
+    def memory(self) -> Memory:
+        """None of gradients."""
+        return Memory()
+
+    def response(self) -> None:
+        """None: the two players have no common quadratic."""
+        return None
 
 
 def simultaneous(ratios: Sequence[Any] = (1, 1)) -> GameMethod:

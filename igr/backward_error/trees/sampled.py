@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import sympy
 
 from igr.backward_error.algebra.naming import Name
+from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import exact
-from igr.backward_error.methods.linear import LinearMethod
+from igr.backward_error.protocols import Memory
 
 if TYPE_CHECKING:
     from igr.backward_error.trees.equation import ModifiedEquation
@@ -50,6 +51,23 @@ class SampledMethod:
     def parameters(self) -> tuple[sympy.Symbol, ...]:
         """The symbols left open: B, if it is one."""
         return tuple(self.batch_size.free_symbols)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """No state stays a variable of the flow."""
+        return ()
+
+    def equation(self, order: int) -> StochasticEquation:
+        """The stochastic modified equation, to h^order."""
+        return stochastic_equation(self, check_order(order))
+
+    def memory(self) -> Memory:
+        """None of gradients."""
+        return Memory()
+
+    def response(self) -> None:
+        """None: what a step does depends on its batch."""
+        return None
 
 
 def sgd_with_replacement(batch_size: Any = 1) -> SampledMethod:
@@ -90,7 +108,7 @@ def stochastic_equation(method: SampledMethod, order: int) -> StochasticEquation
     Raises:
       ValueError: for an order above 1.
     """
-    from igr.backward_error.trees.equation import ModifiedEquation  # which knows all methods
+    from igr.backward_error.methods.linear import LinearMethod  # which knows this package
 
     if order > MOST:
         raise ValueError(
@@ -100,8 +118,7 @@ def stochastic_equation(method: SampledMethod, order: int) -> StochasticEquation
         )
     # The mean of one step is a step of gradient descent, and the covariance does not meet it
     # before h^3: the drift is the field of gradient descent.
-    weights, domain = LinearMethod("gradient descent", sympy.Integer(1)).field_weights(order + 1)
-    drift = ModifiedEquation("gradient descent", order, weights, domain)
+    drift = LinearMethod("gradient descent", sympy.Integer(1)).equation(order)
     return StochasticEquation(method.name, order, method.batch_size, drift)
 
 
