@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         vector_field,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _FLOWS = (
     "Certificate",

@@ -1,0 +1,67 @@
+"""What a user gets from a package index: built, looked into, installed alone, and used.
+
+Run as `python .ci/package.py WORK`, with `build`, `twine`, `mypy` and `pyright` installed, from the
+root of a checkout; WORK is an empty folder.
+"""
+
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+TYPED = '''
+import igr
+
+equation = igr.modified_equation(igr.methods.gradient_descent(), order=2)
+text: str = str(equation)
+gradient: bool = equation.is_gradient(1)
+closed = equation.coefficients[((),)]
+'''
+
+
+def run(*command, **options):
+    return subprocess.run([str(c) for c in command], check=True, text=True, **options)
+
+
+def main(work: Path) -> None:
+    """Build, check, install and use."""
+    dist = work / "dist"
+    run(sys.executable, "-m", "build", "--outdir", dist, ".", stdout=subprocess.DEVNULL)
+    [wheel], [sdist] = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
+
+    names = zipfile.ZipFile(wheel).namelist()
+    inside = {name.split("/")[0] for name in names}
+    assert {n for n in inside if not n.endswith(".dist-info")} == {"igr"}, inside
+    assert "igr/py.typed" in names
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    sources = tarfile.open(sdist).getnames()
+    for wanted in ("README.md", "CHANGELOG.md", "CITATION.cff", "igr/__init__.py", "tests"):
+        assert any(f"/{wanted}" in name for name in sources), wanted
+
+    clean = work / "clean"
+    venv.create(clean, with_pip=True)
+    python = clean / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", wheel)
+    away = {**{k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, "MYPYPATH": ""}
+    shown = run(clean / "bin" / "igr", "--help", cwd=work, env=away, capture_output=True).stdout
+    assert "derive" in shown
+    derive = (clean / "bin" / "igr", "derive", "gradient_descent", "--order", "1")
+    shown = run(*derive, cwd=work, env=away, capture_output=True).stdout
+    assert "θ' = -g - h/2 H g + O(h²)" in shown, shown
+    loaded = "import igr, sys; print('jax' in sys.modules, igr.__version__)"
+    shown = run(python, "-c", loaded, cwd=work, env=away, capture_output=True).stdout
+    assert shown.split()[0] == "False", "import igr loads JAX"
+
+    script = work / "typed.py"
+    script.write_text(TYPED)
+    run(sys.executable, "-m", "mypy", "--strict", "--python-executable", python, script,
+        cwd=work, env=away)  # fmt: skip
+    run(sys.executable, "-m", "pyright", "--pythonpath", python, script, cwd=work, env=away)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
