@@ -12,14 +12,14 @@ import venv
 import zipfile
 from pathlib import Path
 
-TYPED = '''
+TYPED = """
 import igr
 
 equation = igr.modified_equation(igr.methods.gradient_descent(), order=2)
 text: str = str(equation)
 gradient: bool = equation.is_gradient(1)
 closed = equation.coefficients[((),)]
-'''
+"""
 
 
 def run(*command, **options):
@@ -38,7 +38,8 @@ def main(work: Path) -> None:
     assert {n for n in inside if not n.endswith(".dist-info")} == {"igr"}, inside
     assert "igr/py.typed" in names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
-    sources = tarfile.open(sdist).getnames()
+    with tarfile.open(sdist) as archive:
+        sources = archive.getnames()
     for wanted in ("README.md", "CHANGELOG.md", "CITATION.cff", "igr/__init__.py", "tests"):
         assert any(f"/{wanted}" in name for name in sources), wanted
 
