@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import Any, overload
 
+from igr.backward_error import protocols
 from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.methods import Method
 from igr.backward_error.methods.sharpness_aware import SharpnessAware
 from igr.backward_error.terms.elementwise import ElementwiseMethod
-from igr.backward_error.terms.equation import ElementwiseEquation, elementwise_equation
-from igr.backward_error.trees.epoch import EpochEquation, EpochMethod, epoch_equation
+from igr.backward_error.terms.equation import ElementwiseEquation
+from igr.backward_error.trees.epoch import EpochEquation, EpochMethod
 from igr.backward_error.trees.equation import ModifiedEquation
-from igr.backward_error.trees.games import GameEquation, GameMethod, game_equation
-from igr.backward_error.trees.sampled import SampledMethod, StochasticEquation, stochastic_equation
+from igr.backward_error.trees.games import GameEquation, GameMethod
+from igr.backward_error.trees.sampled import SampledMethod, StochasticEquation
 
 
 @overload
@@ -27,14 +28,13 @@ def modified_equation(method: EpochMethod, order: int = 1) -> EpochEquation: ...
 def modified_equation(method: GameMethod, order: int = 1) -> GameEquation: ...
 @overload
 def modified_equation(method: SampledMethod, order: int = 1) -> StochasticEquation: ...
-def modified_equation(
-    method: Method | ElementwiseMethod | SharpnessAware | EpochMethod | SampledMethod | GameMethod,
-    order: int = 1,
-) -> ModifiedEquation | ElementwiseEquation | EpochEquation | StochasticEquation | GameEquation:
+@overload
+def modified_equation(method: protocols.Method, order: int = 1) -> protocols.Equation: ...
+def modified_equation(method: Any, order: int = 1) -> Any:
     """Derives the equation that an optimizer follows, exactly.
 
     Args:
-      method: from `igr.methods`.
+      method: from `igr.methods`, or anything that satisfies `igr.backward_error.protocols.Method`.
       order: the highest power of h that is kept, at least 0. Order 0 is the flow the method
         tends to as h goes to 0.
 
@@ -55,14 +55,6 @@ def modified_equation(
     E + h/4 |g|² + O(h²)
     """
     order = check_order(order)
-    if isinstance(method, ElementwiseMethod | SharpnessAware):
-        return elementwise_equation(method, order)
-    if isinstance(method, EpochMethod):
-        return epoch_equation(method, order)
-    if isinstance(method, SampledMethod):
-        return stochastic_equation(method, order)
-    if isinstance(method, GameMethod):
-        return game_equation(method, order)
-    if not isinstance(method, Method):
+    if not isinstance(method, protocols.Method):
         raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
     return method.equation(order)

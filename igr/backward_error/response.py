@@ -10,13 +10,16 @@ the rule reads of the gradient itself. Adam is averaged momentum preconditioned 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sympy
 
 from igr.backward_error.algebra.taylor import Z, taylor_coefficients
 from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.terms.algebra import G
-from igr.backward_error.terms.elementwise import ElementwiseMethod
+
+if TYPE_CHECKING:
+    from igr.backward_error.terms.elementwise import ElementwiseMethod
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,21 @@ class GradientResponse:
       method: what is done with the preconditioned gradient, as a linear method.
       preconditioner: dPsi/da, elementwise, in the channels, kept states, g, theta and t.
       steady: what each channel reads when the gradient stands still, see `steady_channels`.
+      rates: symbols of the preconditioner that stand for a number over h, and that number.
     """
 
     method: LinearMethod
     preconditioner: sympy.Expr
     steady: tuple[tuple[sympy.Symbol, sympy.Expr], ...]
+    rates: tuple[tuple[sympy.Symbol, sympy.Expr], ...] = ()
+
+    def stability_limit(self) -> float:
+        """The largest h times preconditioned curvature at which the method does not diverge."""
+        return self.method.response().stability_limit()
+
+    def convergence_radius(self) -> float:
+        """The h times preconditioned curvature up to which the expansion in h converges."""
+        return self.method.response().convergence_radius()
 
 
 def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
@@ -44,13 +57,14 @@ def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
     >>> response = gradient_response(methods.adam(0.9, keep=(), eps=0))
     >>> response.preconditioner
     1/sqrt(nu)
-    >>> from igr.backward_error.stability import stability_limit
-    >>> round(stability_limit(response.method), 6)  # 2 (1 + b1)/(1 - b1)
+    >>> round(response.stability_limit(), 6)  # 2 (1 + b1)/(1 - b1)
     38.0
     """
     read = [(a, c.transfer) for a, c in method.channels if c.of == G]
     # A kept average of the gradient is a memory like another: y <- y + r (g - y).
-    read += [(y, k.rate / (1 - (1 - k.rate) * sympy.exp(-Z))) for y, k in method.kept if k.of == G]
+    read += [
+        (y, k.rate / (1 - (1 - k.rate) * sympy.exp(-Z))) for y, k in method.states if k.of == G
+    ]
     if method.rule.has(G):
         read.append((G, sympy.Integer(1)))
     if not read:
@@ -61,7 +75,7 @@ def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
         return None
     transfer = sympy.Add(*(share * w for share, (_, w) in zip(shares, read, strict=True)))
     linear = LinearMethod(f"{method.name}, preconditioned", transfer)
-    return GradientResponse(linear, responses[0], steady_channels(method))
+    return GradientResponse(linear, responses[0], steady_channels(method), method.rates)
 
 
 def steady_channels(method: ElementwiseMethod) -> tuple[tuple[sympy.Symbol, sympy.Expr], ...]:

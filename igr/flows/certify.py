@@ -9,7 +9,7 @@ from typing import Any
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.backward_error.methods import ElementwiseMethod, Method
+from igr.backward_error.protocols import Method
 from igr.checks import check_count
 from igr.flows.order import ObservedOrder, check_optimizer, observed_order
 
@@ -60,7 +60,7 @@ class Certificate:
 
 
 def certify(
-    method: Method | ElementwiseMethod,
+    method: Method,
     optimizer: Callable[..., optax.GradientTransformation],
     value_fn: ValueFn,
     params: PyTree,

@@ -13,22 +13,17 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import methods, modified_equation
-from igr.backward_error.methods import ElementwiseMethod, Method
 from igr.backward_error.methods.linear import LinearMethod
-from igr.backward_error.stability import (
-    convergence_radius,
-    slowest_memory,
-    stability_limit,
-    steps_remembered,
-)
+from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
+from igr.flows import kinds
 from igr.flows.closures import of_floating_leaves
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.run import Trajectory, optimizer_of, run
-from igr.flows.runnable import check_runnable, check_start
+from igr.flows.runnable import check_start
 from igr.flows.solve import flow, reached
 from igr.flows.start_up import flow_while_filling, shifted_start
-from igr.flows.validity import corrections_along, linear_response, sharpness_along
+from igr.flows.validity import corrections_along, sharpness_along
 from igr.pytrees import combine, floating
 
 ValueFn = Callable[[PyTree], Array]
@@ -136,7 +131,7 @@ def compare(
     learning_rate: float,
     steps: int,
     orders: Sequence[int] = (0, 1, 2),
-    method: Method | ElementwiseMethod | None = None,
+    method: Method | None = None,
     *,
     optimizer: optax.GradientTransformation | None = None,
     record_every: int | None = None,
@@ -194,7 +189,7 @@ def compare(
     """
     method = methods.gradient_descent() if method is None else method
     check_step("learning_rate", learning_rate)
-    check_runnable(method)
+    kinds.check_runnable(method)
     steps = check_count("steps", steps, 1)
     orders = [check_count("orders", p, 0) for p in orders]
     if not orders:
@@ -211,7 +206,7 @@ def compare(
         warm = run(real, value_fn, params, burn_in, record_every=burn_in)
         params, state, before = warm.last, warm.state, burn_in
 
-    names = [str(y) for y, _ in method.kept] if isinstance(method, ElementwiseMethod) else []
+    names = method.kept
     if state is None:
         state = real.init(floating(params)[0])
     kept = _kept_states(names, state)
@@ -261,7 +256,7 @@ def compare(
         if sharpness
         else np.full(len(times), np.nan)
     )
-    response = linear_response(method)
+    response = method.response()
     leaves = jax.tree.leaves(start)
     eps = max(float(jnp.finfo(x.dtype).eps) for x in leaves)
     used_rtol = rtol if rtol is not None else (1e-10 if eps < 1e-10 else 1e-5)
@@ -278,24 +273,24 @@ def compare(
         travelled=travelled,
         correction=correction,
         sharpness=measured,
-        stability_limit=float("nan") if response is None else stability_limit(response),
-        convergence_radius=float("nan") if response is None else convergence_radius(response),
+        stability_limit=float("nan") if response is None else response.stability_limit(),
+        convergence_radius=float("nan") if response is None else response.convergence_radius(),
         floor=floor,
         start_up=_named(start_up, burn_in, filling),
         kept=beside,
     )
 
 
-def _steps_to_fill(method: Method | ElementwiseMethod) -> int:
+def _steps_to_fill(method: Method) -> int:
     """After how many steps a memory lacks 1e-8 of what it will hold."""
-    fading = slowest_memory(method)
+    fading, steps = method.memory()
     if fading == 0:
-        return steps_remembered(method)
+        return steps
     return int(np.ceil(np.log(1e-8) / np.log(fading)))
 
 
 def _start_up(
-    method: Method | ElementwiseMethod, start_up: StartUp | None, burn_in: int | None, filling: int
+    method: Method, start_up: StartUp | None, burn_in: int | None, filling: int
 ) -> tuple[StartUp, int]:
     """The start-up that was asked for, and the steps of burn-in."""
     allowed = ("burn-in", "weights", "shift", "cold")
@@ -311,10 +306,9 @@ def _start_up(
             f"start_up = {start_up!r} is for linear methods with memory; {method.name} takes "
             "'burn-in' or 'cold'"
         )
-    keeps = isinstance(method, ElementwiseMethod) and bool(method.kept)
     if start_up in (None, "burn-in"):
         # A kept state that is still empty may be divided by: one step at least fills it.
-        return "burn-in", max(filling, int(keeps))
+        return "burn-in", max(filling, 1 if method.kept else 0)
     return start_up, 0
 
 

@@ -13,23 +13,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.backward_error import ElementwiseEquation, modified_equation
-from igr.backward_error.methods import ElementwiseMethod, Method
-from igr.backward_error.response import steady_channels
-from igr.backward_error.stability import convergence_radius, slowest_memory, steps_remembered
-from igr.backward_error.terms.algebra import THETA, G
+from igr.backward_error import modified_equation
+from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
 from igr.curvature import sharpness
+from igr.flows import kinds
 from igr.flows.closures import of_floating_leaves
 from igr.flows.fields.interpolation import interpolating_field
-from igr.flows.fields.lambdify import LeafFunctions
-from igr.flows.fields.terms import elementwise_field
 from igr.flows.fields.vector_field import vector_field
-from igr.flows.run import optimizer_of
-from igr.flows.runnable import check_runnable, check_start
-from igr.flows.steps.elementwise import elementwise_step
-from igr.flows.steps.ema_decay import share_taken_in
-from igr.flows.validity import linear_response
+from igr.flows.runnable import check_start
 from igr.pytrees import floating
 
 ValueFn = Callable[[PyTree], Array]
@@ -69,7 +61,7 @@ class ObservedOrder(float):
 
 
 def observed_order(
-    method: Method | ElementwiseMethod,
+    method: Method,
     value_fn: ValueFn,
     params: PyTree,
     order: int,
@@ -117,13 +109,13 @@ def observed_order(
     3.0
     """
     order = check_count("order", order, 0)
-    check_runnable(method)
+    kinds.check_runnable(method)
     check_start(value_fn, params)
     check_optimizer(optimizer)
     if field not in ("derived", "interpolating"):
         raise ValueError(f"field is 'derived' or 'interpolating', got {field!r}")
     memory = _memory(method)
-    keeps = isinstance(method, ElementwiseMethod) and bool(method.kept)
+    keeps = bool(method.kept)
     if field == "interpolating" and (memory or keeps):
         raise ValueError(
             f"{method.name} has a memory: an interpolating field needs a step of params alone"
@@ -151,13 +143,15 @@ def observed_order(
 
         at, t = params, jnp.zeros_like(h)
         if keeps:
-            assert isinstance(method, ElementwiseMethod)
-            assert isinstance(equation, ElementwiseEquation)
             # In the middle of the run: as if the gradient had stood still for that long.
-            f = elementwise_field(equation, loss, h, rates_at=rates_at)
+            f = kinds.field_of(equation, loss, h, rates_at=rates_at)
             count = memory + jnp.round(_MIDWAY * rates_at / h)
             t = count * h
-            at = params, _as_if_at_rest(method, jax.grad(loss)(params), params, h, rates_at, count)
+            gradient = jax.grad(loss)(params)
+            at = (
+                params,
+                kinds.state_at_rest(method, gradient, params, h, rates_at=rates_at, count=count),
+            )
         elif field == "derived":
             f = vector_field(equation, loss, h)
         else:
@@ -204,36 +198,12 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def _stepping(
-    method: Method | ElementwiseMethod, optimizer: Optimizer | None, h: Array, at: float
+    method: Method, optimizer: Optimizer | None, h: Array, at: float
 ) -> optax.GradientTransformation:
     """The transformation that takes the steps, its rates those of the step `at`."""
-    if isinstance(method, ElementwiseMethod):
-        if optimizer is None:
-            return elementwise_step(method, h, rates_at=at)
-        if method.kept:
-            rates = {str(y): share_taken_in(average.rate, h, at) for y, average in method.kept}
-            return optimizer(h, rates)
-    return optimizer_of(method, h) if optimizer is None else optimizer(h)
-
-
-def _as_if_at_rest(
-    method: ElementwiseMethod,
-    gradient: PyTree,
-    params: PyTree,
-    h: Array,
-    at: float,
-    count: Array,
-) -> dict[str, PyTree]:
-    """The kept states after so many steps at params, from zero."""
-    functions = LeafFunctions()
-    read = {G: gradient, THETA: params}
-    for channel, steady in steady_channels(method):
-        read[channel] = functions(steady, read, {}, params)
-    for y, average in method.kept:
-        filled = 1 - (1 - share_taken_in(average.rate, h, at)) ** count
-        phi = functions(average.of, read, {}, params)
-        read[y] = jax.tree.map(lambda x, f=filled: (f * x).astype(x.dtype), phi)
-    return {str(y): read[y] for y, _ in method.kept}
+    if optimizer is None:
+        return kinds.step_of(method, h, rates_at=at)
+    return optimizer(h, kinds.shares_of(method, h, at)) if method.kept else optimizer(h)
 
 
 def _with(state: Any, **values: Any) -> Any:
@@ -265,11 +235,11 @@ def _along_flow(f: Callable[..., PyTree], params: PyTree, t: Array, h: Array, co
     return jax.tree.map(lambda x: x[substeps - 1 :: substeps], visited)
 
 
-def _memory(method: Method | ElementwiseMethod) -> int:
+def _memory(method: Method) -> int:
     """How many steps back a weight still shows in double precision."""
-    fading = slowest_memory(method)
+    fading, steps = method.memory()
     recursion = 0 if fading == 0 else int(np.ceil(np.log(1e-17) / np.log(fading)))
-    return recursion + steps_remembered(method)
+    return recursion + steps
 
 
 def _default_steps(
@@ -286,12 +256,11 @@ def _default_steps(
     return smallest * 2.0 ** (np.arange(4, -1, -1) / 4)
 
 
-def _largest_step(method: Method | ElementwiseMethod, loss: ValueFn, params: PyTree) -> float:
+def _largest_step(method: Method, loss: ValueFn, params: PyTree) -> float:
     """A step well within the convergence of the expansion at params."""
-    response = linear_response(method)
-    radius = 1.0 if response is None else min(convergence_radius(response), 1.0)
-    if isinstance(method, ElementwiseMethod):
-        radius = min(radius, (1 - slowest_memory(method)) ** 2)
+    response = method.response()
+    radius = 1.0 if response is None else min(response.convergence_radius(), 1.0)
+    radius = min(radius, (1 - method.memory().fading) ** 2)
     curvature, speed = (abs(float(x)) for x in _curvature_and_speed(loss, params))
     scale_of_params = max(float(optax.tree.norm(params)), 1.0)
     return 0.2 * radius / max(curvature, speed / scale_of_params)

@@ -11,19 +11,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from igr.backward_error.methods import (
-    ElementwiseMethod,
-    Method,
-    RungeKutta,
-    SharpnessAware,
-)
+from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
+from igr.flows import kinds
 from igr.flows.closures import of_floating_leaves
-from igr.flows.runnable import check_runnable, check_start
-from igr.flows.steps.elementwise import elementwise_step
-from igr.flows.steps.linear import recurrence
-from igr.flows.steps.runge_kutta import stages
-from igr.flows.steps.sam import uphill
+from igr.flows.runnable import check_start
 from igr.pytrees import combine, floating
 
 ValueFn = Callable[[PyTree], Array]
@@ -168,9 +160,7 @@ def _append(records: PyTree, last: PyTree) -> PyTree:
     return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), records, last)
 
 
-def optimizer_of(
-    method: Method | ElementwiseMethod, learning_rate: float | Array
-) -> optax.GradientTransformation:
+def optimizer_of(method: Method, learning_rate: float | Array) -> optax.GradientTransformation:
     """The optax transformation of a method, from its description.
 
     A linear method runs its recurrence d[n] = sum_i b_i g[n-i] - sum_i a_i d[n-i] from a memory of
@@ -188,22 +178,5 @@ def optimizer_of(
       ValueError: if the method has open symbols or no finite memory.
     """
     check_step("learning_rate", learning_rate)
-    check_runnable(method)
-    if method.parameters:
-        raise ValueError(
-            f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "
-            "to run it give them numbers"
-        )
-    if isinstance(method, RungeKutta):
-        return stages(method, learning_rate)
-    if isinstance(method, ElementwiseMethod):
-        return elementwise_step(method, learning_rate)
-    if isinstance(method, SharpnessAware):
-        far = float(method.ratio) * learning_rate
-        return optax.chain(uphill(far, True), optax.scale_by_learning_rate(learning_rate))
-    parts = [recurrence(method), optax.scale_by_learning_rate(learning_rate)]
-    if method.weight_decay != 0:
-        parts.insert(1, optax.add_decayed_weights(float(method.weight_decay)))
-    if method.rho != 0:
-        parts.insert(0, uphill(float(method.rho), method.normalized))
-    return optax.chain(*parts)
+    kinds.check_runnable(method)
+    return kinds.step_of(method, learning_rate)

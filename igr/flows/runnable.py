@@ -1,4 +1,4 @@
-"""What can be run: a method with a step of its own, a loss that is finite at the start."""
+"""What can be followed: a loss that is finite at the start."""
 
 from __future__ import annotations
 
@@ -11,29 +11,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from igr.backward_error.methods import (
-    ElementwiseMethod,
-    EpochMethod,
-    Method,
-    SampledMethod,
-    SharpnessAware,
-)
 from igr.checks import check_value_fn
 from igr.flows.closures import of_floating_leaves
 from igr.pytrees import floating
-
-
-def check_runnable(method: Any) -> None:
-    """Raises `TypeError` unless a method can be run, and its limits found, from its description."""
-    if isinstance(method, Method | ElementwiseMethod | SharpnessAware):
-        return
-    if isinstance(method, EpochMethod | SampledMethod):
-        raise TypeError(
-            f"{method.name} takes one batch a step, and this function follows a whole loss: "
-            "igr.flows.run_epochs runs epochs, igr.vector_field(..., batches=...) or "
-            "igr.flows.stochastic_field compiles the equation"
-        )
-    raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
 
 
 def check_start(value_fn: Any, params: PyTree) -> None:

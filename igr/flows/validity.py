@@ -10,15 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import sympy
 from jaxtyping import Array, PyTree
 
-from igr.backward_error.methods import Method
-from igr.backward_error.response import GradientResponse, gradient_response
-from igr.backward_error.terms.algebra import THETA, G, T
-from igr.backward_error.terms.elementwise import ElementwiseMethod
+from igr.backward_error.protocols import Method
 from igr.curvature import hessian_product, top_eigenpairs
-from igr.flows.fields.lambdify import LeafFunctions
+from igr.flows import kinds
 from igr.flows.fields.vector_field import vector_field
 
 ValueFn = Callable[[PyTree], Array]
@@ -36,7 +32,7 @@ def corrections_along(
       times: n h at each record, (r,).
       h: the step.
     """
-    kept = bool(getattr(equation, "kept", None))
+    kept = bool(getattr(equation, "kept", ()))
 
     @eqx.filter_jit
     def along(loss: ValueFn, recorded: PyTree, times: Array) -> Array:
@@ -57,20 +53,8 @@ def corrections_along(
     return np.array(along(loss, recorded, jnp.asarray(times)))
 
 
-def linear_response(method: Method | ElementwiseMethod) -> Method | None:
-    """The linear or Runge-Kutta method whose limits hold for h times the sharpness.
-
-    The method itself, or what an elementwise method does with the preconditioned gradient; None
-    where there is no such method.
-    """
-    if not isinstance(method, ElementwiseMethod):
-        return method
-    response = gradient_response(method)
-    return None if response is None else response.method
-
-
 def sharpness_along(
-    method: Method | ElementwiseMethod,
+    method: Method,
     loss: ValueFn,
     recorded: PyTree,
     times: np.ndarray,
@@ -78,8 +62,8 @@ def sharpness_along(
 ) -> np.ndarray:
     """The sharpness at each record, each search started from the last eigenvector.
 
-    For an elementwise method that of C^(1/2) H C^(1/2), C the preconditioner of
-    `gradient_response`; nan where the method has none.
+    For a method that preconditions that of C^(1/2) H C^(1/2), C the preconditioner of its
+    linear response; nan where the method has no linear response.
 
     Args:
       method: from `igr.methods`.
@@ -88,19 +72,20 @@ def sharpness_along(
       times: n h at each record, (r,).
       h: the step.
     """
-    response = None
-    if isinstance(method, ElementwiseMethod):
-        response = gradient_response(method)
-        if response is None:
-            return np.full(len(times), np.nan)
-    precondition = _preconditioner(method, response, h)
-    keeps = isinstance(method, ElementwiseMethod) and bool(method.kept)
+    response = method.response()
+    if response is None:
+        return np.full(len(times), np.nan)
+    precondition = kinds.preconditioner_of(response, h)
+    keeps = bool(method.kept)
 
     @eqx.filter_jit
     def along(loss: ValueFn, recorded: PyTree, times: Array) -> Array:
         def extreme(vector: PyTree | None, state: PyTree, t: Array) -> tuple[PyTree, Array]:
             params, kept = state if keeps else (state, {})
-            root = precondition(loss, params, kept, t)
+            root = None
+            if precondition is not None:
+                c = precondition(jax.grad(lambda p: loss(p))(params), params, kept, t)
+                root = jax.tree.map(lambda x: jnp.sqrt(jnp.abs(x)), c)
             hessian = hessian_product(lambda p: loss(p), params)
 
             def product(v: PyTree) -> PyTree:
@@ -118,22 +103,3 @@ def sharpness_along(
 
 def _times(root: PyTree | None, v: PyTree) -> PyTree:
     return v if root is None else jax.tree.map(lambda r, x: (r * x).astype(x.dtype), root, v)
-
-
-def _preconditioner(method: Any, response: GradientResponse | None, h: float) -> Callable[..., Any]:
-    """(loss, params, kept, t) -> C^(1/2), or None for the identity."""
-    if response is None:
-        return lambda *_: None
-    functions = LeafFunctions()
-    scalars: dict[sympy.Symbol, Any] = {symbol: float(rate) / h for symbol, rate in method.rates}
-
-    def root(loss: ValueFn, params: PyTree, kept: dict[str, PyTree], t: Array) -> PyTree:
-        read = {THETA: params, G: jax.grad(lambda p: loss(p))(params)}
-        read |= {sympy.Symbol(y): value for y, value in kept.items()}
-        at = {**scalars, T: t + h}
-        for channel, steady in response.steady:
-            read[channel] = functions(steady, read, at, params)
-        c = functions(response.preconditioner, read, at, params)
-        return jax.tree.map(lambda x: jnp.sqrt(jnp.abs(x)), c)
-
-    return root

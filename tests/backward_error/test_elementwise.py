@@ -97,8 +97,8 @@ def test_adam_with_its_second_moment_kept():
     r, slow = sqrt(v + e), kappa * (g**2 - v)
     expected = -Rational(1, 2) * (1 + b1) / (1 - b1) * along / r + g * slow / (4 * r**3)
     assert sympy.simplify(equation.field[1] - expected) == 0
-    assert sympy.simplify(equation.kept[v][0] - slow) == 0
-    assert sympy.simplify(equation.kept[v][1] - (kappa * g * along + kappa * slow / 2)) == 0
+    assert sympy.simplify(equation.states[v][0] - slow) == 0
+    assert sympy.simplify(equation.states[v][1] - (kappa * g * along + kappa * slow / 2)) == 0
 
 
 def test_a_bias_correction_reads_the_clock():
@@ -145,5 +145,5 @@ def test_bad_input(make, message):
 
 def test_order_out_of_reach():
     equation = modified_equation(methods.rmsprop(), 1)
-    with pytest.raises(ValueError, match="order is from 0 to 1"):
+    with pytest.raises(ValueError, match="order is at most 1"):
         equation.truncate(2)

@@ -38,7 +38,6 @@ def test_on_a_parabola_it_descends_to_a_point_short_of_the_minimum(order):
 def test_without_its_length_it_is_the_tableau():
     """L^(k+1)[g, .., g] r^k/k! against two stages, through the term algebra and through trees."""
     from igr.backward_error.methods.sharpness_aware import SharpnessAware
-    from igr.backward_error.terms.equation import elementwise_equation
 
     class Unnormalised(SharpnessAware):
         def rule(self, algebra, order):
@@ -50,7 +49,7 @@ def test_without_its_length_it_is_the_tableau():
             return terms
 
     ratio = sympy.Rational(2, 3)
-    terms = elementwise_equation(Unnormalised("USAM", ratio), 3).on(E, (X, Y), h)
+    terms = Unnormalised("USAM", ratio).equation(3).on(E, (X, Y), h)
     trees = modified_equation(methods.usam(ratio), 3).on(E, (X, Y), h)
     for a, b in zip(terms, trees, strict=True):
         assert abs(sympy.N((a - b).subs(AT), 30)) < 1e-24

@@ -47,8 +47,8 @@ def adam(
     Kingma and Ba (2015); Loshchilov and Hutter (2019) for the decoupled decay. The equation of
     order 1 with both moments eliminated is that of Cattaneo, Klusowski and Shigida (2024).
 
-    >>> adam().kept[0][0]
-    nu
+    >>> adam().kept
+    ('nu',)
     >>> from igr.backward_error import modified_equation
     >>> print(modified_equation(adam(0, 0, eps=0.1, keep=()), 0))
     θ' = -g/(sqrt(g²) + 1/10) + O(h)

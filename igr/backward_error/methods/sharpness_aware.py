@@ -18,10 +18,15 @@ from typing import Any, Literal
 import sympy
 
 from igr.backward_error.algebra.naming import Name
+from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import exact
 from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.methods.tableau import RungeKutta, runge_kutta
+from igr.backward_error.protocols import LinearResponse, Memory
+from igr.backward_error.stability import RecurrenceResponse, require_numbers
 from igr.backward_error.terms.algebra import Algebra, G
+from igr.backward_error.terms.equation import ElementwiseEquation
+from igr.backward_error.terms.recursion import sharpness_aware_equation
 from igr.backward_error.trees.gradient import ZERO
 
 Scale = Literal["step", "fixed"]
@@ -45,9 +50,24 @@ class SharpnessAware:
         return tuple(sorted(self.ratio.free_symbols, key=str))
 
     @property
-    def recurrence(self) -> tuple[tuple[sympy.Expr, ...], tuple[sympy.Expr, ...]]:
-        """As of `LinearMethod`: it remembers nothing of the gradients uphill."""
-        return (sympy.Integer(1),), (sympy.Integer(1),)
+    def kept(self) -> tuple[str, ...]:
+        """No state stays a variable of the flow."""
+        return ()
+
+    def equation(self, order: int) -> ElementwiseEquation:
+        """The modified equation, to h^order."""
+        return sharpness_aware_equation(self, check_order(order))
+
+    def memory(self) -> Memory:
+        """None: the gradients uphill are forgotten."""
+        require_numbers(self)
+        return Memory()
+
+    def response(self) -> LinearResponse:
+        """That of gradient descent: the way uphill, a fraction of the step, is not counted."""
+        require_numbers(self)
+        one = (sympy.Integer(1),)
+        return RecurrenceResponse(one, one)
 
     def rule(self, algebra: Algebra, order: int) -> list[sympy.Expr]:
         """Psi = sum_k h^k (r^k/k!) L^(k+1)[g, .., g]/|g|^k, by the powers of h."""

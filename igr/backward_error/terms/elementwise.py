@@ -15,9 +15,14 @@ from typing import Any
 
 import sympy
 
+from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import Z, exact, taylor_coefficients
 from igr.backward_error.methods.linear import LinearMethod
+from igr.backward_error.protocols import Memory
+from igr.backward_error.response import GradientResponse, gradient_response
 from igr.backward_error.terms.algebra import THETA, G, T
+from igr.backward_error.terms.equation import ElementwiseEquation
+from igr.backward_error.terms.recursion import elementwise_equation
 
 _OWN = {"g": G, "theta": THETA, "t": T}
 _TAKEN = re.compile(r"g|theta|t|z|h|[LS]\d+|kappa_.*")  # the algebra's own symbols
@@ -58,14 +63,14 @@ class ElementwiseMethod:
       name: how the method calls itself in print and in errors.
       rule: Psi, an expression in the names of the channels and kept states, `g` and `theta`.
       channels: the channels by name.
-      kept: the kept states by name.
+      states: the kept states by name.
       rates: symbols of the rule that stand for a number over h, and that number.
     """
 
     name: str
     rule: sympy.Expr
     channels: tuple[tuple[sympy.Symbol, Channel], ...]
-    kept: tuple[tuple[sympy.Symbol, Kept], ...] = ()
+    states: tuple[tuple[sympy.Symbol, Kept], ...] = ()
     rates: tuple[tuple[sympy.Symbol, sympy.Expr], ...] = ()
 
     @property
@@ -77,17 +82,41 @@ class ElementwiseMethod:
         )
 
     @property
+    def kept(self) -> tuple[str, ...]:
+        """The names of the kept states, as they stand in optax."""
+        return tuple(str(y) for y, _ in self.states)
+
+    @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
         """The symbols left open, such as beta."""
-        own = {G, THETA, T, Z, *(s for s, _ in (*self.channels, *self.kept, *self.rates))}
+        own = {G, THETA, T, Z, *(s for s, _ in (*self.channels, *self.states, *self.rates))}
         free = set(self.rule.free_symbols)
         for _, channel in self.channels:
             free |= channel.of.free_symbols | channel.transfer.free_symbols
-        for _, state in self.kept:
+        for _, state in self.states:
             free |= state.of.free_symbols | state.rate.free_symbols
         for _, rate in self.rates:
             free |= rate.free_symbols
         return tuple(sorted(free - own, key=str))
+
+    def equation(self, order: int) -> ElementwiseEquation:
+        """The modified equation, to h^order."""
+        return elementwise_equation(self, check_order(order))
+
+    def memory(self) -> Memory:
+        """What the channels remember; kept states do not count.
+
+        Raises:
+          ValueError: if the method has open symbols.
+        """
+        found = [memory.memory() for memory in self.memories]
+        return Memory(
+            max((m.fading for m in found), default=0.0), max((m.steps for m in found), default=0)
+        )
+
+    def response(self) -> GradientResponse | None:
+        """The limits for h times the preconditioned curvature: see `gradient_response`."""
+        return gradient_response(self)
 
 
 def elementwise(

@@ -21,12 +21,12 @@ def equation(eq: Any, latex: bool) -> str:
     """
     names = _Names(eq, latex)
     lines = [_line(r"\dot\theta" if latex else "θ'", eq.field, eq, names)]
-    for y, part in eq.kept.items():
+    for y, part in eq.states.items():
         left = rf"\dot{{{sympy.latex(y)}}}" if latex else f"{plain(y)}'"
         lines.append(_line(left, part, eq, names))
     said = [f"{name} = {names.text(e)}" for e, name in names.directions()]
     h = sympy.Symbol("h")
-    shown = set().union(*(e.free_symbols for part in (eq.field, *eq.kept.values()) for e in part))
+    shown = set().union(*(e.free_symbols for part in (eq.field, *eq.states.values()) for e in part))
     said += [
         f"{names.text(h * kappa)} = {names.text(rate)}"
         for kappa, rate in eq.rates.items()
@@ -132,7 +132,7 @@ class _Names:
 
     def linear(self, expression: sympy.Expr) -> list[tuple[sympy.Expr, str]] | None:
         """Numbers and the vectors they stand before, or None where the rule is not linear."""
-        vectors = {G, THETA, *self.eq.kept, *self.eq.contractions}
+        vectors = {G, THETA, *self.eq.states, *self.eq.contractions}
         numbers = {s: self.product(s) for s in self.eq.products}
         terms = []
         for term in sympy.Add.make_args(sympy.expand(expression)):

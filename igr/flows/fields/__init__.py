@@ -1,1 +1,8 @@
-"""From an equation, a rule or an interpolation to a vector field."""
+"""From an equation, an interpolation or a run to a vector field.
+
+To import this package registers the field of every kind with `igr.flows.kinds`.
+"""
+
+from igr.flows.fields import epochs, players, terms, vector_field
+
+__all__ = ["epochs", "players", "terms", "vector_field"]

@@ -10,7 +10,7 @@ take a derivative of the whole loss for each batch, and the cost of h^2 is that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from igr.backward_error.trees.batches import FREE, LEAF, MARKED, BatchTree, mark
 from igr.backward_error.trees.epoch import EpochEquation
 from igr.backward_error.trees.epoch_loss import require_batches
 from igr.backward_error.trees.sampled import StochasticEquation
+from igr.flows import kinds
 from igr.flows.fields.differentials import add, directional, scale
 from igr.per_example.example_axis import num_examples
 from igr.pytrees import combine, floating, like_params
@@ -31,6 +32,49 @@ Combination = Mapping[BatchTree, float | Array]  # tree -> coefficient
 
 _PRODUCT: BatchTree = (FREE, (MARKED,))  # H g_k
 _SQUARE: BatchTree = (FREE, (MARKED,), (MARKED,))  # T[g_k, g_k]
+
+
+@kinds.field_of.register
+def _(
+    eq: EpochEquation,
+    value_fn: BatchValueFn,
+    h: float | Array,
+    *,
+    batches: PyTree | None = None,
+    rates_at: float | None = None,
+) -> Callable[[Any, PyTree, Any], PyTree]:
+    _check(eq, value_fn, batches)
+    return epoch_field(eq, value_fn, h, batches)
+
+
+@kinds.value_fn_of.register
+def _(
+    eq: EpochEquation,
+    value_fn: BatchValueFn,
+    h: float | Array,
+    *,
+    batches: PyTree | None = None,
+) -> Callable[[PyTree], Array]:
+    _check(eq, value_fn, batches)
+    return epoch_value_fn(eq, value_fn, h, batches)
+
+
+def _check(eq: EpochEquation, value_fn: BatchValueFn, batches: PyTree | None) -> None:
+    if batches is None:
+        raise ValueError(
+            f"{eq.name} needs batches, a pytree of arrays with a leading axis of {eq.num_batches} "
+            "batches, and a value_fn of (params, batch)"
+        )
+    kinds.check_value_fn(eq, value_fn)
+
+
+@kinds.field_of.register
+@kinds.value_fn_of.register
+def _(eq: StochasticEquation, value_fn: Any, h: Any, **options: Any) -> NoReturn:
+    raise TypeError(
+        f"the equation of {eq.name} is stochastic: igr.flows.stochastic_field compiles it, and "
+        "igr.vector_field its drift, eq.drift"
+    )
 
 
 def epoch_field(
@@ -113,26 +157,6 @@ def epoch_value_fn(
         return total.astype(value.dtype)
 
     return modified_value
-
-
-def check_batches(eq: Any, batches: PyTree | None) -> None:
-    """Raises unless batches are given for SGD in epochs, and only for that."""
-    if isinstance(eq, StochasticEquation):
-        raise TypeError(
-            f"the equation of {eq.name} is stochastic: igr.flows.stochastic_field compiles it, and "
-            "igr.vector_field its drift, eq.drift"
-        )
-    in_epochs = isinstance(eq, EpochEquation)
-    if in_epochs and batches is None:
-        raise ValueError(
-            f"{eq.name} needs batches, a pytree of arrays with a leading axis of {eq.num_batches} "
-            "batches, and a value_fn of (params, batch)"
-        )
-    if not in_epochs and batches is not None:
-        raise ValueError(
-            "batches is for SGD in epochs, such as igr.methods.reshuffled_sgd(num_batches); the "
-            f"equation is that of {getattr(eq, 'name', repr(eq))}"
-        )
 
 
 class _OverBatches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, reduce
 from typing import Any
 
@@ -12,11 +12,33 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error.trees.batches import BatchTree, order
 from igr.backward_error.trees.games import GameEquation
+from igr.checks import check_value_fn
+from igr.flows import kinds
 from igr.flows.fields.differentials import add, directional, scale
 from igr.pytrees import combine, floating, like_params
 
 ValueFn = Callable[[PyTree], Array]
 Vector = tuple[PyTree, PyTree]
+
+
+@kinds.field_of.register
+def _(
+    eq: GameEquation,
+    value_fn: Sequence[ValueFn],
+    h: float | Array,
+    *,
+    batches: PyTree | None = None,
+    rates_at: float | None = None,
+) -> Callable[[Any, Vector, Any], Vector]:
+    kinds.check_numbers(eq)
+    kinds.check_no_batches(eq, batches)
+    if not isinstance(value_fn, Sequence) or len(value_fn) != 2:
+        raise TypeError(
+            f"value_fn is a pair of losses, one for each player of {eq.name}; got {value_fn!r}"
+        )
+    for loss in value_fn:
+        check_value_fn(loss)
+    return game_field(eq, (value_fn[0], value_fn[1]), h)
 
 
 def game_field(

@@ -13,12 +13,28 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error.terms.algebra import THETA, Contraction, G, T
 from igr.backward_error.terms.equation import ElementwiseEquation
+from igr.flows import kinds
 from igr.flows.fields.differentials import directional
 from igr.flows.fields.lambdify import LeafFunctions
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.pytrees import combine, floating, like_params
 
 ValueFn = Callable[[PyTree], Array]
+
+
+@kinds.field_of.register
+def _(
+    eq: ElementwiseEquation,
+    value_fn: ValueFn,
+    h: float | Array,
+    *,
+    batches: PyTree | None = None,
+    rates_at: float | None = None,
+) -> Callable[[Any, PyTree, Any], PyTree]:
+    kinds.check_numbers(eq)
+    kinds.check_no_batches(eq, batches)
+    kinds.check_value_fn(eq, value_fn)
+    return elementwise_field(eq, value_fn, h, rates_at=rates_at)
 
 
 def elementwise_field(
@@ -42,7 +58,7 @@ def elementwise_field(
       `kept` a dictionary from the name of a kept state to a pytree like params. `t` is n h, with n
       the steps done since the optimizer's first: a bias correction reads it.
     """
-    averages = {f"kappa_{y}" for y in eq.kept}
+    averages = {f"kappa_{y}" for y in eq.states}
     rates = {
         symbol: share_taken_in(rate, h, rates_at) / h
         if str(symbol) in averages
@@ -61,11 +77,11 @@ def elementwise_field(
 
     def field(t: Any, state: PyTree, args: Any = None) -> PyTree:
         del args
-        params, kept = state if eq.kept else (state, {})
+        params, kept = state if eq.states else (state, {})
         dynamic, static = floating(params)
         gradient = jax.grad(lambda p: value_fn(combine(p, static)))
         vectors: dict[sympy.Symbol, PyTree] = {THETA: dynamic, G: gradient(dynamic)}
-        vectors |= {y: lifted(y, floating(kept[str(y)])[0]) for y in eq.kept}
+        vectors |= {y: lifted(y, floating(kept[str(y)])[0]) for y in eq.states}
         scalars = {**rates, T: t}
 
         def value(expression: sympy.Expr) -> PyTree:
@@ -92,10 +108,10 @@ def elementwise_field(
             return total
 
         theta = like_params(series(eq.field), params)
-        if not eq.kept:
+        if not eq.states:
             return theta
         return theta, {
-            str(y): like_params(series(part), kept[str(y)]) for y, part in eq.kept.items()
+            str(y): like_params(series(part), kept[str(y)]) for y, part in eq.states.items()
         }
 
     return field
@@ -104,7 +120,7 @@ def elementwise_field(
 def _averages_of_squares(eq: ElementwiseEquation) -> set[sympy.Symbol]:
     """The kept states that cannot be negative, from F_y = kappa (phi - y) + O(h)."""
     found = set()
-    for y, part in eq.kept.items():
+    for y, part in eq.states.items():
         kappa = sympy.Symbol(f"kappa_{y}", positive=True)
         phi = sympy.expand(part[0] / kappa + y)
         real = {s: sympy.Dummy(real=True) for s in phi.free_symbols}

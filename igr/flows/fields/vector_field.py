@@ -17,16 +17,12 @@ import sympy
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import ModifiedEquation, trees
-from igr.backward_error.terms.equation import ElementwiseEquation
-from igr.backward_error.trees.epoch import EpochEquation
-from igr.backward_error.trees.games import GameEquation
+from igr.backward_error.protocols import Equation
 from igr.backward_error.trees.gradient import Gradient
 from igr.backward_error.trees.series import step_powers
-from igr.checks import check_step, check_value_fn
+from igr.checks import check_step
+from igr.flows import kinds
 from igr.flows.fields.differentials import Differentials, add, scale
-from igr.flows.fields.epochs import check_batches, epoch_field, epoch_value_fn
-from igr.flows.fields.players import game_field
-from igr.flows.fields.terms import elementwise_field
 from igr.pytrees import combine, floating, like_params
 
 ValueFn = Callable[[PyTree], Array]
@@ -34,7 +30,7 @@ Field = Callable[[Any, PyTree, Any], PyTree]
 
 
 def vector_field(
-    eq: ModifiedEquation | ElementwiseEquation | EpochEquation | GameEquation,
+    eq: Equation,
     value_fn: Callable[..., Array] | Sequence[ValueFn],
     h: float | Array,
     batches: PyTree | None = None,
@@ -71,31 +67,22 @@ def vector_field(
     >>> round(float(field(0.0, jnp.array([1.0]), None)[0]), 9)
     -1.053333333
     """
-    check_batches(eq, batches)
-    if isinstance(eq, GameEquation):
-        _numbers(eq)
-        check_step("h", h)
-        if not isinstance(value_fn, Sequence) or len(value_fn) != 2:
-            raise TypeError(
-                f"value_fn is a pair of losses, one for each player of {eq.name}; got {value_fn!r}"
-            )
-        for loss in value_fn:
-            check_value_fn(loss)
-        return game_field(eq, (value_fn[0], value_fn[1]), h)
-    if isinstance(value_fn, Sequence):
-        raise TypeError(f"value_fn is one function: {eq.name} has one loss; got {value_fn!r}")
-    if isinstance(eq, EpochEquation):
-        check_step("h", h)
-        check_value_fn(value_fn)
-        return epoch_field(eq, value_fn, h, batches)
-    if isinstance(eq, ElementwiseEquation):
-        _numbers(eq)
-        check_step("h", h)
-        check_value_fn(value_fn)
-        return elementwise_field(eq, value_fn, h)
-    coefficients = field_coefficients(eq)
     check_step("h", h)
-    check_value_fn(value_fn)
+    return kinds.field_of(eq, value_fn, h, batches=batches)
+
+
+@kinds.field_of.register
+def _(
+    eq: ModifiedEquation,
+    value_fn: ValueFn,
+    h: float | Array,
+    *,
+    batches: PyTree | None = None,
+    rates_at: float | None = None,
+) -> Field:
+    kinds.check_no_batches(eq, batches)
+    coefficients = field_coefficients(eq)
+    kinds.check_value_fn(eq, value_fn)
 
     def field(t: Any, params: PyTree, args: Any = None) -> PyTree:
         del t, args
@@ -111,7 +98,7 @@ def vector_field(
 
 
 def modified_value_fn(
-    eq: ModifiedEquation | EpochEquation,
+    eq: Equation,
     value_fn: Callable[..., Array],
     h: float | Array,
     batches: PyTree | None = None,
@@ -134,15 +121,18 @@ def modified_value_fn(
     Raises:
       NotAGradientError: if the method follows no modified loss at this order.
     """
-    check_batches(eq, batches)
-    if isinstance(eq, EpochEquation):
-        check_step("h", h)
-        check_value_fn(value_fn)
-        return epoch_value_fn(eq, value_fn, h, batches)
-    modified = eq.modified_loss()
-    _numbers(eq)
     check_step("h", h)
-    check_value_fn(value_fn)
+    return kinds.value_fn_of(eq, value_fn, h, batches=batches)
+
+
+@kinds.value_fn_of.register
+def _(
+    eq: ModifiedEquation, value_fn: ValueFn, h: float | Array, *, batches: PyTree | None = None
+) -> ValueFn:
+    kinds.check_no_batches(eq, batches)
+    modified = eq.modified_loss()
+    kinds.check_numbers(eq)
+    kinds.check_value_fn(eq, value_fn)
     # A free tree is evaluated as the inner product of the two sides of its most central edge.
     weights = [
         (power, float(c), _central_edge(trees.intern(tree)))
@@ -173,9 +163,7 @@ def field_coefficients(eq: ModifiedEquation) -> dict[int, dict[int, Fraction]]:
 
     The power counts what stands beside the h^(|t|-1) of every tree: 0 but for weight decay.
     """
-    if not isinstance(eq, ModifiedEquation):
-        raise TypeError(f"eq is a modified equation, from igr.modified_equation; got {eq!r}")
-    _numbers(eq)
+    kinds.check_numbers(eq)
     found: dict[int, dict[int, Fraction]] = {}
     for t, b in eq.weights.items():
         for power, c in step_powers(eq.domain.to_sympy(b)):
@@ -206,15 +194,6 @@ def _fraction(number: sympy.Expr) -> Fraction:
     if number.is_Rational:
         return Fraction(int(number.p), int(number.q))
     return Fraction(float(number))
-
-
-def _numbers(eq: ModifiedEquation | ElementwiseEquation | GameEquation) -> None:
-    if eq.parameters:
-        names = ", ".join(map(str, eq.parameters))
-        raise ValueError(
-            f"the equation of {eq.name} has open symbols ({names}); give them numbers: "
-            f"eq.subs({{{eq.parameters[0]!r}: 0.9}}), or derive the equation for a number"
-        )
 
 
 def _scaled_gradient(

@@ -1,1 +1,8 @@
-"""The discrete step of a method, as an optax transformation."""
+"""The discrete step of a method, as an optax transformation.
+
+To import this package registers the step of every kind with `igr.flows.kinds`.
+"""
+
+from igr.flows.steps import elementwise, linear, refused, runge_kutta, sam
+
+__all__ = ["elementwise", "linear", "refused", "runge_kutta", "sam"]

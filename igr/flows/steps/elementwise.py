@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,16 @@ import optax
 import sympy
 from jaxtyping import Array, Float, PyTree
 
+from igr.backward_error.response import GradientResponse, steady_channels
 from igr.backward_error.terms.algebra import THETA, G, T
 from igr.backward_error.terms.elementwise import ElementwiseMethod
+from igr.flows import kinds
 from igr.flows.fields.lambdify import LeafFunctions
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.flows.steps.linear import recurrence
 
 
+@kinds.step_of.register
 def elementwise_step(
     method: ElementwiseMethod, h: float | Array, *, rates_at: float | None = None
 ) -> optax.GradientTransformation:
@@ -42,7 +46,7 @@ def elementwise_step(
         return ElementwiseState(
             count=jnp.zeros([], jnp.result_type(float)),
             channels={str(a): memory.init(params) for a, memory in memories.items()},
-            kept={str(y): optax.tree.zeros_like(params) for y, _ in method.kept},
+            kept={str(y): optax.tree.zeros_like(params) for y, _ in method.states},
         )
 
     def update(updates: PyTree, state: ElementwiseState, params: PyTree | None = None):
@@ -58,7 +62,7 @@ def elementwise_step(
         for a, channel in method.channels:
             phi = functions(channel.of, read, scalars, updates)
             read[a], channels[str(a)] = memories[a].update(phi, state.channels[str(a)])
-        for y, average in method.kept:
+        for y, average in method.states:
             phi = functions(average.of, read, scalars, updates)
             share = share_taken_in(average.rate, h, rates_at)
             kept[str(y)] = jax.tree.map(
@@ -86,3 +90,49 @@ class ElementwiseState(NamedTuple):
     count: Float[Array, ""]
     channels: dict[str, PyTree]
     kept: dict[str, PyTree]
+
+
+@kinds.shares_of.register
+def _(
+    method: ElementwiseMethod, h: float | Array, rates_at: float | None = None
+) -> dict[str, float | Array]:
+    return {str(y): share_taken_in(kept.rate, h, rates_at) for y, kept in method.states}
+
+
+@kinds.state_at_rest.register
+def _(
+    method: ElementwiseMethod,
+    gradient: PyTree,
+    params: PyTree,
+    h: float | Array,
+    *,
+    rates_at: float | None,
+    count: Array,
+) -> dict[str, PyTree]:
+    functions = LeafFunctions()
+    read = {G: gradient, THETA: params}
+    for channel, steady in steady_channels(method):
+        read[channel] = functions(steady, read, {}, params)
+    for y, average in method.states:
+        filled = 1 - (1 - share_taken_in(average.rate, h, rates_at)) ** count
+        phi = functions(average.of, read, {}, params)
+        read[y] = jax.tree.map(lambda x, f=filled: (f * x).astype(x.dtype), phi)
+    return {str(y): read[y] for y, _ in method.states}
+
+
+@kinds.preconditioner_of.register
+def _(response: GradientResponse, h: float | Array) -> Callable[..., PyTree]:
+    functions = LeafFunctions()
+    scalars: dict[sympy.Symbol, Any] = {symbol: float(rate) / h for symbol, rate in response.rates}
+
+    def preconditioner(
+        gradient: PyTree, params: PyTree, kept: dict[str, PyTree], t: float | Array
+    ) -> PyTree:
+        read = {THETA: params, G: gradient}
+        read |= {sympy.Symbol(y): value for y, value in kept.items()}
+        at = {**scalars, T: t + h}  # the rule reads the states after their update
+        for channel, steady in response.steady:
+            read[channel] = functions(steady, read, at, params)
+        return functions(response.preconditioner, read, at, params)
+
+    return preconditioner

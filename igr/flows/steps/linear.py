@@ -6,9 +6,23 @@ from typing import NamedTuple
 
 import jax
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from igr.backward_error.methods.linear import LinearMethod
+from igr.flows import kinds
+from igr.flows.steps.sam import uphill
+
+
+@kinds.step_of.register
+def _(
+    method: LinearMethod, h: float | Array, *, rates_at: float | None = None
+) -> optax.GradientTransformation:
+    parts = [recurrence(method), optax.scale_by_learning_rate(h)]
+    if method.weight_decay != 0:
+        parts.insert(1, optax.add_decayed_weights(float(method.weight_decay)))
+    if method.rho != 0:
+        parts.insert(0, uphill(float(method.rho), method.normalized))
+    return optax.chain(*parts)
 
 
 def recurrence(method: LinearMethod) -> optax.GradientTransformation:

@@ -11,8 +11,16 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.methods import RungeKutta
+from igr.flows import kinds
 
 _MOST_ITERATIONS = 200
+
+
+@kinds.step_of.register
+def _(
+    method: RungeKutta, h: float | Array, *, rates_at: float | None = None
+) -> optax.GradientTransformation:
+    return stages(method, h)
 
 
 def stages(method: RungeKutta, h: float | Array) -> optax.GradientTransformationExtraArgs:

@@ -1,0 +1,194 @@
+"""What the JAX side knows of each kind: how it becomes a field and a discrete step.
+
+The functions here are `functools.singledispatch`es on the class of an equation, a method or its
+response, so that code between a method and a picture never asks which kind it holds. A kind
+registers what it has where that stands:
+
+    @kinds.field_of.register
+    def _(eq: MyEquation, value_fn, h, *, batches=None, rates_at=None): ...
+
+and what it does not register is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from typing import Any
+
+import optax
+from jaxtyping import Array, PyTree
+
+from igr import checks
+from igr.backward_error import protocols
+
+ValueFn = Callable[..., Array]
+Field = Callable[[Any, PyTree, Any], PyTree]
+
+
+@singledispatch
+def field_of(
+    eq: Any,
+    value_fn: Any,
+    h: float | Array,
+    *,
+    batches: PyTree | None = None,
+    rates_at: float | None = None,
+) -> Field:
+    """The vector field of an equation, `f(t, state, args)`: what `igr.vector_field` compiles.
+
+    Args:
+      eq: an equation without open symbols.
+      value_fn: what its kind takes for a loss; a kind checks it.
+      h: the step, which has been checked.
+      batches: where the kind is one of SGD in epochs.
+      rates_at: the step that the rates of kept states are meant for; h if not given.
+
+    Raises:
+      TypeError: for an equation of a kind that is not registered, or no equation.
+    """
+    raise TypeError(
+        f"{eq.name} has no vector field: register its kind with igr.flows.kinds.field_of"
+        if isinstance(eq, protocols.Equation)
+        else f"eq is a modified equation, from igr.modified_equation; got {eq!r}"
+    )
+
+
+@singledispatch
+def value_fn_of(
+    eq: Any, value_fn: Any, h: float | Array, *, batches: PyTree | None = None
+) -> Callable[[PyTree], Array]:
+    """The modified loss as a function of the state: what `igr.modified_value_fn` compiles.
+
+    Args:
+      eq: an equation without open symbols.
+      value_fn: what its kind takes for a loss.
+      h: the step, which has been checked.
+      batches: where the kind is one of SGD in epochs.
+
+    Raises:
+      TypeError: for an equation of a kind that is not registered, or no equation.
+    """
+    raise TypeError(
+        f"{eq.name} has no modified loss to compile: register its kind with "
+        "igr.flows.kinds.value_fn_of"
+        if isinstance(eq, protocols.Equation)
+        else f"eq is a modified equation, from igr.modified_equation; got {eq!r}"
+    )
+
+
+@singledispatch
+def step_of(
+    method: Any, h: float | Array, *, rates_at: float | None = None
+) -> optax.GradientTransformation:
+    """The discrete step of a method: what `igr.flows.optimizer_of` returns.
+
+    Args:
+      method: without open symbols.
+      h: the step.
+      rates_at: the step that the rates of kept states are meant for; h if not given.
+
+    Raises:
+      TypeError: for a method of a kind that is not registered, or no method.
+    """
+    raise TypeError(
+        f"{method.name} has no discrete step: register its kind with igr.flows.kinds.step_of"
+        if isinstance(method, protocols.Method)
+        else f"method is one of igr.methods, such as gradient_descent(); got {method!r}"
+    )
+
+
+@singledispatch
+def shares_of(
+    method: Any, h: float | Array, rates_at: float | None = None
+) -> dict[str, float | Array]:
+    """The share of a new value that each kept state takes in, in a step h, by its name.
+
+    Args:
+      method: without open symbols.
+      h: the step.
+      rates_at: the step that the rates of kept states are meant for; h if not given.
+
+    Returns:
+      A dictionary, empty where nothing is kept.
+    """
+    return {}
+
+
+@singledispatch
+def state_at_rest(
+    method: Any,
+    gradient: PyTree,
+    params: PyTree,
+    h: float | Array,
+    *,
+    rates_at: float | None,
+    count: Array,
+) -> dict[str, PyTree]:
+    """The kept states after `count` steps at params, from zero, by their names.
+
+    Args:
+      method: without open symbols.
+      gradient: at params.
+      params: where the run stands still.
+      h: the step.
+      rates_at: the step that the rates of kept states are meant for; h if None.
+      count: how many steps.
+
+    Returns:
+      A dictionary, empty where nothing is kept.
+    """
+    return {}
+
+
+@singledispatch
+def preconditioner_of(response: Any, h: float | Array) -> Callable[..., PyTree] | None:
+    """C of a method's linear response, as `(gradient, params, kept, t) -> C`, or None for 1.
+
+    Args:
+      response: from `method.response()`.
+      h: the step.
+    """
+    return None
+
+
+def check_numbers(eq: Any) -> None:
+    """Raises `ValueError` where an equation has open symbols."""
+    if eq.parameters:
+        names = ", ".join(map(str, eq.parameters))
+        raise ValueError(
+            f"the equation of {eq.name} has open symbols ({names}); give them numbers: "
+            f"eq.subs({{{eq.parameters[0]!r}: 0.9}}), or derive the equation for a number"
+        )
+
+
+def check_value_fn(eq: Any, value_fn: Any) -> None:
+    """Raises `TypeError` unless there is one loss, a function."""
+    if isinstance(value_fn, Sequence):
+        raise TypeError(f"value_fn is one function: {eq.name} has one loss; got {value_fn!r}")
+    checks.check_value_fn(value_fn)
+
+
+def check_no_batches(eq: Any, batches: Any) -> None:
+    """Raises `ValueError` where batches are given for an equation of one loss."""
+    if batches is not None:
+        raise ValueError(
+            "batches is for SGD in epochs, such as igr.methods.reshuffled_sgd(num_batches); the "
+            f"equation is that of {eq.name}"
+        )
+
+
+def check_runnable(method: Any) -> None:
+    """Raises unless a method has a discrete step of params on one loss.
+
+    Raises:
+      TypeError: for a method of another kind, or no method.
+      ValueError: if it has open symbols, or no finite memory.
+    """
+    parameters = getattr(method, "parameters", ())
+    if step_of.dispatch(type(method)) is not step_of.dispatch(object) and parameters:
+        raise ValueError(
+            f"{method.name} has open symbols {', '.join(map(str, parameters))}: "
+            "to run it give them numbers"
+        )
+    step_of(method, 1.0)
