@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from analysis.sweep.room import make_room
+from analysis.sweep.compiled_programs import drop_compiled_programs
 
 # Orders of accuracy cannot be read in single precision.
 jax.config.update("jax_enable_x64", True)
@@ -18,7 +18,7 @@ jax.config.update("jax_enable_x64", True)
 def _drop_compiled_programs():
     """Frees what a file has compiled, whatever room there is."""
     yield
-    make_room(0.0)
+    drop_compiled_programs(0.0)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ class Conditions:
             MNIST-size on a CPU, hours. "full": as in the papers, on a GPU.
         engine: As in `analysis.sweep.sweep`.
         results: The folder of all results.
+        committed: Whether those are results that were written to be kept (`analysis.sweep.keep`),
+            of whatever code, to which nothing is added.
 
     Raises:
         ValueError: If the scale or the engine is unknown.
@@ -29,6 +31,7 @@ class Conditions:
     scale: Scale = "quick"
     engine: Engine = "local"
     results: Path = Path("results")
+    committed: bool = False
 
     def __post_init__(self):
         for name, value, known in (

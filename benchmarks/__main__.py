@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
 import pkgutil
@@ -16,8 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 import benchmarks
+from analysis.command import INTERRUPTED, chosen, console, duration, leave, listed
 from benchmarks.measure import Row
 
+# What each takes on two quiet cores; one that is not here has not been timed.
+SECONDS: dict[str, float] = {}
 _NOT_BENCHMARKS = ("__main__", "measure", "network")
 
 
@@ -28,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments; those of the process if not given.
 
     Returns:
-      The exit status: 0, 1 if a benchmark failed to run, 2 for bad arguments. A target that was
-      missed is in the table and no failure: times depend on the machine.
+      The exit status: 0, 1 if a benchmark failed to run, 2 for bad arguments, 130 if it was
+      interrupted. A target that was missed is in the table and no failure: times depend on the
+      machine.
     """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -37,28 +42,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=f"benchmarks: {', '.join(names())}",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; all if none is given")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and stop")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
     options = parser.parse_args(argv)
-    unknown = [name for name in options.names if name not in names()]
-    if unknown:
-        parser.error(f"unknown benchmark {', '.join(unknown)}: choose from {', '.join(names())}")
+    try:
+        wanted = chosen(options.names or names(), names(), "benchmark")
+    except ValueError as error:
+        parser.error(str(error))
+    if options.list:
+        rows = [(name, _about(name), duration(SECONDS.get(name))) for name in wanted]
+        listed(("benchmark", "measures", "on two cores"), rows, "Benchmarks")
+        return 0
     if options.json is not None and (options.json.is_dir() or not options.json.parent.is_dir()):
         parser.error(f"--json is a file in a folder that is there, got {options.json}")
-    console = Console(width=None if sys.stdout.isatty() else 120)
     found: dict[str, list[Row]] = {}
     failed: dict[str, Exception] = {}
-    for name in dict.fromkeys(options.names or names()):
+    interrupted = False
+    for name in wanted:
         with Console(stderr=True).status(f"measuring {name}"):
             try:
                 found[name] = collect(name)
             except Exception as error:  # the others shall be measured and printed none the less
                 failed[name] = error
-    console.print(table(found))
+            except KeyboardInterrupt:
+                interrupted = True
+                break
+    if found or not interrupted:
+        console().print(table(found))
     for name, error in failed.items():
         print(f"{name} did not run: {type(error).__name__}: {error}", file=sys.stderr)
     if options.json is not None:
-        options.json.write_text(json.dumps(record(found), indent=2) + "\n")
+        text = json.dumps(record(found), indent=2) + "\n"
+        options.json.write_text(text, encoding="utf-8")
+    if interrupted:
+        rest = " ".join(wanted[len(found) + len(failed) :])
+        print(f"interrupted; what was measured is above, and the rest is measured by: "
+              f"{parser.prog} {rest}", file=sys.stderr)  # fmt: skip
+        return INTERRUPTED
     return 1 if failed else 0
+
+
+def _about(name: str) -> str:
+    """The first line of a benchmark's docstring, read without importing it."""
+    text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
 
 
 def names() -> list[str]:
@@ -123,4 +150,4 @@ def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

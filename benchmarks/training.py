@@ -18,7 +18,7 @@ import optax
 
 from analysis.data import TrainTest, digits, split
 from analysis.models import MLP, Dense
-from analysis.training import Steps, train
+from analysis.training import Options, Steps, train
 from benchmarks.measure import Row, median_seconds
 
 _RATE, _BATCH, _WIDTH, _DEPTH = 0.05, 32, 50, 5
@@ -70,8 +70,10 @@ def _trained(data: TrainTest[Any], seeds: int, steps: int) -> Any:
         grid={"learning_rate": (_RATE,)},
         seeds=range(seeds),
         stop=Steps(steps),
-        batch_size=_BATCH,
-        samples=1,
+        options=Options(
+            batch_size=_BATCH,
+            samples=1,
+        ),
     )["test_loss"]
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
-from rich.table import Table
 
+from analysis.command import INTERRUPTED, console, duration, leave, listed
 from analysis.scale import Scale, conditions
 from analysis.sweep import Engine
-from paper_figures.catalogue import FIGURES, chosen
+from paper_figures.catalogue import FIGURES, chosen_figures
 from paper_figures.figure import Figure
-from paper_figures.produce import Outcome, claims_table, produce, under
+from paper_figures.produce import Outcome, claims_table, produce
 
 
 def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES) -> int:
@@ -27,14 +27,16 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
         figures: The catalogue to choose from.
 
     Returns:
-        0; 1 when a figure could not be drawn; 2 when an argument is wrong. A claim that does not
-        hold is a result and not a failure.
+        0; 1 when a figure could not be drawn; 2 when an argument is wrong; 130 when it was
+        interrupted. A claim that does not hold is a result and not a failure.
     """
     parser = argparse.ArgumentParser(
         prog="python -m paper_figures", description="Regenerate the papers' figures."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="figures, such as igr/1a")
-    parser.add_argument("--list", action="store_true", help="list every figure and stop")
+    parser.add_argument("names", nargs="*", metavar="NAME",
+                        help="figures such as igr/1a, patterns such as 'mgs/A.*', or papers such "
+                        "as igr")  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="list figures and stop")
     parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR",
                         help="where to write (default: ./figures)")  # fmt: skip
     parser.add_argument("--all", action="store_true",
@@ -45,29 +47,22 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
     studies.add_argument("--results", type=Path, metavar="DIR",
                          help="default: IGR_RESULTS or ./results")  # fmt: skip
     arguments = parser.parse_args(argv)
-    console = Console()
-    # A pipe has no width of its own; 80 columns would break the tables into slivers.
-    if not console.is_terminal:
-        console = Console(width=120)
-
-    if arguments.list:
-        console.print(listing(figures))
-        return 0
     try:
         if arguments.all and arguments.names:
             raise ValueError("--all draws every figure; leave out --all or the names")
+        if arguments.list:
+            _list(chosen_figures(arguments.names or [f.name for f in figures], figures))
+            return 0
         if arguments.all:
             drawn = [figure for figure in figures if figure.ready]
         else:
-            drawn = chosen(arguments.names, figures)
-        here = replace(
-            conditions(),
-            **{
-                name: value
-                for name in ("scale", "engine", "results")
-                if (value := getattr(arguments, name)) is not None
-            },
-        )
+            drawn = ready(arguments.names, figures)
+        given = {
+            name: value
+            for name in ("scale", "engine", "results")
+            if (value := getattr(arguments, name)) is not None
+        }
+        here = replace(conditions(), **given)
         if here.results.exists() and not here.results.is_dir():
             raise ValueError(f"--results must be a folder, and {here.results} is a file")
         if arguments.out.exists() and not arguments.out.is_dir():
@@ -75,24 +70,46 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    with under(here):
-        outcomes = produce(drawn, arguments.out, console)
-    return report(outcomes, arguments.out, console)
+    try:
+        outcomes = produce(drawn, arguments.out, here, console())
+    except KeyboardInterrupt:
+        print(f"interrupted; pictures that were finished are in {arguments.out}/ and what was "
+              f"computed in {here.results}/, and the same command goes on from there",
+              file=sys.stderr)  # fmt: skip
+        return INTERRUPTED
+    return report(outcomes, arguments.out, console())
 
 
-def listing(figures: Sequence[Figure]) -> Table:
-    """Every figure: its name, the paper, what it shows, what it costs, whether it is ready."""
-    table = Table(title="Figures")
-    table.add_column("name", no_wrap=True)
-    table.add_column("paper")
-    table.add_column("shows")
-    table.add_column("cost", justify="right", no_wrap=True)
-    table.add_column("ready")
-    for figure in figures:
-        cost = "" if figure.cost is None else f"{figure.cost:.0f} s"
-        ready = "[green]ready[/]" if figure.ready else "[dim]planned[/]"
-        table.add_row(figure.name, figure.paper, figure.title, cost, ready)
-    return table
+def ready(names: Sequence[str], figures: Sequence[Figure]) -> list[Figure]:
+    """The figures of these names, or the ready ones of the default set.
+
+    Of a pattern or a paper, those that are ready.
+
+    Raises:
+        ValueError: If a name is unknown, or none that it stands for is ready.
+    """
+    if not names:
+        return [figure for figure in figures if figure.ready and figure.default]
+    found: dict[str, Figure] = {}
+    for name in names:
+        meant = chosen_figures([name], figures)
+        if not any(figure.ready for figure in meant):
+            possible = ", ".join(figure.name for figure in figures if figure.ready)
+            raise ValueError(
+                f"figure {name!r} is planned and cannot be drawn yet; ready: {possible}"
+            )
+        found |= {figure.name: figure for figure in meant if figure.ready}
+    return list(found.values())
+
+
+def _list(figures: Sequence[Figure]) -> None:
+    """Each figure: its name, the paper, what it shows, what it costs, whether it is ready."""
+    rows = [
+        (figure.name, figure.paper, figure.title, duration(figure.cost),
+         "ready" if figure.ready else "planned")
+        for figure in figures
+    ]  # fmt: skip
+    listed(("name", "paper", "shows", "on two cores", "state"), rows, "Figures")
 
 
 def report(outcomes: Sequence[Outcome], out: Path, console: Console) -> int:
@@ -112,4 +129,4 @@ def report(outcomes: Sequence[Outcome], out: Path, console: Console) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

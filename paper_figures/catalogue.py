@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
+from analysis.command import chosen
 from paper_figures.figure import Figure
 
 _IGR = "Implicit gradient regularization"
@@ -74,42 +74,14 @@ FIGURES: tuple[Figure, ...] = (
 )  # fmt: skip
 
 
-def chosen(names: Sequence[str], figures: Sequence[Figure] = FIGURES) -> list[Figure]:
-    """The figures of these names, or the ready ones of the default set.
-
-    Args:
-        names: Names of figures; empty for the default set. One given twice is drawn once.
-        figures: The catalogue to choose from.
-
-    Returns:
-        The figures, in the order of `names`.
+def chosen_figures(names: Sequence[str], figures: Sequence[Figure] = FIGURES) -> list[Figure]:
+    """The figures that are meant by names, patterns or papers, as `analysis.command.chosen` has it.
 
     Raises:
-        ValueError: If a name is unknown (with the nearest ones) or its figure is not ready.
+        ValueError: If one is unknown; the message has the nearest ones.
 
-    >>> [figure.name for figure in chosen(["igr/1a"])]
-    ['igr/1a']
-    >>> chosen(["igr/1A"])
-    Traceback (most recent call last):
-    ...
-    ValueError: no figure is called 'igr/1A'; close: igr/1a, ...
+    >>> [figure.name for figure in chosen_figures(["spectreg/table-*"])][:2]
+    ['spectreg/table-1', 'spectreg/table-6']
     """
-    if not names:
-        return [figure for figure in figures if figure.ready and figure.default]
     known = {figure.name: figure for figure in figures}
-    for name in names:
-        if name not in known:
-            close = _closest(name, list(known))
-            hint = f"close: {', '.join(close)}" if close else "--list shows them all"
-            raise ValueError(f"no figure is called {name!r}; {hint}")
-        if not known[name].ready:
-            ready = ", ".join(figure.name for figure in figures if figure.ready)
-            raise ValueError(f"figure {name!r} is planned and cannot be drawn yet; ready: {ready}")
-    return [known[name] for name in dict.fromkeys(names)]
-
-
-def _closest(name: str, known: Sequence[str]) -> list[str]:
-    """Up to three names like this one, the likeliest first; capitals do not count."""
-    by_folded = {other.casefold(): other for other in known}
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.5)
-    return [by_folded[folded] for folded in close]
+    return [known[name] for name in chosen(names, list(known), "figure")]

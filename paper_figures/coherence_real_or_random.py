@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
@@ -16,9 +17,9 @@ from paper_figures.figure import Claim, Drawing
 SHARED = 5  # the index of the sixth coordinate
 
 
-def figure_5_1() -> Drawing:
+def figure_5_1(conditions: Conditions) -> Drawing:
     """The average gradient, the weights it leads to, and what they are worth on the test."""
-    swept = computed("coherence-real-or-random")
+    swept = computed("coherence-real-or-random", conditions)
     runs = {cell.data: result.values for cell, result in swept.results.items()}
     (rate,) = {cell.learning_rate for cell in swept.results}
     picture = style.picture(style.PAGE, 2.6)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
@@ -20,9 +21,9 @@ _LOOKS = {0.0: (style.BLUE, "o", "real labels"), 0.5: (style.ORANGE, "s", "half 
 _WORDS = "section 5.5, in words; no number is printed"
 
 
-def figure_robust() -> Drawing:
+def figure_robust(conditions: Conditions) -> Drawing:
     """Accuracies at the end, over the level of winsorization and the number of groups."""
-    table = measured()
+    table = measured(conditions)
     picture = style.picture(style.COLUMN, 4.3)
     panels = np.atleast_1d(picture.subplots(2, 1, sharey=True))
     for axes, (rule, label) in zip(panels, RULES.items(), strict=True):
@@ -47,9 +48,9 @@ def figure_robust() -> Drawing:
     return Drawing(picture, table, claims(table))
 
 
-def measured() -> pd.DataFrame:
+def measured(conditions: Conditions) -> pd.DataFrame:
     """A row a run: accuracies at the end, and the highest on the test set on the way there."""
-    swept = computed("coherence-robust")
+    swept = computed("coherence-robust", conditions)
     rows = []
     for cell, result in swept.results.items():
         for j, seed in enumerate(cell.seeds):

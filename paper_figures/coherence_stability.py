@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from analysis.studies.coherence_stability import noise_of
 from igr.diagnostics import sgd_region
 from paper_figures import style
+from paper_figures.evidence import RankCorrelation, rank_correlation
 from paper_figures.figure import Claim, Drawing
-from paper_figures.igr_width_and_rate import RankCorrelation, rank_correlation
 
 SETTLED = 0.05**2 / 2  # the loss: errors of 0.05 in the root mean square, targets being 1 and -1
 ROUNDING = 0.01  # eigenvalues are found to 0.1 %, and GD swings about 2 / eta for a long time
@@ -23,9 +24,9 @@ _LOOKS = ((style.BLACK, "o"), (style.BLUE, "s"), (style.ORANGE, "^"), (style.RED
 _WORDS = "remark 2.5, in words and formulas; no number is printed"
 
 
-def figure_stability() -> Drawing:
+def figure_stability(conditions: Conditions) -> Drawing:
     """Where GD and SGD end in the plane, for each rate; and which of GD's minima SGD keeps."""
-    trained, restarted = measured()
+    trained, restarted = measured(conditions)
     sizes = sorted(trained["B"].unique(), reverse=True)
     looks = dict(zip(sizes, _LOOKS, strict=False))
     rates = sorted(trained["eta"].unique())
@@ -46,7 +47,7 @@ def figure_stability() -> Drawing:
     return Drawing(picture, table, claims(trained, restarted))
 
 
-def measured() -> tuple[pd.DataFrame, pd.DataFrame]:
+def measured(conditions: Conditions) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The runs at their ends, a row each; and the restarts from GD's minima.
 
     `a`, `s` are sharpness and non-uniformity, `a eta/2` and `s/limit` those in units of their
@@ -54,7 +55,7 @@ def measured() -> tuple[pd.DataFrame, pd.DataFrame]:
     what must be below one for linear stability; `rise` is the highest loss over the first.
     """
     runs, restarts = [], []
-    for cell, result in computed("coherence-stability").results.items():
+    for cell, result in computed("coherence-stability", conditions).results.items():
         n = cell.examples
         for i, rate in enumerate(cell.learning_rates):
             for j, seed in enumerate(cell.seeds):

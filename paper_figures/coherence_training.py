@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
@@ -17,9 +18,9 @@ EARLY = 0.5  # the training accuracy that "early" ends with
 AGREES = 0.1  # the relative difference within which the estimate from batches is called right
 
 
-def figure_training() -> Drawing:
+def figure_training(conditions: Conditions) -> Drawing:
     """Accuracies above, coherence over its orthogonal limit below, against the steps of SGD."""
-    table = measured()
+    table = measured(conditions)
     picture = style.picture(style.COLUMN, 4.3)
     accuracy, helped = picture.subplots(2, 1, sharex=True)
     for part, (colour, mark) in DRAWN.items():
@@ -47,9 +48,9 @@ def figure_training() -> Drawing:
     return Drawing(picture, table, claims(table))
 
 
-def measured() -> pd.DataFrame:
+def measured(conditions: Conditions) -> pd.DataFrame:
     """A row a run and sample: accuracies, coherence, and its estimate from batches."""
-    swept = computed("coherence-training")
+    swept = computed("coherence-training", conditions)
     frames = []
     for cell, result in swept.results.items():
         for j, seed in enumerate(cell.seeds):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analysis.scale import Conditions
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Picture
@@ -22,9 +24,11 @@ class Figure:
         name: How it is chosen on the command line and what its files are called, `paper/number`.
         paper: The paper's title, shortened.
         title: What it shows, in one line.
-        source: Where its drawing function is, as `module:function`; the function takes nothing and
-            returns a :class:`Drawing`. Kept as text so that listing figures imports no JAX. None
-            for a figure that is planned and not yet ready.
+        source: Where its drawing function is, as `module:function`; the function takes the
+            conditions under which studies are computed and returns a :class:`Drawing`. Kept as text
+            so that listing figures imports no JAX. None for a figure that is planned and not yet
+            ready.
+        arguments: What the function takes beside, for figures that share one.
         cost: Seconds it takes on 2 CPU cores in a process of its own, compilation included; None
             for a figure that is not yet ready.
         default: Whether it is drawn when no names are given.
@@ -39,13 +43,14 @@ class Figure:
     source: str | None = None
     cost: float | None = None
     default: bool = True
+    arguments: tuple[str, ...] = ()
 
     @property
     def ready(self) -> bool:
         """Whether the figure can be drawn."""
         return self.source is not None
 
-    def drawing_function(self) -> Callable[[], Drawing]:
+    def drawing_function(self) -> Callable[[Conditions], Drawing]:
         """The function that draws the figure.
 
         Raises:
@@ -54,7 +59,8 @@ class Figure:
         if self.source is None:
             raise ValueError(f"figure {self.name!r} is planned and cannot be drawn yet")
         module, function = self.source.split(":")
-        return getattr(importlib.import_module(module), function)
+        draw = getattr(importlib.import_module(module), function)
+        return lambda conditions: draw(conditions, *self.arguments)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
 
 
-def figure_follow() -> Drawing:
+def figure_follow(conditions: Conditions) -> Drawing:
     """How far gradient descent drifts from each flow, at two learning rates."""
-    swept = computed("igr-follow")
+    swept = computed("igr-follow", conditions)
     compared = {cell.learning_rate: result for cell, result in swept.results.items()}
 
     picture = style.picture(style.PAGE, 2.6)

@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.lines import Line2D
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
+from paper_figures.evidence import RankCorrelation, rank_correlation
 from paper_figures.figure import Claim, Drawing
-from paper_figures.igr_width_and_rate import RankCorrelation, rank_correlation
 
 _MARKS = "osD^vP*"
 _COLOURS = (style.BLUE, style.RED, style.GREEN, style.ORANGE, style.PURPLE, style.SKY, style.BLACK)
@@ -26,16 +27,16 @@ _NOTHING_LEFT = (
 )
 
 
-def figure_3a() -> Drawing:
+def figure_3a(conditions: Conditions) -> Drawing:
     """The slope |grad E| of the training loss at parameters multiplied by 1 + sigma eps."""
-    table = measured()
+    table = measured(conditions)
     picture = _panels(table, "slope", "slope deviation", bounded=False)
     picture.axes[0].set(yscale="log", ylabel=r"slope of the loss, $|\nabla E|$")
     best, matched = _moments(table)
     claims = [
         Claim(
             f"{title} the slope is smaller where the rate is larger",
-            f"{_said(by_level(rows, 'slope')[0.0])}; mean slope "
+            f"{by_level(rows, 'slope')[0.0]}; mean slope "
             f"{' at the smallest rate, '.join(_ends(rows, 0.0, 'slope'))} at the largest; "
             f"losses there {' and '.join(_ends(rows, 0.0, 'E'))}",
             by_level(rows, "slope")[0.0].high < 0,
@@ -60,9 +61,9 @@ def figure_3a() -> Drawing:
     return Drawing(picture, table, tuple(claims))
 
 
-def figure_3b() -> Drawing:
+def figure_3b(conditions: Conditions) -> Drawing:
     """The test accuracy at parameters multiplied by 1 + sigma eps."""
-    table = measured()
+    table = measured(conditions)
     picture = _panels(table, "test accuracy", "test accuracy deviation", bounded=True)
     picture.axes[0].set(ylim=(0, 1.02), ylabel="test accuracy")
     best, matched = _moments(table)
@@ -86,7 +87,7 @@ def figure_3b() -> Drawing:
             Claim(
                 "it takes more noise to lose half of what is above chance where the rate is "
                 f"larger, {title}",
-                f"{_said(found)}; noise of {100 * halves[0][1].mean():.0f} % at the smallest rate, "
+                f"{found}; noise of {100 * halves[0][1].mean():.0f} % at the smallest rate, "
                 f"{100 * halves[-1][1].mean():.0f} % at the largest",
                 found.low > 0,
                 paper="not in the paper",
@@ -96,7 +97,7 @@ def figure_3b() -> Drawing:
     return Drawing(picture, table, tuple(claims))
 
 
-def measured() -> pd.DataFrame:
+def measured(conditions: Conditions) -> pd.DataFrame:
     """A row a run, moment and level: mean and deviation over draws of slope, loss, test accuracy.
 
     `E` is the training loss, at its own level of noise. The moments are that of maximum test
@@ -104,7 +105,7 @@ def measured() -> pd.DataFrame:
     all training examples rightly are left out, as in Figure 2.
     """
     rows = []
-    for cell, result in computed("igr-noise").results.items():
+    for cell, result in computed("igr-noise", conditions).results.items():
         for i, j in np.ndindex(len(cell.learning_rates), len(cell.seeds)):
             if not (result["train_accuracy"][i, j] == 1).any():
                 continue
@@ -187,13 +188,6 @@ def _under_noise(
         len(held) == len(found),
         paper=paper,
         otherwise=otherwise,
-    )
-
-
-def _said(found: RankCorrelation) -> str:
-    return (
-        f"Spearman {found.rho:.2f}, 95 % of the bootstrap over seeds in [{found.low:.2f}, "
-        f"{found.high:.2f}]"
     )
 
 

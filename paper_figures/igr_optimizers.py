@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
@@ -17,9 +18,9 @@ from paper_figures.igr_follow import LOOKS, by_order
 ELIMINATED = "adam, second moment eliminated"
 
 
-def figure_optimizers() -> Drawing:
+def figure_optimizers(conditions: Conditions) -> Drawing:
     """How far six optimizers drift from the flows of their own equations."""
-    cell, seen = _followed()
+    cell, seen = _followed(conditions)
     picture = style.picture(style.PAGE, 4.2)
     panels = picture.subplots(2, 3, sharex=True, sharey=True)
     for axes, (name, at) in zip(panels.flat, seen.items(), strict=True):
@@ -35,9 +36,9 @@ def figure_optimizers() -> Drawing:
     return Drawing(picture, table, tuple(claims))
 
 
-def figure_adam_kept() -> Drawing:
+def figure_adam_kept(conditions: Conditions) -> Drawing:
     """Adam at its defaults: the second moment kept beside the parameters, or eliminated."""
-    cell, seen = _followed("adam", ELIMINATED)
+    cell, seen = _followed(conditions, "adam", ELIMINATED)
     ways = {"second moment kept": seen["adam"], "second moment eliminated": seen[ELIMINATED]}
     h = seen["adam"]["learning_rate"]
     picture = style.picture(style.PAGE, 2.7)
@@ -74,12 +75,12 @@ def figure_adam_kept() -> Drawing:
     return Drawing(picture, table, claims)
 
 
-def _followed(*names: str) -> tuple[Any, dict[str, Any]]:
+def _followed(conditions: Conditions, *names: str) -> tuple[Any, dict[str, Any]]:
     """A cell of the study, for what all have alike, and what was found by optimizer.
 
     Those of these names; without any, all but the one that no figure shows beside them.
     """
-    swept = computed("igr-optimizers", only=lambda cell: _among(cell.optimizer, names))
+    swept = computed("igr-optimizers", conditions, only=lambda cell: _among(cell.optimizer, names))
     return next(iter(swept.results)), {c.optimizer: found for c, found in swept.results.items()}
 
 

@@ -8,19 +8,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
+from paper_figures.evidence import mean, rank_correlation
 from paper_figures.figure import Claim, Drawing
-from paper_figures.igr_width_and_rate import rank_correlation
 
 PAPERS_LAST = 0.05  # the figure's axis ends there, and its accuracies are between 62 and 74 %
 PAPERS_BOOST = 0.12  # section 6
 _MAXIMUM, _END = "maximum test accuracy", "test accuracy at the end"
 
 
-def figure_3c() -> Drawing:
+def figure_3c(conditions: Conditions) -> Drawing:
     """Test accuracy, at its maximum and at the end, and the training loss by the rate of EGR."""
-    table = measured()
+    table = measured(conditions)
     egr, plain = of_egr(table)
     rates = sorted(egr["mu"].unique())
     picture = style.picture(style.PAGE, 2.9)
@@ -46,10 +47,10 @@ def figure_3c() -> Drawing:
     return Drawing(picture, table, claims(table))
 
 
-def measured() -> pd.DataFrame:
+def measured(conditions: Conditions) -> pd.DataFrame:
     """A row a run: learning rate, EGR rate, seed, accuracies, training loss at the end."""
     rows = []
-    for cell, result in computed("igr-resnet").results.items():
+    for cell, result in computed("igr-resnet", conditions).results.items():
         for i, rate in enumerate(cell.rates):
             for j, seed in enumerate(cell.seeds):
                 accuracy = np.asarray(result["test_accuracy"][i, j], float)
@@ -113,9 +114,7 @@ def claims(table: pd.DataFrame) -> tuple[Claim, ...]:
         ),
         Claim(
             f"the test accuracy rises with the rate, from 0 to {PAPERS_LAST}",
-            f"Spearman {rank.rho:.2f}, 95 % of the bootstrap over seeds in [{rank.low:.2f}, "
-            f"{rank.high:.2f}]; accuracies {means} % at rates "
-            f"{', '.join(f'{mu:g}' for mu in curve)}",
+            f"{rank}; accuracies {means} % at rates {', '.join(f'{mu:g}' for mu in curve)}",
             rank.low > 0,
             paper="Figure 3c: its axes go from 0 to 0.05 and from 62 to 74 %",
             otherwise="All rates take the same number of steps, and after them the larger ones "
@@ -161,15 +160,17 @@ def gain(curve: pd.DataFrame, beside: float = 0.0) -> Gain:
         [curve.at[seed, rate] - curve.at[seed, beside]
          for seed, rate in zip(curve.index, best, strict=True)]
     )  # fmt: skip
-    error = differences.std(ddof=1) / np.sqrt(len(differences))
-    return Gain(float(differences.mean()), float(error), float(pd.Series(best).mode()[0]))
+    found = mean(differences)
+    return Gain(found.value, found.error, float(pd.Series(best).mode()[0]))
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, what: str, colour: str, line: str, label: str) -> None:
     """Every run a point, their means, and a standard error from them."""
     groups = rows.groupby("mu")[what]
-    mean, error = groups.mean(), groups.sem()
-    places = np.arange(len(mean))
-    axes.errorbar(places, mean, error, fmt=line, color=colour, markersize=4, capsize=2, label=label)
-    of_run = rows["mu"].map(dict(zip(mean.index, places, strict=True)))
+    means, errors = groups.mean(), groups.sem()
+    places = np.arange(len(means))
+    axes.errorbar(
+        places, means, errors, fmt=line, color=colour, markersize=4, capsize=2, label=label
+    )
+    of_run = rows["mu"].map(dict(zip(means.index, places, strict=True)))
     axes.plot(of_run + 0.12, rows[what], ".", color=colour, alpha=0.45, markersize=3)

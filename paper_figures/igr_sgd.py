@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
@@ -34,9 +35,9 @@ class Seen(NamedTuple):
     sharpness: np.ndarray
 
 
-def figure_sgd() -> Drawing:
+def figure_sgd(conditions: Conditions) -> Drawing:
     """How far the mean of reshuffled SGD drifts from each flow, at two learning rates."""
-    ((cell, result),) = computed("igr-sgd").results.items()
+    ((cell, result),) = computed("igr-sgd", conditions).results.items()
     seen = {h: _seen(cell, result, i) for i, h in enumerate(cell.learning_rates)}
 
     picture = style.picture(style.PAGE, 2.7)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from scipy.stats import spearmanr
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from analysis.studies.igr_two_parameters import Start
 
 
-def figure_1a() -> Drawing:
+def figure_1a(conditions: Conditions) -> Drawing:
     """Phase plane: gradient descent at two learning rates, the modified flow, and EGR."""
     picture = style.picture(style.COLUMN, 3.5)
     axes = picture.subplots()
-    (one, surface), (two, _) = results = _results("1a")
+    (one, surface), (two, _) = results = _results(conditions, "1a")
     _draw_loss_surface(axes, surface, (0.0, 4.0), arrows=15)
     tables, claims = [], []
     for start, result in results:
@@ -43,9 +44,9 @@ def figure_1a() -> Drawing:
     return Drawing(picture, pd.concat(tables), tuple(claims))
 
 
-def figure_1b() -> Drawing:
+def figure_1b(conditions: Conditions) -> Drawing:
     """R/E where gradient descent ends, against lambda = h/2, and where the flows end."""
-    ((_, result),) = _results("1b")
+    ((_, result),) = _results(conditions, "1b")
     table = pd.DataFrame(
         {
             "h": result["learning_rate"],
@@ -69,9 +70,9 @@ def figure_1b() -> Drawing:
     return Drawing(picture, table, claims_of_ends(table))
 
 
-def figure_a1() -> Drawing:
+def figure_a1(conditions: Conditions) -> Drawing:
     """A learning rate too large for backward error analysis: steps over the attractor."""
-    ((start, result),) = _results("A.1")
+    ((start, result),) = _results(conditions, "A.1")
     small, large = result["small"], result["large"]
     reach = 1.15 * np.abs(large).max()
     picture = style.picture(style.COLUMN, 3.5)
@@ -91,9 +92,9 @@ def figure_a1() -> Drawing:
     return Drawing(picture, table, claims_of_large_rate(result))
 
 
-def figure_a2() -> Drawing:
+def figure_a2(conditions: Conditions) -> Drawing:
     """Test error against the rate of explicit regularization, at several training times."""
-    ((_, result),) = _results("A.2")
+    ((_, result),) = _results(conditions, "A.2")
     mu, times, norm = result["mu"], result["time"], result["square_norm"]
     errors = dict(zip(times, result["test_error"].T, strict=True))
     table = pd.DataFrame(
@@ -313,9 +314,9 @@ _LOOKS = {
 }
 
 
-def _results(figure: str) -> list[tuple[Start, Mapping[str, Any]]]:
+def _results(conditions: Conditions, figure: str) -> list[tuple[Start, Mapping[str, Any]]]:
     """The initial points of a figure, and what the study has from each."""
-    swept = computed("igr-two-parameters", only=lambda cell: cell.figure == figure)
+    swept = computed("igr-two-parameters", conditions, only=lambda cell: cell.figure == figure)
     return [(cell.start, result.values) for cell, result in swept.results.items()]
 
 

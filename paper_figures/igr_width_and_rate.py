@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
+from paper_figures.evidence import rank_correlation
 from paper_figures.figure import Claim, Drawing
-from paper_figures.spearman import spearman
 
 LEVELS = (0.05, 0.01)
 _MARKS = "osD^vP*X"
 _COLOURS = (style.BLUE, style.RED, style.GREEN, style.ORANGE, style.PURPLE, style.SKY, style.BLACK)
 
 
-def figure_2a() -> Drawing:
+def figure_2a(conditions: Conditions) -> Drawing:
     """R at the time of maximum test accuracy, and where the training loss falls to two levels."""
-    table = measured()
+    table = measured(conditions)
     panels = [("max accuracy", "at maximum test accuracy")]
     panels += [(f"loss {level:g}", f"where E falls to {level:g}") for level in LEVELS]
     reached = table.groupby("when")["lambda"].nunique()
@@ -51,9 +49,9 @@ def figure_2a() -> Drawing:
     return Drawing(picture, table, tuple(claims))
 
 
-def figure_2b() -> Drawing:
+def figure_2b(conditions: Conditions) -> Drawing:
     """The maximum test accuracy."""
-    table = measured()
+    table = measured(conditions)
     table = table[table["when"] == "max accuracy"]
     picture = style.picture(style.COLUMN, 2.9)
     axes = picture.subplots()
@@ -65,12 +63,12 @@ def figure_2b() -> Drawing:
     return Drawing(picture, table, (claim,))
 
 
-def measured() -> pd.DataFrame:
+def measured(conditions: Conditions) -> pd.DataFrame:
     """A row a run and moment: parameters, rate, lambda, seed, R, loss, accuracies.
 
     As in the paper, runs that never classify all training examples rightly are left out.
     """
-    swept = computed("igr-width-and-rate")
+    swept = computed("igr-width-and-rate", conditions)
     rows = []
     for cell, result in swept.results.items():
         for i, rate in enumerate(cell.learning_rates):
@@ -148,47 +146,6 @@ _COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class RankCorrelation:
-    """Spearman's rank correlation and the interval that holds 95 % of its bootstrap."""
-
-    rho: float
-    low: float
-    high: float
-
-
-def rank_correlation(
-    x: Float[np.ndarray, " points"],
-    runs: list[Float[np.ndarray, " seeds"]],
-    draws: int = 2000,
-    seed: int = 0,
-) -> RankCorrelation:
-    """Of x with the means over seeds, the seeds of every point drawn anew for the interval.
-
-    Args:
-        x: A value a point.
-        runs: A number a seed for each point.
-        draws: How often seeds are drawn with replacement.
-        seed: Of the draws.
-
-    Raises:
-        ValueError: If there are fewer than three points, which have no rank correlation.
-
-    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), [np.ones(5), np.full(5, 4.0), np.full(5, 9.0)])
-    RankCorrelation(rho=1.0, low=1.0, high=1.0)
-    """
-    if len(x) < 3:
-        raise ValueError(f"a rank correlation needs three points; got {len(x)}")
-    rng = np.random.default_rng(seed)
-    means = np.array(
-        [run[rng.integers(0, len(run), (draws, len(run)))].mean(axis=1) for run in runs]
-    )
-    drawn = spearman(x[:, None], means)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    rho = spearman(x[:, None], np.array([run.mean() for run in runs])[:, None])[0]
-    return RankCorrelation(round(float(rho), 3), round(float(low), 3), round(float(high), 3))
-
-
 def _claim(table: pd.DataFrame, when: str, what: str, sign: int, says: str, paper: str) -> Claim:
     rows = table[table["when"] == when]
     points = [(keys, group) for keys, group in rows.groupby(["parameters", "h"])]
@@ -197,8 +154,7 @@ def _claim(table: pd.DataFrame, when: str, what: str, sign: int, says: str, pape
     edge = found.high if sign < 0 else -found.low
     return Claim(
         says,
-        f"Spearman {found.rho:.2f}, 95 % of the bootstrap over seeds in [{found.low:.2f}, "
-        f"{found.high:.2f}]; {len(points)} models, {len(rows)} runs",
+        f"{found}; {len(points)} models, {len(rows)} runs",
         edge < 0,
         paper=paper,
         otherwise="lambda grows with m and R is divided by m; and the times compared differ "

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
@@ -20,9 +21,9 @@ from paper_figures.figure import Claim, Drawing
 PAPER_DISTANCE = "0.00002146"
 
 
-def figure_5_2() -> Drawing:
+def figure_5_2(conditions: Conditions) -> Drawing:
     """Both sets of eigenvalues as bars side by side."""
-    (result,) = computed("metric-power-method").results.values()
+    (result,) = computed("metric-power-method", conditions).results.values()
     found = result.values
     picture = style.picture(style.COLUMN, 2.5)
     axes = picture.subplots()

@@ -12,8 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 from scipy.stats import spearmanr
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
+from paper_figures.evidence import difference, mean
 from paper_figures.figure import Claim, Drawing
 
 Activation = Literal["tanh", "relu"]
@@ -80,24 +82,24 @@ _PRINTED: dict[tuple[Activation, str], tuple[tuple[float, float, float], ...]] =
 _THEIRS = tuple(rule for rule in RULES if not rule.startswith(("Gauss", "Shrinking")))
 
 
-def table_5_1() -> Drawing:
+def table_5_1(conditions: Conditions) -> Drawing:
     """Training and test accuracy or error by learning rule, tanh networks."""
-    return _drawing("tanh")
+    return _drawing("tanh", conditions)
 
 
-def table_5_2() -> Drawing:
+def table_5_2(conditions: Conditions) -> Drawing:
     """Training and test accuracy or error by learning rule, ReLU networks."""
-    return _drawing("relu")
+    return _drawing("relu", conditions)
 
 
-def measured(activation: Activation) -> pd.DataFrame:
+def measured(activation: Activation, conditions: Conditions) -> pd.DataFrame:
     """A row a run: what Tables 5.1 and 5.2 have a column for, at the end of training.
 
     XORD's errors are sums over the examples, as there; the synthetic set's are means. A run whose
     parameters are no longer finite has NaNs.
     """
     rows = []
-    for cell, result in computed("metric-rules").results.items():
+    for cell, result in computed("metric-rules", conditions).results.items():
         if cell.activation != activation:
             continue
         what = "accuracy" if SETS[cell.task][1] else "loss"
@@ -134,10 +136,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         finite = runs[runs["norm"].notna()]
         row = {"set": of, "rule": rule, "runs": len(runs), "diverged": len(runs) - len(finite)}
         for column in ("train", "test", "norm"):
-            values = finite[column].to_numpy() if 2 * len(finite) >= len(runs) else np.array([])
-            some = len(values) > 1
-            row[column] = values.mean() if len(values) else np.nan
-            row[f"{column} se"] = values.std(ddof=1) / np.sqrt(len(values)) if some else 0.0
+            found = mean(finite[column] if 2 * len(finite) >= len(runs) else [])
+            row |= {column: found.value, f"{column} se": found.error}
         rows.append(row)
     return pd.DataFrame(rows).set_index(["set", "rule"])
 
@@ -258,11 +258,12 @@ def _better(runs: pd.DataFrame, of: str, part: str, good: str, bad: str) -> tupl
     """
     table = runs[runs["set"] == of].pivot(index="seed", columns="rule", values=part)
     first, second = table[good], table[bad]
-    ahead = ((first - second) * (1 if SETS[of][1] else -1)).dropna()
-    error = ahead.std(ddof=1) / np.sqrt(len(ahead)) if len(ahead) > 1 else 0.0
-    apart = bool(ahead.mean() > 2 * error) if len(ahead) else bool(first.notna().any())
+    ahead = difference(*((first, second) if SETS[of][1] else (second, first)))
+    apart = ahead.above() if ahead.number else bool(first.notna().any())
     numbers = " against ".join(_number(values.mean()) for values in (first, second))
-    return apart, f"{SETS[of][0]} {good} {numbers} {bad}" + (f" (± {error:.2g})" if error else "")
+    return apart, f"{SETS[of][0]} {good} {numbers} {bad}" + (
+        f" (± {ahead.error:.2g})" if ahead.error else ""
+    )
 
 
 def _number(value: float) -> str:
@@ -315,8 +316,8 @@ def _said(ranks: dict[str, float]) -> str:
     return ", ".join(f"{SETS[of][0]} {rank:.2f}" for of, rank in ranks.items())
 
 
-def _drawing(activation: Activation) -> Drawing:
-    table = measured(activation)
+def _drawing(activation: Activation, conditions: Conditions) -> Drawing:
+    table = measured(activation, conditions)
     theirs = printed(activation)
     ours, paper = summary(table), theirs.set_index(["set", "rule"])
     picture = style.picture(style.PAGE, 5.6)

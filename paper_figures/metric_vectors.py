@@ -16,6 +16,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
@@ -25,9 +26,9 @@ LARGE = 3.0  # from which ratio on one parameter is large relative to the other
 Points = Float[np.ndarray, "points 2"]
 
 
-def figure_1_1() -> Drawing:
+def figure_1_1(conditions: Conditions) -> Drawing:
     """The steps of three regularizers over the plane of parameters, from two angles."""
-    ((cell, result),) = computed("metric-vectors").results.items()
+    ((cell, result),) = computed("metric-vectors", conditions).results.items()
     found = result.values
     picture = style.picture(style.PAGE, 4.7)
     tops = []

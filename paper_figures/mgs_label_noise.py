@@ -11,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from analysis.studies.mgs_label_noise import LAST
 from paper_figures import style
+from paper_figures.evidence import difference, mean
 from paper_figures.figure import Claim, Drawing
 
 NOISES = (0.0, 0.3, 0.6, 0.8)
@@ -42,10 +44,11 @@ _NETWORKS = {"digits": "MLP on digits", "blurred mnist": "LeNet-5 on blurred MNI
 _RESAMPLED = 2000
 
 
-def table_1() -> Drawing:
+def table_1(conditions: Conditions) -> Drawing:
     """Final and highest test accuracy by noise and regularizer, the paper's beside ours."""
     swept = {
-        cell.method: (cell, result) for cell, result in computed("mgs-label-noise").results.items()
+        cell.method: (cell, result)
+        for cell, result in computed("mgs-label-noise", conditions).results.items()
     }
     curves = {m: 100 * np.asarray(result["test_accuracy"]) for m, (_, result) in swept.items()}
     chosen = pd.DataFrame(
@@ -91,10 +94,10 @@ def measured(curves: Mapping[str, np.ndarray]) -> pd.DataFrame:
     for i, noise in enumerate(NOISES):
         for method, paper in PAPER.items():
             final = _final(curves[method])[i]
-            sd = final.std(ddof=1)
             rows.append(
-                {"noise": noise, "regularizer": method, "final": final.mean(), "sd": sd,
-                 "standard error": sd / np.sqrt(len(final)),
+                {"noise": noise, "regularizer": method, "final": final.mean(),
+                 "sd": final.std(ddof=1),
+                 "standard error": mean(final).error,
                  "highest": curves[method][i].mean(axis=0).max(), "draws": len(final),
                  "paper final": paper[noise][0], "paper sd": paper[noise][1],
                  "paper highest": paper[noise][2]}
@@ -136,16 +139,14 @@ def claims(curves: Mapping[str, np.ndarray], table: pd.DataFrame) -> tuple[Claim
 
 def _ahead(says: str, runs: Mapping[str, np.ndarray], paper: Mapping[str, float]) -> Claim:
     """Draw by draw, as all regularizers see the same samples, labels and starting weights."""
-    lead = {method: runs["MGS"] - values for method, values in runs.items() if method != "MGS"}
-    mean = {method: float(values.mean()) for method, values in lead.items()}
-    error = {m: float(values.std(ddof=1) / np.sqrt(len(values))) for m, values in lead.items()}
-    nearest = min(lead, key=lambda method: mean[method])
+    lead = {m: difference(runs["MGS"], values) for m, values in runs.items() if m != "MGS"}
+    nearest = min(lead, key=lambda method: lead[method].value)
     printed = sorted((value, method) for method, value in paper.items() if method != "MGS")[-1]
     return Claim(
         says,
         f"{runs['MGS'].mean():.1f} %; {nearest} {runs[nearest].mean():.1f} %; MGS is ahead by "
-        f"{mean[nearest]:.1f} ± {error[nearest]:.1f} (standard error of {len(runs['MGS'])} pairs)",
-        all(mean[method] > 2 * error[method] for method in lead),
+        f"{lead[nearest]:.1f} (standard error of {lead[nearest].number} pairs)",
+        all(one.above() for one in lead.values()),
         paper=f"{paper['MGS']:.1f} %; {printed[1]} {printed[0]:.1f} %",
         otherwise=f"MGS is not ahead of {nearest} by two standard errors. The factors that the "
         "loss chooses after fewer epochs on more examples are small; with them a network goes on "

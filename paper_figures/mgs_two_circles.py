@@ -15,11 +15,12 @@ from matplotlib.lines import Line2D
 from scipy.optimize import brentq
 from scipy.special import ive
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from analysis.studies.mgs_two_circles import Cell
 from paper_figures import style
+from paper_figures.evidence import difference, mean, spearman
 from paper_figures.figure import Claim, Drawing
-from paper_figures.spearman import spearman
 
 LOOKS = {
     "none": (style.GREY, "-", "o"),
@@ -40,9 +41,9 @@ _CORRELATED = {
 }
 
 
-def figure_2() -> Drawing:
+def figure_2(conditions: Conditions) -> Drawing:
     """The first seed's boundaries with its training points; the metrics of all seeds."""
-    swept = computed("mgs-two-circles").results
+    swept = computed("mgs-two-circles", conditions).results
     results = {cell.method: (cell, found.values) for cell, found in swept.items()}
     table, ends = measured(results)
     picture = style.picture(style.PAGE, 7.3)
@@ -156,13 +157,13 @@ def claims(ends: pd.DataFrame) -> tuple[Claim, ...]:
 
 def _overfits(ends: pd.DataFrame) -> Claim:
     plain = ends.loc["none"]
-    gap, gap_error = _mean(plain["train_accuracy"] - plain["test_accuracy"])
-    rise, rise_error = _mean(plain["test_loss"] - plain["least test loss"])
+    gap = difference(plain["train_accuracy"], plain["test_accuracy"])
+    rise = difference(plain["test_loss"], plain["least test loss"])
     return Claim(
         "the unregularized network over-fits",
-        f"training accuracy above test accuracy by {gap:.3f} ± {gap_error:.3f} at the end; test "
-        f"loss above its least by {rise:.2f} ± {rise_error:.2f}",
-        gap > 2 * gap_error and rise > 2 * rise_error,
+        f"training accuracy above test accuracy by {gap:.3f} at the end; test "
+        f"loss above its least by {rise:.2f}",
+        gap.above() and rise.above(),
         paper=_CAPTION,
         otherwise="So small a network, for so few steps, does not fit single points.",
     )
@@ -170,26 +171,25 @@ def _overfits(ends: pd.DataFrame) -> Claim:
 
 def _grows(ends: pd.DataFrame) -> Claim:
     plain = ends.loc["none"]
-    trace, trace_error = _mean(plain["log trace"] - plain["first log trace"])
-    logdet, logdet_error = _mean(plain["logdet"] - plain["first logdet"])
+    trace = difference(plain["log trace"], plain["first log trace"])
+    logdet = difference(plain["logdet"], plain["first logdet"])
     return Claim(
         "both metrics of the unregularized network grow",
-        f"log10 of the trace by {trace:.2f} ± {trace_error:.2f}, log det by {logdet:.0f} ± "
-        f"{logdet_error:.0f}",
-        trace > 2 * trace_error and logdet > 2 * logdet_error,
+        f"log10 of the trace by {trace:.2f}, log det by {logdet:.0f}",
+        trace.above() and logdet.above(),
         paper=_CAPTION,
         otherwise="The weights it starts from are already large.",
     )
 
 
 def _slowed(ends: pd.DataFrame, method: str) -> Claim:
-    trace, trace_error = _mean(ends.loc[method, "log trace"] - ends.loc["none", "log trace"])
-    logdet, logdet_error = _mean(ends.loc[method, "logdet"] - ends.loc["none", "logdet"])
+    trace = difference(ends.loc[method, "log trace"], ends.loc["none", "log trace"])
+    logdet = difference(ends.loc[method, "logdet"], ends.loc["none", "logdet"])
     return Claim(
         f"{method} slows the growth of both metrics",
-        f"at the end log10 of the trace differs from the unregularized network's by {trace:+.2f} ± "
-        f"{trace_error:.2f}, log det by {logdet:+.0f} ± {logdet_error:.0f}",
-        trace < -2 * trace_error and logdet < -2 * logdet_error,
+        f"at the end log10 of the trace differs from the unregularized network's by "
+        f"{trace:+.2f}, log det by {logdet:+.0f}",
+        trace.below() and logdet.below(),
         paper=_CAPTION,
         otherwise="The factor that tests best on other points need not be one that holds the "
         "kernel down: what this penalizes is not the kernel.",
@@ -223,26 +223,20 @@ def _related(ends: pd.DataFrame, x: str, y: str, sign: int, says: str) -> Claim:
 
 
 def _subtle(ends: pd.DataFrame) -> Claim:
-    ours, ours_error = _mean(ends.loc["MGS determinant", "from MGS trace"])
-    plain = np.minimum(ends.loc["MGS determinant", "from none"], ends.loc["MGS trace", "from none"])
-    theirs, theirs_error = _mean(plain)
-    less, error = _mean(plain - ends.loc["MGS determinant", "from MGS trace"])
+    apart = 100 * ends.loc["MGS determinant", "from MGS trace"]
+    plain = 100 * np.minimum(
+        ends.loc["MGS determinant", "from none"], ends.loc["MGS trace", "from none"]
+    )
     return Claim(
         "the differences between the boundaries of both MGS penalties are subtle: smaller than to "
         "the unregularized network's",
-        f"they decide otherwise on {100 * ours:.1f} ± {100 * ours_error:.1f} % of the square; the "
-        f"nearer of the two than the unregularized on {100 * theirs:.1f} ± "
-        f"{100 * theirs_error:.1f} %",
-        less > 2 * error,
+        f"they decide otherwise on {mean(apart):.1f} % of the square; the nearer of the two than "
+        f"the unregularized on {mean(plain):.1f} %",
+        difference(plain, apart).above(),
         paper="section 5, of Figure A.1, in words",
         otherwise="Neither penalty moves the boundary far from the unregularized network's: there "
         "is little room to be nearer.",
     )
-
-
-def _mean(values: pd.Series) -> tuple[float, float]:
-    """The mean over seeds and its standard error."""
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _share(one: Bool[np.ndarray, "y x"], other: Bool[np.ndarray, "y x"]) -> float:

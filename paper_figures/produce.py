@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +29,9 @@ class Outcome:
     error: str | None = None
 
 
-def produce(figures: Sequence[Figure], out: Path, console: Console) -> list[Outcome]:
+def produce(
+    figures: Sequence[Figure], out: Path, conditions: Conditions, console: Console
+) -> list[Outcome]:
     """Draw `figures`, write their files under `out`, and show how far it is.
 
     A figure `paper/number` becomes `out/paper/number.png`, `.pdf`, `.csv` (the numbers drawn) and
@@ -39,6 +40,7 @@ def produce(figures: Sequence[Figure], out: Path, console: Console) -> list[Outc
     Args:
         figures: What to draw, in this order; all ready.
         out: The directory to write to, made where it is missing.
+        conditions: Under which the studies that figures need are computed.
         console: Where progress goes.
 
     Returns:
@@ -52,7 +54,7 @@ def produce(figures: Sequence[Figure], out: Path, console: Console) -> list[Outc
         task = progress.add_task("", total=sum(f.cost or 1.0 for f in figures), drawn_in=0.0)
         for figure in figures:
             progress.update(task, description=f"[bold]{figure.name}[/]")
-            outcome = _draw(figure, out)
+            outcome = _draw(figure, out, conditions)
             outcomes.append(outcome)
             progress.update(
                 task,
@@ -61,37 +63,6 @@ def produce(figures: Sequence[Figure], out: Path, console: Console) -> list[Outc
             )
             progress.console.print(_line(outcome))
     return outcomes
-
-
-@contextmanager
-def under(conditions: Conditions) -> Iterator[None]:
-    """Let the studies that figures need be computed under these conditions.
-
-    They go by the environment, where workers that a study starts find them too. Afterwards it is
-    as it was.
-
-    Args:
-        conditions: The scale, the engine and the folder of results.
-
-    >>> with under(Conditions("medium")):
-    ...     os.environ["IGR_SCALE"]
-    'medium'
-    """
-    given = {
-        "IGR_SCALE": conditions.scale,
-        "IGR_ENGINE": conditions.engine,
-        "IGR_RESULTS": str(conditions.results),
-    }
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def claims_table(outcomes: Iterable[Outcome]) -> Table:
@@ -114,14 +85,14 @@ def claims_table(outcomes: Iterable[Outcome]) -> Table:
     return table
 
 
-def _draw(figure: Figure, out: Path) -> Outcome:
+def _draw(figure: Figure, out: Path, conditions: Conditions) -> Outcome:
     start = time.perf_counter()
     try:
         # Here and not above: matplotlib and pandas take a second that `--list` need not wait.
         from paper_figures.style import paper_style
 
         with paper_style():
-            drawing = figure.drawing_function()()
+            drawing = figure.drawing_function()(conditions)
             files = _write(figure.name, drawing, out)
     except Exception as error:
         text = "".join(traceback.format_exception(error))

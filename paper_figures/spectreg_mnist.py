@@ -7,9 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy.stats import ttest_rel
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from analysis.studies.spectreg_mnist import PAPER_DECAY, Cell, Timing
 from paper_figures import style
+from paper_figures.evidence import difference
 from paper_figures.figure import Claim, Drawing
 
 PLAIN, DECAY, TUNED = "baseline", "weight decay 0.0005", "weight decay, tuned"
@@ -35,26 +37,26 @@ COLOURS = {
 }
 
 
-def table_1() -> Drawing:
+def table_1(conditions: Conditions) -> Drawing:
     """What SpectReg and weight decay gain over neither, beside the paper's."""
-    table = measured()
+    table = measured(conditions)
     accuracies = chosen(table)[list(TABLE_1)]
     picture = style.picture(style.COLUMN, 2.5)
     axes = picture.subplots()
-    _rows(axes, accuracies, PAPER_1)
+    _rows(axes, accuracies, PAPER_1, _learned(conditions))
     picture.legend(*axes.get_legend_handles_labels(), loc="outside upper left")
     return Drawing(
         picture, _summary(accuracies, PAPER_1, _choice(table)), claims_of_decay(accuracies)
     )
 
 
-def table_6() -> Drawing:
+def table_6(conditions: Conditions) -> Drawing:
     """What each penalty gains over weight decay alone, what a step costs, the choice of lambda."""
-    table, times = measured(), measured_times()
+    table, times = measured(conditions), measured_times(conditions)
     accuracies = chosen(table)[list(TABLE_6)]
     picture = style.picture(style.PAGE, 2.7)
     gains, costs, weights = picture.subplots(1, 3, width_ratios=(1.5, 1, 1.4))
-    _rows(gains, accuracies, PAPER_6)
+    _rows(gains, accuracies, PAPER_6, _learned(conditions))
     picture.legend(*gains.get_legend_handles_labels(), loc="outside upper left")
     _costs(costs, times)
     by_weight = _weights(weights, table)
@@ -66,10 +68,10 @@ def table_6() -> Drawing:
     return Drawing(picture, shown, claims)
 
 
-def measured() -> pd.DataFrame:
+def measured(conditions: Conditions) -> pd.DataFrame:
     """A row a rule, weight decay, lambda and draw: accuracies in percent."""
     rows = []
-    for cell, result in computed("spectreg-mnist").results.items():
+    for cell, result in computed("spectreg-mnist", conditions).results.items():
         if not isinstance(cell, Cell):
             continue
         for i, decay in enumerate(cell.decays):
@@ -81,10 +83,10 @@ def measured() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def measured_times() -> pd.DataFrame:
+def measured_times(conditions: Conditions) -> pd.DataFrame:
     """A row a network and rule: time and operations of a step over those without a penalty."""
     rows = []
-    for cell, result in computed("spectreg-mnist").results.items():
+    for cell, result in computed("spectreg-mnist", conditions).results.items():
         if not isinstance(cell, Timing):
             continue
         seconds = np.asarray(result["seconds"])
@@ -242,11 +244,11 @@ def claims_of_cost(times: pd.DataFrame) -> tuple[Claim, ...]:
 
 def _difference(accuracies: pd.DataFrame, a: str, b: str) -> tuple[float, float, float]:
     """The mean over draws of a - b, its standard error, and p of the paired t-test."""
-    difference = accuracies[a] - accuracies[b]
-    if np.ptp(difference) == 0:
-        return float(difference.mean()), 0.0, float(difference.iloc[0] == 0)
+    found = difference(accuracies[a], accuracies[b])
+    if found.error == 0:
+        return found.value, 0.0, float(found.value == 0)
     p = float(ttest_rel(accuracies[a], accuracies[b]).pvalue)  # pyright: ignore
-    return float(difference.mean()), float(difference.sem()), p
+    return found.value, found.error, p
 
 
 def _gain(
@@ -279,7 +281,9 @@ def _summary(
     return pd.DataFrame(rows)
 
 
-def _rows(axes: Axes, accuracies: pd.DataFrame, paper: dict[str, tuple[float, float]]) -> None:
+def _rows(
+    axes: Axes, accuracies: pd.DataFrame, paper: dict[str, tuple[float, float]], learned: str
+) -> None:
     """A row a name: gains over the first with standard errors, and the accuracies in print."""
     names = [str(name) for name in accuracies]
     first = names[0]
@@ -294,7 +298,7 @@ def _rows(axes: Axes, accuracies: pd.DataFrame, paper: dict[str, tuple[float, fl
     for row, name in enumerate(names):
         gain, error, _ = _difference(accuracies, name, first)
         axes.errorbar(gain, row - 0.13, xerr=error, fmt="o", color=style.BLUE, markersize=4,
-                      label=None if row else _learned())  # fmt: skip
+                      label=None if row else learned)  # fmt: skip
         printed(row, 6, f"{accuracies[name].mean():.2f}", style.BLUE)
         if name not in paper:
             continue
@@ -308,9 +312,9 @@ def _rows(axes: Axes, accuracies: pd.DataFrame, paper: dict[str, tuple[float, fl
     axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="gain in accuracy (points ± s.e.)")
 
 
-def _learned() -> str:
+def _learned(conditions: Conditions) -> str:
     """What ours were trained on."""
-    cells = computed("spectreg-mnist").results.items()
+    cells = computed("spectreg-mnist", conditions).results.items()
     cell, result = next((c, r) for c, r in cells if isinstance(c, Cell))
     return f"ours: {10 * cell.per_class:,} of {result['source']}"
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
@@ -18,9 +19,9 @@ PAPER = {
 SHOWN = (0.0, 0.03, 0.3, 10.0)
 
 
-def table_7() -> Drawing:
+def table_7(conditions: Conditions) -> Drawing:
     """The mean squared error on the grid against the weight, beside the paper's."""
-    table = measured()
+    table = measured(conditions)
     picture = style.picture(style.COLUMN, 2.8)
     axes = picture.subplots()
     means = table.groupby("weight")["mse"].mean()
@@ -39,11 +40,11 @@ def table_7() -> Drawing:
     return Drawing(picture, shown, claims_of_errors(means))
 
 
-def figure_2() -> Drawing:
+def figure_2(conditions: Conditions) -> Drawing:
     """The functions learned with four weights, and the points they were learned from."""
-    table = measured()
+    table = measured(conditions)
     first = table[table["seed"] == table["seed"].min()].set_index("weight")
-    points = computed("spectreg-sin")
+    points = computed("spectreg-sin", conditions)
     (result,) = points.results.values()
     picture = style.picture(style.PAGE, 2.2)
     panels = picture.subplots(1, len(SHOWN), sharex=True, sharey=True)
@@ -65,10 +66,10 @@ def figure_2() -> Drawing:
     return Drawing(picture, shown, claims_of_flatness(flat))
 
 
-def measured() -> pd.DataFrame:
+def measured(conditions: Conditions) -> pd.DataFrame:
     """A row a weight and seed: error on the grid, the function there, its slopes."""
     rows = []
-    for cell, result in computed("spectreg-sin").results.items():
+    for cell, result in computed("spectreg-sin", conditions).results.items():
         for i, weight in enumerate(cell.weights):
             for j, seed in enumerate(cell.seeds):
                 function = np.asarray(result["function"])[i, j, -1, :, 0]

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from analysis.scale import Scale, conditions
-from analysis.sweep import Study, Sweep, sweep
+from analysis.command import chosen
+from analysis.scale import Conditions, Scale
+from analysis.sweep import Study, Sweep, committed, sweep
 
 STUDIES: dict[str, str] = {
     "coherence-real-or-random": "analysis.studies.coherence_real_or_random:study",
@@ -31,6 +32,28 @@ STUDIES: dict[str, str] = {
     "spectreg-sin": "analysis.studies.spectreg_sin:study",
 }
 
+# What all cells of each take at "quick" on two cores, compilation included.
+SECONDS: dict[str, float] = {
+    "coherence-real-or-random": 6,
+    "coherence-robust": 31,
+    "coherence-stability": 52,
+    "coherence-training": 18,
+    "igr-follow": 35,
+    "igr-noise": 45,
+    "igr-optimizers": 85,
+    "igr-resnet": 195,
+    "igr-sgd": 40,
+    "igr-two-parameters": 35,
+    "igr-width-and-rate": 110,
+    "metric-power-method": 11,
+    "metric-rules": 245,
+    "metric-vectors": 9,
+    "mgs-label-noise": 90,
+    "mgs-two-circles": 115,
+    "spectreg-mnist": 180,
+    "spectreg-sin": 15,
+}
+
 
 def study(name: str, scale: Scale) -> Study:
     """A study at a scale.
@@ -45,29 +68,33 @@ def study(name: str, scale: Scale) -> Study:
     >>> study("igr-width-and-rates", "quick")
     Traceback (most recent call last):
     ...
-    ValueError: no study is called 'igr-width-and-rates'; there are: ...
+    ValueError: no study is called 'igr-width-and-rates'; close: igr-width-and-rate...
     """
-    if name not in STUDIES:
-        raise ValueError(f"no study is called {name!r}; there are: {', '.join(STUDIES)}")
-    module, function = STUDIES[name].split(":")
+    (known,) = chosen([name], list(STUDIES), "study")
+    module, function = STUDIES[known].split(":")
     return getattr(importlib.import_module(module), function)(scale)
 
 
-def computed(name: str, only: Callable[[Any], bool] = lambda cell: True) -> Sweep:
-    """The results of a study under the conditions of the environment; computes what is missing.
+def computed(
+    name: str, conditions: Conditions, only: Callable[[Any], bool] = lambda cell: True
+) -> Sweep:
+    """The results of a study; computes what is missing.
 
     Args:
         name: One of `STUDIES`.
+        conditions: The scale, the engine, the folder of results, and whether anything is computed.
         only: Which cells are wanted; by default all.
 
     Raises:
         ValueError: If there is no such study.
+        FileNotFoundError: If results are missing and nothing is to be computed.
         RuntimeError: If a cell failed.
     """
-    here = conditions()
-    whole = study(name, here.scale)
+    whole = study(name, conditions.scale)
     wanted = replace(whole, cells=tuple(cell for cell in whole.cells if only(cell)))
-    swept = sweep(wanted, here.results, engine=here.engine)
+    if conditions.committed:
+        return committed(wanted, conditions.results)
+    swept = sweep(wanted, conditions.results, engine=conditions.engine)
     if swept.failures:
         errors = "\n".join(f"{failure.cell}\n{failure.error}" for failure in swept.failures)
         raise RuntimeError(f"{len(swept.failures)} cells of {name} failed:\n{errors}")

@@ -14,7 +14,7 @@ from analysis.models import MLP
 from analysis.scale import Scale
 from analysis.studies.common import Images, images
 from analysis.sweep import Study
-from analysis.training import Steps, train
+from analysis.training import Options, Steps, train
 from igr.per_example import grouped_gradients, per_example_gradients
 from igr.transforms import median_of_means_sgd, winsorized_sgd
 
@@ -99,9 +99,11 @@ def run(cell: Cell) -> Mapping[str, Any]:
         grid={"learning_rate": (cell.learning_rate,)},
         seeds=cell.seeds,
         stop=Steps(cell.steps),
-        batch_size=cell.batch_size,
-        samples=cell.samples,
-        gradient=gradient,
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=cell.samples,
+            gradient=gradient,
+        ),
     )
     return {**runs.arrays(), "source": runs.source}
 

@@ -18,7 +18,7 @@ from analysis.models import MLP
 from analysis.scale import Scale
 from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
-from analysis.training import Steps, train
+from analysis.training import Options, Steps, train
 from analysis.training.losses import half_squared_error
 from igr.curvature import sgd_stability
 from igr.per_example import per_example_gradients
@@ -117,9 +117,11 @@ def run(cell: Cell) -> Mapping[str, Any]:
         grid={"learning_rate": cell.learning_rates},
         seeds=cell.seeds,
         stop=Steps(cell.steps),
-        batch_size=cell.batch_size,
-        samples=20,
-        loss=half_squared_error,
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=20,
+            loss=half_squared_error,
+        ),
     )
     params, static = eqx.partition(runs.model, eqx.is_inexact_array)
     dtype = jax.tree.leaves(params)[0].dtype

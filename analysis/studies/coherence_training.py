@@ -15,7 +15,7 @@ from analysis.models import MLP
 from analysis.scale import Scale
 from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
-from analysis.training import At, Steps, train
+from analysis.training import At, Options, Steps, train
 from igr.diagnostics import coherence, coherence_from_batches
 from igr.per_example import grouped_gradients
 
@@ -85,9 +85,11 @@ def run(cell: Cell) -> Mapping[str, Any]:
         grid={"learning_rate": (cell.learning_rate,)},
         seeds=cell.seeds,
         stop=Steps(cell.steps),
-        batch_size=cell.batch_size,
-        samples=[0, *np.unique(first).tolist()],
-        metrics={"helped": _helped, "from_batches": _from_batches(cell.batch_size)},
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=[0, *np.unique(first).tolist()],
+            metrics={"helped": _helped, "from_batches": _from_batches(cell.batch_size)},
+        ),
     )
     return {**runs.arrays(), "source": runs.source}
 

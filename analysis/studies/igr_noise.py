@@ -19,7 +19,7 @@ from analysis.models import MLP
 from analysis.scale import Scale
 from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
-from analysis.training import At, MaxTestAccuracy, Runs, Steps, train
+from analysis.training import At, MaxTestAccuracy, Options, Runs, Steps, train
 from igr.diagnostics import accuracy, loss_surface_slope, noise_robustness
 
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 3.0)  # up to 300 %, as in the paper
@@ -146,9 +146,11 @@ def _trained(
         grid={"learning_rate": rates},
         seeds=seeds,
         stop=stop,
-        batch_size=cell.batch_size,
-        samples=cell.samples if samples is None else samples,
-        metrics=metrics,
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=cell.samples if samples is None else samples,
+            metrics=metrics,
+        ),
     )
 
 

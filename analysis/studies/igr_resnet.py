@@ -18,7 +18,7 @@ from analysis.data import Classification, TrainTest, cifar10, digits, split
 from analysis.models import ResNet, num_parameters
 from analysis.scale import Scale
 from analysis.sweep import Study
-from analysis.training import Runs, Steps, train
+from analysis.training import Options, Runs, Steps, train
 from igr.transforms import egr
 
 
@@ -113,9 +113,11 @@ def trained(cell: Cell, data: TrainTest[Classification]) -> Runs:
         grid={"learning_rate": (cell.learning_rate,), "mu": cell.rates},
         seeds=cell.seeds,
         stop=Steps(cell.steps),
-        batch_size=cell.batch_size,
-        samples=cell.samples,
-        together=1,  # with several runs side by side every convolution is one of many groups
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=cell.samples,
+            together=1,  # with several runs side by side a convolution is one of many groups
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from analysis.models import MLP, num_parameters
 from analysis.scale import Scale
 from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
-from analysis.training import At, MaxTestAccuracy, train
+from analysis.training import At, MaxTestAccuracy, Options, train
 from igr.diagnostics import implicit_gradient_regularizer
 
 
@@ -80,9 +80,11 @@ def run(cell: Cell) -> Mapping[str, Any]:
         grid={"learning_rate": cell.learning_rates},
         seeds=cell.seeds,
         stop=MaxTestAccuracy(cell.steps),
-        batch_size=cell.batch_size,
-        samples=cell.samples,
-        metrics={"R": _regularizer},
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=cell.samples,
+            metrics={"R": _regularizer},
+        ),
     )
     return {
         **runs.arrays(),

@@ -19,7 +19,7 @@ from analysis.models import MLP
 from analysis.scale import Scale
 from analysis.studies.common import Images, images
 from analysis.sweep import Study
-from analysis.training import Steps, train
+from analysis.training import Options, Steps, train
 from analysis.training.losses import cross_entropy
 from igr.curvature import hessian_product, top_eigenpairs
 
@@ -203,8 +203,10 @@ def _trained(cell: Cell, data: TrainTest[Classification]) -> tuple[MLP, float]:
         grid={"learning_rate": (cell.learning_rate,)},
         seeds=(0,),
         stop=Steps(cell.steps),
-        batch_size=cell.batch_size,
-        samples=1,
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=1,
+        ),
     )
     model = jax.tree.map(
         lambda v: jnp.asarray(v, float) if eqx.is_inexact_array(v) else v, runs.model_of(0, 0)

@@ -24,7 +24,7 @@ from analysis.models import INITIAL_RANGES, MLP, XordNetwork, initialise, unifor
 from analysis.scale import Scale
 from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
-from analysis.training import At, Steps, train
+from analysis.training import At, Options, Steps, train
 from igr.transforms import (
     decay_until,
     decay_until_then_selective,
@@ -238,20 +238,21 @@ def run(cell: Cell) -> Mapping[str, Any]:
     if cell.task == "xor":
         maximum = math.sqrt(3 * maximum)
     runs = train(
-        _network(cell.task, cell.activation, cell.width, maximum,
-                 data.train.x[0].size),
+        _network(cell.task, cell.activation, cell.width, maximum, data.train.x[0].size),
         _RULES[cell.rule],
         data,
         grid={name: (value,) for name, value in settings.items()},
         seeds=cell.seeds,
         stop=Steps(cell.steps),
-        batch_size=cell.batch_size,
-        samples=cell.samples,
-        metrics=_METRICS,
-        # On a CPU runs side by side are no faster, and the program of one compiles in half the
-        # time.
-        together=1 if jax.default_backend() == "cpu" else None,
-    )  # fmt: skip
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=cell.samples,
+            metrics=_METRICS,
+            # On a CPU runs side by side are no faster, and the program of one compiles in half
+            # the time.
+            together=1 if jax.default_backend() == "cpu" else None,
+        ),
+    )
     arrays = {
         n: np.asarray(v).reshape(np.shape(v)[len(settings) :]) for n, v in runs.arrays().items()
     }

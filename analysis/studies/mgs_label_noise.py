@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
@@ -19,8 +18,8 @@ from analysis.models import MLP, LeNet
 from analysis.scale import Scale
 from analysis.studies.common import images
 from analysis.sweep import Study
-from analysis.training import At, Runs, Steps, train
-from analysis.training.train import cores_allowed
+from analysis.training import At, Options, Runs, Steps, train
+from analysis.training.threads import cores_allowed, in_threads
 from igr.penalties import gradient_similarity_trace, loss_gradient_penalty, weight_penalty
 
 Data = Literal["digits", "blurred mnist"]
@@ -214,18 +213,20 @@ def _train(
         grid={"learning_rate": (cell.learning_rate,), "factor": factors},
         seeds=(seed,),
         stop=Steps(epochs * batches),
-        batch_size=cell.batch_size,
-        samples=samples,
-        penalty=PENALTIES.get(cell.method),
-        together=1 if on_cpu else None,  # a convolution with weights of its own a run is slow there
-        devices=jax.local_devices()[:1],  # batches of 32 are too small to share
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=samples,
+            penalty=PENALTIES.get(cell.method),
+            # There a convolution with weights of its own a run is slow.
+            together=1 if on_cpu else None,
+            devices=jax.local_devices()[:1],  # batches of 32 are too small to share
+        ),
     )
 
 
 def _each(work: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
     """The work on every job; on a CPU a thread a core, as each draw has data of its own."""
-    with ThreadPoolExecutor(cores_allowed() if jax.default_backend() == "cpu" else 1) as pool:
-        return list(pool.map(work, jobs))
+    return in_threads(work, jobs, cores_allowed() if jax.default_backend() == "cpu" else 1)
 
 
 @cache  # the same functions for the same sizes: runs share the compiled program

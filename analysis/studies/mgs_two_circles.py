@@ -18,7 +18,7 @@ from analysis.models import MLP
 from analysis.scale import Scale
 from analysis.studies.common import sgd
 from analysis.sweep import Study
-from analysis.training import At, Runs, Steps, train
+from analysis.training import At, Options, Runs, Steps, train
 from igr.diagnostics import tangent_kernel_trace
 from igr.penalties import (
     gradient_similarity_logdet,
@@ -176,10 +176,12 @@ def _train(
         grid={"learning_rate": (cell.learning_rate,), "factor": factors},
         seeds=(seed,),
         stop=Steps(cell.steps),
-        batch_size=cell.batch_size,
-        samples=cell.samples if measured else 1,
-        penalty=_PENALTIES.get(cell.method),
-        metrics={"trace": _trace, "logdet": _logdet} if measured else {},
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=cell.samples if measured else 1,
+            penalty=_PENALTIES.get(cell.method),
+            metrics={"trace": _trace, "logdet": _logdet} if measured else {},
+        ),
     )
 
 

@@ -21,7 +21,7 @@ from analysis.models import MLP, LeNet
 from analysis.scale import Scale
 from analysis.studies.common import Images
 from analysis.sweep import Study
-from analysis.training import At, Steps, cross_entropy, train
+from analysis.training import At, Options, Steps, cross_entropy, train
 from igr.penalties import (
     double_backprop,
     frobenius_penalty,
@@ -169,11 +169,13 @@ def run(cell: Cell | Timing) -> Mapping[str, Any]:
         },
         seeds=(cell.draw,),
         stop=Steps(cell.steps),
-        batch_size=cell.batch_size,
-        samples=1,
-        penalty=_penalty(cell.rule),
-        metrics={"correct": _correct},
-        together=cell.together,
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=1,
+            penalty=_penalty(cell.rule),
+            metrics={"correct": _correct},
+            together=cell.together,
+        ),
     )
     last = (0, slice(None), slice(None), 0, -1)
     correct = np.asarray(runs["correct"])[last]

@@ -14,7 +14,7 @@ from analysis.data import sin
 from analysis.models import MLP
 from analysis.scale import Scale
 from analysis.sweep import Study
-from analysis.training import At, Steps, train
+from analysis.training import At, Options, Steps, train
 from igr.penalties import spectral_penalty
 
 WEIGHTS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # Table 7
@@ -82,10 +82,12 @@ def run(cell: Cell) -> Mapping[str, Any]:
         grid={"learning_rate": (cell.learning_rate,), "weight": cell.weights},
         seeds=cell.seeds,
         stop=Steps(cell.steps),
-        batch_size=cell.batch_size,
-        samples=1,
-        penalty=penalty,
-        metrics={"function": lambda at: jax.vmap(at.apply_fn, (None, 0))(at.params, at.test_x)},
+        options=Options(
+            batch_size=cell.batch_size,
+            samples=1,
+            penalty=penalty,
+            metrics={"function": lambda at: jax.vmap(at.apply_fn, (None, 0))(at.params, at.test_x)},
+        ),
     )
     arrays = {name: np.asarray(value)[0] for name, value in runs.arrays().items()}
     return {

@@ -1,6 +1,7 @@
 """Studies as lists of cells: computed once, written whole, taken up again where they stopped."""
 
 from analysis.sweep.identity import cell_name, code_version
+from analysis.sweep.kept import committed, keep
 from analysis.sweep.results import CellResult
 from analysis.sweep.run import CellFailed, Engine, Failure, Study, Sweep, sweep
 
@@ -13,5 +14,7 @@ __all__ = [
     "Sweep",
     "cell_name",
     "code_version",
+    "committed",
+    "keep",
     "sweep",
 ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import analysis
-import igr
+from analysis.sweep.cell import run_cell
 from analysis.sweep.results import CellResult
-from analysis.sweep.run import run_cell
 
 
 def run_on_cluster(
@@ -68,6 +67,7 @@ def run_on_cluster(
 
 def _environment() -> dict[str, Any]:
     """What a worker elsewhere needs: our packages, where the data are, the precision."""
-    packages = [str(Path(str(package.__file__)).parent) for package in (igr, analysis)]
+    found = (importlib.util.find_spec(package) for package in ("igr", "analysis"))
+    packages = [str(Path(str(spec.origin)).parent) for spec in found if spec is not None]
     passed = {k: v for k, v in os.environ.items() if k in ("IGR_DATA", "JAX_ENABLE_X64")}
     return {"py_modules": packages, "env_vars": passed}

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import enum
 import hashlib
-import importlib.util
 import json
 import math
-import re
 import sys
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from analysis.sweep.reached import reached
+
 _OURS = ("igr", "analysis")
-# How cells are run and kept, and which studies there are, changes no number in them.
-_NOT_THE_NUMBERS = re.compile(r"analysis\.(sweep\b.*|studies$)")
 
 
 def cell_name(config: Any, version: str) -> str:
@@ -80,13 +76,11 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def code_version(function: Callable[..., Any]) -> str:
-    """A hash of the code that a function may reach in this repository.
+    """A hash of the code that a function can reach in `igr` and `analysis`.
 
-    It covers the module of the function and all modules of `igr` and `analysis` that it imports,
-    directly or not (but neither `analysis.sweep` nor the list of studies), as syntax trees without
-    docstrings: a comment or a sentence changed keeps results, a changed number does not. Functions
-    called `study` are left out too: they list cells, which have names of their own. Other packages'
-    versions are not in it; they are written beside each result.
+    Definitions are followed by name (`analysis.sweep.reached`): what a study does not use may
+    change and its results are kept, and so they are when a comment, a docstring or an annotation
+    changes. Other packages' versions are not in it; they are written beside each result.
 
     Args:
         function: A function of a module (or of a script).
@@ -94,67 +88,19 @@ def code_version(function: Callable[..., Any]) -> str:
     Returns:
         16 hexadecimal digits.
 
+    Raises:
+        TypeError: If the function is in no file.
+
     >>> len(code_version(code_version))
     16
     """
-    found: dict[str, str] = {}
-    waiting = [(function.__module__, _source_of(function))]
-    while waiting:
-        name, path = waiting.pop()
-        if name in found or path is None:
-            continue
-        tree, imported = _parsed(path)
-        found[name] = tree
-        waiting += [(other, _file_of(other)) for other in imported if other not in found]
-    # A script is __main__ here and has another name elsewhere: only what it says counts.
-    text = json.dumps([found.pop(function.__module__), sorted(found.items())])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _source_of(function: Callable[..., Any]) -> Path:
     module = sys.modules.get(function.__module__)
     path = getattr(module, "__file__", None)
     if path is None:
         raise TypeError(f"{function!r} is not in a file, so its version cannot be known")
-    return Path(path)
-
-
-@cache
-def _file_of(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # `from analysis.data import digits`: digits may be a function
-        return None
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin)
-
-
-def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
-    return _parse(path, path.stat().st_mtime_ns)
-
-
-@cache
-def _parse(path: Path, changed: int) -> tuple[str, tuple[str, ...]]:
-    del changed  # only a key: a file that is edited is read again
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported = tuple(dict.fromkeys(_imports(tree)))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = node.body[ast.get_docstring(node, clean=False) is not None :]
-    tree.body = [n for n in tree.body if not (isinstance(n, ast.FunctionDef) and n.name == "study")]
-    return ast.dump(tree), imported
-
-
-def _imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] in _OURS:
-                whole = (".".join(parts[: i + 1]) for i in range(len(parts)))
-                yield from (part for part in whole if not _NOT_THE_NUMBERS.match(part))
+    found = reached(function.__module__, Path(path), function.__name__, _OURS)
+    # A script is __main__ here and has another name elsewhere: only what it says counts.
+    named = [
+        ("" if of == function.__module__ else of, name, text) for (of, name), text in found.items()
+    ]
+    return hashlib.sha256(json.dumps(sorted(named)).encode()).hexdigest()[:16]

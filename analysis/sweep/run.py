@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,9 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from analysis.sweep import results
+from analysis.sweep.cell import run_cell, traceback_of
+from analysis.sweep.cluster import run_on_cluster
 from analysis.sweep.identity import canonical, cell_name, code_version
 from analysis.sweep.results import CellResult
-from analysis.sweep.room import make_room
 
 Engine = Literal["local", "ray"]
 
@@ -142,7 +139,7 @@ def sweep(
                         results.write(here, names[cell], _signed(outcome, cell, code))
                         computed += 1
                     except TypeError as error:  # what it returned cannot be kept
-                        failures.append(Failure(names[cell], cell, _text(error)))
+                        failures.append(Failure(names[cell], cell, traceback_of(error)))
                 else:
                     failures.append(Failure(names[cell], cell, outcome))
         _report(study, failures, console)
@@ -151,21 +148,8 @@ def sweep(
     return Sweep(study, kept, tuple(failures), computed)
 
 
-def run_cell(run: Callable[[Any], Mapping[str, Any]], cell: Any) -> CellResult | str:
-    """One cell, in whatever process: its result, or its traceback."""
-    make_room()
-    start = time.perf_counter()
-    try:
-        values = dict(run(cell))
-    except Exception as error:
-        return _text(error)
-    return CellResult(values, {"seconds": time.perf_counter() - start} | _surroundings())
-
-
 def _outcomes(study: Study, cells: list[Any], engine: Engine) -> Iterator[tuple[Any, Any]]:
     if engine == "ray":
-        from analysis.sweep.cluster import run_on_cluster  # Ray takes long to import
-
         yield from run_on_cluster(study.run, cells)
     else:
         yield from ((cell, run_cell(study.run, cell)) for cell in cells)
@@ -222,22 +206,6 @@ class _alone:
 
 def _signed(result: CellResult, cell: Any, code: str) -> CellResult:
     return CellResult(result.values, {"config": canonical(cell), "code": code, **result.record})
-
-
-def _surroundings() -> dict[str, Any]:
-    import jax
-
-    packages = ("jax", "jaxlib", "optax", "equinox", "numpy")
-    return {
-        "versions": {package: version(package) for package in packages},
-        "python": platform.python_version(),
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.local_device_count(),
-    }
-
-
-def _text(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
 
 
 def _square_of(cell: Any) -> dict[str, int]:  # the docstring's example

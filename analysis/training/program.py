@@ -243,7 +243,7 @@ def _step(
         value = output_loss_fn(outputs)
         if program.penalty is not None:
             new = jax.random.fold_in(key, 2)
-            seen = _at(program, params, carry.network, fixed, x, y, number, new)
+            seen = _at(program, params, carry.network, fixed, (x, y), number, new)
             value = value + program.penalty(seen)
         return value, network
 
@@ -279,7 +279,7 @@ def _measure(
     program: Program, carry: Carry, fixed: Fixed, data: Data, step: Array
 ) -> dict[str, Array]:
     key = jax.random.fold_in(jax.random.fold_in(fixed.key, 2**31), step)
-    seen = _at(program, carry.params, carry.network, fixed, data.x, data.y, step, key, data)
+    seen = _at(program, carry.params, carry.network, fixed, (data.x, data.y), step, key, data)
     found = {}
     for part, x, y in (("train", data.x, data.y), ("test", data.test_x, data.test_y)):
 
@@ -297,12 +297,13 @@ def _at(
     params: PyTree,
     network: PyTree,
     fixed: Fixed,
-    x: Array,
-    y: Array,
+    batch: tuple[Array, Array],
     step: Array,
     key: Array,
     data: Data | None = None,
 ) -> At:
+    x, y = batch
+
     def apply_fn(params: PyTree, x: Array) -> Array:
         model = eqx.nn.inference_mode(program.model(params, fixed.constants))
         return model(x, network)[0] if program.stateful else model(x)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -18,11 +16,12 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from analysis.data.examples import Classification, TrainTest
 from analysis.training import program as device
-from analysis.training.at import At
 from analysis.training.losses import accuracy, cross_entropy, squared_error
+from analysis.training.options import Options
 from analysis.training.program import Data, Fixed, Program
 from analysis.training.runs import Runs
 from analysis.training.stopping import MaxTestAccuracy, PhysicalTime, Steps, sample_points
+from analysis.training.threads import cores_allowed, in_threads
 
 Settings = Mapping[str, Array]
 Run = tuple[int, int]  # the places of its settings and of its seed
@@ -36,16 +35,7 @@ def train(
     grid: Mapping[str, Sequence[float]],
     seeds: Sequence[int],
     stop: Steps | PhysicalTime | MaxTestAccuracy,
-    batch_size: int | None = 32,
-    samples: int | Sequence[int] = 100,
-    loss: Callable[[Array, Array], Array] | None = None,
-    gradient: Callable[..., PyTree] | None = None,
-    penalty: Callable[[At], Array] | None = None,
-    label_noise: float = 0.0,
-    metrics: Mapping[str, Callable[[At], Any]] | None = None,
-    chunk: int = 1000,
-    together: int | None = None,
-    devices: Sequence[Any] | None = None,
+    options: Options | None = None,
 ) -> Runs:
     """Train one network from every seed with every combination of settings.
 
@@ -68,25 +58,7 @@ def train(
         seeds: Of the starting weights and of everything drawn at random. A seed starts from the
             same weights, and sees the same batches, with all settings.
         stop: `Steps`, `PhysicalTime` or `MaxTestAccuracy`.
-        batch_size: Examples a step; None for all, in which case nothing is shuffled. What does not
-            fill a batch at the end of an epoch waits for another epoch.
-        samples: At how many evenly spaced points, beside the start, or at which steps metrics are
-            taken. The last step always is a sample.
-        loss: Of one example, `(outputs, y) -> scalar`. By default cross entropy for classes and
-            squared error for targets.
-        gradient: `(example_loss_fn, params, batch) -> updates` in place of the mean gradient, for
-            the rules that need more: `igr.per_example.per_example_gradients`, `grouped_gradients`
-            or `igr.transforms.winsorized_gradient` with their further arguments bound.
-        penalty: A term added to the loss of every batch, such as
-            `lambda at: at.settings["mu"] * spectral_penalty(at.apply_fn, at.params, at.x, at.key)`.
-        label_noise: The probability with which a label is replaced by another class, drawn anew
-            each time it is seen. For wrong labels that stay, see `analysis.data.flip_labels`.
-        metrics: More of them, by name, each a function of `At`. Always taken are the loss and, for
-            classes, the accuracy: `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`.
-        chunk: How many examples are evaluated at once.
-        together: How many runs of equal length are vmapped into one program. By default all; on a
-            CPU each core's share. Fewer need less memory.
-        devices: Share each batch among these; by default among as many local devices as divide it.
+        options: Batches, losses, penalties, what is measured, and how the device is used.
 
     Returns:
         The metrics of every run at every sample, and the models.
@@ -96,50 +68,52 @@ def train(
 
     >>> from analysis.data import sin
     >>> from analysis.models import MLP
-    >>> from analysis.training import Steps
+    >>> from analysis.training import Options, Steps
     >>> runs = train(
     ...     lambda key: MLP(1, 1, 8, 1, key=key),
     ...     lambda settings: optax.sgd(settings["learning_rate"]),
-    ...     sin(), grid={"learning_rate": (0.05, 0.1)}, seeds=(0, 1, 2), stop=Steps(60), samples=3,
+    ...     sin(), grid={"learning_rate": (0.05, 0.1)}, seeds=(0, 1, 2), stop=Steps(60),
+    ...     options=Options(samples=3),
     ... )
     >>> runs["test_loss"].shape, runs.step[0].tolist()
     ((2, 3, 4), [0, 20, 40, 60])
     >>> bool((runs["train_loss"][..., -1] < runs["train_loss"][..., 0]).all())
     True
     """
+    options = options or Options()
     grid = {name: tuple(float(v) for v in values) for name, values in grid.items()}
     seeds = tuple(int(seed) for seed in seeds)
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    _check(grid, seeds, data, batch_size, label_noise, chunk, gradient, penalty, together)
+    _check(grid, seeds, data, options)
     is_classes = isinstance(data.train, Classification)
     if isinstance(stop, MaxTestAccuracy) and not is_classes:
         raise ValueError("stop is MaxTestAccuracy, and targets have no accuracy: use Steps")
     steps = [stop.steps_at(point) for point in points]
-    sampled = np.stack([sample_points(samples, number) for number in steps])
-    mesh = _mesh(devices, len(data.train) if batch_size is None else batch_size)
+    sampled = np.stack([sample_points(options.samples, number) for number in steps])
+    mesh = _mesh(options.devices, options.batch_size or len(data.train))
 
     model, network, keys = device.make(make_model, np.asarray(seeds, np.uint32))
     arrays, static = eqx.partition(model, eqx.is_array)
     params, constants = eqx.partition(arrays, eqx.is_inexact_array)
     if not jax.tree.leaves(params):
         raise ValueError("make_model made a model without floating arrays")
-    if gradient is not None and network is not None:
+    if options.gradient is not None and network is not None:
         raise ValueError("gradient works example by example, a network with state does not")
-    loss = loss or (cross_entropy if is_classes else squared_error)
+    loss = options.loss or (cross_entropy if is_classes else squared_error)
     leaves, structure = jax.tree.flatten(static)
     program = Program(
         static_leaves=tuple(leaves),
         static_structure=structure,
         make_optimizer=make_optimizer,
         loss=loss,
-        gradient=gradient,
-        penalty=penalty,
-        metrics=tuple((metrics or {}).items()),
+        gradient=options.gradient,
+        penalty=options.penalty,
+        metrics=tuple((options.metrics or {}).items()),
         per_example=(("loss", loss), *([("accuracy", accuracy)] if is_classes else [])),
-        batch_size=batch_size,
-        label_noise=label_noise,
+        batch_size=options.batch_size,
+        label_noise=options.label_noise,
         num_classes=data.train.num_classes if is_classes else 0,
-        chunk=chunk,
+        chunk=options.chunk,
         stateful=network is not None,
         random=_drops(model),
         sharding=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
@@ -159,12 +133,12 @@ def train(
         return params, network, Fixed(keys, settings, constants), which
 
     cores = cores_allowed() if mesh is None and jax.default_backend() == "cpu" else 1
-    one_each = min(together or math.ceil(largest / cores), largest)
+    one_each = min(options.together or math.ceil(largest / cores), largest)
     if one_each < len(runs) and cores > 1:
         any_part = begin(groups[0][:one_each], one_each)
         if device.waits_for_threads(program, any_part, on_device):
             cores = 1
-    size = min(together or math.ceil(largest / cores), largest)
+    size = min(options.together or math.ceil(largest / cores), largest)
     parts = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
 
     double = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
@@ -176,11 +150,7 @@ def train(
         with jax.enable_x64(double):  # a thread does not inherit it
             return _run(program, first, on_device, sampled[members[0][0]], stop, len(members))
 
-    if cores > 1 and len(parts) > 1:
-        with ThreadPoolExecutor(cores) as pool:
-            done = list(pool.map(work, parts))
-    else:
-        done = [work(part) for part in parts]
+    done = in_threads(work, parts, cores)
 
     order = np.argsort([p * len(seeds) + s for part in parts for p, s in part])
     records, kept, carried = (
@@ -291,24 +261,14 @@ def _mesh(devices: Sequence[Any] | None, batch: int) -> Mesh | None:
     return Mesh(np.array(devices), ("data",)) if len(devices) > 1 else None
 
 
-def cores_allowed() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _check(
     grid: Mapping[str, tuple[float, ...]],
     seeds: tuple[int, ...],
     data: TrainTest[Any],
-    batch_size: int | None,
-    label_noise: float,
-    chunk: int,
-    gradient: Any,
-    penalty: Any,
-    together: int | None,
+    options: Options,
 ) -> None:
+    batch_size, chunk, together = options.batch_size, options.chunk, options.together
+    label_noise = options.label_noise
     if "learning_rate" not in grid:
         raise ValueError(f'grid must have "learning_rate"; got {sorted(grid)}')
     for name, values in grid.items():
@@ -328,5 +288,5 @@ def _check(
         raise ValueError(f"label_noise must be in [0, 1]; got {label_noise}")
     if label_noise and not isinstance(data.train, Classification):
         raise ValueError("label_noise needs classes; shift_targets puts noise on targets")
-    if gradient is not None and penalty is not None:
+    if options.gradient is not None and options.penalty is not None:
         raise ValueError("give either gradient or penalty: a penalty has no gradient by example")

@@ -8,7 +8,7 @@ import optax
 
 from analysis.data import Classification, TrainTest
 from analysis.models import MLP
-from analysis.training import Steps, train
+from analysis.training import Options, Steps, train
 
 
 def sgd(settings):
@@ -40,13 +40,9 @@ def leaves(model):
 
 
 def run(data, **changed):
-    options = {
-        "grid": {"learning_rate": (0.3,)},
-        "seeds": (0,),
-        "stop": Steps(2),
-        "batch_size": None,
-        "samples": 1,
-    } | changed
-    make_model = options.pop("make_model", network)
-    make_optimizer = options.pop("make_optimizer", sgd)
-    return train(make_model, make_optimizer, data, **options)
+    given = {"grid": {"learning_rate": (0.3,)}, "seeds": (0,), "stop": Steps(2)}
+    given |= {name: changed.pop(name) for name in list(changed) if name in given}
+    make_model = changed.pop("make_model", network)
+    make_optimizer = changed.pop("make_optimizer", sgd)
+    options = Options(**({"batch_size": None, "samples": 1} | changed))
+    return train(make_model, make_optimizer, data, **given, options=options)

@@ -1,7 +1,11 @@
 """`python -m analysis` and the studies it knows."""
 
+import signal
+import subprocess
 import sys
+import time
 import types
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -11,7 +15,7 @@ import analysis.studies
 from analysis.__main__ import main
 from analysis.scale import Conditions, Scale, conditions
 from analysis.studies import STUDIES, computed, igr_width_and_rate, study
-from analysis.sweep import Study, cell_name
+from analysis.sweep import Study, cell_name, keep
 from tests.analysis.small_study import Cell, powers
 
 
@@ -48,7 +52,7 @@ def test_a_failure_is_the_exit_status(small, tmp_path, capsys):
 
 def test_bad_arguments(small, tmp_path, capsys, monkeypatch):
     assert main(["nope"]) == 2
-    assert "no study is called 'nope'; there are: small" in capsys.readouterr().err
+    assert "no study is called 'nope'; --list shows them all" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert main(["--results", str(tmp_path / "file")]) == 2
     assert "--results must be a folder" in capsys.readouterr().err
@@ -57,23 +61,84 @@ def test_bad_arguments(small, tmp_path, capsys, monkeypatch):
     assert "scale must be quick, medium, full; got 'huge'" in capsys.readouterr().err
 
 
-def test_only_the_cells_wanted_are_computed(small, tmp_path, monkeypatch):
-    monkeypatch.setenv("IGR_RESULTS", str(tmp_path))
-    swept = computed("small", only=lambda cell: cell.n == 2)
+def test_only_the_cells_wanted_are_computed(small, tmp_path):
+    here = Conditions(results=tmp_path)
+    swept = computed("small", here, only=lambda cell: cell.n == 2)
     assert list(swept.results) == [Cell(2)]
     assert swept.computed == 1
-    assert computed("small").computed == 1
+    assert computed("small", here).computed == 1
 
 
-def test_conditions_come_from_the_environment(small, tmp_path, monkeypatch):
+def test_conditions_come_from_the_environment(tmp_path, monkeypatch):
     assert conditions() == Conditions()
     monkeypatch.setenv("IGR_SCALE", "full")
     monkeypatch.setenv("IGR_RESULTS", str(tmp_path))
     assert conditions() == Conditions("full", "local", tmp_path)
-    assert computed("small").computed == 2
+
+
+def test_a_failed_cell_stops_what_needs_it(small, tmp_path):
     small(Cell(3, wrong=True))
     with pytest.raises(RuntimeError, match=r"1 cells of small failed:(.|\n)*no powers of 3"):
-        computed("small")
+        computed("small", Conditions(results=tmp_path))
+
+
+def test_committed_results_are_those_that_were_kept(small, tmp_path):
+    whole = computed("small", Conditions(results=tmp_path / "results"))
+    assert keep(whole, tmp_path / "kept") > 0
+    small(Cell(1), Cell(2))
+    here = Conditions(results=tmp_path / "kept", committed=True)
+    again = computed("small", here)
+    for cell in (Cell(1), Cell(2)):
+        np.testing.assert_array_equal(again[cell]["powers"], whole[cell]["powers"])
+        assert again[cell]["file"] == "a name savez knows"
+        assert again[cell].record["versions"] == whole[cell].record["versions"]
+    small(Cell(1), Cell(3))
+    with pytest.raises(FileNotFoundError, match=r"has no results of .*n=3.* leave out --from"):
+        computed("small", here)
+
+
+def test_an_interrupted_run_says_what_is_kept(small, tmp_path, capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analysis.__main__.sweep", interrupted)
+    assert main(["small", "--results", str(tmp_path)]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"finished are in {tmp_path}/, and the same command goes on from there" in line
+
+
+def test_control_c_ends_the_process_at_once_and_keeps_cells(tmp_path):
+    script = """
+import sys
+from analysis import __main__, studies
+from analysis.command import leave
+from analysis.sweep import Study
+from tests.analysis.small_study import Cell, powers
+import types
+import analysis.sweep.cell
+analysis.sweep.cell._surroundings = dict  # which would wait for the import of JAX
+module = types.ModuleType("a_small_study")
+module.study = lambda scale: Study("s", powers, (Cell(1), Cell(2, seconds=60.0)))
+sys.modules["a_small_study"] = module
+studies.STUDIES.clear()
+studies.STUDIES["small"] = "a_small_study:study"
+leave(lambda: __main__.main(["small", "--results", sys.argv[1]]))
+"""
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not [p for p in tmp_path.glob("s/*/record.json") if p.parent.suffix != ".part"]:
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("interrupted; the cells that were finished are in")
+    assert len(list(tmp_path.glob("s/*/record.json"))) == 1
 
 
 @pytest.mark.parametrize("scale", get_args(Scale))
@@ -85,7 +150,11 @@ def test_every_study_has_cells_with_names_of_their_own(name, scale):
 
 def test_the_list(capsys):
     assert main(["--list"]) == 0
-    assert "igr-width-and-rate: 3 cells at scale quick" in capsys.readouterr().out
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert ["igr-width-and-rate", "3 cells", "2 min"] in rows
+    assert [row[0] for row in rows] == list(STUDIES)
+    assert main(["--list", "metric", "--scale", "full"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("metric-power-method\t1 cells\t")
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Sweeps: what is kept, what is computed again, what survives a kill and a failure."""
 
-import ast
 import enum
 import io
 import json
@@ -18,9 +17,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from analysis.studies import spectreg_sin
 from analysis.sweep import CellFailed, Study, cell_name, code_version, sweep
-from analysis.sweep.identity import _imports
-from analysis.sweep.room import make_room
+from analysis.sweep.compiled_programs import drop_compiled_programs
+from analysis.sweep.reached import _file_of, reached
 from tests.analysis.small_study import Cell, powers, unkeepable
 
 QUIET = Console(quiet=True)
@@ -129,6 +129,8 @@ def test_progress_tells_the_time_left(tmp_path, logs):
 
 SCRIPT = """
 import sys
+import analysis.sweep.cell
+analysis.sweep.cell._surroundings = dict  # which would wait for the import of JAX
 from pathlib import Path
 from rich.console import Console
 from analysis.sweep import Study, sweep
@@ -239,25 +241,133 @@ def test_the_code_s_version(tmp_path, monkeypatch):
     assert version(text.replace("More", "Fewer") + "# a comment\n") == base
     assert version(text + "def study(scale):\n    return 3\n") == base
     assert version(text.replace("return 1", "return 2")) != base
-    assert version(text.replace("import analysis.data", "")) != base
+    assert version(text.replace("import analysis.data", "")) == base
+    assert version(text.replace("return 1", "return analysis.data.digits")) != base
 
 
-def test_the_version_reaches_what_is_imported():
-    source = """
-import numpy
-import analysis.data.mnist
-from analysis.sweep import Study
-from analysis.studies.igr_follow import run as follow
-def run():
-    from igr.transforms import egr
-"""
-    assert set(_imports(ast.parse(source))) == {  # not the sweep, nor the list of studies
-        *("analysis", "analysis.data", "analysis.data.mnist"),
-        *("analysis.studies.igr_follow", "analysis.studies.igr_follow.run"),
-        *("igr", "igr.transforms", "igr.transforms.egr"),
-    }
+def test_a_function_of_no_file_has_no_version():
     with pytest.raises(TypeError, match="is not in a file"):
         code_version(eval("lambda: 0", {"__name__": "nowhere"}))
+
+
+TOY = {
+    "__init__": "from toy_of_ours.rules import step as exported, other\n",
+    "rules": """
+from toy_of_ours.numbers import HALF
+from functools import singledispatch
+TABLE = {}
+TABLE["a"] = 1
+def step(x: int) -> int:
+    "A step."
+    return measure(x) * TABLE["a"] * HALF
+def other(x):
+    return x + 1
+@singledispatch
+def measure(x):
+    return Unit().value
+class Unit:
+    value = 3
+""",
+    "numbers": "HALF = 0.5\nQUARTER = 0.25\n",
+    "kinds": """
+from toy_of_ours import rules
+@rules.measure.register(int)
+def _(x):
+    return shared(x)
+@rules.other.register
+def _(x):
+    return 5
+def shared(x):
+    return 2 * x
+""",
+    "whole": """
+from toy_of_ours import exported
+def use(): return exported
+def unused(): return 1
+""",
+    "study": """
+import toy_of_ours
+from toy_of_ours import whole
+def run(cell):
+    return toy_of_ours.exported(cell), whole.use()
+def study(scale):
+    return run
+""",
+}
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """What `run` of a package of ours reaches, after edits of its modules."""
+    package = tmp_path / "toy_of_ours"
+    package.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    _file_of.cache_clear()
+    clock = iter(range(10**9, 10**12, 10**9))
+
+    def after(module="study", old="", new=""):
+        for name, text in TOY.items():
+            path = package / f"{name}.py"
+            path.write_text(text.replace(old, new) if name == module else text)
+            now = next(clock)
+            os.utime(path, ns=(now, now))
+        return reached("toy_of_ours.study", package / "study.py", "run", ("toy_of_ours",))
+
+    yield after
+    _file_of.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("toy_of_ours")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("numbers", "QUARTER = 0.25", "QUARTER = 0.2"),
+        ("rules", "return x + 1", "return x + 2"),
+        ("rules", "A step.", "One step."),
+        ("rules", "x: int) -> int", "x)"),
+        ("whole", "return 1", "return 2"),
+        ("kinds", "return 5", "return 6"),
+        ("study", "return run", "return None"),
+    ],
+)
+def test_an_edit_of_what_is_not_used_keeps_results(toy, module, old, new):
+    assert old in TOY[module]
+    assert toy(module, old, new) == toy()
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("numbers", "HALF = 0.5", "HALF = 0.4"),
+        ("rules", '* TABLE["a"] * HALF', "* TABLE['a'] / HALF"),
+        ("rules", 'TABLE["a"] = 1', 'TABLE["a"] = 2'),
+        ("rules", "value = 3", "value = 4"),
+        ("kinds", "return 2 * x", "return 3 * x"),  # by dispatch alone
+        ("whole", "return exported", "return None"),
+        ("__init__", "step as exported", "other as exported"),
+        ("study", "whole.use()", "1"),
+    ],
+)
+def test_an_edit_of_what_is_used_does_not(toy, module, old, new):
+    assert old in TOY[module]
+    assert toy(module, old, new) != toy()
+
+
+def test_a_module_passed_on_is_taken_whole(toy):
+    passed = toy("study", "whole.use()", "dir(whole)")
+    assert ("toy_of_ours.whole", "*") in passed
+    assert ("toy_of_ours.whole", "*") not in toy()
+
+
+def test_a_study_depends_on_what_it_runs():
+    path = Path(spectreg_sin.__file__)
+    found = reached(spectreg_sin.__name__, path, "run", ("igr", "analysis"))
+    modules = {module for module, _ in found}
+    assert {"igr.penalties.spectral_penalty", "analysis.data.sin"} <= modules
+    assert ("analysis.training.train", "train") in found
+    assert not {m for m in modules if m.startswith(("igr.flows", "igr.backward_error", "igr.cli"))}
+    assert not {m for m in modules if m.startswith("analysis.sweep")}
 
 
 @pytest.mark.slow
@@ -284,9 +394,9 @@ def test_compiled_programs_are_dropped_once_there_are_too_many():
         return jnp.tanh(x) @ x
 
     program(jnp.eye(3))
-    assert not make_room(1.0)
+    assert not drop_compiled_programs(1.0)
     program(jnp.eye(3))
     assert traced == [1]
-    assert make_room(0.0)
+    assert drop_compiled_programs(0.0)
     program(jnp.eye(3))
     assert traced == [1, 1]

@@ -11,7 +11,7 @@ import pytest
 
 from analysis.data import Classification, Regression, TrainTest, real_or_random
 from analysis.models import MLP, Dense, ResNet
-from analysis.training import Steps, half_squared_error, train
+from analysis.training import Options, Steps, half_squared_error, train
 from igr import penalties, transforms
 from igr.per_example import grouped_gradients, per_example_gradients
 from tests.analysis.small_training import leaves, run, sgd, start_of, two_classes
@@ -34,9 +34,11 @@ def test_full_batch_descent_on_the_six_dimensional_example():
         grid={"learning_rate": (0.1, 0.3)},
         seeds=(0, 5),
         stop=Steps(4),
-        batch_size=None,
-        samples=[0, 3],
-        loss=half_squared_error,
+        options=Options(
+            batch_size=None,
+            samples=[0, 3],
+            loss=half_squared_error,
+        ),
     )
     for i, rate in enumerate(runs.settings["learning_rate"]):
         for j, seed in enumerate(runs.seeds):
@@ -74,9 +76,11 @@ def counted(steps, samples=1, seeds=(0, 1)):
         grid={"learning_rate": (4.0,)},
         seeds=seeds,
         stop=Steps(steps),
-        batch_size=4,
-        samples=samples,
-        loss=sum_of,
+        options=Options(
+            batch_size=4,
+            samples=samples,
+            loss=sum_of,
+        ),
     )
     return -np.asarray(runs.model.weight)[0, :, :, 0]
 
@@ -253,8 +257,10 @@ def test_a_network_with_batch_normalisation_trains_and_keeps_its_state():
         grid={"learning_rate": (0.1,)},
         seeds=(0, 1),
         stop=Steps(60),
-        batch_size=8,
-        samples=3,
+        options=Options(
+            batch_size=8,
+            samples=3,
+        ),
     )
     assert (runs["train_accuracy"][0, :, -1] == 1).all()
     state = jax.tree.map(lambda v: v[0, 0], runs.state)

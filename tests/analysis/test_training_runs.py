@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,9 @@ import pytest
 
 from analysis.data import TrainTest, real_or_random
 from analysis.models import Dense
-from analysis.training import MaxTestAccuracy, PhysicalTime, Runs, Steps, train
+from analysis.training import MaxTestAccuracy, Options, PhysicalTime, Runs, Steps, train
 from analysis.training.stopping import sample_points
+from analysis.training.threads import in_threads
 from igr.per_example import per_example_gradients
 from tests.analysis.small_training import classes, leaves, run, sgd, start_of, two_classes
 
@@ -149,11 +149,15 @@ def test_bad_stops(data):
             make()
     six = real_or_random("real")
     with pytest.raises(ValueError, match="targets have no accuracy"):
-        train(lambda k: Dense(6, 1, k), sgd, six, grid={"learning_rate": (0.1,)}, seeds=(0,),
-              stop=MaxTestAccuracy(3), batch_size=None)  # fmt: skip
+        train(
+            lambda k: Dense(6, 1, k), sgd, six, grid={"learning_rate": (0.1,)}, seeds=(0,),
+            stop=MaxTestAccuracy(3), options=Options(batch_size=None),
+        )  # fmt: skip
     with pytest.raises(ValueError, match="label_noise needs classes"):
-        train(lambda k: Dense(6, 1, k), sgd, six, grid={"learning_rate": (0.1,)}, seeds=(0,),
-              stop=Steps(3), batch_size=None, label_noise=0.1)  # fmt: skip
+        train(
+            lambda k: Dense(6, 1, k), sgd, six, grid={"learning_rate": (0.1,)}, seeds=(0,),
+            stop=Steps(3), options=Options(batch_size=None, label_noise=0.1),
+        )  # fmt: skip
 
 
 # Several devices: their number is fixed when JAX starts, so this file runs itself once more.
@@ -219,17 +223,16 @@ def test_programs_that_wait_for_xlas_threads_are_not_run_at_once(
     data, monkeypatch, options, threads
 ):
     module = sys.modules["analysis.training.train"]
-    pools = []
+    used = []
 
-    class Pool(ThreadPoolExecutor):
-        def __init__(self, workers):
-            super().__init__(workers)
-            pools.append(workers)
+    def noted(work, jobs, threads):
+        used.append(min(threads, len(jobs)))
+        return in_threads(work, jobs, threads)
 
-    monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(module, "in_threads", noted)
     monkeypatch.setattr(module, "cores_allowed", lambda: 2)
     runs = run(data, seeds=(0, 1, 2, 3), **options)
-    assert pools == ([2] if threads else [])
+    assert used == [2 if threads else 1]
     alone = run(data, seeds=(2,), **options)
     np.testing.assert_allclose(runs["train_loss"][0, 2], alone["train_loss"][0, 0], rtol=1e-10)
 

@@ -101,11 +101,31 @@ def test_one_that_fails_does_not_lose_the_others(fake, capsys):
     assert "field did not run: RuntimeError: no memory left" in err
 
 
+def test_the_list_is_a_line_a_benchmark(capsys):
+    assert main(["--list"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == names()
+    about = dict(row[:2] for row in rows)
+    assert about["penalties"].startswith("What penalties cost, in gradients of the plain loss")
+
+
+def test_an_interrupted_run_prints_what_it_has(fake, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    fake("discrete", lambda: [Row("a step", 1.0, "s")])
+    fake("field", interrupted)
+    assert main(["discrete", "field", "training"]) == 130
+    out, err = capsys.readouterr()
+    assert "a step" in out
+    assert err.splitlines()[-1].endswith("measured by: python -m benchmarks field training")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nope"], r"unknown benchmark nope: choose from .*derivation, .*field"),
-        (["measure"], "unknown benchmark measure"),
+        (["nope"], "no benchmark is called 'nope'; --list shows them all"),
+        (["feild"], "no benchmark is called 'feild'; close: field"),
         (["field", "--json", "/not/there/x.json"], "--json is a file in a folder that is there"),
         (["field", "--json", "."], "--json is a file in a folder that is there, got ."),
     ],

@@ -2,12 +2,12 @@
 
 import pandas as pd
 
-from analysis.scale import conditions
+from analysis.scale import Conditions
 from paper_figures.figure import Claim, Drawing
 from paper_figures.style import picture
 
 
-def draw_line() -> Drawing:
+def draw_line(conditions: Conditions) -> Drawing:
     table = pd.DataFrame({"x": [0.0, 1.0, 2.0], "y": [0.0, 1.0, 4.0]})
     drawn = picture()
     drawn.subplots().plot(table["x"], table["y"], label="$x^2$")
@@ -22,14 +22,13 @@ def draw_line() -> Drawing:
     )
 
 
-def draw_error() -> Drawing:
+def draw_error(conditions: Conditions) -> Drawing:
     raise RuntimeError("no such network")
 
 
-def draw_unwritable_table() -> Drawing:
+def draw_unwritable_table(conditions: Conditions) -> Drawing:
     return Drawing(picture(), None)  # type: ignore[arg-type]
 
 
-def draw_conditions() -> Drawing:
-    here = conditions()
+def draw_conditions(here: Conditions) -> Drawing:
     return Drawing(picture(), pd.DataFrame([(here.scale, here.engine, str(here.results))]))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from analysis.scale import Conditions
 from analysis.studies.coherence_real_or_random import Cell, run, study
 from paper_figures import coherence_real_or_random as figure
 from paper_figures.coherence_real_or_random import claims
@@ -32,7 +33,7 @@ def test_both_sets_and_their_claims(monkeypatch):
     assert not any(claim.holds for claim in exchanged)
 
     results = {cell: SimpleNamespace(values=runs[cell.data]) for cell in cells}
-    monkeypatch.setattr(figure, "computed", lambda name: SimpleNamespace(results=results))
-    table = figure.figure_5_1().table
+    monkeypatch.setattr(figure, "computed", lambda name, _: SimpleNamespace(results=results))
+    table = figure.figure_5_1(Conditions()).table
     np.testing.assert_array_equal(table.loc[table["data"] == "real", "w6"], real["weights"][:, 5])
     assert table["step"].max() == cell.steps

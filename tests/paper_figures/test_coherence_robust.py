@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from analysis.scale import Conditions
 from analysis.studies.coherence_robust import run, study
 from analysis.sweep import CellResult, Study, Sweep
 from paper_figures import coherence_robust as figure
@@ -27,8 +28,8 @@ def made_up(cell, helps):
 def test_the_claims_follow_the_numbers(monkeypatch, helps):
     cells = study("quick").cells
     results = {cell: CellResult(made_up(cell, helps)) for cell in cells}
-    monkeypatch.setattr(figure, "computed", lambda name: Sweep(Study(name, run, cells), results))
-    drawing = figure.figure_robust()
+    monkeypatch.setattr(figure, "computed", lambda name, _: Sweep(Study(name, run, cells), results))
+    drawing = figure.figure_robust(Conditions())
     assert [claim.holds for claim in drawing.claims] == [helps] * 9
     assert len(drawing.table) == sum(len(cell.seeds) for cell in cells)
     assert "0.400 (SGD)" in drawing.claims[2].measured  # 0.9 less 0.5

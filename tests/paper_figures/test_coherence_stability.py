@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from analysis.data import digits, split
+from analysis.scale import Conditions
 from analysis.studies.coherence_stability import Cell, Minimum, Restart, noise_of, run
 from igr.diagnostics import sgd_region
 from paper_figures import coherence_stability as figure
@@ -128,8 +129,8 @@ def test_the_claims_follow_the_numbers(monkeypatch, as_said):
     if as_said:  # a run that diverged counts for nothing
         for name in ("train_loss", "sharpness", "non_uniformity"):
             results[cells[1]][name][0, 0] = np.nan
-    monkeypatch.setattr(figure, "computed", lambda name: SimpleNamespace(results=results))
-    drawing = figure.figure_stability()
+    monkeypatch.setattr(figure, "computed", lambda name, _: SimpleNamespace(results=results))
+    drawing = figure.figure_stability(Conditions())
     assert [claim.holds for claim in drawing.claims] == [as_said] * 10
     trained = drawing.table[drawing.table["what"] == "trained"]
     assert len(trained) == 4 * 3 * 2

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from analysis.scale import Conditions
 from analysis.studies.coherence_training import Cell, run, study
 from analysis.sweep import CellResult, Study, Sweep
 from paper_figures import coherence_training as figure
@@ -29,8 +30,8 @@ def made_up(cell, falls):
 def test_the_claims_follow_the_numbers(monkeypatch, falls):
     cells = study("quick").cells
     results = {cell: CellResult(made_up(cell, falls)) for cell in cells}
-    monkeypatch.setattr(figure, "computed", lambda name: Sweep(Study(name, run, cells), results))
-    drawing = figure.figure_training()
+    monkeypatch.setattr(figure, "computed", lambda name, _: Sweep(Study(name, run, cells), results))
+    drawing = figure.figure_training(Conditions())
     assert [claim.holds for claim in drawing.claims] == [falls] * 5
     assert len(drawing.table) == 5 * 3 * 5
     early = drawing.claims[1].measured

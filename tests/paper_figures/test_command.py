@@ -9,7 +9,7 @@ import pytest
 from test_produce import ERROR, LINE
 
 from paper_figures.__main__ import main
-from paper_figures.catalogue import FIGURES, chosen
+from paper_figures.catalogue import FIGURES, chosen_figures
 from paper_figures.figure import Figure
 
 PLANNED = Figure("fake/planned", "Fakes", "not yet")
@@ -109,7 +109,7 @@ def test_out_must_not_be_a_file(tmp_path, capsys):
 
 
 def test_a_name_given_twice_is_drawn_once():
-    assert chosen(["fake/line", "fake/line"], FAKES) == [LINE]
+    assert chosen_figures(["fake/line", "fake/line"], FAKES) == [LINE]
 
 
 def test_a_planned_figure_has_no_drawing_function():

@@ -9,6 +9,7 @@ from scipy.special import log_softmax
 
 from analysis.data import Classification
 from analysis.models.tanh_network import HIDDEN, cross_entropy, tanh_network
+from analysis.scale import Conditions
 from analysis.studies import igr_follow as study
 from analysis.studies import igr_optimizers as optimizers_study
 from paper_figures import igr_follow, igr_optimizers
@@ -49,7 +50,7 @@ def found(*last, travelled=2.0):
 
 
 def swept(results):
-    return lambda name, only=lambda cell: True: SimpleNamespace(
+    return lambda name, conditions, only=lambda cell: True: SimpleNamespace(
         results={cell: result for cell, result in results.items() if only(cell)}
     )
 
@@ -57,7 +58,7 @@ def swept(results):
 def test_each_order_is_held_against_the_one_below(monkeypatch):
     results = {study.Cell(0.05): found(0.4, 0.1, 0.01), study.Cell(0.2): found(0.4, 0.1, 0.2)}
     monkeypatch.setattr(igr_follow, "computed", swept(results))
-    drawing = igr_follow.figure_follow()
+    drawing = igr_follow.figure_follow(Conditions())
     assert [claim.holds for claim in drawing.claims] == [True, True, True, False]
     assert "10.0 times closer at the end (1.00e-02 against 1.00e-01)" in drawing.claims[1].measured
     ends = drawing.table[drawing.table["step"] == 20]
@@ -72,7 +73,7 @@ def test_adam_by_its_share_of_the_way(monkeypatch, last, holds):
         optimizers_study.Cell(optimizers_study.ELIMINATED): found(3.0, np.inf),
     }
     monkeypatch.setattr(igr_optimizers, "computed", swept(results))
-    kept, eliminated = igr_optimizers.figure_adam_kept().claims
+    kept, eliminated = igr_optimizers.figure_adam_kept(Conditions()).claims
     assert kept.holds is holds
     assert kept.measured.startswith("2.50% and 0.150%" if holds else "2.50% and 0.250%")
     assert eliminated.holds
@@ -83,7 +84,7 @@ def test_all_optimizers_but_the_eliminated_are_drawn(monkeypatch):
     names = list(optimizers_study.OPTIMIZERS)
     results = {optimizers_study.Cell(name): found(0.1, 0.01) for name in names}
     monkeypatch.setattr(igr_optimizers, "computed", swept(results))
-    drawing = igr_optimizers.figure_optimizers()
+    drawing = igr_optimizers.figure_optimizers(Conditions())
     assert drawing.table["optimizer"].unique().tolist() == [
         name for name in names if name != igr_optimizers.ELIMINATED
     ]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from analysis.scale import Conditions
 from analysis.studies.igr_noise import Cell, run
 from analysis.sweep import CellResult, Study, Sweep
 from paper_figures import igr_noise as figures
@@ -43,13 +44,17 @@ def flatter(request, monkeypatch):
         Cell("digits", rates, (0, 1), levels=LEVELS, draws=4) for rates in ((0.5, 1.0), (2.0,))
     )
     results = {cell: CellResult(made_up(cell, *request.param)) for cell in cells}
-    monkeypatch.setattr(figures, "computed", lambda name: Sweep(Study(name, run, cells), results))
+    monkeypatch.setattr(
+        figures, "computed", lambda name, _: Sweep(Study(name, run, cells), results)
+    )
     return request.param
 
 
 def test_the_claims_follow_the_numbers(flatter):
     at_best, at_loss = flatter
-    slope, accuracy = (one.claims for one in (figures.figure_3a(), figures.figure_3b()))
+    slope, accuracy = (
+        one.claims for one in (figures.figure_3a(Conditions()), figures.figure_3b(Conditions()))
+    )
     assert [claim.holds for claim in slope] == [at_best, at_loss, at_best, at_loss]
     assert [claim.holds for claim in accuracy] == [at_best, at_best, at_loss, at_loss]
     for claim in (*slope, *accuracy):
@@ -58,7 +63,7 @@ def test_the_claims_follow_the_numbers(flatter):
 
 
 def test_the_table(flatter):
-    both = figures.measured()
+    both = figures.measured(Conditions())
     assert len(both) == 2 * (2 * 3 - 2) * len(LEVELS)  # in each cell one run is left out
     for (when, step), falls in zip((("max accuracy", 10), ("loss 0.05", 7)), flatter, strict=True):
         table = both[both["when"] == when]

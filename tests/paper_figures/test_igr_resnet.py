@@ -13,6 +13,7 @@ from scipy.signal import correlate2d
 
 from analysis.data import Classification, TrainTest
 from analysis.models import ResNet
+from analysis.scale import Conditions
 from analysis.studies import igr_resnet as study
 from analysis.sweep import CellResult, Study, Sweep
 from paper_figures import igr_resnet as figure
@@ -49,8 +50,8 @@ def test_the_claims_follow_the_numbers(monkeypatch, case, scale):
         cell: CellResult(made_up(cell, dict(zip(RATES, accuracies, strict=True)))) for cell in cells
     }
     swept = Sweep(Study("igr-resnet", study.run, cells), results)
-    monkeypatch.setattr(figure, "computed", lambda name: swept)
-    drawing = figure.figure_3c()
+    monkeypatch.setattr(figure, "computed", lambda name, _: swept)
+    drawing = figure.figure_3c(Conditions())
     assert [claim.holds for claim in drawing.claims] == holds
     if case == "rises and falls":
         assert "by 12.5 ± 0.0 points, from 62" in drawing.claims[0].measured

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+from analysis.scale import Conditions
 from analysis.studies.igr_two_parameters import START_I, START_II, Cell, run, study
 from analysis.sweep import CellResult, Study, Sweep
 from paper_figures import igr_two_parameters as figures
@@ -93,7 +94,7 @@ def test_ends_of_figure_1b():
 def test_figure_a1_draws_the_run_it_says(monkeypatch):
     cell = Cell("A.1", START_I)
     show(monkeypatch, {cell: run(cell)})
-    drawing = figures.figure_a1()
+    drawing = figures.figure_a1(Conditions())
     path = drawing.table[drawing.table["line"] == "h_L"][["a", "b"]].to_numpy()
     a, b = 2.8, 3.5
     for point in path[:6]:
@@ -122,7 +123,7 @@ def test_errors_of_figure_a2():
 def show(monkeypatch, values):
     """Lets the figures read these results, by cell."""
 
-    def computed(name, only):
+    def computed(name, conditions, only):
         results = {cell: CellResult(value) for cell, value in values.items() if only(cell)}
         return Sweep(Study(name, run, tuple(results)), results)
 
@@ -157,7 +158,7 @@ def test_claims_of_figure_1a_follow_the_numbers(as_printed, monkeypatch):
         Cell("1a", start): paths_made_up(start, as_printed=as_printed)
         for start in (START_I, START_II)
     })  # fmt: skip
-    drawing = figures.figure_1a()
+    drawing = figures.figure_1a(Conditions())
     assert [claim.holds for claim in drawing.claims] == [as_printed] * 10
     assert "4 converge" in drawing.claims[2].measured
     lines = drawing.table.groupby(["start", "line"])
@@ -184,7 +185,7 @@ def test_claims_of_figure_1b_follow_the_numbers(falling, monkeypatch):
             "learning_rate": h, "descent": ratio, "original": 4.6, "modified": 4.6 - 16 * h,
         }
     })  # fmt: skip
-    drawing = figures.figure_1b()
+    drawing = figures.figure_1b(Conditions())
     assert [claim.holds for claim in drawing.claims] == [falling, falling]
     np.testing.assert_array_equal(drawing.table["lambda"], h / 2)
     np.testing.assert_array_equal(drawing.table["gradient descent"], ratio)
@@ -209,7 +210,7 @@ def test_claims_of_figure_a2_follow_the_numbers(falling, monkeypatch):
             "test_error": np.outer(values, [1, 2, 3, 4]), "square_norm": values,
         }
     })  # fmt: skip
-    drawing = figures.figure_a2()
+    drawing = figures.figure_a2(Conditions())
     assert [claim.holds for claim in drawing.claims] == [falling] * 3
     np.testing.assert_array_equal(drawing.table["test error, t = 0.2"], 2 * values)
     np.testing.assert_array_equal(drawing.table["a^2 + b^2, t = 20"], values)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from analysis.scale import Conditions
 from analysis.studies.igr_width_and_rate import Cell, run
 from analysis.sweep import CellResult, Study, Sweep
 from paper_figures import igr_width_and_rate as figures
+from paper_figures.evidence import rank_correlation
 
 
 def made_up(cell, falls):
@@ -33,20 +35,22 @@ def made_up(cell, falls):
 def falls(request, monkeypatch):
     cells = tuple(Cell("digits", width, (0.1, 0.2, 0.5), (0, 1)) for width in (10, 100))
     results = {cell: CellResult(made_up(cell, request.param)) for cell in cells}
-    monkeypatch.setattr(figures, "computed", lambda name: Sweep(Study(name, run, cells), results))
+    monkeypatch.setattr(
+        figures, "computed", lambda name, _: Sweep(Study(name, run, cells), results)
+    )
     return request.param
 
 
 def test_the_claims_follow_the_numbers(falls):
-    drawing = figures.figure_2a()
+    drawing = figures.figure_2a(Conditions())
     assert [claim.holds for claim in drawing.claims[:2]] == [falls, falls]
     assert all("not divided by m" in claim.claim for claim in drawing.claims[2:])
-    (accuracy,) = figures.figure_2b().claims
+    (accuracy,) = figures.figure_2b(Conditions()).claims
     assert accuracy.holds
 
 
 def test_the_table(falls):
-    table = figures.measured()
+    table = figures.measured(Conditions())
     assert len(table) == 2 * (2 * 3 * 2 - 1 * 2)  # two moments; one run a width left out
     assert set(table["when"]) == {"max accuracy", "loss 0.05"}
     assert (table.loc[table["when"] == "max accuracy", "step"] == 10).all()
@@ -60,13 +64,13 @@ def test_the_table(falls):
 def test_rank_correlation_and_its_interval():
     rng = np.random.default_rng(1)
     x = np.arange(12.0)
-    clear = figures.rank_correlation(x, [v + 0.1 * rng.normal(size=5) for v in -x])
+    clear = rank_correlation(x, [v + 0.1 * rng.normal(size=5) for v in -x])
     assert clear.rho == clear.low == clear.high == -1.0
-    vague = figures.rank_correlation(x, [v + 30 * rng.normal(size=5) for v in x])
+    vague = rank_correlation(x, [v + 30 * rng.normal(size=5) for v in x])
     assert vague.high - vague.low > 0.3
     assert vague.low <= vague.rho <= vague.high
     one = rng.normal(size=12)
-    found = figures.rank_correlation(one, list(x[:, None]))
+    found = rank_correlation(one, list(x[:, None]))
     assert found.rho == pytest.approx(spearmanr(one, x).statistic, abs=1e-3)
     with pytest.raises(ValueError, match="needs three points; got 2"):
-        figures.rank_correlation(x[:2], [x, x])
+        rank_correlation(x[:2], [x, x])

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 
+from analysis.scale import Conditions
 from analysis.studies.metric_power_method import (
     Cell,
     eigenvalues,
@@ -51,8 +52,8 @@ def test_the_figure_shows_what_the_study_found(monkeypatch):
     assert found["parameters"] == 64 * 2 + 2 + 2 * 5 + 5
     assert 0 <= found["accuracy"] <= 1
     swept = SimpleNamespace(results={cell: SimpleNamespace(values=found)})
-    monkeypatch.setattr(figure, "computed", lambda name: swept)
-    drawing = figure.figure_5_2()
+    monkeypatch.setattr(figure, "computed", lambda name, _: swept)
+    drawing = figure.figure_5_2(Conditions())
     np.testing.assert_array_equal(drawing.table["matrix-free"], found["matrix_free"])
     assert len(drawing.picture.axes[0].patches) == 4
     np.testing.assert_allclose(found["matrix_free"], found["exact"], rtol=1e-4)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from analysis.scale import Conditions
 from analysis.studies import metric_rules as study
 from analysis.studies.metric_rules import Cell, run
 from paper_figures import metric_rules as figure
@@ -94,15 +95,15 @@ def test_sums_of_xord_and_runs_that_diverge(monkeypatch):
         }
         for cell, losses in cells.items()
     }  # fmt: skip
-    monkeypatch.setattr(figure, "computed", lambda name: SimpleNamespace(results=results))
-    table = summary(measured("tanh"))
+    monkeypatch.setattr(figure, "computed", lambda name, _: SimpleNamespace(results=results))
+    table = summary(measured("tanh", Conditions()))
     sgd = table.loc[("xord", "SGD large")]
     assert (sgd["train"], sgd["test"], sgd["diverged"]) == (4.5, 3.75, 0)  # 12 and 10 * 0.375
     assert sgd["train se"] == pytest.approx(1.5)  # 6 and 3: deviation 3 / sqrt 2, over sqrt 2
     metric = table.loc[("xord", "Metric large")]
     assert np.isnan(metric["test"])
     assert metric["diverged"] == 2
-    assert measured("relu").empty
+    assert measured("relu", Conditions()).empty
 
 
 def test_every_rule_has_the_name_of_its_row():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from analysis.scale import Conditions
 from analysis.studies.metric_vectors import INPUTS, TEACHER, Cell, regularizing_step, run
 from paper_figures import metric_vectors as figure
 from paper_figures.metric_vectors import FISHER, HESSIAN, L2, claims
@@ -62,8 +63,8 @@ def test_what_the_study_keeps_and_the_figure_shows(monkeypatch):
         np.testing.assert_allclose(found[name][3, 5, 2], loss(found[name][3, 5, :2]))
 
     swept = SimpleNamespace(results={cell: SimpleNamespace(values=found)})
-    monkeypatch.setattr(figure, "computed", lambda name: swept)
-    drawing = figure.figure_1_1()
+    monkeypatch.setattr(figure, "computed", lambda name, _: swept)
+    drawing = figure.figure_1_1(Conditions())
     shown = drawing.table[drawing.table["rule"] == FISHER]
     np.testing.assert_array_equal(shown[["step_1", "step_2"]], steps[FISHER])
     assert [axes.get_title() for axes in drawing.picture.axes[:5:2]] == [FISHER, HESSIAN, L2]

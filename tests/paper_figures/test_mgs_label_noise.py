@@ -8,6 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from analysis.scale import Conditions
 from analysis.studies import mgs_label_noise
 from analysis.studies.mgs_label_noise import Cell, run, study
 from analysis.sweep import CellResult, Study, Sweep
@@ -43,12 +44,12 @@ def results(request, monkeypatch):
         for cell in study("quick").cells
     }
     made_up = Sweep(Study("mgs-label-noise", run, tuple(results)), results)
-    monkeypatch.setattr(figure, "computed", lambda name: made_up)
+    monkeypatch.setattr(figure, "computed", lambda name, _: made_up)
     return request.param
 
 
 def test_the_claims_follow_the_numbers(results):
-    drawing = figure.table_1()
+    drawing = figure.table_1(Conditions())
     assert [claim.holds for claim in drawing.claims] == [results] * 8
     if results:
         table = drawing.table

@@ -11,6 +11,7 @@ import pytest
 
 from analysis.data import two_circles
 from analysis.models import MLP
+from analysis.scale import Conditions
 from analysis.studies import mgs_two_circles as study
 from analysis.studies.mgs_two_circles import FACTORS, RIDGE, Cell, run
 from analysis.sweep import CellResult, Study, Sweep
@@ -138,9 +139,9 @@ def test_the_figure_counts_where_boundaries_differ(monkeypatch):
 
     results = {cell: made_up(cell) for cell in cells}
     monkeypatch.setattr(
-        figure, "computed", lambda name: Sweep(Study(name, run, tuple(cells)), results)
+        figure, "computed", lambda name, _: Sweep(Study(name, run, tuple(cells)), results)
     )
-    drawing = figure_2()
+    drawing = figure_2(Conditions())
     assert len(drawing.table) == 7 * 2 * 7
     last = drawing.table.groupby("method")[["off", "from none"]].last()
     best = best_radius(0.2, 0.5)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.models import LeNet
+from analysis.scale import Conditions
 from analysis.studies import spectreg_mnist as study
 from analysis.studies.spectreg_mnist import PAPER_DECAY, Cell, Timing, training_set
 from paper_figures import spectreg_mnist
@@ -93,9 +94,9 @@ def test_tuning_draws_choose_by_validation_and_the_others_are_reported(monkeypat
         cell = Cell("baseline", (0.0,), decays, draw, tuning)
         baseline = np.array([[0.9], [0.1], [0.5 if tuning else 0.0], [0.2]])
         cells[cell] = {"train": baseline, "validation": baseline, "test": 1 - baseline}
-    monkeypatch.setattr(spectreg_mnist, "computed", lambda name: SimpleNamespace(results=cells))
+    monkeypatch.setattr(spectreg_mnist, "computed", lambda name, _: SimpleNamespace(results=cells))
 
-    accuracies = spectreg_mnist.chosen(spectreg_mnist.measured())
+    accuracies = spectreg_mnist.chosen(spectreg_mnist.measured(Conditions()))
     assert accuracies.index.tolist() == [2, 3]
     assert accuracies[SPECTREG].tolist() == pytest.approx([72, 73])
     assert accuracies[BOTH].tolist() == pytest.approx([82, 83])
@@ -177,7 +178,7 @@ def test_times_are_taken_of_every_rule_and_compared_within_rounds(monkeypatch):
         "rules": ["baseline", "SpectReg", "FrobReg"],
     }
     swept = SimpleNamespace(results={Timing("mnist"): made_up})
-    monkeypatch.setattr(spectreg_mnist, "computed", lambda name: swept)
-    times = spectreg_mnist.measured_times().loc["LeNet-5"]
+    monkeypatch.setattr(spectreg_mnist, "computed", lambda name, _: swept)
+    times = spectreg_mnist.measured_times(Conditions()).loc["LeNet-5"]
     assert times["time"].tolist() == [1, 2, 8]  # medians of (1,1,1), (2,2,8), (6,8,8)
     assert times["over SpectReg"].tolist() == [0.5, 1, 3]

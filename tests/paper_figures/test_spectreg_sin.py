@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from analysis.scale import Conditions
 from analysis.studies.spectreg_sin import Cell, run
 from paper_figures import spectreg_sin
 from paper_figures.spectreg_sin import PAPER, claims_of_errors, claims_of_flatness
@@ -36,8 +37,8 @@ def test_a_straight_line_balances_its_fit_and_its_slope(monkeypatch):
     slopes = [100 * np.cov(x, y, ddof=0)[0, 1] / (100 * x.var() + 2 * w) for w in cell.weights]
 
     swept = SimpleNamespace(results={cell: result})
-    monkeypatch.setattr(spectreg_sin, "computed", lambda name: swept)
-    table = spectreg_sin.measured()
+    monkeypatch.setattr(spectreg_sin, "computed", lambda name, _: swept)
+    table = spectreg_sin.measured(Conditions())
     assert table["weight"].tolist() == [0.0, 50.0]
     plain, damped = table["slope"] / np.abs(slopes)
     assert abs(plain - 1) < 0.01
