@@ -13,6 +13,7 @@ from igr.flows.fields.stochastic import (
     stochastic_flow,
 )
 from igr.flows.fields.vector_field import modified_value_fn, vector_field
+from igr.flows.from_optax import from_optax
 from igr.flows.order import ObservedOrder, observed_order
 from igr.flows.run import Trajectory, optimizer_of, run
 from igr.flows.solve import FlowStopped, flow, reached
@@ -29,6 +30,7 @@ __all__ = [
     "certify",
     "compare",
     "flow",
+    "from_optax",
     "interpolating_field",
     "modified_field_along",
     "modified_value_fn",

@@ -1,0 +1,187 @@
+"""Any optax optimizer as a method: read off its own code, and proved on its own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import sympy
+from jaxtyping import PyTree
+
+from igr.flows.run import optimizer_of
+from igr.tracing import Reading, UnreadableOptimizerError, read_optimizer
+from igr.tracing.smoothing import smoothed
+from igr.tracing.symbolic import STEPS
+
+_STEPS = 20
+_TOLERANCE = {8: 1e-9, 4: 2e-6}  # by the bytes of the coarsest float in the update
+_PLAIN = 0.01
+
+
+def from_optax(
+    make: Callable[..., optax.GradientTransformation],
+    *,
+    keep: Iterable[str] | None = None,
+    params: PyTree | None = None,
+    certify: bool = True,
+    smooth: float | None = None,
+) -> Any:
+    """Reads an optax optimizer: what it remembers, and what it does with it.
+
+    `init` and `update` are traced once, every primitive is read in sympy, and the states are
+    recognised: averages and sums that fade, last values, counts, bias corrections and schedules as
+    functions of the time, accumulators. What is linear in the gradient becomes a method of trees,
+    what acts element by element one of terms.
+
+    Args:
+      make: a function of the learning rate, such as `lambda h: optax.adamw(h, weight_decay=0.1)`.
+      keep: the names of the states that stay variables of the flow, as they stand in the
+        optimizer's state; () for none. If not given: those that forget less than a twentieth in a
+        step, such as Adam's `nu` at b2 = 0.999, for what is eliminated must fade fast beside the
+        motion. States that are no linear memory, such as Adagrad's sum of squares, are kept
+        always.
+      params: what is to be trained, where the optimizer tells its leaves apart.
+      certify: whether to hold the description against the real optimizer, step by step: a wrong
+        reading is not handed out.
+      smooth: reads x/sqrt(x^2 + smooth) for the sign of x, and what is made of it for |x|, maxima
+        and conditions: the method then is the optimizer so changed.
+
+    Returns:
+      A method for `igr.modified_equation`. Eliminated memories are taken to have filled; kept
+      states carry their bias correction.
+
+    Raises:
+      TypeError: if `make` is no function of the learning rate, or returns no transformation.
+      ValueError: if `keep` names a state that does not exist.
+      UnreadableOptimizerError: a `ValueError`, where there is no description; it says why and what
+        to do instead.
+
+    >>> from igr.backward_error import modified_equation
+    >>> method = from_optax(lambda h: optax.sgd(h, momentum=0.5))
+    >>> print(modified_equation(method, 1).modified_loss())
+    2 E + 6 h |g|² + O(h²)
+    """
+    reading = read_optimizer(make, keep=keep, params=params, smooth=smooth)
+    if certify:
+        _certify(reading)
+    return reading.method
+
+
+_certified: set[Any] = set()
+
+
+def _certify(reading: Reading) -> None:
+    """Raises unless the description takes the optimizer's own steps, to nine digits."""
+    key = _key(reading)
+    if key in _certified:
+        return
+    floats = [x.dtype for x in reading.traced.update.shapes.values()]
+    coarsest = min(d.itemsize for d in floats if jnp.issubdtype(d, jnp.floating))
+    with jax.enable_x64(True):
+        for start in _starts(reading):
+            apart = _apart(reading, start)
+            if not apart <= _TOLERANCE.get(coarsest, 1e-2):
+                raise UnreadableOptimizerError(
+                    f"the description of {reading.method.name} does not take its steps: they are "
+                    f"{apart:.1e} apart, relatively, within {_STEPS} steps from step {start}. "
+                    "This is a fault of the reading: describe the optimizer by hand with "
+                    "igr.methods.elementwise or igr.methods.rule"
+                )
+    _certified.add(key)
+
+
+def _key(reading: Reading) -> Any:
+    applied = tuple(
+        (step.primitive.name, str(step.parameters), step.inputs and str(step.inputs))
+        for step in reading.traced.update.applications
+    )
+    shapes = tuple((x.shape, str(x.dtype)) for x in reading.traced.params)
+    return hash((applied, shapes, str(reading.description), reading.smooth))
+
+
+def _starts(reading: Reading) -> list[int]:
+    """From where to take steps: once memories have filled, and about the cuts of schedules."""
+    first = reading.since
+    expressions = [reading.description.rule, *(m.of for m in reading.description.memories.values())]
+    clock, t = sympy.Symbol("clock", positive=True), sympy.Symbol("t", positive=True)
+    cuts = set()
+    for expression in expressions:
+        for piecewise in expression.atoms(sympy.Piecewise):
+            for _, condition in piecewise.args[:-1]:
+                ends = sympy.solve(
+                    condition.lhs.subs(t, (STEPS + 1) / clock) - condition.rhs, STEPS
+                )
+                cuts |= {int(end) for end in ends if end.is_number}
+    return [first, *(max(cut - _STEPS // 2, first) for cut in sorted(cuts))]
+
+
+def _apart(reading: Reading, start: int) -> float:
+    """How far the steps of the description are from those of the optimizer, relatively."""
+    traced = reading.traced
+    h = _PLAIN if traced.step is None else traced.step
+    random = np.random.default_rng(0)
+    params = [jnp.asarray(random.normal(size=x.shape)) for x in traced.params]
+    phases = [jnp.asarray(random.uniform(0, 6, size=x.shape)) for x in traced.params]
+    describe = optimizer_of(reading.method, h)
+    described = describe.init(params)
+    state = _state_at(reading, start, h, params)
+    kept = {
+        name: [state[p] for p, n in enumerate(traced.names) if n == name]
+        for name in reading.description.kept
+    }
+    if optax.tree.get(described, "count", None) is not None:
+        described = optax.tree.set(described, count=jnp.asarray(float(start)))
+        if kept:
+            described = optax.tree.set(described, kept=kept)
+    instead = (
+        smoothed(traced.update, reading.found.smoothed_at, reading.smooth)
+        if reading.found.smoothed
+        else {}
+    )
+
+    @jax.jit
+    def step(params: Any, state: Any, described: Any) -> Any:
+        gradient = [jnp.sin(1.7 * x + phase) for x, phase in zip(params, phases, strict=True)]
+        if instead:
+            results = traced.update.replay([h, *gradient, *params, *state], instead=instead)
+            real, state = results[: len(params)], results[len(params) :]
+        else:
+            transformation = traced.make(h)
+            real, after = transformation.update(
+                jax.tree.unflatten(traced.structure, gradient),
+                jax.tree.unflatten(traced.state, state),
+                jax.tree.unflatten(traced.structure, params),
+            )
+            real, state = jax.tree.leaves(real), jax.tree.leaves(after)
+        ours, described = describe.update(gradient, described, params)
+        apart = optax.tree.norm(optax.tree.sub(real, ours))
+        apart = jnp.where(apart == 0, 0.0, apart / optax.tree.norm(real))  # a rate may end at 0
+        return optax.tree.add(params, real), state, described, apart
+
+    worst = 0.0
+    for _ in range(_STEPS):
+        params, state, described, apart = step(params, state, described)
+        worst = max(worst, float(apart)) if np.isfinite(float(apart)) else float("inf")
+    return worst
+
+
+def _state_at(reading: Reading, start: int, h: float, params: list[Any]) -> list[Any]:
+    """The optimizer's state after so many steps, eliminated memories empty."""
+    traced = reading.traced
+    fresh = traced.make(h).init(jax.tree.unflatten(traced.structure, params))
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(fresh)]
+    rate = sympy.Symbol("h", positive=True)
+    for place, (name, leaf) in enumerate(zip(traced.names, traced.leaves, strict=True)):
+        like = leaves[place]
+        if leaf is None:
+            at = reading.found.numbers[place]
+            if isinstance(at, sympy.Basic):
+                at = complex(at.subs({STEPS: start, rate: h})).real
+            leaves[place] = jnp.asarray(at, like.dtype)
+        elif name not in reading.description.kept:
+            leaves[place] = jnp.zeros_like(like)
+    return leaves

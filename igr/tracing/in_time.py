@@ -1,0 +1,119 @@
+"""What depends on the number of steps done, as a function of the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sympy
+from sympy.core.relational import Relational
+
+from igr.backward_error.terms.algebra import T
+from igr.tracing.symbolic import RATE, STEPS, changes
+from igr.tracing.unreadable import UnreadableOptimizerError
+
+CLOCK = sympy.Symbol("clock", positive=True)  # 1/h, the steps in a unit of time
+
+
+def in_time(
+    expression: sympy.Expr,
+    forgotten: Iterable[sympy.Expr],
+    remembered: Mapping[sympy.Expr, str],
+    rates: dict[str, sympy.Expr],
+) -> sympy.Expr:
+    """Writes n, and h where it stands by itself, as functions of t = (n + 1) h and 1/h.
+
+    Args:
+      expression: in the steps n done before this one and in h.
+      forgotten: the b of memories that are eliminated, and have filled: b^n is 0.
+      remembered: the b of kept memories, and their names: b^(n + 1) is e^(-lambda t).
+      rates: takes up the names that come to stand for a number over h, and that number.
+
+    Raises:
+      UnreadableOptimizerError: where a schedule goes up and down for ever, as one that starts anew
+        every so many steps does.
+    """
+    if not expression.has(STEPS, RATE):
+        return expression
+    forgotten = set(forgotten)
+
+    def power(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
+        slope = sympy.diff(exponent, STEPS)
+        fades = base.is_number and bool(base > 0) and bool(base < 1)
+        if not (fades and slope.is_number and slope.is_positive):
+            return base**exponent
+        if base in forgotten and base not in remembered:
+            return sympy.Integer(0)
+        names = [n for n, r in rates.items() if r == -sympy.log(base)]
+        free = f"lambda_{remembered.get(base, len(rates))}"
+        name = names[0] if names else free
+        rates[name] = -sympy.log(base)
+        rest = sympy.expand(exponent - slope * (STEPS + 1))
+        return base**rest * sympy.exp(-slope * sympy.Symbol(name, positive=True) * T)
+
+    found = in_pieces(expression)
+    powers = {p: power(p.base, p.exp) for p in found.atoms(sympy.Pow) if p.exp.has(STEPS)}
+    found = found.xreplace(powers)
+    if found.has(STEPS, RATE):
+        rates["clock"] = sympy.Integer(1)
+        found = found.xreplace({STEPS: T * CLOCK - 1, RATE: 1 / CLOCK})
+        found = _in_powers_of_the_step(found)
+    return found
+
+
+def _in_powers_of_the_step(expression: sympy.Expr) -> sympy.Expr:
+    """What is large times small differences, as it is once they are taken."""
+    if expression.has(sympy.Piecewise) or not expression.has(CLOCK):
+        return expression
+    try:
+        above, below = sympy.fraction(sympy.cancel(expression))
+        top, bottom = sympy.Poly(above, CLOCK), sympy.Poly(below, CLOCK)
+    except sympy.PolynomialError:
+        return expression
+    if top.degree() > bottom.degree():
+        return expression
+    terms = [sympy.cancel(c * CLOCK**k / below) for (k,), c in top.terms()]
+    return sympy.Add(*terms)
+
+
+def in_pieces(expression: sympy.Expr) -> sympy.Expr:
+    """Every choice by the step written as one formula from each step on to the next."""
+    nested = [p for p in expression.atoms(sympy.Piecewise) if p.has(STEPS)]
+    inner = {q for p in nested for e, _ in p.args for q in e.atoms(sympy.Piecewise)}
+    inner |= {q for p in nested for _, c in p.args for q in c.atoms(sympy.Piecewise)}
+    return expression.xreplace({p: _flat(p) for p in nested if p not in inner})
+
+
+def _flat(piecewise: sympy.Piecewise) -> sympy.Expr:
+    conditions = {c for c in piecewise.atoms(Relational) if c.free_symbols == {STEPS}}
+    cuts: set[int] = set()
+    for condition in conditions:
+        found = changes(condition)
+        if found is None:
+            raise UnreadableOptimizerError(
+                "a schedule changes its formula more often than can be followed: "
+                f"{condition}. Give it as a smooth function of the step, or run its pieces one "
+                "by one"
+            )
+        cuts |= set(found)
+    starts = [0, *sorted(cuts)]
+    pieces = []
+    for start in starts:
+        at = sympy.Integer(start)
+
+        def chosen(e: Any, at: sympy.Integer = at) -> Any:
+            while isinstance(e, sympy.Piecewise):
+                e = next(x for x, c in e.args if c == True or bool(c.subs(STEPS, at)))  # noqa: E712
+            if isinstance(e, sympy.Basic) and e.has(sympy.Piecewise):
+                e = e.xreplace({p: chosen(p) for p in e.atoms(sympy.Piecewise) if p.has(STEPS)})
+            return e
+
+        pieces.append(chosen(piecewise))
+    joined: list[tuple[sympy.Expr, Any]] = []
+    for piece, end in zip(pieces, [*starts[1:], None], strict=True):
+        if joined and joined[-1][0] == piece:
+            joined.pop()
+        joined.append((piece, sympy.true if end is None else sympy.Lt(STEPS, end)))
+    if len(joined) == 1:
+        return joined[0][0]
+    return sympy.Piecewise(*joined, evaluate=False)

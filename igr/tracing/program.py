@@ -1,0 +1,197 @@
+"""A traced function as one flat list of primitives, which can be replayed or read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+# Primitives that call another function, which is written out in their place.
+_CALLS = {
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "custom_vjp_call_jaxpr",
+    "remat",
+    "remat2",
+    "checkpoint",
+    "custom_lin",
+}
+# Primitives whose output is their input.
+_SAME = {"copy", "copy_p", "stop_gradient", "optimization_barrier", "device_put", "mul_by_one"}
+
+
+class Variable(NamedTuple):
+    """A value made while the program runs."""
+
+    number: int
+
+
+class Constant(NamedTuple):
+    """A value that stands in the program."""
+
+    value: Any
+
+
+Atom = Variable | Constant
+
+
+class Application(NamedTuple):
+    """A primitive applied.
+
+    Attributes:
+      primitive: the JAX primitive.
+      parameters: its static parameters.
+      inputs: what it reads.
+      outputs: what it makes.
+      branches: of a condition, each branch as a program of its own.
+    """
+
+    primitive: Any
+    parameters: Mapping[str, Any]
+    inputs: tuple[Atom, ...]
+    outputs: tuple[Variable, ...]
+    branches: tuple[Program, ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """Primitives in the order they are applied, calls written out.
+
+    Attributes:
+      inputs: the arguments.
+      applications: the primitives.
+      outputs: the results.
+      shapes: of each variable, with its dtype.
+    """
+
+    inputs: tuple[Variable, ...]
+    applications: tuple[Application, ...]
+    outputs: tuple[Atom, ...]
+    shapes: Mapping[Variable, jax.ShapeDtypeStruct]
+
+    def before(self, outputs: Sequence[Atom]) -> list[Application]:
+        """The applications that some outputs come from, in their order."""
+        wanted = {a for a in outputs if isinstance(a, Variable)}
+        found = []
+        for step in reversed(self.applications):
+            if wanted.intersection(step.outputs):
+                found.append(step)
+                wanted.update(a for a in step.inputs if isinstance(a, Variable))
+        return found[::-1]
+
+    def replay(
+        self,
+        arguments: Sequence[Any],
+        *,
+        instead: Mapping[Variable, Instead] | None = None,
+        changed: Mapping[Variable, Callable[[Any], Any]] | None = None,
+    ) -> list[Any]:
+        """Runs the program again.
+
+        Args:
+          arguments: arrays of the shapes it was traced with.
+          instead: by the first output of an application, what is done instead of it.
+          changed: by variable, what becomes of its value as soon as it is made.
+
+        Returns:
+          The results.
+        """
+        instead, changed = instead or {}, changed or {}
+        values: dict[Variable, Any] = {}
+
+        def put(variable: Variable, value: Any) -> None:
+            values[variable] = changed[variable](value) if variable in changed else value
+
+        def value(atom: Atom) -> Any:
+            return atom.value if isinstance(atom, Constant) else values[atom]
+
+        for variable, argument in zip(self.inputs, arguments, strict=True):
+            put(variable, argument)
+        for step in self.applications:
+            if step.outputs and step.outputs[0] in instead:
+                made = instead[step.outputs[0]](step, value)
+            else:
+                made = step.primitive.bind(*map(value, step.inputs), **step.parameters)
+            if not step.primitive.multiple_results:
+                made = [made]
+            for variable, x in zip(step.outputs, made, strict=True):
+                put(variable, x)
+        return [value(a) for a in self.outputs]
+
+
+Instead = Callable[[Application, Callable[[Atom], Any]], Any]
+
+
+def flatten(closed: ClosedJaxpr) -> Program:
+    """Writes out every call of a traced function.
+
+    >>> import jax.numpy as jnp
+    >>> program = flatten(jax.make_jaxpr(jax.jit(lambda x: jnp.sin(2 * x)))(1.0))
+    >>> [step.primitive.name for step in program.applications]
+    ['mul', 'sin']
+    """
+    numbers = itertools.count()
+    applications: list[Application] = []
+    shapes: dict[Variable, jax.ShapeDtypeStruct] = {}
+
+    def new(aval: Any) -> Variable:
+        variable = Variable(next(numbers))
+        shapes[variable] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+        return variable
+
+    def inline(jaxpr: Jaxpr, constants: Sequence[Any], arguments: Sequence[Atom]) -> list[Atom]:
+        known: dict[Any, Atom] = dict(zip(jaxpr.invars, arguments, strict=True))
+        known |= {v: Constant(c) for v, c in zip(jaxpr.constvars, constants, strict=True)}
+
+        def atom(v: Any) -> Atom:
+            return Constant(v.val) if isinstance(v, Literal) else known[v]
+
+        for equation in jaxpr.eqns:
+            name, read = equation.primitive.name, [atom(v) for v in equation.invars]
+            if name in _CALLS:
+                inner = _called(equation.params)
+                if isinstance(inner, ClosedJaxpr):
+                    made: Sequence[Atom] = inline(inner.jaxpr, inner.consts, read)
+                else:
+                    made = inline(inner, (), read)
+            elif name in _SAME or _keeps_dtype(equation):
+                made = read
+            else:
+                made = tuple(new(v.aval) for v in equation.outvars)
+                branches = (
+                    tuple(map(flatten, equation.params["branches"])) if name == "cond" else ()
+                )
+                applications.append(
+                    Application(
+                        equation.primitive, equation.params, tuple(read), tuple(made), branches
+                    )
+                )
+            known.update(zip(equation.outvars, made, strict=True))
+        return [atom(v) for v in jaxpr.outvars]
+
+    inputs = tuple(new(v.aval) for v in closed.jaxpr.invars)
+    outputs = inline(closed.jaxpr, closed.consts, inputs)
+    return Program(inputs, tuple(applications), tuple(outputs), shapes)
+
+
+def _called(parameters: Mapping[str, Any]) -> Any:
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        if key in parameters:
+            return parameters[key]
+    raise KeyError(f"a call without a function: {sorted(parameters)}")
+
+
+def _keeps_dtype(equation: Any) -> bool:
+    """Whether it converts to the dtype that is there."""
+    if equation.primitive.name != "convert_element_type":
+        return False
+    return np.dtype(equation.invars[0].aval.dtype) == np.dtype(equation.params["new_dtype"])

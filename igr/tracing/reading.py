@@ -1,0 +1,149 @@
+"""An optimizer read: the method it is, and what was seen on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optax
+import sympy
+from jaxtyping import PyTree
+
+from igr.tracing.describe import CoupledError, Description, describe
+from igr.tracing.method import method_of
+from igr.tracing.states import Readings, readings
+from igr.tracing.trace import Make, Traced, trace
+from igr.tracing.unreadable import UnreadableOptimizerError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of an optimizer.
+
+    Attributes:
+      method: what it is.
+      traced: what `init` and `update` do.
+      since: the step from which on the reading holds; before it conditions on the first steps do,
+        and eliminated memories fill.
+      found: what was read of `init` and `update`, leaf by leaf.
+      smooth: what was given for the signs of x, or None.
+      why: by name, why a state is kept.
+      description: the same leaf by leaf, where it is one of elements.
+    """
+
+    method: Any
+    traced: Traced
+    since: int
+    found: Readings
+    smooth: float | None
+    why: dict[str, str]
+    description: Description | None
+
+
+def read_optimizer(
+    make: Make,
+    *,
+    keep: Iterable[str] | None = None,
+    params: PyTree | None = None,
+    smooth: float | None = None,
+) -> Reading:
+    """Traces an optimizer and recognises its memories and its rule; see `igr.from_optax`."""
+    check_smooth(smooth)
+    keep = None if keep is None else ((keep,) if isinstance(keep, str) else tuple(keep))
+    traced = trace(make, params)
+    _check_step(make, params, traced, smooth)
+    found = readings(traced, smooth)
+    _check_keep(traced, keep)
+    name = name_of(make)
+    try:
+        described = [describe(leaf, keep, traced.step) for leaf in found.leaves]
+    except CoupledError as error:
+        raise UnreadableOptimizerError(
+            f"{name} couples the elements of params (by {error}): it is no elementwise rule. "
+            "igr.methods.rule describes a step that is no formula"
+        ) from error
+    first = described[0]
+    if any(one != first for one in described[1:]):
+        asked = "" if params is not None else "; params= says which are which"
+        raise UnreadableOptimizerError(
+            f"{name} treats the leaves of params differently{asked}. An elementwise rule is one "
+            "for all: read the optimizer of each group of leaves by itself"
+        )
+    why = {n: m.why for n, m in first.memories.items() if m.kept}
+    method = method_of(first, name)
+    return Reading(method, traced, _since(found, first), found, smooth, why, first)
+
+
+def check_smooth(smooth: Any) -> None:
+    """Raises unless it is None or a positive number."""
+    if smooth is None:
+        return
+    if isinstance(smooth, bool) or not isinstance(smooth, int | float | sympy.Expr):
+        raise TypeError(f"smooth is a positive number or None, got {smooth!r}")
+    if not (smooth > 0 and np.isfinite(float(smooth))):
+        raise ValueError(f"smooth is a positive number or None, got {smooth}")
+
+
+def name_of(make: Any) -> str:
+    """What an optimizer is called: by the optax functions that its function names."""
+    code = getattr(make, "__code__", None)
+    name = getattr(make, "__name__", "")
+    if code is None or name != "<lambda>":
+        return name or "optimizer"
+    spoken = [n for n in code.co_names if hasattr(optax, n) or hasattr(optax.contrib, n)]
+    said = [n for n in spoken if n not in ("contrib", "chain", "schedules")]
+    return " + ".join(said) or "optimizer"
+
+
+def _check_keep(traced: Traced, keep: tuple[str, ...] | None) -> None:
+    places = zip(traced.names, traced.leaves, strict=True)
+    known = list(dict.fromkeys(n for n, leaf in places if leaf is not None))
+    strange = [str(n) for n in keep or () if n not in known]
+    if strange:
+        raise ValueError(
+            f"keep names states of the optimizer, which are {', '.join(known) or 'none'}; got "
+            f"{', '.join(strange)}"
+        )
+
+
+def _check_step(make: Make, params: PyTree | None, traced: Traced, smooth: Any) -> None:
+    """Where the rate had to be a number, that the update is proportional to it."""
+    if traced.step is None:
+        return
+    other = trace(make, params, step=traced.step / 8)
+    rules = []
+    for one in (traced, other):
+        leaf = readings(one, smooth).leaves[0]
+        try:
+            rules.append(describe(leaf, (), one.step).rule)
+        except CoupledError:
+            return
+    if not _alike(*rules):
+        raise UnreadableOptimizerError(
+            "its update is not proportional to the learning rate, which it looks at as a number "
+            "while it is made. Make it of functions that take the rate as an array"
+        )
+
+
+def _alike(first: sympy.Expr, second: sympy.Expr) -> bool:
+    """Whether two rules are the same function, at points where both are numbers."""
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    points = np.random.default_rng(0).uniform(0.5, 1.5, (8, len(symbols)))
+    points[:, [s.name == "t" for s in symbols]] *= np.geomspace(1, 1e4, 8)[:, None]
+    values = []
+    for rule in (first, second):
+        at = sympy.lambdify(symbols, rule, "numpy")
+        with np.errstate(all="ignore"):
+            values.append([complex(at(*point)) for point in points])
+    return bool(np.allclose(*values, rtol=1e-9, atol=0, equal_nan=True))
+
+
+def _since(found: Readings, description: Description) -> int:
+    """The step from which on the reading holds to double precision."""
+    fading = [
+        float(abs(m.fading)) for m in description.memories.values() if not m.kept and m.fading
+    ]
+    filled = int(np.ceil(np.log(1e-17) / np.log(max(fading)))) if fading else 0
+    return max(found.settled, filled)

@@ -1,0 +1,215 @@
+"""What an optimizer's state is made of: counts, numbers, and memories of what has been seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+
+from igr.backward_error.terms.algebra import THETA, G
+from igr.tracing.program import Variable
+from igr.tracing.symbolic import RATE, STEPS, Mixed, Reader, Value, number, read
+from igr.tracing.trace import Traced
+
+
+def before(name: str) -> sympy.Symbol:
+    """The symbol of a state before its update; that of the state itself stands for it after."""
+    return sympy.Symbol(f"{name}_before")
+
+
+@dataclass(frozen=True)
+class LeafReading:
+    """What an optimizer does to the elements of one leaf of params.
+
+    Attributes:
+      update: the update of one element, or why it is none.
+      states: by the name of each state that is like the leaf: what it becomes in a step.
+      init: by the name of the state: what it is before the first.
+    """
+
+    update: Value | Mixed
+    states: dict[str, Value | Mixed]
+    init: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What an optimizer does, leaf by leaf.
+
+    Attributes:
+      leaves: for each leaf of params.
+      numbers: the states that are one number, as functions of the steps done, by their place.
+      open: the other states that are like no leaf of params: their names.
+      settled: the step from which on conditions on the first steps no longer matter.
+      smoothed: what was smoothed.
+      smoothed_at: the first outputs of the applications in the update that were.
+    """
+
+    leaves: tuple[LeafReading, ...]
+    numbers: dict[int, Any]
+    open: tuple[str, ...]
+    settled: int
+    smoothed: tuple[str, ...]
+    smoothed_at: frozenset[Variable]
+
+
+def readings(traced: Traced, smooth: Any | None) -> Readings:
+    """Reads a traced optimizer."""
+    rate = RATE if traced.step is None else number(traced.step)
+    nonnegative = _start_nonnegative(traced, rate)
+    while True:
+        reader = Reader(smooth, nonnegative)
+        found = _read(traced, reader, rate)
+        still = {
+            s
+            for name in {s.name.removesuffix("_before") for s in nonnegative}
+            for s in (before(name), sympy.Symbol(name))
+            if all(_is_nonnegative(leaf.states.get(name), reader) for leaf in found.leaves)
+        }
+        if still == nonnegative:
+            return found
+        nonnegative = still
+
+
+def _is_nonnegative(value: Value | Mixed | None, reader: Reader) -> bool:
+    if value is None:
+        return True
+    if isinstance(value, Mixed) or not isinstance(value.expression, sympy.Expr):
+        return False
+    return bool(reader.assumed(value.expression).is_nonnegative)
+
+
+def _start_nonnegative(traced: Traced, rate: sympy.Expr) -> set[sympy.Symbol]:
+    """The states that are not negative before the first step."""
+    found: dict[str, bool] = {}
+    for place, (name, leaf) in enumerate(zip(traced.names, traced.leaves, strict=True)):
+        if leaf is None:
+            continue
+        value = _initial(traced, place, rate)
+        known = isinstance(value, sympy.Expr) and bool(value.is_nonnegative)
+        found[name] = found.get(name, True) and known
+    return {s for name, ok in found.items() if ok for s in (before(name), sympy.Symbol(name))}
+
+
+def _initial(traced: Traced, place: int, rate: sympy.Expr) -> Any:
+    """A state before the first step: a number, an expression in theta, or `Mixed`."""
+    leaves = [Value(THETA, i) for i in range(len(traced.params))]
+    (value,) = read(traced.init, [Value(rate), *leaves], Reader(None), wanted=[place])
+    return value.expression if isinstance(value, Value) else value
+
+
+def _read(traced: Traced, reader: Reader, rate: sympy.Expr) -> Readings:
+    count = len(traced.params)
+    leaves = [Value(THETA, i) for i in range(count)]
+    gradients = [Value(G, i) for i in range(count)]
+    numbers = _numbers(traced, reader, rate)
+    state: list[Value | Mixed] = []
+    unread = []
+    for place, (name, leaf) in enumerate(zip(traced.names, traced.leaves, strict=True)):
+        if leaf is not None:
+            state.append(Value(before(name), leaf))
+        elif place in numbers:
+            state.append(Value(numbers[place]))
+        else:
+            state.append(Mixed(f"the state {name}", frozenset({before(name)})))
+            unread.append(name)
+    after: dict[int, Value | Mixed] = {}
+    renamed = {}
+    for place, leaf in enumerate(traced.leaves):
+        variable = traced.update.outputs[count + place]
+        fresh = variable not in renamed and variable not in traced.update.inputs
+        if leaf is None or not isinstance(variable, Variable) or not fresh:
+            continue
+
+        def noted(value: Value | Mixed, place: int = place, leaf: int = leaf) -> Value:
+            after[place] = value
+            return Value(sympy.Symbol(traced.names[place]), leaf)
+
+        renamed[variable] = noted
+    results = read(traced.update, [Value(rate), *gradients, *leaves, *state], reader, renamed)
+    found = []
+    for i in range(count):
+        own = [p for p, leaf in enumerate(traced.leaves) if leaf == i]
+        found.append(
+            LeafReading(
+                results[i],
+                {traced.names[p]: after.get(p, results[count + p]) for p in own},
+                {traced.names[p]: _initial(traced, p, rate) for p in own},
+            )
+        )
+    return Readings(
+        tuple(found),
+        numbers,
+        tuple(dict.fromkeys(unread)),
+        reader.settled,
+        tuple(sorted(reader.smoothed)),
+        frozenset(reader.smoothed_at),
+    )
+
+
+def _numbers(traced: Traced, reader: Reader, rate: sympy.Expr) -> dict[int, Any]:
+    """The states that are one number, as functions of the steps done; by their place.
+
+    They read one another, so that each pass may find what the next one needs.
+    """
+    alone = [p for p, leaf in enumerate(traced.leaves) if leaf is None]
+    found: dict[int, Any] = {}
+    while True:
+        missing = [p for p in alone if p not in found]
+        for place in missing:
+            start = _initial(traced, place, rate)
+            if isinstance(start, Mixed):
+                continue
+            solved = _solved(traced, reader, rate, found, place, start)
+            if solved is not None:
+                found[place] = solved
+        if missing == [p for p in alone if p not in found]:
+            return found
+
+
+def _solved(
+    traced: Traced,
+    reader: Reader,
+    rate: sympy.Expr,
+    found: Mapping[int, Any],
+    place: int,
+    start: Any,
+) -> Any:
+    """A number as a function of the steps done, from what it becomes in one; None if unknown."""
+    count = len(traced.params)
+    own = sympy.Dummy("own")
+
+    def after(value: Any) -> Any:
+        state: list[Any] = [
+            Value(found[p]) if p in found else Mixed("a state", frozenset({sympy.Dummy()}))
+            for p in range(len(traced.names))
+        ]
+        state[place] = Value(value)
+        mixed = [Mixed("the gradient", frozenset())] * count
+        arguments = [Value(rate), *mixed, *mixed, *state]
+        (result,) = read(traced.update, arguments, reader, wanted=[count + place])
+        return None if isinstance(result, Mixed) else result.expression
+
+    if not isinstance(start, bool):
+        becomes = after(own)
+        if becomes is None:
+            return None
+        if becomes == own:
+            return start
+        if isinstance(becomes, sympy.Expr):
+            gained = sympy.expand(becomes - own)
+            if not gained.free_symbols & {own, STEPS}:
+                return start + gained * STEPS
+    # Where it no longer changes after a step or two, that is what it is.
+    value, seen = start, []
+    for step in range(4):
+        value = after(value)
+        if value is None or (isinstance(value, sympy.Basic) and value.has(STEPS, own)):
+            return None
+        if seen and value == seen[-1]:
+            reader.settled = max(reader.settled, step)
+            return value
+        seen.append(value)
+    return None

@@ -1,0 +1,225 @@
+"""An optax optimizer traced once: what `init` and `update` do, primitive by primitive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+from igr.pytrees import floating
+from igr.tracing.program import Program, flatten
+from igr.tracing.unreadable import UnreadableOptimizerError
+
+Make = Callable[..., optax.GradientTransformation]
+
+# A matrix and a vector, larger than any size (adafactor's 128) that rules tell by.
+SHAPES = {"matrix": (130, 132), "vector": (131,)}
+_PLAIN = 0.125  # a step that scales a float without rounding
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What an optimizer does.
+
+    Attributes:
+      make: the function of the learning rate.
+      init: (h, *params) -> state.
+      update: (h, *gradient, *params, *state) -> (*updates, *state).
+      params: the leaves of params, as shapes.
+      structure: the structure of params.
+      state: the structure of the state.
+      names: how each leaf of the state is called in print, no two alike.
+      fields: what the field of the state is called that the leaf stands in.
+      leaves: for each leaf of the state the leaf of params it is like, or None.
+      step: the learning rate where it had to be a number, else None: an argument.
+    """
+
+    make: Make
+    init: Program
+    update: Program
+    params: tuple[jax.ShapeDtypeStruct, ...]
+    structure: Any
+    state: Any
+    names: tuple[str, ...]
+    fields: tuple[str, ...]
+    leaves: tuple[int | None, ...]
+    step: float | None
+
+
+def trace(make: Make, params: PyTree | None = None, step: float | None = None) -> Traced:
+    """Traces an optimizer in float64.
+
+    Args:
+      make: `learning_rate -> optax.GradientTransformation`.
+      params: what it is to train, of which the shapes are looked at; a matrix and a vector if not
+        given.
+      step: the learning rate, where it is to be a number; if None it is one only for an optimizer
+        that looks at it while it is made.
+
+    Raises:
+      TypeError: if `make` is no function of the learning rate.
+      UnreadableOptimizerError: if it cannot be traced.
+    """
+    _check_make(make)
+    with jax.enable_x64(True):
+        if params is None:
+            shapes: Any = {
+                name: jax.ShapeDtypeStruct(shape, jnp.float64) for name, shape in SHAPES.items()
+            }
+        else:
+            shapes = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.float64), floating(params)[0]
+            )
+        try:
+            return _traced(make, shapes, step)
+        except jax.errors.ConcretizationTypeError:
+            return _traced(make, shapes, _PLAIN)
+        except jax.errors.TracerArrayConversionError:
+            return _traced(make, shapes, _PLAIN)
+
+
+def _traced(make: Make, shapes: PyTree, step: float | None) -> Traced:
+    rate = jax.ShapeDtypeStruct((), jnp.float64)
+
+    def transformation(h: Any) -> optax.GradientTransformation:
+        return _transformation(make, h if step is None else step)
+
+    def init(h: Any, params: PyTree) -> PyTree:
+        state = transformation(h).init(params)
+        if any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in _arrays(state)):
+            raise UnreadableOptimizerError(_RANDOM)
+        return state
+
+    def update(h: Any, gradient: PyTree, params: PyTree, state: PyTree) -> Any:
+        new, after = transformation(h).update(gradient, state, params)
+        if jax.tree.structure(new) != jax.tree.structure(params) or any(
+            x.shape != y.shape for x, y in zip(_arrays(new), _arrays(params), strict=True)
+        ):
+            raise UnreadableOptimizerError(
+                "update returns other shapes than those of params: "
+                f"{jax.tree.map(jnp.shape, new)} for {jax.tree.map(jnp.shape, params)}. An update "
+                "has the structure and the shapes of the gradient"
+            )
+        if jax.tree.structure(after) != jax.tree.structure(state):
+            raise UnreadableOptimizerError(
+                "update returns a state of another structure than init: "
+                f"{jax.tree.structure(after)}, not {jax.tree.structure(state)}. Make every part of "
+                "the state in init"
+            )
+        return new, after
+
+    structure = jax.tree.structure(shapes)
+    try:
+        init_program, state = jax.make_jaxpr(init, return_shape=True)(rate, shapes)
+        update_program = jax.make_jaxpr(update)(rate, shapes, shapes, state)
+    except (UnreadableOptimizerError, jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+        raise
+    except TypeError as error:
+        missing = re.search(
+            r"missing \d+ required (?:keyword-only|positional) arguments?: (.*)$", str(error)
+        )
+        if missing is None:
+            raise _untraceable(error) from error
+        raise UnreadableOptimizerError(
+            f"update asks for {missing.group(1)} besides the gradient, the state and params: a "
+            "step made from the value of the loss, or by a search along it, is no function of the "
+            "gradients seen. What its iterates follow: igr.flows.modified_field_along(igr.run(..))"
+        ) from error
+    except Exception as error:
+        raise _untraceable(error) from error
+    leaves, fields, names = _state_leaves(state, shapes)
+    return Traced(
+        make,
+        flatten(init_program),
+        flatten(update_program),
+        tuple(jax.tree.leaves(shapes)),
+        structure,
+        jax.tree.structure(state),
+        names,
+        fields,
+        leaves,
+        step,
+    )
+
+
+_RANDOM = (
+    "it draws at random: its step is no function of the gradients seen. Leave the noise out, or "
+    "describe it as a stochastic equation: igr.flows.stochastic_field"
+)
+
+
+def _transformation(make: Make, h: Any) -> optax.GradientTransformation:
+    made = make(h)
+    if not isinstance(made, optax.GradientTransformation):
+        raise TypeError(
+            "make(learning_rate) returns an optax.GradientTransformation, got "
+            f"{type(made).__name__}"
+        )
+    return made
+
+
+def _check_make(make: Any) -> None:
+    if isinstance(make, optax.GradientTransformation):
+        raise TypeError(
+            "the optimizer is given as a function of the learning rate, such as "
+            "lambda h: optax.adamw(h, weight_decay=0.1); got a transformation, whose step is fixed"
+        )
+    if not callable(make):
+        raise TypeError(
+            "the optimizer is given as a function of the learning rate, such as "
+            f"lambda h: optax.adamw(h); got {make!r}"
+        )
+
+
+def _untraceable(error: Exception) -> Exception:
+    if isinstance(error, TypeError) and "make(learning_rate)" in str(error):
+        return error
+    return UnreadableOptimizerError(
+        f"it cannot be traced: {type(error).__name__}: {error}. The transformation must run under "
+        "jax.jit on the gradient, its state and params alone"
+    )
+
+
+def _arrays(tree: PyTree) -> list[Any]:
+    return [jnp.asarray(x) if not hasattr(x, "dtype") else x for x in jax.tree.leaves(tree)]
+
+
+_TAKEN = re.compile(r"g|theta|t|z|h|clock|[LSX]\d+|(kappa|lambda)_.*")
+
+
+def _state_leaves(
+    state: PyTree, params: PyTree
+) -> tuple[tuple[int | None, ...], tuple[str, ...], tuple[str, ...]]:
+    """For each leaf of the state: the leaf of params it is like, its field, and its name."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    shapes = [x.shape for x in jax.tree.leaves(params)]
+    leaves, fields, owners = [], [], []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        like = None
+        for i, (end, shape) in enumerate(zip(paths, shapes, strict=True)):
+            tail = path[len(path) - len(end) :]
+            if leaf.shape == shape and tail == end and len(path) >= len(end):
+                like = i
+                path = path[: len(path) - len(end)]
+                break
+        leaves.append(like)
+        said = [str(getattr(k, "name", getattr(k, "key", ""))) for k in path]
+        fields.append(re.sub(r"\W", "_", next((x for x in reversed(said) if x), "state")))
+        owners.append(jax.tree_util.keystr(path))
+    names: list[str] = []
+    given: dict[str, str] = {}
+    for field, owner in zip(fields, owners, strict=True):
+        if owner not in given:
+            name = f"{field}_state" if _TAKEN.fullmatch(field) else field
+            taken = set(given.values())
+            if name in taken:
+                name = next(f"{name}_{i}" for i in range(2, 10**6) if f"{name}_{i}" not in taken)
+            given[owner] = name
+        names.append(given[owner])
+    return tuple(leaves), tuple(fields), tuple(names)

@@ -1,0 +1,47 @@
+"""Every derived h^1 term against the memory theorem, which knows the real updates alone."""
+
+import jax.numpy as jnp
+import optax
+import pytest
+from optax import contrib
+
+import igr
+from tests.tracing.memory_theorem import POINT, first_two_terms, loss
+
+CASES = {
+    "sgd": optax.sgd,
+    "momentum": lambda h: optax.sgd(h, 0.9),
+    "nesterov": lambda h: optax.sgd(h, 0.8, nesterov=True),
+    "adam": lambda h: optax.adam(h, 0.9, 0.95, 0.1),
+    "adam, eps inside": lambda h: optax.adam(h, 0.8, 0.9, 0.01, 0.05),
+    "adamw": lambda h: optax.adamw(h, 0.9, 0.95, 0.1, weight_decay=0.1),
+    "nadamw": lambda h: optax.nadamw(h, 0.9, 0.95, 0.1, weight_decay=0.1),
+    "adabelief": lambda h: optax.adabelief(h, 0.8, 0.9, 0.1, 0.01),
+    "adan": lambda h: optax.adan(h, 0.9, 0.92, 0.9, 0.1),
+    "rmsprop": lambda h: optax.rmsprop(h, 0.9, 0.1),
+    "rmsprop, centered, with momentum": lambda h: optax.rmsprop(
+        h, 0.9, 0.1, centered=True, momentum=0.8
+    ),
+    "radam": lambda h: optax.radam(h, 0.9, 0.95, 0.1),
+    "ademamix": lambda h: contrib.ademamix(h, 0.8, 0.9, 0.95, 2.0, 0.1),
+    "simplified ademamix": lambda h: contrib.simplified_ademamix(h, 0.9, 0.9, 0.5, 0.1),
+    "optimistic": optax.optimistic_gradient_descent,
+    "decay, trace, average": lambda h: optax.chain(
+        optax.add_decayed_weights(0.05),
+        optax.trace(0.5),
+        optax.ema(0.7),
+        optax.scale_by_learning_rate(h),
+    ),
+    "inject_hyperparams": lambda h: optax.inject_hyperparams(optax.adam)(h, 0.9, 0.95, 0.1),
+}
+
+
+@pytest.mark.parametrize("make", CASES.values(), ids=CASES)
+def test_the_first_two_terms(make):
+    equation = igr.modified_equation(igr.from_optax(make, keep=(), certify=False), 1)
+    h = 1e-3
+    zeroth = igr.vector_field(equation.truncate(0), loss, h)(0.0, POINT, None)
+    first = (igr.vector_field(equation, loss, h)(0.0, POINT, None) - zeroth) / h
+    f0, f1 = first_two_terms(make(1.0))
+    assert jnp.max(jnp.abs(zeroth - f0)) < 1e-12 * jnp.max(jnp.abs(f0))
+    assert jnp.max(jnp.abs(first - f1)) < 1e-9 * jnp.max(jnp.abs(f1))
