@@ -86,6 +86,7 @@ def wrong_shapes(h):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*seed.*is deprecated")
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
@@ -101,7 +102,7 @@ def wrong_shapes(h):
             "draws at random",
         ),
         (
-            lambda h: contrib.dpsgd(h, 1.0, 0.1, key=jax.random.key(0)),
+            lambda h: contrib.dpsgd(h, 1.0, 0.1, 0),
             UnreadableOptimizerError,
             "draws at random",
         ),
