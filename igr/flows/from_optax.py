@@ -63,7 +63,7 @@ def from_optax(
     >>> from igr.backward_error import modified_equation
     >>> method = from_optax(lambda h: optax.sgd(h, momentum=0.5))
     >>> print(modified_equation(method, 1).modified_loss())
-    2 E + 6 h |g|² + O(h²)
+    2 E + 3 h |g|² + O(h²)
     """
     reading = read_optimizer(make, keep=keep, params=params, smooth=smooth)
     if certify:
