@@ -22,6 +22,24 @@ def _drop_compiled_programs():
 
 
 @pytest.fixture(scope="session")
+def compilations():
+    """How many programs the backend compiles while a function runs; tracing alone does not tell."""
+    events = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        events.extend([event] * event.endswith("backend_compile_duration"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+
+    def count(run):
+        before = len(events)
+        jax.block_until_ready(run())
+        return len(events) - before
+
+    return count
+
+
+@pytest.fixture(scope="session")
 def on_four_devices():
     """Runs a test file once more where there are four virtual devices: it prints JSON at last.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
+from igr.compiled import compiled, traced
 from igr.curvature.lanczos import lanczos
 from igr.curvature.operator import wide_product
 from igr.curvature.ritz import RitzPairs
@@ -85,9 +86,8 @@ def top_eigenpairs(
     memory of k + 2 vectors, sees repeated eigenvalues (k of them), and starts best from the
     vectors of a call before.
 
-    Works inside jit and vmap. A `product` that is a pytree, like those of `igr.curvature`, is an
-    argument of the compiled program; one that closes over arrays has them compiled in as
-    constants, and compiles again at every call.
+    Works inside jit and vmap. `product` is traced at every call, so that what it reads may change
+    between calls; arrays it closes over are arguments of the compiled program.
 
     Args:
         product: Linear and symmetric, on pytrees with the structure of the floating part of
@@ -160,6 +160,7 @@ def top_eigenpairs(
         else:
             require_like("initial", initial, like, (k,))
     seed = jax.random.bits(jax.random.key(0) if key is None else key, dtype=jnp.uint32)
+    product = traced(product, like)
     if check_symmetric:
         product = _checked(product, like, seed)
     # As arrays, so that other limits reuse the compiled program.
@@ -178,7 +179,7 @@ def top_eigenpairs(
     )
 
 
-@eqx.filter_jit
+@compiled
 def _lanczos(
     product: Callable[[PyTree], PyTree],
     like: PyTree,
@@ -209,7 +210,7 @@ def _lanczos(
     return found._replace(vectors=cast_like(found.vectors, like))
 
 
-@eqx.filter_jit
+@compiled
 def _subspace(
     product: Callable[[PyTree], PyTree],
     like: PyTree,

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from igr.curvature.operator import as_tree, first_example, operator, require_scalar
+from igr.compiled import traced
+from igr.curvature.operator import first_example, operator, traced_scalar
 from igr.curvature.vectors import is_floating, require_floating
 
 
@@ -64,20 +65,21 @@ def gauss_newton_product(
         (2002); Martens, "New insights and perspectives on the natural gradient method" (2020).
     """
     require_floating(params)
-    term = _GaussNewtonTerm(apply_fn, output_loss_fn)
     if batch is None:
-        outputs = eqx.filter_eval_shape(apply_fn, params)
-        require_scalar("output_loss_fn", output_loss_fn, outputs)
-        return operator(term, params, None, chunk)
+        apply = traced(apply_fn, params)
+        outputs = eqx.filter_eval_shape(apply, params)
+        loss = traced_scalar("output_loss_fn", output_loss_fn, outputs)
+        return operator(_GaussNewtonTerm(apply, loss), params, None, chunk)
     if not (isinstance(batch, tuple | list) and len(batch) == 2):
         raise ValueError(
             f"batch must be the pair (inputs, targets); got {type(batch).__name__}"
             + (f" of length {len(batch)}." if isinstance(batch, tuple | list) else ".")
         )
     x, y = first_example(tuple(batch))
-    outputs = eqx.filter_eval_shape(apply_fn, params, x)
-    require_scalar("output_loss_fn", output_loss_fn, outputs, y)
-    return operator(term, params, tuple(batch), chunk)
+    apply = traced(apply_fn, params, x)
+    outputs = eqx.filter_eval_shape(apply, params, x)
+    loss = traced_scalar("output_loss_fn", output_loss_fn, outputs, y)
+    return operator(_GaussNewtonTerm(apply, loss), params, tuple(batch), chunk)
 
 
 def fisher_product(
@@ -115,13 +117,13 @@ def fisher_product(
     [5. 1.]
     """
     require_floating(params)
-    require_scalar("example_loss_fn", example_loss_fn, params, first_example(batch))
-    return operator(_FisherTerm(example_loss_fn), params, batch, chunk)
+    loss = traced_scalar("example_loss_fn", example_loss_fn, params, first_example(batch))
+    return operator(_FisherTerm(loss), params, batch, chunk)
 
 
 class _GaussNewtonTerm(eqx.Module):
-    apply_fn: Callable[..., Any] = eqx.field(converter=as_tree)
-    output_loss_fn: Callable[..., Any] = eqx.field(converter=as_tree)
+    apply_fn: Callable[..., Any]
+    output_loss_fn: Callable[..., Any]
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
         vector, rest = eqx.partition(params, is_floating)
@@ -143,7 +145,7 @@ class _GaussNewtonTerm(eqx.Module):
 
 
 class _FisherTerm(eqx.Module):
-    example_loss_fn: Callable[..., Any] = eqx.field(converter=as_tree)
+    example_loss_fn: Callable[..., Any]
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
         vector, rest = eqx.partition(params, is_floating)

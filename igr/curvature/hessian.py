@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from igr.curvature.operator import as_tree, first_example, operator, require_scalar
+from igr.curvature.operator import first_example, operator, traced_scalar
 from igr.curvature.vectors import is_floating, require_floating
 
 
@@ -55,12 +55,12 @@ def hessian_product(
     """
     require_floating(params)
     example = () if batch is None else (first_example(batch),)
-    require_scalar("loss_fn", loss_fn, params, *example)
-    return operator(_HessianTerm(loss_fn), params, batch, chunk)
+    loss = traced_scalar("loss_fn", loss_fn, params, *example)
+    return operator(_HessianTerm(loss), params, batch, chunk)
 
 
 class _HessianTerm(eqx.Module):
-    loss_fn: Callable[..., Any] = eqx.field(converter=as_tree)
+    loss_fn: Callable[..., Any]
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
         vector, rest = eqx.partition(params, is_floating)

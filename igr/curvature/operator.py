@@ -11,9 +11,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 from jaxtyping import PyTree
 
+from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import (
     cast_like,
     floating_part,
@@ -30,7 +30,7 @@ def operator(term: Term, params: PyTree, batch: PyTree, chunk: int | None) -> "O
     """The mean over the batch of `term`, linearized now unless taken in chunks.
 
     Args:
-        term: Linear in its last argument, and a pytree: its functions `as_tree`, so that calls
+        term: Linear in its last argument, and a pytree: its functions `traced`, so that calls
             with new parameters reuse the compiled program. Where `batch` is None, the whole
             product.
         params: Any pytree with floating leaves.
@@ -103,12 +103,12 @@ class ChunkedOperator(Operator):
         return jax.tree.map(lambda t, x: (t / num_examples).astype(x.dtype), total, vector)
 
 
-@eqx.filter_jit
+@compiled
 def _applied(product: Operator, vector: PyTree) -> PyTree:
     return product.apply(vector)
 
 
-@eqx.filter_jit
+@compiled
 def _linearized(term: Term, params: PyTree, batch: PyTree) -> Callable[[PyTree], PyTree]:
     def mean(v: PyTree) -> PyTree:
         total = term(params, batch, v)
@@ -120,12 +120,6 @@ def _linearized(term: Term, params: PyTree, batch: PyTree) -> Callable[[PyTree],
     # not depend on v.
     zero = jax.tree.map(jnp.zeros_like, floating_part(params))
     return jax.linearize(mean, zero)[1]
-
-
-def as_tree(fn: Callable[..., Any]) -> Any:
-    """A function as a pytree without leaves; a callable that is a pytree as it is."""
-    already: bool = isinstance(fn, eqx.Module | Partial)
-    return fn if already else Partial(fn)
 
 
 def wide_product(product: Callable[[PyTree], PyTree], like: PyTree) -> Callable[[PyTree], PyTree]:
@@ -158,8 +152,10 @@ def first_example(batch: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x[0], batch)
 
 
-def require_scalar(name: str, fn: Callable[..., Any], *args: Any) -> None:
-    """An error where fn(*args) is not a floating scalar."""
-    out = eqx.filter_eval_shape(fn, *args)
+def traced_scalar(name: str, fn: Callable[..., Any], *args: Any) -> Traced:
+    """A function as it is now; an error where fn(*args) is not a floating scalar."""
+    found = traced(fn, *args)
+    out = eqx.filter_eval_shape(found, *args)
     if not (is_floating(out) and out.shape == ()):
         raise ValueError(f"{name} must return a floating scalar; got {out}.")
+    return found

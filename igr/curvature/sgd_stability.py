@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from igr.compiled import traced
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.hessian import hessian_product
-from igr.curvature.operator import as_tree, operator, require_batch
+from igr.curvature.operator import first_example, operator, require_batch
 from igr.curvature.vectors import floating_part, is_floating, is_traced, working_dtype
 
 
@@ -103,8 +104,9 @@ def sgd_stability(
         )
     if not is_traced(learning_rate) and not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"learning_rate must be positive and finite; got {learning_rate}.")
+    loss = traced(example_loss_fn, params, first_example(batch))
     hessian = hessian_product(example_loss_fn, params, batch, chunk=chunk)
-    squares = operator(_SquaresTerm(example_loss_fn), params, batch, chunk)
+    squares = operator(_SquaresTerm(loss), params, batch, chunk)
     noise = (n - batch_size) / (batch_size * (n - 1))
     eta = jnp.asarray(learning_rate, working_dtype(floating_part(params)))
 
@@ -161,7 +163,7 @@ class _Combination(eqx.Module):
 class _SquaresTerm(eqx.Module):
     """sum of H_i^2 v over the examples."""
 
-    example_loss_fn: Callable[..., Any] = eqx.field(converter=as_tree)
+    example_loss_fn: Callable[..., Any]
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
         vector, rest = eqx.partition(params, is_floating)

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from igr.compiled import compiled, traced
 from igr.curvature.krylov import krylov_start, krylov_step
 from igr.curvature.operator import wide_product
 from igr.curvature.vectors import (
@@ -94,6 +94,9 @@ def trace(
     _require_counts(num_probes, num_products)
     key = jax.random.key(0) if key is None else key
     steps = min(num_products, size(like))
+    product = traced(product, like)
+    if function is not None:
+        function = traced(function, jax.ShapeDtypeStruct((steps,), working_dtype(like)))
     samples = _quadratic_forms(product, like, function, num_probes, steps, key)
     return Estimate(*_mean_and_error(samples))
 
@@ -148,6 +151,7 @@ def spectral_density(
     if width is not None and not width > 0:
         raise ValueError(f"width must be positive; got {width}.")
     key = jax.random.key(0) if key is None else key
+    product = traced(product, like)
     nodes, weights = _quadrature(product, like, num_probes, min(num_products, size(like)), key)
     low, high = jnp.min(nodes), jnp.max(nodes)
     if width is None:
@@ -158,15 +162,24 @@ def spectral_density(
     if grid is None:
         grid = jnp.linspace(low - 3 * kernel, high + 3 * kernel, 1000)
 
+    density, error = _smoothed(grid, kernel, nodes, weights)
+    return SpectralDensity(grid, density, error, kernel, nodes, weights)
+
+
+@compiled
+def _smoothed(
+    grid: Array, kernel: Array, nodes: Array, weights: Array
+) -> tuple[Float[Array, " points"], Float[Array, " points"]]:
+    """The mean of the probes' rules under a normal kernel, and its standard error."""
+
     def smoothed(rule: tuple[Array, Array]) -> Array:
         nodes, weights = rule
         return jax.scipy.stats.norm.pdf(grid[:, None], nodes, kernel) @ weights
 
-    density, error = _mean_and_error(jax.lax.map(smoothed, (nodes, weights)))
-    return SpectralDensity(grid, density, error, kernel, nodes, weights)
+    return _mean_and_error(jax.lax.map(smoothed, (nodes, weights)))
 
 
-@eqx.filter_jit
+@compiled
 def _quadratic_forms(
     product: Callable[[PyTree], PyTree],
     like: PyTree,
@@ -187,7 +200,7 @@ def _quadratic_forms(
     return jax.lax.map(form, jax.random.split(key, num_probes))
 
 
-@eqx.filter_jit
+@compiled
 def _quadrature(
     product: Callable[[PyTree], PyTree],
     like: PyTree,

@@ -20,6 +20,7 @@ from igr.backward_error import methods
 from igr.backward_error.methods import Method
 from igr.backward_error.stability import stability_limit
 from igr.checks import check_count, check_step
+from igr.compiled import Traced, traced
 from igr.curvature.vectors import floating_part
 from igr.diagnostics.named_measures import NAMED, NamedMeasures, named, scalars
 from igr.diagnostics.records import CSVFile, LiveTable, sink
@@ -217,7 +218,8 @@ class Monitor:
             Scalars by column. The search for the sharpness starts anew.
         """
         key = self._key if key is None else key
-        values, _ = self._values(params, batch, key, self._step_size(step), None)
+        functions = self._functions_now(params, batch)
+        values, _ = self._values(functions, params, batch, key, self._step_size(step), None)
         return values
 
     @property
@@ -256,7 +258,9 @@ class Monitor:
         if self._vector is None and "sharpness" in self._names:
             # Zeros, and not None: the first call shall compile what the later ones run.
             self._vector = jax.tree.map(jnp.zeros_like, floating_part(params))
+        functions = self._functions_now(params, batch)
         values, vector = self._work(
+            functions,
             params,
             batch,
             self._key,
@@ -278,24 +282,55 @@ class Monitor:
         self._warn(step, row)
         return row
 
+    def _functions_now(self, params: PyTree, batch: PyTree) -> "_Functions":
+        """The functions that were given, as they are now: they may read what has changed."""
+        own = {}
+        for column, measure in self._measures.items():
+            if not isinstance(measure, str):
+                keyed = "key" in inspect.signature(measure).parameters
+                call = measure if not keyed else lambda p, b, k, f=measure: f(p, b, key=k)
+                own[column] = traced(call, params, batch, *([self._key] if keyed else []))
+        loss = self._example_loss_fn if self._named_that_need("example_loss_fn") else None
+        apply = self._apply_fn if self._named_that_need("apply_fn") else None
+        inputs = None if apply is None else self._inputs_of(batch)
+        if loss is not None:
+            loss = traced(loss, params, _first(batch))
+        if apply is not None:
+            apply = traced(apply, params, _first(inputs))
+        return _Functions(loss, apply, own, inputs)
+
     def _traced(
-        self, params: PyTree, batch: PyTree, key: PRNGKeyArray, step: Any, h: Any, vector: PyTree
+        self,
+        functions: "_Functions",
+        params: PyTree,
+        batch: PyTree,
+        key: PRNGKeyArray,
+        step: Any,
+        h: Any,
+        vector: PyTree,
     ) -> tuple[list[Array], PyTree]:
         self._traces += 1
-        values, vector = self._values(params, batch, jax.random.fold_in(key, step), h, vector)
+        key = jax.random.fold_in(key, step)
+        values, vector = self._values(functions, params, batch, key, h, vector)
         self._columns = list(values)  # a dict would come back sorted
         return list(values.values()), vector
 
     def _values(
-        self, params: PyTree, batch: PyTree, key: PRNGKeyArray, h: Any, vector: PyTree
+        self,
+        functions: "_Functions",
+        params: PyTree,
+        batch: PyTree,
+        key: PRNGKeyArray,
+        h: Any,
+        vector: PyTree,
     ) -> tuple[dict[str, Array], PyTree]:
         named = NamedMeasures(
             params,
             batch,
-            self._inputs_of(batch) if self._named_that_need("apply_fn") else None,
+            functions.inputs,
             key,
-            example_loss_fn=self._example_loss_fn,
-            apply_fn=self._apply_fn,
+            example_loss_fn=functions.example_loss_fn,
+            apply_fn=functions.apply_fn,
             method=self._method,
             learning_rate=h,
             vector=vector,
@@ -306,9 +341,9 @@ class Monitor:
             if isinstance(measure, str):
                 found = getattr(named, measure)()
             elif "key" in inspect.signature(measure).parameters:
-                found = measure(params, batch, key=jax.random.fold_in(key, i))
+                found = functions.own[column](params, batch, jax.random.fold_in(key, i))
             else:
-                found = measure(params, batch)
+                found = functions.own[column](params, batch)
             values |= scalars(column, found)
             if "sharpness" in (measure, column) and h is not None:
                 values["h_" + column] = h * values[column]
@@ -376,6 +411,26 @@ class Monitor:
         if what not in self._warned:
             self._warned.add(what)
             warnings.warn(message, UserWarning, stacklevel=5)
+
+
+class _Functions(NamedTuple):
+    """What a monitor was given, traced, and the inputs of the batch at hand."""
+
+    example_loss_fn: Traced | None
+    apply_fn: Traced | None
+    own: dict[str, Traced]
+    inputs: PyTree
+
+
+def _first(batch: PyTree) -> PyTree:
+    """The shapes of one example."""
+
+    def shape(x: Any) -> Any:
+        if not isinstance(x, jax.Array | np.ndarray):
+            return x
+        return jax.eval_shape(lambda x: x[0], x)
+
+    return jax.tree.map(shape, batch)
 
 
 def _placed_like(x: Array, like: Any) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_count
+from igr.compiled import compiled, traced
 from igr.curvature.vectors import is_floating, random_vector, require_floating
 
 
@@ -81,7 +82,7 @@ def noise_robustness(
     def measured(floating: PyTree) -> PyTree:
         return jax.tree.map(jnp.asarray, measure_fn(eqx.combine(floating, constant)))
 
-    measure = eqx.filter_closure_convert(measured, floating)
+    measure = traced(measured, floating)
     for found in jax.tree.leaves(jax.eval_shape(measure, floating)):
         if found.shape != ():
             raise ValueError(
@@ -132,7 +133,7 @@ def accuracy(
     return jnp.mean(jnp.argmax(outputs, 1) == labels)
 
 
-@eqx.filter_jit
+@compiled
 def _values(
     measure: Callable[[PyTree], PyTree], params: PyTree, sigmas: Array, keys: Array, chunk: int
 ) -> PyTree:

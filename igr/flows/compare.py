@@ -17,7 +17,6 @@ from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
 from igr.flows import kinds
-from igr.flows.closures import of_floating_leaves
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.run import Trajectory, optimizer_of, run
 from igr.flows.runnable import check_start
@@ -194,7 +193,7 @@ def compare(
     orders = [check_count("orders", p, 0) for p in orders]
     if not orders:
         raise ValueError("orders names at least one order, such as (0, 1)")
-    check_start(value_fn, params)
+    loss = check_start(value_fn, params)
     if record_every is None:
         record_every = -(-steps // 100)
     real = optimizer_of(method, learning_rate) if optimizer is None else optimizer
@@ -247,7 +246,6 @@ def compare(
         distance[p] = np.where(ok, apart, np.inf)
     travelled = np.array(_distance(jax.tree.map(lambda x: x[None], start), recorded))
 
-    loss = of_floating_leaves(value_fn, params)
     along = (recorded, discrete.observed) if names else recorded
     clock = times + before * learning_rate
     correction = corrections_along(equation.truncate(1), loss, along, clock, learning_rate)

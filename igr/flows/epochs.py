@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from igr.checks import check_value_fn
+from igr.compiled import Traced, compiled, traced
 from igr.per_example.example_axis import num_examples
 from igr.pytrees import combine, floating
 
@@ -59,35 +60,36 @@ def run_epochs(
             f"shape {orders.shape} and dtype {orders.dtype}"
         )
     dynamic, static = floating(params)
-    loss = eqx.filter_closure_convert(
-        lambda p, batch: value_fn(combine(p, static), batch),
-        dynamic,
-        jax.tree.map(lambda x: x[0], batches),
-    )
-    visited = _scan(optax.with_extra_args_support(optimizer), loss, dynamic, batches, orders)
+    optimizer = optax.with_extra_args_support(optimizer)
+    initial = traced(optimizer.init, dynamic)
+    state = eqx.filter_eval_shape(initial, dynamic)
+
+    def step(params: PyTree, state: Any, batch: PyTree) -> tuple[PyTree, Any]:
+        def loss(p: PyTree) -> Array:
+            return value_fn(combine(p, static), batch)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(
+            gradient, state, params, value=value, grad=gradient, value_fn=loss
+        )
+        return optax.apply_updates(params, updates), state
+
+    one = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.asarray(x)[0], batches))
+    visited = _scan(traced(step, dynamic, state, one), initial, dynamic, batches, orders)
     first = jax.tree.map(lambda x: x[None], dynamic)
     return combine(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, visited), static)
 
 
-@eqx.filter_jit
+@compiled
 def _scan(
-    optimizer: optax.GradientTransformationExtraArgs,
-    loss: Callable[[PyTree, PyTree], Array],
-    params: PyTree,
-    batches: PyTree,
-    orders: Int[Array, "epochs m"],
+    one_step: Traced, initial: Traced, params: PyTree, batches: PyTree, orders: Array
 ) -> PyTree:
     def step(carry: tuple[PyTree, Any], k: Array) -> tuple[tuple[PyTree, Any], None]:
-        params, state = carry
         batch = jax.tree.map(lambda x: jnp.asarray(x)[k], batches)
-        value, gradient = jax.value_and_grad(loss)(params, batch)
-        updates, state = optimizer.update(
-            gradient, state, params, value=value, grad=gradient, value_fn=lambda p: loss(p, batch)
-        )
-        return (optax.apply_updates(params, updates), state), None
+        return one_step(*carry, batch), None
 
     def epoch(carry: tuple[PyTree, Any], order: Array) -> tuple[tuple[PyTree, Any], PyTree]:
         carry, _ = jax.lax.scan(step, carry, order)
         return carry, carry[0]
 
-    return jax.lax.scan(epoch, (params, optimizer.init(params)), orders)[1]
+    return jax.lax.scan(epoch, (params, initial(params)), orders)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import diffrax
@@ -16,12 +17,12 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import modified_equation
 from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
+from igr.compiled import Traced, compiled, traced
 from igr.curvature import sharpness
 from igr.flows import kinds
-from igr.flows.closures import of_floating_leaves
 from igr.flows.fields.interpolation import interpolating_field
 from igr.flows.fields.vector_field import vector_field
-from igr.flows.runnable import check_start
+from igr.flows.runnable import check_start, time_like
 from igr.pytrees import floating
 
 ValueFn = Callable[[PyTree], Array]
@@ -110,7 +111,7 @@ def observed_order(
     """
     order = check_count("order", order, 0)
     kinds.check_runnable(method)
-    check_start(value_fn, params)
+    loss = check_start(value_fn, params)
     check_optimizer(optimizer)
     if field not in ("derived", "interpolating"):
         raise ValueError(f"field is 'derived' or 'interpolating', got {field!r}")
@@ -121,7 +122,6 @@ def observed_order(
             f"{method.name} has a memory: an interpolating field needs a step of params alone"
         )
     dynamic, _ = floating(params)
-    loss = of_floating_leaves(value_fn, params)
     if hs is not None:
         for h in hs:
             check_step("hs", h)
@@ -132,49 +132,25 @@ def observed_order(
     # So slow that a kept state moves little over the past that a memory beside it is filled from.
     rates_at = largest * (1 + memory)
 
-    @eqx.filter_jit
-    def error(loss: ValueFn, params: PyTree, h: Array) -> Array:
-        transformation = optax.with_extra_args_support(_stepping(method, optimizer, h, rates_at))
-        state = transformation.init(params)
+    at = time_like(rates_at, params)
 
-        def step(state: Any, p: PyTree) -> tuple[Any, PyTree]:
-            updates, state = transformation.update(jax.grad(loss)(p), state, p, value_fn=loss)
-            return state, jax.tree.map(jnp.add, p, updates)
+    # What the optimizer reads is read now: a program is compiled for what it does.
+    def stepping(h: Array, at: Array) -> optax.GradientTransformationExtraArgs:
+        return optax.with_extra_args_support(_stepping(method, optimizer, h, at))
 
-        at, t = params, jnp.zeros_like(h)
-        if keeps:
-            # In the middle of the run: as if the gradient had stood still for that long.
-            f = kinds.field_of(equation, loss, h, rates_at=rates_at)
-            count = memory + jnp.round(_MIDWAY * rates_at / h)
-            t = count * h
-            gradient = jax.grad(loss)(params)
-            at = (
-                params,
-                kinds.state_at_rest(method, gradient, params, h, rates_at=rates_at, count=count),
-            )
-        elif field == "derived":
-            f = vector_field(equation, loss, h)
-        else:
-            f = interpolating_field(lambda p: step(state, p)[1], order, h)
-        past = _along_flow(f, at, t, -h, memory)
-        if memory:
-            oldest_first = jax.tree.map(lambda x: x[::-1], past[0] if keeps else past)
-            if keeps:
-                state = _with(state, count=count - memory)
-            state, _ = jax.lax.scan(lambda s, p: (step(s, p)[0], None), state, oldest_first)
-        if keeps:
-            state = _with(state, **at[1], count=count)
-        after, stepped = step(state, params)
-        ahead = jax.tree.map(lambda x: x[0], _along_flow(f, at, t, h, 1))
-        if not keeps:
-            return optax.tree.norm(optax.tree.sub(ahead, stepped))
-        reached = stepped, {y: optax.tree.get(after, y) for y in at[1]}
-        return optax.tree.norm(optax.tree.sub(ahead, reached))
+    def step(h: Array, at: Array, loss: ValueFn, state: Any, p: PyTree) -> tuple[Any, PyTree]:
+        gradient = jax.grad(lambda q: loss(q))(p)
+        updates, state = stepping(h, at).update(gradient, state, p, value_fn=loss)
+        return state, jax.tree.map(jnp.add, p, updates)
 
+    start = traced(lambda h, at, p: stepping(h, at).init(p), at, at, dynamic)
+    example = eqx.filter_eval_shape(start, at, at, dynamic)
+    one_step = traced(step, at, at, loss, example, dynamic)
+    recipe = _Recipe(method, equation, field, order, memory, keeps)
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
 
     def error_at(h: float) -> float:
-        return float(error(loss, dynamic, jnp.asarray(h, dtype)))
+        return float(_error(recipe, start, one_step, loss, dynamic, np.asarray(h, dtype), at))
 
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(dynamic))
     rounding = eps * float(optax.tree.norm(dynamic))
@@ -184,6 +160,67 @@ def observed_order(
         steps = np.sort(np.asarray(hs, float))[::-1]
     errors = np.array([error_at(h) for h in steps])
     return ObservedOrder(steps, errors, rounding)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What decides the program of a one-step error, apart from what was traced."""
+
+    method: Any
+    equation: Any
+    field: str
+    order: int
+    memory: int
+    keeps: bool
+
+
+@compiled
+def _error(
+    recipe: _Recipe,
+    start: Traced,
+    one_step: Traced,
+    loss: Traced,
+    params: PyTree,
+    h: Array,
+    rates_at: Array,
+) -> Array:
+    """The distance of one step from the flow over the time h."""
+    state = start(h, rates_at, params)
+
+    def step(state: Any, p: PyTree) -> tuple[Any, PyTree]:
+        return one_step(h, rates_at, loss, state, p)
+
+    at, t = params, jnp.zeros_like(h)
+    count = jnp.zeros_like(h)
+    memory = recipe.memory
+    if recipe.keeps:
+        # In the middle of the run: as if the gradient had stood still for that long.
+        f = kinds.field_of(recipe.equation, loss, h, rates_at=rates_at)
+        count = memory + jnp.round(_MIDWAY * rates_at / h)
+        t = count * h
+        gradient = jax.grad(lambda p: loss(p))(params)
+        at = (
+            params,
+            kinds.state_at_rest(recipe.method, gradient, params, h, rates_at=rates_at, count=count),
+        )
+    elif recipe.field == "derived":
+        f = vector_field(recipe.equation, loss, h)
+    else:
+        f = interpolating_field(lambda p: step(state, p)[1], recipe.order, h)
+    past = _along_flow(f, at, t, -h, memory)
+    if memory:
+        oldest_first = jax.tree.map(lambda x: x[::-1], past[0] if recipe.keeps else past)
+        if recipe.keeps:
+            state = _with(state, count=count - memory)
+        state, _ = jax.lax.scan(lambda s, p: (step(s, p)[0], None), state, oldest_first)
+    if recipe.keeps:
+        state = _with(state, **at[1], count=count)
+    after, stepped = step(state, params)
+    ahead = jax.tree.map(lambda x: x[0], _along_flow(f, at, t, h, 1))
+    if not recipe.keeps:
+        return optax.tree.norm(optax.tree.sub(ahead, stepped))
+    reached = stepped, {y: optax.tree.get(after, y) for y in at[1]}
+    return optax.tree.norm(optax.tree.sub(ahead, reached))
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -207,14 +244,12 @@ def _stepping(
 
 
 def _with(state: Any, **values: Any) -> Any:
-    """An optimizer's state with some parts replaced, each in its dtype."""
-
-    def like(name: str, value: Any) -> Any:
-        old = optax.tree.get(state, name)
-        return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), value, old)
-
-    present = {n: v for n, v in values.items() if optax.tree.get(state, n) is not None}
-    return optax.tree.set(state, **{n: like(n, v) for n, v in present.items()})
+    """A state with some parts replaced, each in its dtype; all of a name, as counts of a chain."""
+    for name, value in values.items():
+        for path, old in optax.tree.get_all_with_path(state, name):
+            new = jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), value, old)
+            state = optax.tree.set(state, lambda at, _, path=path: at == path, **{name: new})
+    return state
 
 
 def _along_flow(f: Callable[..., PyTree], params: PyTree, t: Array, h: Array, count: int) -> PyTree:
@@ -266,7 +301,7 @@ def _largest_step(method: Method, loss: ValueFn, params: PyTree) -> float:
     return 0.2 * radius / max(curvature, speed / scale_of_params)
 
 
-@eqx.filter_jit
-def _curvature_and_speed(loss: ValueFn, params: PyTree) -> tuple[Array, Array]:
+@compiled
+def _curvature_and_speed(loss: Traced, params: PyTree) -> tuple[Array, Array]:
     found = sharpness(lambda p: loss(p), params, tol=1e-2)
-    return found.value, optax.tree.norm(jax.grad(loss)(params))
+    return found.value, optax.tree.norm(jax.grad(lambda p: loss(p))(params))

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
+from igr.compiled import Traced, compiled, number_as_array, traced
 from igr.flows import kinds
-from igr.flows.closures import of_floating_leaves
 from igr.flows.runnable import check_start
 from igr.pytrees import combine, floating
 
@@ -62,9 +63,9 @@ def run(
     Args:
       optimizer: any optax transformation. One that takes extra arguments gets `value`, `grad`
         and `value_fn`.
-      value_fn: the loss E, `params -> scalar`. Arrays it closes over become arguments of the
-        compiled program, not constants in it; as under `jax.jit` they must not change between
-        calls. A second run with the same optimizer and loss compiles nothing.
+      value_fn: the loss E, `params -> scalar`. It is traced at every call, so that what it reads
+        may change between calls; arrays it closes over, and the numbers in it, are arguments of the
+        compiled program: a second run of the same shapes compiles nothing.
       params: where to start; any pytree with floating leaves. Integer and static leaves stay.
       steps: how many steps, at least 1.
       record_every: how many steps from one record to the next: the memory is that of
@@ -90,21 +91,25 @@ def run(
     record_every = check_count("record_every", record_every, 1)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer is an optax.GradientTransformation, got {optimizer!r}")
-    check_start(value_fn, params)
+    loss = check_start(value_fn, params)
     dynamic, static = floating(params)
-    loss = of_floating_leaves(value_fn, params)
-    if state is None:
-        state = optimizer.init(dynamic)
     if observe is not None and not callable(observe):
         raise TypeError(f"observe is a function of params and state, got {observe!r}")
-
-    records, final_state = _scan(
-        optimizer, loss, dynamic, static, state, steps, record_every, observe
-    )
+    initial = None
+    if state is None:
+        initial = traced(optimizer.init, dynamic)
+        example = eqx.filter_eval_shape(initial, dynamic)
+    else:
+        state = example = jax.tree.map(number_as_array, state)
+    step = traced(_step_of(optimizer), loss, dynamic, example)
+    watch = None
+    if observe is not None:
+        watch = traced(lambda p, s: observe(combine(p, static), s), dynamic, example)
+    records, final_state = _scan(step, loss, dynamic, state, initial, watch, steps, record_every)
     stacked, value, gradient_norm, observed = records
-    done = jnp.arange(0, steps, record_every)
+    done = np.arange(0, steps, record_every)
     return Trajectory(
-        step=jnp.concatenate([done, jnp.array([steps])]),
+        step=jnp.asarray(np.append(done, steps)),
         params=combine(stacked, static),
         value=value,
         gradient_norm=gradient_norm,
@@ -113,28 +118,35 @@ def run(
     )
 
 
-@eqx.filter_jit
-def _scan(
-    optimizer: optax.GradientTransformation,
-    loss: ValueFn,
-    params: PyTree,
-    static: PyTree,
-    state: Any,
-    steps: int,
-    record_every: int,
-    observe: Callable[[PyTree, Any], PyTree] | None,
-):
-    value_and_grad = jax.value_and_grad(loss)
+def _step_of(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
+    """(loss, params, state) -> params, state, and the loss and its gradient's norm before."""
     update = optax.with_extra_args_support(optimizer).update
 
+    def step(loss: ValueFn, params: PyTree, state: Any) -> tuple[PyTree, Any, Array, Array]:
+        value, gradient = jax.value_and_grad(lambda p: loss(p))(params)
+        updates, state = update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
+        return optax.apply_updates(params, updates), state, value, optax.tree.norm(gradient)
+
+    return step
+
+
+@compiled
+def _scan(
+    one_step: Traced,
+    loss: Traced,
+    params: PyTree,
+    state: Any,
+    initial: Traced | None,
+    observe: Traced | None,
+    steps: int,
+    record_every: int,
+):
     def watch(params: PyTree, state: Any) -> PyTree:
-        return None if observe is None else observe(combine(params, static), state)
+        return None if observe is None else observe(params, state)
 
     def step(carry, _):
-        params, state = carry
-        value, gradient = value_and_grad(params)
-        updates, state = update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
-        return (optax.apply_updates(params, updates), state), (value, optax.tree.norm(gradient))
+        params, state, value, norm = one_step(loss, *carry)
+        return (params, state), (value, norm)
 
     def record(carry, length: int):
         # The first step of a stretch has the loss and gradient of the record in hand.
@@ -144,13 +156,13 @@ def _scan(
             carry, _ = jax.lax.scan(lambda c, x: (step(c, x)[0], None), carry, length=length - 1)
         return carry, (before, value, norm, observed)
 
-    carry = (params, state)
+    carry = (params, state if initial is None else initial(params))
     whole, rest = divmod(steps, record_every)
     carry, records = jax.lax.scan(lambda c, _: record(c, record_every), carry, length=whole)
     if rest:
         carry, partial = record(carry, rest)
         records = _append(records, partial)
-    value, gradient = value_and_grad(carry[0])
+    value, gradient = jax.value_and_grad(lambda p: loss(p))(carry[0])
     last = (carry[0], value, optax.tree.norm(gradient), watch(*carry))
     records = _append(records, last)
     return records, carry[1]

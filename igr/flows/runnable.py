@@ -5,34 +5,55 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
 from igr.checks import check_value_fn
-from igr.flows.closures import of_floating_leaves
-from igr.pytrees import floating
+from igr.compiled import Traced, compiled, traced
+from igr.pytrees import combine, floating
 
 
-def check_start(value_fn: Any, params: PyTree) -> None:
-    """Raises unless the loss is a finite floating scalar at the start."""
+def traced_loss(value_fn: Any, params: PyTree) -> Traced:
+    """The loss as a function of the floating leaves, traced now; see `igr.compiled`.
+
+    Raises:
+      TypeError: if it is not callable, or does not return a floating number.
+      ValueError: if it does not return a scalar, or params have no floating leaf.
+    """
     check_value_fn(value_fn)
-    dynamic, _ = floating(params)
-    value = jax.eval_shape(lambda: value_fn(params))
+    dynamic, static = floating(params)
+    loss = traced(lambda p: value_fn(combine(p, static)), dynamic)
+    value = jax.eval_shape(loss, dynamic)
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape != ():
         raise ValueError(f"value_fn must return a scalar, got shape {shape}")
     if dtype is None or (not np.issubdtype(dtype, np.floating) and dtype.name != "bfloat16"):
         raise TypeError(f"value_fn must return a floating scalar, got dtype {dtype}")
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
-        return  # under a transformation there is no number to look at
-    start = float(_value(of_floating_leaves(value_fn, params), dynamic))
-    if not math.isfinite(start):
-        raise ValueError(f"value_fn is {start} at the given params: it must be finite at the start")
+    return loss
 
 
-@eqx.filter_jit
-def _value(loss: Any, params: PyTree) -> Any:
+def check_start(value_fn: Any, params: PyTree) -> Traced:
+    """The loss, traced; raises unless it is a finite floating scalar at the start."""
+    loss = traced_loss(value_fn, params)
+    value = _value(loss, floating(params)[0])
+    if isinstance(value, Tracer):
+        return loss  # under a transformation there is no number to look at
+    if not math.isfinite(value):
+        raise ValueError(
+            f"value_fn is {float(value)} at the given params: it must be finite at the start"
+        )
+    return loss
+
+
+@compiled
+def _value(loss: Traced, params: PyTree) -> Any:
     return loss(params)
+
+
+def time_like(values: Any, params: PyTree) -> Any:
+    """A step or times in the precision of params, at least float32: on the host unless traced."""
+    dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(floating(params)[0])))
+    return jnp.asarray(values, dtype) if isinstance(values, Tracer) else np.asarray(values, dtype)

@@ -16,6 +16,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count, check_step
+from igr.compiled import Traced, compiled, traced
 from igr.pytrees import combine, floating
 
 Field = Callable[[Any, PyTree, Any], PyTree]
@@ -92,10 +93,10 @@ def flow(
         if ts is None
         else diffrax.SaveAt(ts=jnp.asarray(ts, time_dtype)),
         "stepsize_controller": diffrax.PIDController(
-            rtol=rtol,
-            atol=rtol / 100 if atol is None else atol,
+            rtol=np.asarray(rtol, time_dtype),
+            atol=np.asarray(rtol / 100 if atol is None else atol, time_dtype),
             # Where a solution blows up in finite time the steps shrink without end.
-            dtmin=16 * jnp.finfo(time_dtype).eps * jnp.abs(jnp.asarray(t1, time_dtype)),
+            dtmin=_spacing(t1, time_dtype),
             force_dtmin=False,
             norm=_norm,
         ),
@@ -113,23 +114,36 @@ def flow(
 
     state = jax.tree.map(lambda x: x.astype(time_dtype), dynamic)
 
-    # Arrays the field closes over, such as a data set, become arguments of the program.
-    converted = eqx.filter_closure_convert(dynamic_field, t0, state, options.get("args"))
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(converted),
+    solution = _solved(
+        traced(dynamic_field, t0, state, options.get("args")),
         diffrax.Dopri8() if solver is None else solver,
         t0,
         jnp.asarray(t1, time_dtype),
-        dt0,
+        None if dt0 is None else jnp.asarray(dt0, time_dtype),
         state,
-        max_steps=max_steps,
-        **options,
+        max_steps,
+        options,
     )
     _report(solution)
     if solution.ys is not None and "saveat" not in diffeqsolve:
         ys = combine(_cast_like(solution.ys, dynamic), static)
         solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
     return solution
+
+
+@compiled
+def _solved(
+    field: Traced,
+    solver: diffrax.AbstractSolver,
+    t0: Array,
+    t1: Array,
+    dt0: Array | None,
+    state: PyTree,
+    max_steps: int,
+    options: dict[str, Any],
+) -> diffrax.Solution:
+    term = diffrax.ODETerm(field)
+    return diffrax.diffeqsolve(term, solver, t0, t1, dt0, state, max_steps=max_steps, **options)
 
 
 def reached(solution: diffrax.Solution) -> Array:
@@ -144,6 +158,13 @@ def reached(solution: diffrax.Solution) -> Array:
         ),
         axis=0,
     )
+
+
+def _spacing(t1: Any, dtype: Any) -> Any:
+    """A few times the spacing of the numbers of a dtype near t1."""
+    if isinstance(t1, Tracer):
+        return 16 * jnp.finfo(dtype).eps * jnp.abs(jnp.asarray(t1, dtype))
+    return np.asarray(16 * float(jnp.finfo(dtype).eps) * abs(float(t1)), dtype)
 
 
 def _cast_like(values: PyTree, like: PyTree) -> PyTree:

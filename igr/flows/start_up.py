@@ -6,7 +6,6 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +14,9 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import trees
 from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.start_up import initial_shift, starting_fields
-from igr.flows.closures import of_floating_leaves
+from igr.compiled import Traced, compiled
 from igr.flows.fields.differentials import Differentials, add, scale
+from igr.flows.runnable import time_like, traced_loss
 from igr.pytrees import combine, floating
 
 ValueFn = Callable[[PyTree], Array]
@@ -42,36 +42,37 @@ def flow_while_filling(
     present = sorted({t for field in fields for t in field})
     coefficients = np.array([[_over_gradient(f.get(t, 0.0), t) for t in present] for f in fields])
     dynamic, static = floating(params)
-    loss = of_floating_leaves(value_fn, params)
-
-    @eqx.filter_jit
-    def follow(loss: ValueFn, start: PyTree, coefficients: Array) -> PyTree:
-        gradient = jax.grad(lambda p: loss(p))
-
-        def field(t: Array, p: PyTree, weights: Array) -> PyTree:
-            del t
-            at = Differentials(lambda q: scale(h, gradient(q)), p)
-            total = jax.tree.map(jnp.zeros_like, p)
-            for weight, tree in zip(weights, present, strict=True):
-                term = at.combination({tree: Fraction(1)})
-                total = jax.tree.map(
-                    lambda a, b, w=weight: a + (w * b).astype(a.dtype), total, term
-                )
-            return total
-
-        solver, term = diffrax.Dopri8(), diffrax.ODETerm(field)  # pyright: ignore[reportArgumentType]
-
-        def advance(p: PyTree, weights: Array) -> tuple[PyTree, PyTree]:
-            # Time runs from 0 to 1 within each step: the field is h F.
-            state = solver.init(term, 0.0, 1.0, p, weights)
-            p = solver.step(term, 0.0, 1.0, p, weights, state, False)[0]
-            return p, p
-
-        _, visited = jax.lax.scan(advance, start, coefficients)
-        return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), start, visited)
-
+    loss = traced_loss(value_fn, params)
     dtype = jnp.result_type(*jax.tree.leaves(dynamic))
-    return combine(follow(loss, dynamic, jnp.asarray(coefficients, dtype)), static)
+    weights = np.asarray(coefficients, dtype)
+    return combine(_follow(tuple(present), loss, dynamic, weights, time_like(h, dynamic)), static)
+
+
+@compiled
+def _follow(
+    present: tuple[int, ...], loss: Traced, start: PyTree, coefficients: Array, h: Array
+) -> PyTree:
+    gradient = jax.grad(lambda p: loss(p))
+
+    def field(t: Array, p: PyTree, weights: Array) -> PyTree:
+        del t
+        at = Differentials(lambda q: scale(h, gradient(q)), p)
+        total = jax.tree.map(jnp.zeros_like, p)
+        for weight, tree in zip(weights, present, strict=True):
+            term = at.combination({tree: Fraction(1)})
+            total = jax.tree.map(lambda a, b, w=weight: a + (w * b).astype(a.dtype), total, term)
+        return total
+
+    solver, term = diffrax.Dopri8(), diffrax.ODETerm(field)  # pyright: ignore[reportArgumentType]
+
+    def advance(p: PyTree, weights: Array) -> tuple[PyTree, PyTree]:
+        # Time runs from 0 to 1 within each step: the field is h F.
+        state = solver.init(term, 0.0, 1.0, p, weights)
+        p = solver.step(term, 0.0, 1.0, p, weights, state, False)[0]
+        return p, p
+
+    _, visited = jax.lax.scan(advance, start, coefficients)
+    return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), start, visited)
 
 
 def shifted_start(
@@ -89,15 +90,16 @@ def shifted_start(
     """
     shift = initial_shift(method, order, steps)
     dynamic, static = floating(params)
-    gradient = jax.grad(lambda p: value_fn(combine(p, static)))
+    wanted = {t: _over_gradient(w, t) for t, w in shift.items()}
+    moved = _moved(wanted, traced_loss(value_fn, params), dynamic, time_like(h, dynamic))
+    return combine(moved, static)
 
-    @jax.jit
-    def moved(p: PyTree) -> PyTree:
-        at = Differentials(lambda q: scale(h, gradient(q)), p)
-        wanted = {t: Fraction(_over_gradient(w, t)) for t, w in shift.items()}
-        return add(p, at.combination(wanted))
 
-    return combine(moved(dynamic), static)
+@compiled
+def _moved(shift: dict[int, float], loss: Traced, params: PyTree, h: Array) -> PyTree:
+    gradient = jax.grad(lambda p: loss(p))
+    at = Differentials(lambda q: scale(h, gradient(q)), params)
+    return add(params, at.combination({t: Fraction(w) for t, w in shift.items()}))
 
 
 def _over_gradient(weight: float, tree: int) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,15 +12,17 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
+from igr.compiled import Traced, compiled
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.flows import kinds
 from igr.flows.fields.vector_field import vector_field
+from igr.flows.runnable import time_like
 
 ValueFn = Callable[[PyTree], Array]
 
 
 def corrections_along(
-    equation: Any, loss: ValueFn, recorded: PyTree, times: np.ndarray, h: float
+    equation: Any, loss: Traced, recorded: PyTree, times: np.ndarray, h: float
 ) -> np.ndarray:
     """h |F1| / |F0| of the params' field at each record.
 
@@ -32,30 +33,32 @@ def corrections_along(
       times: n h at each record, (r,).
       h: the step.
     """
-    kept = bool(getattr(equation, "kept", ()))
+    return np.array(
+        _corrections(equation, loss, recorded, np.asarray(times), time_like(h, recorded))
+    )
 
-    @eqx.filter_jit
-    def along(loss: ValueFn, recorded: PyTree, times: Array) -> Array:
-        plain = vector_field(equation.truncate(0), loss, h)
-        corrected = vector_field(equation, loss, h)
 
-        def ratio(point: tuple[PyTree, Array]) -> Array:
-            state, t = point
-            f0, f = plain(t, state, None), corrected(t, state, None)
-            if kept:
-                f0, f = f0[0], f[0]
-            norm = optax.tree.norm(f0)
-            apart = optax.tree.norm(optax.tree.sub(f, f0))
-            return jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
+@compiled
+def _corrections(equation: Any, loss: Traced, recorded: PyTree, times: Array, h: Array) -> Array:
+    kept = bool(getattr(equation, "kept", None))
+    plain = vector_field(equation.truncate(0), loss, h)
+    corrected = vector_field(equation, loss, h)
 
-        return jax.lax.map(ratio, (recorded, times))
+    def ratio(point: tuple[PyTree, Array]) -> Array:
+        state, t = point
+        f0, f = plain(t, state, None), corrected(t, state, None)
+        if kept:
+            f0, f = f0[0], f[0]
+        norm = optax.tree.norm(f0)
+        apart = optax.tree.norm(optax.tree.sub(f, f0))
+        return jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
 
-    return np.array(along(loss, recorded, jnp.asarray(times)))
+    return jax.lax.map(ratio, (recorded, times))
 
 
 def sharpness_along(
     method: Method,
-    loss: ValueFn,
+    loss: Traced,
     recorded: PyTree,
     times: np.ndarray,
     h: float,
@@ -72,33 +75,33 @@ def sharpness_along(
       times: n h at each record, (r,).
       h: the step.
     """
-    response = method.response()
-    if response is None:
+    if method.response() is None:
         return np.full(len(times), np.nan)
-    precondition = kinds.preconditioner_of(response, h)
+    return np.array(_sharpness(method, loss, recorded, np.asarray(times), time_like(h, recorded)))
+
+
+@compiled
+def _sharpness(method: Any, loss: Traced, recorded: PyTree, times: Array, h: Array) -> Array:
+    precondition = kinds.preconditioner_of(method.response(), h)
     keeps = bool(method.kept)
 
-    @eqx.filter_jit
-    def along(loss: ValueFn, recorded: PyTree, times: Array) -> Array:
-        def extreme(vector: PyTree | None, state: PyTree, t: Array) -> tuple[PyTree, Array]:
-            params, kept = state if keeps else (state, {})
-            root = None
-            if precondition is not None:
-                c = precondition(jax.grad(lambda p: loss(p))(params), params, kept, t)
-                root = jax.tree.map(lambda x: jnp.sqrt(jnp.abs(x)), c)
-            hessian = hessian_product(lambda p: loss(p), params)
+    def extreme(vector: PyTree | None, state: PyTree, t: Array) -> tuple[PyTree, Array]:
+        params, kept = state if keeps else (state, {})
+        root = None
+        if precondition is not None:
+            c = precondition(jax.grad(lambda p: loss(p))(params), params, kept, t)
+            root = jax.tree.map(lambda x: jnp.sqrt(jnp.abs(x)), c)
+        hessian = hessian_product(lambda p: loss(p), params)
 
-            def product(v: PyTree) -> PyTree:
-                return _times(root, hessian(_times(root, v)))
+        def product(v: PyTree) -> PyTree:
+            return _times(root, hessian(_times(root, v)))
 
-            found = top_eigenpairs(product, params, 1, tol=1e-2, initial=vector)
-            return jax.tree.map(lambda x: x[0], found.vectors), found.values[0]
+        found = top_eigenpairs(product, params, 1, tol=1e-2, initial=vector)
+        return jax.tree.map(lambda x: x[0], found.vectors), found.values[0]
 
-        first = jax.tree.map(lambda x: x[0], recorded)
-        vector, _ = extreme(None, first, times[0])
-        return jax.lax.scan(lambda v, at: extreme(v, *at), vector, (recorded, times))[1]
-
-    return np.array(along(loss, recorded, jnp.asarray(times)))
+    first = jax.tree.map(lambda x: x[0], recorded)
+    vector, _ = extreme(None, first, times[0])
+    return jax.lax.scan(lambda v, at: extreme(v, *at), vector, (recorded, times))[1]
 
 
 def _times(root: PyTree | None, v: PyTree) -> PyTree:

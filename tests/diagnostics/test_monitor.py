@@ -106,7 +106,7 @@ def test_compiled_once_and_called_only_when_due(problem):
     calls = []
 
     def seen(p, b):
-        calls.append(1)  # runs while tracing alone
+        calls.append(1)  # runs while tracing alone, once each time it is due
         return jnp.sum(p["v"])
 
     monitor = igr.Monitor({"sum": seen, "slope": "slope"}, every=3, example_loss_fn=example_loss_fn)
@@ -116,7 +116,8 @@ def test_compiled_once_and_called_only_when_due(problem):
         rows.append(monitor(params, batch))
         params = jax.tree.map(lambda x: 0.9 * x, params)
     assert [bool(row) for row in rows] == [True, False, False] * 3 + [True]
-    assert len(calls) == monitor.compilations == 1
+    assert len(calls) == 4
+    assert monitor.compilations == 1
     np.testing.assert_allclose(rows[9]["sum"], 0.9**9 * rows[0]["sum"])
     cost = monitor.cost
     assert 0 < cost.seconds < cost.run_seconds - cost.compile_seconds

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.backward_error.trees.sampled import StochasticEquation
 from igr.checks import check_step
+from igr.compiled import Traced, compiled, traced
 from igr.flows.fields.small_noise import SmallNoiseHeun
 from igr.flows.fields.vector_field import Field, vector_field
 from igr.per_example import per_example_gradients
@@ -186,11 +187,8 @@ def stochastic_flow(
     def drift(t: Any, y: PyTree, args: Any) -> PyTree:
         return _cast_like(floating(field.drift(t, whole(y), args))[0], y)
 
-    def diffusion(t: Any, y: PyTree, args: Any) -> lineax.AbstractLinearOperator:
-        operator = field.diffusion(t, whole(y), args)
-        return lineax.FunctionLinearOperator(
-            lambda increments: _cast_like(operator.mv(increments), y), operator.in_structure()
-        )
+    def noise(t: Any, y: PyTree, args: Any, increments: Array) -> PyTree:
+        return _cast_like(field.diffusion(t, whole(y), args).mv(increments), y)
 
     options: dict[str, Any] = {
         "saveat": diffrax.SaveAt(t1=True)
@@ -200,15 +198,40 @@ def stochastic_flow(
         "max_steps": 1_000_000,
     }
     options.update(diffeqsolve)
-    terms = StochasticField(drift, diffusion, field.num_examples, field.h).terms(
+    state = jax.tree.map(lambda x: x.astype(dtype), dynamic)
+    at = start, state, options.get("args")
+    increments = jax.ShapeDtypeStruct((field.num_examples,), dtype)
+    now = traced(drift, *at), _Diffusion(traced(noise, *at, increments), increments)
+    terms = StochasticField(*now, field.num_examples, field.h).terms(
         start, end, key, tol=step / 2, dtype=dtype
     )
-    state = jax.tree.map(lambda x: x.astype(dtype), dynamic)
-    solution = diffrax.diffeqsolve(terms, t0=start, t1=end, dt0=step, y0=state, **options)
+    solution = _solved(terms, start, end, step, state, options)
     if solution.ys is not None and "saveat" not in diffeqsolve:
         ys = combine(_cast_like(solution.ys, dynamic), static)
         solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
     return solution
+
+
+class _Diffusion(eqx.Module):
+    """A traced diffusion, as a function to a linear operator."""
+
+    noise: Traced
+    increments: jax.ShapeDtypeStruct = eqx.field(static=True)
+
+    def __call__(self, t: Any, y: PyTree, args: Any) -> lineax.AbstractLinearOperator:
+        return lineax.FunctionLinearOperator(lambda w: self.noise(t, y, args, w), self.increments)
+
+
+@compiled
+def _solved(
+    terms: diffrax.MultiTerm,
+    t0: Array,
+    t1: Array,
+    dt0: Array,
+    state: PyTree,
+    options: dict[str, Any],
+) -> diffrax.Solution:
+    return diffrax.diffeqsolve(terms, t0=t0, t1=t1, dt0=dt0, y0=state, **options)
 
 
 def moments_field(
