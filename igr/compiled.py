@@ -23,6 +23,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 
 PROGRAMS_KEPT = 128  # each takes about a hundred of the 65,530 memory maps of a process
@@ -231,7 +232,7 @@ def _is_made_in_a_call(function: Any) -> bool:
 
 
 def _array_content(value: Any) -> Any:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise Opaque("a tracer has no content")
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
@@ -354,10 +355,11 @@ def _numbers_as_arguments(jaxpr: Jaxpr) -> tuple[Jaxpr, list[np.ndarray]]:
     values: list[np.ndarray] = []
 
     def argument(atom: Any) -> Any:
-        if not isinstance(atom, Literal) or not jnp.issubdtype(atom.aval.dtype, jnp.floating):
+        dtype = getattr(atom.aval, "dtype", None)
+        if not isinstance(atom, Literal) or not jnp.issubdtype(dtype, jnp.floating):
             return atom
         new.append(Var(atom.aval))
-        values.append(np.asarray(atom.val, atom.aval.dtype))
+        values.append(np.asarray(atom.val, dtype))
         return new[-1]
 
     eqns = [

@@ -235,7 +235,7 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def _stepping(
-    method: Method, optimizer: Optimizer | None, h: Array, at: float
+    method: Method, optimizer: Optimizer | None, h: Array, at: float | Array
 ) -> optax.GradientTransformation:
     """The transformation that takes the steps, its rates those of the step `at`."""
     if optimizer is None:
