@@ -2,6 +2,7 @@
 
 from igr.flows.certify import Certificate, certify
 from igr.flows.compare import Comparison, compare
+from igr.flows.edge import CentralFlow, TwoPhaseFlow, central_flow, two_phase_field, two_phase_flow
 from igr.flows.epochs import run_epochs
 from igr.flows.fields.along_run import FieldAlong, modified_field_along
 from igr.flows.fields.interpolation import interpolating_field
@@ -19,6 +20,7 @@ from igr.flows.run import Trajectory, optimizer_of, run
 from igr.flows.solve import FlowStopped, flow, reached
 
 __all__ = [
+    "CentralFlow",
     "Certificate",
     "Comparison",
     "FieldAlong",
@@ -27,6 +29,8 @@ __all__ = [
     "SmallNoiseHeun",
     "StochasticField",
     "Trajectory",
+    "TwoPhaseFlow",
+    "central_flow",
     "certify",
     "compare",
     "flow",
@@ -42,5 +46,7 @@ __all__ = [
     "run_epochs",
     "stochastic_field",
     "stochastic_flow",
+    "two_phase_field",
+    "two_phase_flow",
     "vector_field",
 ]
