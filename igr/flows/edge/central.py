@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from igr.checks import check_count, check_step
+from igr.compiled import compiled
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.tracking import follow_eigenpairs
 from igr.curvature.vectors import combination, coordinates, row, size
-from igr.flows.closures import of_floating_leaves
 from igr.flows.edge.complementarity import solve_complementarity, symmetric_basis
 from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
 from igr.flows.runnable import check_start
@@ -137,7 +136,6 @@ def central_flow(
       Cohen, Damian, Talwalkar, Kolter and Lee, "Understanding optimization in deep learning with
       central flows" (2024), sections 3 and 4.
     """
-    check_start(value_fn, params)
     check_step("h", h)
     steps = count_steps(h, t1)
     dynamic, static = floating(params)
@@ -148,7 +146,7 @@ def central_flow(
             f"got {directions}"
         )
     rule = _rule(decay, eps, nu)
-    loss = of_floating_leaves(value_fn, params)
+    loss = check_start(value_fn, params)
     start = _start(loss, dynamic, _moment(nu, dynamic, rule), directions, rule)
 
     def advance(state: _State, count: Array) -> tuple[_State, Any]:
@@ -192,7 +190,7 @@ def _moment(nu: PyTree | None, dynamic: PyTree, rule: _RMSProp | None) -> PyTree
     return nu
 
 
-@eqx.filter_jit
+@compiled
 def _start(loss: Any, params: PyTree, nu: PyTree | None, k: int, rule: _RMSProp | None) -> _State:
     if rule is not None and nu is None:
         gradient = jax.grad(lambda p: loss(p))(params)
@@ -206,7 +204,7 @@ def _start(loss: Any, params: PyTree, nu: PyTree | None, k: int, rule: _RMSProp 
     )  # fmt: skip
 
 
-@eqx.filter_jit
+@compiled
 def _advance(
     loss: Any, state: _State, h: Array, count: Array, rule: _RMSProp | None
 ) -> tuple[_State, Any]:
@@ -293,7 +291,9 @@ def _step(loss: Any, state: _State, h: Array, rule: _RMSProp | None) -> _State:
             along = coordinates(u, white)
             x = h * values
             # int_0^1 e^(-x s) ds - 1, with 0 where x is
-            share = jnp.where(jnp.abs(x) < 1e-3, -x / 2, jnp.expm1(-x) / jnp.where(x == 0, 1, -x) - 1)
+            share = jnp.where(
+                jnp.abs(x) < 1e-3, -x / 2, jnp.expm1(-x) / jnp.where(x == 0, 1, -x) - 1
+            )
             white = jax.tree.map(jnp.add, white, combination(share * along, u))
             return jax.tree.map(lambda d: (h * d).astype(d.dtype), whitened(white))
 
@@ -309,7 +309,9 @@ def _step(loss: Any, state: _State, h: Array, rule: _RMSProp | None) -> _State:
             swung = jax.lax.map(lambda e: _swung(e, v, values, p), basis)
             answer = jax.tree.map(lambda s, d: taken * s / (2 * d), swung, p)
             # <v_i v_j, dP> Lambda with H V = P V Lambda: the same symmetric form twice.
-            shape = jax.lax.map(lambda e: _swung(mean * e, v, jnp.ones(k, values.dtype), None), basis)
+            shape = jax.lax.map(
+                lambda e: _swung(mean * e, v, jnp.ones(k, values.dtype), None), basis
+            )
             b = b + jax.vmap(lambda s: coordinates(answer, s))(shape)
         limit = 2 / h
         room = limit * jnp.eye(k, dtype=values.dtype) - jnp.diag(values)
@@ -324,9 +326,7 @@ def _step(loss: Any, state: _State, h: Array, rule: _RMSProp | None) -> _State:
     near = h * values[0] > 2 * CRITICAL
     params, nu, covariance, solved = jax.lax.cond(near, critical, calm)
     crowded = (k < size(params)) & (h * values[-1] > 2 * CROWDED)
-    return _State(
-        params, nu, u, values, covariance, state.solved & solved, state.crowded | crowded
-    )
+    return _State(params, nu, u, values, covariance, state.solved & solved, state.crowded | crowded)
 
 
 def _third_derivatives(loss: Any, params: PyTree, v: PyTree, k: int) -> PyTree:

@@ -10,15 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from igr.backward_error.methods import ElementwiseMethod
 from igr.checks import check_count, check_step, check_value_fn
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.tracking import follow_eigenpairs
 from igr.curvature.vectors import size
+from igr.flows import kinds
 from igr.flows.edge.midpoints import step_of
 from igr.flows.fields.interpolation import interpolating_field
 from igr.flows.run import optimizer_of
-from igr.flows.runnable import check_runnable
 from igr.pytrees import combine, floating, like_params
 
 
@@ -53,9 +52,9 @@ def two_phase_field(
         a+ = [S(a + b) + S(a - b)]/2,        b+ = -[S(a + b) - S(a - b)]/2,
 
     exactly; for gradient descent a+ = a - (h/2) [g(a + b) + g(a - b)] and b+ = -b + (h/2)
-    [g(a + b) - g(a - b)]. Along smooth directions the first is near the identity, along
-    those with h lambda near 2 the second is, the sign of the oscillation having been taken out; what
-    is left is damped. So this step has a modified equation where the one of S has none, and the
+    [g(a + b) - g(a - b)]. Along smooth directions the first is near the identity, along those
+    with h lambda near 2 the second is, the sign of the oscillation having been taken out; what is
+    left is damped. So this step has a modified equation where the one of S has none, and the
     field is that of `interpolating_field`, to any order, for 2 (order + 1) steps of the optimizer
     and no derivative of the gradient. It tells the amplitude |b| too.
 
@@ -93,10 +92,10 @@ def two_phase_field(
     check_value_fn(value_fn)
     check_step("h", h)
     order = check_count("order", order, 0)
-    check_runnable(method)
+    kinds.check_runnable(method)
     if directions is not None:
         directions = check_count("directions", directions, 1)
-        if isinstance(method, ElementwiseMethod):
+        if kinds.preconditioner_of(method.response(), h) is not None:
             raise TypeError(
                 f"directions are those of the Hessian, and {method.name} has a preconditioner: "
                 "leave directions out, and its swing is followed whole"
@@ -158,7 +157,9 @@ class TwoPhaseField:
             return tangent
         new = self.followed(phases)
         turned = jax.tree.map(
-            lambda n, o: (n - o) / self.h, _turned_towards(new, phases.directions), phases.directions
+            lambda n, o: (n - o) / self.h,
+            _turned_towards(new, phases.directions),
+            phases.directions,
         )
         return tangent._replace(directions=turned)
 
@@ -279,9 +280,8 @@ def _floats(fn: Callable[..., Any], first: PyTree, *others: PyTree) -> PyTree:
 
 def _by_leaf(middle: PyTree, swing: PyTree) -> list[tuple[Array, Array]] | None:
     """A state and its swing as pairs; the swing of an integer is itself."""
-    leaves = jax.tree.leaves(middle)
-    swings = jax.tree.leaves(swing, is_leaf=lambda x: x is None)
-    pairs = [(x, x if b is None else b) for x, b in zip(leaves, swings, strict=True)]
+    swings = jax.tree.leaves(eqx.combine(swing, middle))
+    pairs = list(zip(jax.tree.leaves(middle), swings, strict=True))
     return pairs or None
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from igr.checks import check_count, check_step
+from igr.compiled import compiled
 from igr.curvature import hessian_product
 from igr.curvature.tracking import follow_eigenpairs
-from igr.flows.closures import of_floating_leaves
 from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
 from igr.flows.edge.two_phase import TwoPhases, two_phase_field
 from igr.flows.runnable import check_start
@@ -87,16 +86,15 @@ def two_phase_flow(
     >>> print(abs(sol.ys[-1]).round(3), sol.amplitude[-1].round(4))  # h g(b) = 2 b
     [0.] 0.2209
     """
-    check_start(value_fn, params)
     check_step("h", h)
     steps = count_steps(h, t1)
     if steps < 2:
         raise ValueError(f"t1 must be at least two steps of h = {h}: the phases start at one")
-    field = two_phase_field(method, value_fn, h, order, directions)  # bad input, before long work
+    two_phase_field(method, value_fn, h, order, directions)  # for what it refuses
+    loss = check_start(value_fn, params)
     dynamic, static = floating(params)
-    loss = of_floating_leaves(value_fn, params)
-    del field
     setting = (method, order, directions)
+    h = jnp.asarray(h)
     start = _start(loss, dynamic, h, state, setting)
 
     def advance(phases: TwoPhases, count: Array) -> tuple[TwoPhases, Any]:
@@ -116,16 +114,16 @@ def two_phase_flow(
     )
 
 
-@eqx.filter_jit
-def _start(loss: Any, params: PyTree, h: float, state: Any, setting: Any) -> TwoPhases:
+@compiled
+def _start(loss: Any, params: PyTree, h: Array, state: Any, setting: Any) -> TwoPhases:
     method, order, directions = setting
     field = two_phase_field(method, loss, h, order, directions)
     return field.confined(field.start(params, state))
 
 
-@eqx.filter_jit
+@compiled
 def _advance(
-    loss: Any, phases: TwoPhases, h: float, count: Array, setting: Any
+    loss: Any, phases: TwoPhases, h: Array, count: Array, setting: Any
 ) -> tuple[TwoPhases, Any]:
     method, order, directions = setting
     field = two_phase_field(method, loss, h, order, directions)

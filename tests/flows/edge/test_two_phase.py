@@ -71,6 +71,7 @@ def test_order_is_that_of_the_growth():
             assert rate == pytest.approx(series, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_follows_a_network_past_the_edge(network, run_past_the_edge):
     """48 parameters, 800 steps, two bursts of oscillations: against the run, and gradient flow."""
     h, params, points, middle = run_past_the_edge
@@ -93,6 +94,7 @@ def test_follows_a_network_past_the_edge(network, run_past_the_edge):
     np.testing.assert_allclose(sol.amplitude, amplitude, rtol=0.15, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_directions_confine_the_swing_to_the_sharpest(network, run_past_the_edge):
     """Against the dense Hessian; and with two directions of it the flow is that of the whole."""
     h, params, _, middle = run_past_the_edge
@@ -110,6 +112,7 @@ def test_directions_confine_the_swing_to_the_sharpest(network, run_past_the_edge
         assert np.linalg.norm(at - other) < 1e-3 * np.linalg.norm(other - middle[0]) + 1e-6
 
 
+@pytest.mark.slow
 def test_the_field_alone_keeps_its_directions(network, run_past_the_edge):
     """In `igr.flow` they are variables, and relax to the sharpest of where the flow has got."""
     h, params, _, _ = run_past_the_edge
