@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import sympy
 
@@ -15,6 +15,8 @@ from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import exact
 from igr.backward_error.terms import printing as term_printing
 from igr.backward_error.terms.algebra import THETA, Contraction, G, T
+from igr.backward_error.terms.certificate import descent
+from igr.backward_error.terms.loss import PreconditionedLoss, preconditioned_loss
 from igr.backward_error.trees.loss import NotAGradientError
 
 
@@ -163,20 +165,84 @@ class ElementwiseEquation:
             total += h**k * sympy.Matrix(value(expression)).xreplace(rates)
         return total
 
-    def modified_loss(self, order: int | None = None) -> NoReturn:
-        """Raises: no certificate is made of equations in the term algebra.
+    def is_gradient(self, order: int | None = None) -> bool:
+        """Whether the field descends on a loss, in the metric of its preconditioner.
+
+        Args:
+          order: up to this power of h; `self.order` if not given.
 
         Raises:
-          NotAGradientError: always. An elementwise rule that is not linear bends the gradient in
-            each coordinate on its own, and what comes out is a gradient for no loss in general.
+          UnansweredError: for an order above 1.
+
+        >>> from igr.backward_error import methods, modified_equation
+        >>> modified_equation(methods.adam(), 1).is_gradient()
+        True
+        >>> eliminated = modified_equation(methods.adam(keep=()), 1)
+        >>> eliminated.is_gradient(0), eliminated.is_gradient(1)
+        (True, False)
         """
-        raise NotAGradientError(
-            f"no modified loss is certified for {self.name}: certificates are made of equations "
-            "over trees, and this is one of an elementwise rule or of the length of g. Its field "
-            "is compiled by igr.vector_field",
-            0,
-            (),
+        try:
+            self.modified_loss(order)
+        except NotAGradientError:
+            return False
+        return True
+
+    def modified_loss(self, order: int | None = None) -> PreconditionedLoss:
+        """The loss that the field descends on, in the metric of its preconditioner.
+
+        Kept states and the time are held where its gradient is taken; decoupled weight decay
+        stays beside it.
+
+        Args:
+          order: up to this power of h; `self.order` if not given.
+
+        Raises:
+          NotAGradientError: if there is none: it names the first term in the way.
+          UnansweredError: for an order above 1.
+
+        >>> from igr.backward_error import methods, modified_equation
+        >>> rule = methods.rmsprop(0.9, sympy.Symbol("epsilon"), keep=("nu",))
+        >>> print(modified_equation(rule, 1).modified_loss())
+        E + h/4 Σ g²/sqrt(ε + ν) + O(h²), in the metric of P = 1/sqrt(ε + ν) + O(h)
+        """
+        return preconditioned_loss(
+            self, check_order(self.order if order is None else order, self.order)
         )
+
+    def gradient_part(self) -> ElementwiseEquation:
+        """The part of the field that descends on a loss, weight decay and kept states with it.
+
+        Raises:
+          UnansweredError: for an equation of an order above 1.
+        """
+        rest = self._obstructions()
+        field = tuple(f - r for f, r in zip(self.field, rest, strict=True))
+        return self._part(", gradient part", field, self.states)
+
+    def obstruction(self) -> ElementwiseEquation:
+        """What `gradient_part` leaves.
+
+        Raises:
+          UnansweredError: for an equation of an order above 1.
+
+        >>> from igr.backward_error import methods, modified_equation
+        >>> print(modified_equation(methods.adam(), 1).obstruction().field)
+        (0, 0)
+        """
+        still = {y: (sympy.Integer(0),) * len(part) for y, part in self.states.items()}
+        return self._part(", obstruction", self._obstructions(), still)
+
+    def _obstructions(self) -> tuple[sympy.Expr, ...]:
+        return tuple(sympy.Add(*terms) for terms in descent(self, self.order).obstruction)
+
+    def _part(
+        self,
+        which: str,
+        field: tuple[sympy.Expr, ...],
+        states: Mapping[sympy.Symbol, tuple[sympy.Expr, ...]],
+    ) -> ElementwiseEquation:
+        name = named(self.name).followed_by(which)
+        return dataclasses.replace(self, name=name, field=field, states=states)
 
     def latex(self) -> str:
         """The equation as LaTeX, in g, H, nabla^k E[., .] and the method's own symbols."""

@@ -7,6 +7,7 @@ from typing import Any
 import sympy
 
 from igr.backward_error.terms.algebra import THETA, G, T
+from igr.backward_error.terms.certificate import SQUARE
 from igr.backward_error.trees.printing import expansion, plain
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -41,6 +42,57 @@ def equation(eq: Any, latex: bool) -> str:
     if latex:
         return r"\begin{aligned} " + r" \\ ".join(lines) + r" \end{aligned}"
     return "\n".join(lines)
+
+
+def preconditioned_loss(modified: Any, latex: bool) -> str:
+    """E + h sum psi, the metric it is descended in, and the decay beside it.
+
+    Args:
+      modified: a `PreconditionedLoss`.
+      latex: LaTeX instead of unicode.
+    """
+    vectors = {G, THETA, *modified.states}
+    terms = [(0, sympy.Integer(1), "E")]
+    for k, psi in enumerate(modified.parts.penalty):
+        for term in sympy.Add.make_args(psi):
+            c, summed = term.as_independent(*vectors, as_Add=False)
+            if c != 0:
+                terms.append(
+                    (k, c, (r"\textstyle\sum " if latex else "Σ ") + _shown(summed, latex))
+                )
+    length = sympy.Symbol(r"{\lvert g\rvert}" if latex else "|g|", positive=True)
+    for k, phi in enumerate(modified.parts.of_length):
+        for term in sympy.Add.make_args(phi.xreplace({SQUARE: length**2})):
+            c, power = term.as_independent(length, as_Add=False)
+            if c != 0:
+                terms.append((k, c, _shown(power, latex)))
+    text = expansion(terms, modified.order, latex)
+    metric = modified.parts.preconditioner[0]
+    if metric != 1:
+        inside = r" \text{ in the metric of } P = " if latex else ", in the metric of P = "
+        text += f"{inside}{_shown(metric, latex)} + O(h)"
+    decay = modified.parts.decay[0]
+    if decay != 0:
+        beside = r"\text{, and the decay } " if latex else ", and the decay "
+        text += f"{beside}{_shown(-decay * THETA, latex)}"
+    return text
+
+
+def term(eq: Any, expression: sympy.Expr) -> str:
+    """A term of an equation on one line.
+
+    Args:
+      eq: an `ElementwiseEquation`.
+      expression: of its algebra.
+    """
+    names = _Names(eq, latex=False)
+    text = names.text(expression)
+    said = [f"{name} = {names.text(e)}" for e, name in names.directions()]
+    return f"{text} ({', '.join(said)})" if said else text
+
+
+def _shown(expression: sympy.Expr, latex: bool) -> str:
+    return sympy.latex(expression) if latex else plain(expression)
 
 
 def _line(left: str, coefficients: tuple[sympy.Expr, ...], eq: Any, names: _Names) -> str:

@@ -11,8 +11,11 @@ import optax
 import sympy
 from jaxtyping import Array, PyTree
 
+from igr.backward_error.algebra.taylor import STEP
 from igr.backward_error.terms.algebra import THETA, Contraction, G, T
+from igr.backward_error.terms.certificate import SQUARE
 from igr.backward_error.terms.equation import ElementwiseEquation
+from igr.backward_error.terms.loss import PreconditionedLoss
 from igr.flows import kinds
 from igr.flows.fields.differentials import directional
 from igr.flows.fields.lambdify import LeafFunctions
@@ -35,6 +38,56 @@ def _(
     kinds.check_no_batches(eq, batches)
     kinds.check_value_fn(eq, value_fn)
     return elementwise_field(eq, value_fn, h, rates_at=rates_at)
+
+
+@kinds.value_fn_of.register
+def _(
+    eq: ElementwiseEquation, value_fn: ValueFn, h: float | Array, *, batches: PyTree | None = None
+) -> Callable[..., Array]:
+    kinds.check_no_batches(eq, batches)
+    modified = eq.modified_loss()
+    kinds.check_numbers(eq)
+    kinds.check_value_fn(eq, value_fn)
+    return preconditioned_value_fn(modified, value_fn, h)
+
+
+def preconditioned_value_fn(
+    modified: PreconditionedLoss, value_fn: ValueFn, h: float | Array
+) -> Callable[..., Array]:
+    """Compiles the modified loss of an elementwise method.
+
+    Args:
+      modified: from `eq.modified_loss()`, its coefficients numbers.
+      value_fn: the loss E, `params -> scalar`.
+      h: the step.
+
+    Returns:
+      `f(state, t)`, the state being `(params, kept)` where states are kept, else params, as in
+      `vector_field`. `t` is n h, for the bias corrections; if not given they have died out. Its
+      gradient in params, with the kept states held, is what the field is -P times of.
+    """
+    rates = {symbol: forgetting(rate, h, None) for symbol, rate in modified.rates.items()}
+    functions = LeafFunctions()
+    psi = modified.penalty
+    phi = modified.of_length
+    of_length = sympy.lambdify([SQUARE, STEP], phi, modules="jax")
+
+    def value(state: PyTree, t: float | Array = jnp.inf) -> Array:
+        params, kept = state if modified.states else (state, {})
+        dynamic, static = floating(params)
+        total, gradient = jax.value_and_grad(lambda p: value_fn(combine(p, static)))(dynamic)
+        scalars = {**rates, T: t, STEP: h}
+        if psi != 0:
+            vectors = {THETA: dynamic, G: gradient}
+            vectors |= {y: floating(kept[str(y)])[0] for y in modified.states}
+            added = functions(psi, vectors, scalars, dynamic)
+            total = total + optax.tree.sum(added).astype(total.dtype)
+        if phi != 0:
+            square = optax.tree.norm(gradient, squared=True)
+            total = total + of_length(square, h).astype(total.dtype)
+        return total
+
+    return value
 
 
 def elementwise_field(

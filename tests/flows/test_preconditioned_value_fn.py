@@ -1,0 +1,93 @@
+"""The modified loss of adaptive methods as a JAX function, against dense matrices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import igr
+
+KEY = jax.random.key(0)
+X = jax.random.normal(KEY, (5, 2))
+Y = jnp.sin(X[:, 0]) + X[:, 1]
+PARAMS = 0.7 * jax.random.normal(jax.random.key(1), (9,))
+NU = jax.random.uniform(jax.random.key(2), (9,), minval=0.1, maxval=1.0)
+H, T, C, EPS = 1e-3, 0.7, 0.3, 0.05
+
+
+def network(p):
+    """A tanh network of three units."""
+    hidden = jnp.tanh(X @ p[:6].reshape(2, 3))
+    return jnp.mean((hidden @ p[6:] - Y) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "decay"),
+    [
+        (lambda: igr.methods.adam(0.6, 0.9, EPS), 0.0),
+        (lambda: igr.methods.adamw(0.6, 0.9, EPS, weight_decay=C), C),
+        (lambda: igr.methods.rmsprop(0.9, EPS, keep=("nu",)), 0.0),
+    ],
+    ids=["adam", "adamw", "rmsprop"],
+)
+def test_what_is_left_of_the_field_is_a_factor_of_g(make, decay):
+    """F1 + P0 (dense Hessian terms): no entry of g alone moves another parameter's field."""
+    method = make()
+    eq = igr.modified_equation(method, 1)
+    value = igr.modified_value_fn(eq, network, H)
+    state = PARAMS, {"nu": NU}
+    f0, _ = igr.vector_field(eq.truncate(0), network, H)(T, state, None)
+    f, _ = igr.vector_field(eq, network, H)(T, state, None)
+    rmsprop = "RMSProp" in method.name
+    b1 = 0.0 if rmsprop else 0.6
+    root = jnp.sqrt(NU + EPS) if rmsprop else jnp.sqrt(NU / (1 - 0.9 ** (T / H))) + EPS
+    gradient, hessian = jax.grad(network)(PARAMS), jax.hessian(network)(PARAMS)
+    weight = (1 + b1) / (2 * (1 - b1))
+    by_hand = gradient + H * weight * (hessian @ (gradient / root + decay * PARAMS))
+    by_hand += H * weight * decay * gradient
+    slope = jax.grad(lambda p: value((p, {"nu": NU}), T))(PARAMS)
+    np.testing.assert_allclose(slope, by_hand, rtol=1e-10)
+    np.testing.assert_allclose(f0, -gradient / root - decay * PARAMS, rtol=1e-10)
+    # What the metric and the decay do at h^1 is elementwise in g, theta and nu.
+    rest = (f + slope / root + decay * PARAMS) / H
+    kappa = 0.1 / H
+    moved = kappa * (gradient**2 - NU)
+    if rmsprop:
+        expected = 0.5 * gradient / (2 * root**3) * moved
+    else:
+        # e^(h D) of nu and t against half of it from B: half of d/dt of 1/r, with its sign.
+        full = 1 - 0.9 ** (T / H)
+        rate = -np.log(0.9) / H
+        speed = moved / full - NU * rate * (1 - full) / full**2
+        change = speed / (2 * jnp.sqrt(NU / full) * root**2)
+        expected = 0.5 * gradient * change + weight * decay * gradient / root
+        expected -= 0.5 * decay * (gradient / root + decay * PARAMS)
+    np.testing.assert_allclose(rest, expected, atol=2e-6 * float(jnp.abs(rest).max()))
+
+
+def test_sam_with_the_length_of_the_gradient():
+    r = 1.5
+    eq = igr.modified_equation(igr.methods.sam(r), 1)
+    value = igr.modified_value_fn(eq, network, 0.1)
+    gradient = jax.grad(network)(PARAMS)
+    length = jnp.linalg.norm(gradient)
+    expected = network(PARAMS) + 0.1 * (length**2 / 4 + r * length)
+    assert float(value(PARAMS)) == pytest.approx(float(expected), rel=1e-12)
+    np.testing.assert_allclose(
+        jax.grad(value)(PARAMS), -igr.vector_field(eq, network, 0.1)(0.0, PARAMS, None), rtol=1e-9
+    )
+
+
+def test_without_a_time_the_bias_is_gone():
+    eq = igr.modified_equation(igr.methods.adam(0.6, 0.9, EPS), 1)
+    value = igr.modified_value_fn(eq, network, H)
+    gradient = jax.grad(network)(PARAMS)
+    penalty = H * 1.6 / (4 * 0.4) * jnp.sum(gradient**2 / (jnp.sqrt(NU) + EPS))
+    found = jax.jit(value)((PARAMS, {"nu": NU}))
+    assert float(found) == pytest.approx(float(network(PARAMS) + penalty), rel=1e-12)
+
+
+def test_where_there_is_no_loss_none_is_compiled():
+    eq = igr.modified_equation(igr.methods.adam(keep=()), 1)
+    with pytest.raises(igr.NotAGradientError, match="the term"):
+        igr.modified_value_fn(eq, network, H)
