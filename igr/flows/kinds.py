@@ -124,6 +124,7 @@ def state_at_rest(
     *,
     rates_at: float | None,
     count: Array,
+    value_fn: Callable[[PyTree], Array] | None = None,
 ) -> dict[str, PyTree]:
     """The kept states after `count` steps at params, from zero, by their names.
 
@@ -134,6 +135,7 @@ def state_at_rest(
       h: the step.
       rates_at: the step that the rates of kept states are meant for; h if None.
       count: how many steps.
+      value_fn: the loss, for a rule that reads it.
 
     Returns:
       A dictionary, empty where nothing is kept.

@@ -199,10 +199,10 @@ def _error(
         count = memory + jnp.round(_MIDWAY * rates_at / h)
         t = count * h
         gradient = jax.grad(lambda p: loss(p))(params)
-        at = (
-            params,
-            kinds.state_at_rest(recipe.method, gradient, params, h, rates_at=rates_at, count=count),
+        rest = kinds.state_at_rest(
+            recipe.method, gradient, params, h, rates_at=rates_at, count=count, value_fn=loss
         )
+        at = params, rest
     elif recipe.field == "derived":
         f = vector_field(recipe.equation, loss, h)
     else:

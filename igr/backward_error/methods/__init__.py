@@ -1,7 +1,8 @@
 """The optimizers this package knows: each is described by its memory and its rule, in a line.
 
 A linear method is its transfer function (`linear`), a Runge-Kutta method its tableau
-(`runge_kutta`), Adam and its like are channels and an elementwise rule (`elementwise`, `adaptive`).
+(`runge_kutta`), Adam and its like are channels and an elementwise rule (`elementwise`, `adaptive`),
+and what has no formula is channels and a function (`rule`).
 SGD is how it draws its batches: each once an epoch (`epoch`), or anew for every step (`sampled`).
 """
 
@@ -27,6 +28,7 @@ from igr.backward_error.methods.adaptive import (
 from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.methods.sharpness_aware import SharpnessAware, sam, usam
 from igr.backward_error.methods.tableau import RungeKutta, runge_kutta
+from igr.backward_error.rules.rule import RuleMethod, rule
 from igr.backward_error.terms.algebra import THETA as theta
 from igr.backward_error.terms.algebra import G as g
 from igr.backward_error.terms.algebra import T as t
@@ -41,6 +43,7 @@ __all__ = [
     "GameMethod",
     "LinearMethod",
     "Method",
+    "RuleMethod",
     "RungeKutta",
     "SampledMethod",
     "SharpnessAware",
@@ -60,6 +63,7 @@ __all__ = [
     "nesterov",
     "reshuffled_sgd",
     "rmsprop",
+    "rule",
     "runge_kutta",
     "sam",
     "sgd_with_replacement",

@@ -3,6 +3,6 @@
 To import this package registers the step of every kind with `igr.flows.kinds`.
 """
 
-from igr.flows.steps import elementwise, linear, refused, runge_kutta, sam
+from igr.flows.steps import elementwise, linear, refused, rules, runge_kutta, sam
 
-__all__ = ["elementwise", "linear", "refused", "runge_kutta", "sam"]
+__all__ = ["elementwise", "linear", "refused", "rules", "runge_kutta", "sam"]

@@ -108,7 +108,9 @@ def _(
     *,
     rates_at: float | None,
     count: Array,
+    value_fn: Callable[[PyTree], Array] | None = None,
 ) -> dict[str, PyTree]:
+    del value_fn
     functions = LeafFunctions()
     read = {G: gradient, THETA: params}
     for channel, steady in steady_channels(method):

@@ -1,0 +1,335 @@
+"""Optimizers whose rule is code and no formula: Muon, clipping by the global norm, LAMB.
+
+theta[n+1] = theta[n] - h Psi(a_1, .., a_r, y, theta[n]) with channels a_i = sum_k w_ik phi_i[n-k],
+remembered with a transfer function W_i, as for an elementwise method; but Psi and the phi_i are
+functions of whole pytrees, opaque here, and may couple every coordinate with every other. What they
+read stands in the names of their parameters.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sympy
+
+from igr.backward_error.algebra.naming import named
+from igr.backward_error.algebra.taylor import Z, exact, taylor_coefficients
+from igr.backward_error.methods.linear import LinearMethod
+from igr.backward_error.protocols import Memory
+from igr.backward_error.stability import require_numbers
+from igr.backward_error.terms.algebra import G
+
+if TYPE_CHECKING:
+    from igr.backward_error.rules.equation import RuleEquation
+
+GIVEN = ("g", "theta", "t", "h", "value_fn")  # what every function may read
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A function, and the names of what it reads.
+
+    Attributes:
+      function: called by keyword.
+      names: the keywords.
+    """
+
+    function: Callable[..., Any]
+    names: tuple[str, ...]
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        """The function of what it reads among the values."""
+        return self.function(**{n: values[n] for n in self.names})
+
+
+@dataclass(frozen=True)
+class RuleChannel:
+    """A function of the gradient seen, remembered linearly.
+
+    Attributes:
+      of: phi; None for the gradient itself.
+      transfer: W(z), as in `igr.methods.linear_memory`.
+    """
+
+    of: Reading | None
+    transfer: sympy.Expr
+
+
+@dataclass(frozen=True)
+class RuleState:
+    """A state that stays a variable of the flow.
+
+    Attributes:
+      of: phi, which may read the state's own old value by its name.
+      rate: r of y <- y + r (phi - y); None for y <- y + h phi.
+      init: from params to the state before the first step; None for zeros like params.
+    """
+
+    of: Reading
+    rate: sympy.Expr | None
+    init: Callable[[Any], Any] | None
+
+
+@dataclass(frozen=True)
+class RuleMethod:
+    """An optimizer as memories, kept states and a function of what they hold.
+
+    Attributes:
+      name: how the method calls itself in print and in errors.
+      psi: the rule.
+      channels: the channels by name.
+      states: the kept states by name.
+      rates: names that stand for a number over h, and that number.
+      outputs: what else is read off the params and kept states, by name.
+      sequence: the names of channels and kept states, each after what it reads.
+    """
+
+    name: str
+    psi: Reading
+    channels: tuple[tuple[str, RuleChannel], ...]
+    states: tuple[tuple[str, RuleState], ...] = ()
+    rates: tuple[tuple[str, sympy.Expr], ...] = ()
+    outputs: tuple[tuple[str, Reading], ...] = ()
+    sequence: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The names of the states that stay variables of the flow."""
+        return tuple(y for y, _ in self.states)
+
+    @property
+    def parameters(self) -> tuple[sympy.Symbol, ...]:
+        """The symbols left open, in the memories and rates."""
+        free: set[Any] = set()
+        for _, channel in self.channels:
+            free |= channel.transfer.free_symbols
+        for _, state in self.states:
+            free |= set() if state.rate is None else state.rate.free_symbols
+        for _, rate in self.rates:
+            free |= rate.free_symbols
+        return tuple(sorted(free - {Z}, key=str))
+
+    @property
+    def memories(self) -> tuple[LinearMethod, ...]:
+        """What each channel remembers, as a linear method of its own."""
+        return tuple(
+            LinearMethod(f"{self.name}, channel {a}", channel.transfer)
+            for a, channel in self.channels
+        )
+
+    def reads(self, name: str) -> bool:
+        """Whether the rule, a channel or a kept state reads what has this name."""
+        parts = (self.psi, *(s.of for _, s in self.states))
+        named = any(name in part.names for part in parts)
+        return named or any(name in _reads(c) for _, c in self.channels)
+
+    def subs(self, values: Mapping[sympy.Symbol, Any]) -> RuleMethod:
+        """The method with values for symbols."""
+        return RuleMethod(
+            named(self.name).subs(values),
+            self.psi,
+            tuple((a, RuleChannel(c.of, c.transfer.subs(values))) for a, c in self.channels),
+            tuple(
+                (y, RuleState(s.of, None if s.rate is None else s.rate.subs(values), s.init))
+                for y, s in self.states
+            ),
+            tuple((n, rate.subs(values)) for n, rate in self.rates),
+            self.outputs,
+            self.sequence,
+        )
+
+    def equation(self, order: int) -> RuleEquation:
+        """The modified equation, to h^order."""
+        from igr.backward_error.rules.equation import RuleEquation
+
+        return RuleEquation(named(self.name), order, self)
+
+    def memory(self) -> Memory:
+        """How fast the slowest channel fades, and how many steps the longest reaches back.
+
+        Raises:
+          ValueError: if symbols are open, or a channel has no finite memory.
+        """
+        require_numbers(self)
+        fading, steps = zip(Memory(), *(m.memory() for m in self.memories), strict=True)
+        return Memory(max(fading), max(steps))
+
+    def response(self) -> None:
+        """None: what the rule does to one mode of a quadratic depends on all the others."""
+        return None
+
+
+def rule(
+    psi: Callable[..., Any],
+    channels: Mapping[str, Any] | None = None,
+    kept: Mapping[str, tuple[Any, ...]] | None = None,
+    rates: Mapping[str, Any] | None = None,
+    *,
+    outputs: Mapping[str, Callable[..., Any]] | None = None,
+    name: str = "rule",
+) -> RuleMethod:
+    """Describes an optimizer by a function of what it remembers, whatever function it is.
+
+    theta[n+1] = theta[n] - h Psi. Every function given here reads by the *names of its parameters*:
+    the channels and kept states, and
+
+    - `g`, the gradient, and `theta`, the params, pytrees of floating leaves;
+    - `t` = (n + 1) h, the time at the end of the step, and `h`, the step;
+    - `value_fn`, the loss itself, of `theta`.
+
+    It is made of JAX operations, differentiable where it is evaluated, and depends on nothing else;
+    one with `**read` gets everything. It is called while a field or step is traced.
+
+    Args:
+      psi: the rule. It returns the direction that h times is subtracted from params, a pytree like
+        `theta`.
+      channels: name -> W for the gradient remembered with transfer function W(z), as in
+        `igr.methods.linear_memory`; or name -> (phi, W) for a function phi remembered so, of any
+        structure.
+      kept: name -> (phi, r) for a state y <- y + r (phi - y) that stays a variable of the flow;
+        with r = 1, phi is the new value and reads the old one by the state's own name. With
+        r = None, y <- y + h phi. Whatever else reads a state reads its new value. A third entry is
+        a function from params to its start; without it, zeros like params.
+      rates: name -> r: stands for r/h, so that with `t` exp(-name t) = e^(-r (n + 1)) is how a bias
+        correction forgets.
+      outputs: name -> a function of `theta` and the kept states: what the optimizer hands out
+        besides its params, as schedule-free methods do an average.
+      name: for print.
+
+    Returns:
+      A method for `igr.modified_equation`. Its field, to any order, is made by Taylor mode in
+      `igr.vector_field`. Where psi has a kink, as where clipping sets in, the equation holds on
+      each side of it alone.
+
+    Raises:
+      TypeError: if a function is none, or reads by position.
+      ValueError: if a function reads what there is not, names clash, a channel or kept state is
+        read by nothing, or two read each other.
+
+    Momentum on directions of length one:
+
+    >>> from igr.backward_error.methods import ema
+    >>> method = rule(lambda m: m / (m @ m) ** 0.5, {"m": ema(0.9)}, name="normalized momentum")
+    >>> print(method.equation(1))
+    θ' = F₀ + h F₁ + O(h²), with F₀ = -Ψ(m), m = g, and F₁ = 19/2 J_Ψ H F₀
+    """
+    channels, kept, rates, outputs = channels or {}, kept or {}, rates or {}, outputs or {}
+    _check_names(channels, kept, rates)
+    known = (*channels, *kept, *rates, *GIVEN)
+    memories = []
+    for a, described in channels.items():
+        phi, transfer = described if isinstance(described, tuple) else (None, described)
+        weights = exact(transfer, f"the transfer function of {a}")
+        taylor_coefficients(weights, 1)  # says so where the weights have no finite sum
+        plain = phi is None or (isinstance(phi, sympy.Expr) and phi == G)
+        of = None if plain else reading(phi, f"the function of channel {a}", known, but=(a,))
+        memories.append((a, RuleChannel(of, weights)))
+    states = []
+    for y, described in kept.items():
+        if not isinstance(described, tuple) or len(described) not in (2, 3):
+            raise TypeError(
+                f"the kept state {y} is (phi, rate) or (phi, rate, init); got {described!r}"
+            )
+        phi, rate, init = (*described, None)[:3]
+        share = None if rate is None else _share(y, rate)
+        if init is not None and not callable(init):
+            raise TypeError(f"the start of {y} is a function of params, got {init!r}")
+        states.append((y, RuleState(reading(phi, f"the function of {y}", known), share, init)))
+    psi_reading = reading(psi, "psi", known)
+    result = RuleMethod(
+        named(name),
+        psi_reading,
+        tuple(memories),
+        tuple(states),
+        tuple((n, exact(rate, n)) for n, rate in rates.items()),
+        tuple(
+            (n, reading(f, f"the output {n}", ("theta", "t", "h", *kept)))
+            for n, f in outputs.items()
+        ),
+        _sequence(memories, states),
+    )
+    read = set(psi_reading.names).union(*(_reads(part) for _, part in (*memories, *states)))
+    unread = [n for n in (*channels, *kept) if n not in read]
+    unread = [y for y in unread if not any(y in f.names for _, f in result.outputs)]
+    if unread:
+        raise ValueError(
+            f"nothing reads {', '.join(unread)}: psi reads {', '.join(psi_reading.names)}"
+        )
+    return result
+
+
+def reading(function: Any, argument: str, known: Iterable[str], but: Iterable[str] = ()) -> Reading:
+    """A function with the names it reads, which must all be known.
+
+    Args:
+      function: what a user gave.
+      argument: what errors call it.
+      known: the names there are.
+      but: those among them that this function cannot read.
+    """
+    if not callable(function):
+        raise TypeError(f"{argument} is a function, got {function!r}")
+    allowed = [n for n in known if n not in set(but)]
+    how = (
+        "It reads by the names of its parameters, as in lambda m, theta: .., and there "
+        f"{'are' if len(allowed) > 1 else 'is'} {', '.join(allowed)}"
+    )
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the parameters of {argument} cannot be seen. {how}") from error
+    kinds = inspect.Parameter
+    if any(p.kind in (kinds.POSITIONAL_ONLY, kinds.VAR_POSITIONAL) for p in parameters):
+        raise TypeError(f"{argument} takes parameters by position. {how}")
+    if any(p.kind is kinds.VAR_KEYWORD for p in parameters):
+        return Reading(function, tuple(allowed))
+    names = tuple(p.name for p in parameters if p.default is kinds.empty or p.name in allowed)
+    strange = [n for n in names if n not in allowed]
+    if strange:
+        raise ValueError(f"{argument} reads {', '.join(strange)}, which there is not. {how}")
+    return Reading(function, names)
+
+
+def _reads(part: RuleChannel | RuleState) -> tuple[str, ...]:
+    return ("g",) if part.of is None else part.of.names
+
+
+def _sequence(
+    channels: list[tuple[str, RuleChannel]], states: list[tuple[str, RuleState]]
+) -> tuple[str, ...]:
+    """Channels and kept states, each after those whose new value it reads."""
+    waiting = {n: set(_reads(part)) - {n} for n, part in (*channels, *states)}
+    done: list[str] = []
+    while waiting:
+        ready = [n for n, reads in waiting.items() if not reads & waiting.keys()]
+        if not ready:
+            raise ValueError(
+                f"{', '.join(waiting)} read each other: a channel or kept state reads the new "
+                "values of others, and its own old one"
+            )
+        done += ready
+        waiting = {n: reads for n, reads in waiting.items() if n not in ready}
+    return tuple(done)
+
+
+def _share(y: str, rate: Any) -> sympy.Expr:
+    share = exact(rate, f"the rate of {y}")
+    if share.is_number and not (share.is_real and 0 < share <= 1):
+        raise ValueError(
+            f"the rate of {y} is a number in (0, 1], or None for y + h phi; got {rate}"
+        )
+    return share
+
+
+def _check_names(*groups: Mapping[str, Any]) -> None:
+    names = [n for group in groups for n in group]
+    clash = sorted({n for n in names if n in GIVEN or names.count(n) > 1})
+    strange = [n for n in names if not (isinstance(n, str) and n.isidentifier())]
+    if clash or strange:
+        raise ValueError(
+            "channels, kept states and rates have names of their own, such as m, and none of "
+            f"{', '.join(GIVEN)}; got {', '.join(map(str, clash or strange))}"
+        )
