@@ -31,6 +31,7 @@ from igr.backward_error.rules.equation import RuleEquation
 from igr.backward_error.rules.rule import Reading, RuleMethod, RuleState
 from igr.flows import kinds
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
+from igr.flows.steps.rules import check_direction
 from igr.pytrees import combine, floating, like_params
 
 ValueFn = Callable[[PyTree], Array]
@@ -173,16 +174,6 @@ def expand(weights: Sequence[Any], series: Derivatives, h: float | Array) -> Der
         return jax.tree.map(total, *series[j:])
 
     return [one(j) for j in range(len(series))]
-
-
-def check_direction(psi: PyTree, params: PyTree, name: str) -> None:
-    """Raises `ValueError` unless what a rule returns has the structure and shapes of params."""
-    shapes = [jax.tree.map(jnp.shape, tree) for tree in (psi, params)]
-    if jax.tree.structure(psi) != jax.tree.structure(params) or shapes[0] != shapes[1]:
-        raise ValueError(
-            f"the rule of {name} returns a direction for params, of their structure and shapes "
-            f"{shapes[1]}; got {shapes[0]}"
-        )
 
 
 class _Read(dict[str, Derivatives]):

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.backward_error.rules.rule import RuleMethod
 from igr.flows import kinds
-from igr.flows.fields.rules import check_direction
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.flows.steps.linear import recurrence
 
@@ -162,3 +161,13 @@ def _(
         return step.update(gradient, state, params, value_fn=value_fn)[1]
 
     return jax.lax.fori_loop(0, steps, again, step.init(params)).kept
+
+
+def check_direction(psi: PyTree, params: PyTree, name: str) -> None:
+    """Raises `ValueError` unless what a rule returns has the structure and shapes of params."""
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (psi, params)]
+    if jax.tree.structure(psi) != jax.tree.structure(params) or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the rule of {name} returns a direction for params, of their structure and shapes "
+            f"{shapes[1]}; got {shapes[0]}"
+        )
