@@ -83,7 +83,15 @@ class Traced(eqx.Module):
         arrays = [x for x in jax.tree.leaves(args) if _is_array(x)]
         if len(arrays) != len(p.jaxpr.invars):
             raise TypeError(f"traced for {len(p.jaxpr.invars)} arrays, called with {len(arrays)}")
-        results = iter(jaxpr_as_fun(ClosedJaxpr(p.jaxpr, self.consts))(*arrays))
+        # A result that does not depend on the arguments may come as a plain number.
+        results = (
+            x if _is_array(x) else jnp.asarray(x, v.aval.dtype)
+            for x, v in zip(
+                jaxpr_as_fun(ClosedJaxpr(p.jaxpr, self.consts))(*arrays),
+                p.jaxpr.outvars,
+                strict=True,
+            )
+        )
         found = [next(results) if m else x for m, x in zip(p.arrays_out, p.fixed_out, strict=True)]
         return jax.tree.unflatten(p.form, found)
 

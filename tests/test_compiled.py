@@ -227,6 +227,11 @@ def test_what_networks_are_made_of_is_compiled_once(activation, compilations):
     assert compilations(lambda: _value(loss(), W)) == 0
 
 
+def test_a_result_that_is_a_number_is_an_array():
+    found = traced(lambda p: (jnp.zeros(()), 1, "name", 2.5), W)(W)
+    assert [getattr(x, "shape", x) for x in found] == [(), (), "name", ()]
+
+
 def test_a_callback_calls_what_is_there_now():
     c = 1.0
     shape = jax.ShapeDtypeStruct((), W.dtype)
