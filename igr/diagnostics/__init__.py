@@ -8,6 +8,7 @@ from igr.diagnostics.adversarial import (
     roc_curve,
     sign_perturbed,
 )
+from igr.diagnostics.batch_sharpness import BatchSharpness, batch_sharpness
 from igr.diagnostics.coherence import (
     Coherence,
     coherence,
@@ -27,7 +28,14 @@ from igr.diagnostics.lipschitz import LipschitzBound, lipschitz_bound, spectral_
 from igr.diagnostics.monitor import Cost, Monitor
 from igr.diagnostics.noise_robustness import NoiseRobustness, accuracy, noise_robustness
 from igr.diagnostics.path_complexity import path_complexity
+from igr.diagnostics.preconditioned_sharpness import (
+    PreconditionedSharpness,
+    adam_preconditioner,
+    adam_stability_limit,
+    preconditioned_sharpness,
+)
 from igr.diagnostics.rademacher import rademacher_bound, rademacher_bound_of_path
+from igr.diagnostics.root_diagonal_trace import RootDiagonalTrace, root_diagonal_trace
 from igr.diagnostics.sgd_region import SGDRegion, sgd_learning_rate_limit, sgd_region
 from igr.diagnostics.slope import (
     ModifiedLossShare,
@@ -48,6 +56,7 @@ from igr.per_example.kernel import KernelTooLargeError
 __all__ = [
     "ROC",
     "AdversarialDetection",
+    "BatchSharpness",
     "ClassStiffness",
     "Coherence",
     "Cost",
@@ -60,10 +69,15 @@ __all__ = [
     "ModifiedLossShare",
     "Monitor",
     "NoiseRobustness",
+    "PreconditionedSharpness",
+    "RootDiagonalTrace",
     "SGDRegion",
     "TraceEstimate",
     "accuracy",
+    "adam_preconditioner",
+    "adam_stability_limit",
     "adversarial_detection",
+    "batch_sharpness",
     "class_stiffness",
     "coherence",
     "coherence_from_batches",
@@ -79,9 +93,11 @@ __all__ = [
     "modified_loss_share",
     "noise_robustness",
     "path_complexity",
+    "preconditioned_sharpness",
     "rademacher_bound",
     "rademacher_bound_of_path",
     "roc_curve",
+    "root_diagonal_trace",
     "sgd_learning_rate_limit",
     "sgd_region",
     "sign_perturbed",

@@ -1,0 +1,97 @@
+"""The sharpness that mini-batch SGD meets: each batch's curvature along its own gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from igr.checks import check_count
+from igr.curvature.vectors import floating_part, inner, require_floating
+from igr.per_example.example_axis import num_examples
+from igr.pytrees import combine, floating
+
+
+class BatchSharpness(NamedTuple):
+    """The mean of g_b' H_b g_b/|g_b|^2 over batches b.
+
+    Attributes:
+        value: The mean.
+        standard_error: Of the mean, over the batches taken; NaN for one batch.
+        batches: How many batches were taken.
+    """
+
+    value: Float[Array, ""]
+    standard_error: Float[Array, ""]
+    batches: Int[Array, ""]
+
+
+def batch_sharpness(
+    example_loss_fn: Callable[[PyTree, PyTree], Any],
+    params: PyTree,
+    batch: PyTree,
+    batch_size: int,
+    *,
+    key: PRNGKeyArray | None = None,
+) -> BatchSharpness:
+    """E[g_b' H_b g_b/|g_b|^2], g_b and H_b the gradient and the Hessian of a mini-batch.
+
+    SGD holds this at 2/h, where it progressively sharpens; the sharpness of the whole loss stays
+    lower, the more so the smaller the batches. With batches of all examples it is the curvature
+    along the gradient. About three gradients of the examples taken.
+
+    Args:
+        example_loss_fn: `(params, example) -> scalar`.
+        params: Any pytree with floating leaves.
+        batch: The examples to draw mini-batches of: a pytree with a leading example axis.
+        batch_size: That of SGD. The examples are shuffled and cut; a rest is left out.
+        key: For the shuffle; without it they are cut as they stand.
+
+    Returns:
+        A `BatchSharpness`: value, standard_error, batches. Batches without a gradient are left out
+        of it; NaN if none has one.
+
+    Raises:
+        ValueError: If there are fewer examples than `batch_size`, or their axes disagree.
+
+    >>> loss = lambda w, x: jnp.sum(x * w**2) / 2
+    >>> print(batch_sharpness(loss, jnp.ones(1), jnp.array([1.0, 2.0, 3.0, 4.0]), 2).value)
+    2.5
+
+    References:
+        Andreyev and Beneventano, "Edge of stochastic stability" (2024), definition 1.
+    """
+    require_floating(params)
+    n = num_examples(batch)
+    batch_size = check_count("batch_size", batch_size, 1)
+    if batch_size > n:
+        raise ValueError(
+            f"batch_size must be at most the number of examples, {n}; got {batch_size}"
+        )
+    m = n // batch_size
+    order = jnp.arange(n) if key is None else jax.random.permutation(key, n)
+    chosen = order[: m * batch_size].reshape(m, batch_size)
+    dynamic, static = floating(params)
+
+    def curvature(indices: Array) -> tuple[Array, Array]:
+        examples = jax.tree.map(lambda x: jnp.asarray(x)[indices], batch)
+
+        def loss(p: PyTree) -> Array:
+            whole = combine(p, static)
+            return jnp.mean(jax.vmap(example_loss_fn, (None, 0))(whole, examples))
+
+        # The gradient is evaluated where it is linearized: its product with itself costs one more.
+        gradient, product = jax.linearize(jax.grad(loss), dynamic)
+        g = floating_part(gradient)
+        return inner(g, product(gradient)), inner(g, g)
+
+    products, squares = jax.lax.map(curvature, chosen)
+    usable = squares > 0
+    found = jnp.where(usable, products / jnp.where(usable, squares, 1), 0)
+    count = jnp.sum(usable)
+    mean = jnp.sum(found) / count
+    spread = jnp.sum(jnp.where(usable, (found - mean) ** 2, 0)) / (count - 1)
+    return BatchSharpness(mean, jnp.sqrt(spread / count), count)
