@@ -63,7 +63,9 @@ def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
     read = [(a, c.transfer) for a, c in method.channels if c.of == G]
     # A kept average of the gradient is a memory like another: y <- y + r (g - y).
     read += [
-        (y, k.rate / (1 - (1 - k.rate) * sympy.exp(-Z))) for y, k in method.states if k.of == G
+        (y, k.rate / (1 - (1 - k.rate) * sympy.exp(-Z)))
+        for y, k in method.states
+        if k.of == G and k.rate is not None
     ]
     if method.rule.has(G):
         read.append((G, sympy.Integer(1)))
@@ -79,5 +81,10 @@ def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
 
 
 def steady_channels(method: ElementwiseMethod) -> tuple[tuple[sympy.Symbol, sympy.Expr], ...]:
-    """What each channel reads when the gradient stands still: W(0) phi, in their order."""
-    return tuple((a, taylor_coefficients(c.transfer, 1)[0] * c.of) for a, c in method.channels)
+    """What each channel reads when the gradient stands still: W(0) phi, in the order they read."""
+    channels = dict(method.channels)
+    return tuple(
+        (a, taylor_coefficients(channels[a].transfer, 1)[0] * channels[a].of)
+        for a, _ in method.sequence
+        if a in channels
+    )

@@ -21,7 +21,9 @@ def method_of(description: Description, name: str) -> LinearMethod | Elementwise
     if linear is not None:
         return linear
     channels = {n: (m.of, m.transfer) for n, m in description.memories.items() if not m.kept}
-    kept: dict[str, Any] = {n: (m.of, m.rate) for n, m in description.memories.items() if m.kept}
+    kept: dict[str, Any] = {
+        n: (m.of, m.rate, m.init) for n, m in description.memories.items() if m.kept
+    }
     return elementwise(description.rule, channels, kept, description.rates, name=name)
 
 

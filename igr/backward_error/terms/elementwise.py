@@ -33,7 +33,7 @@ class Channel:
     """An elementwise function of the gradients seen, remembered linearly.
 
     Attributes:
-      of: phi, an expression in `igr.methods.g` and `theta`, and in channels before this one.
+      of: phi, an expression in `igr.methods.g` and `theta`, and in other channels and kept states.
       transfer: W(z), as in `igr.methods.linear_memory`.
     """
 
@@ -43,16 +43,24 @@ class Channel:
 
 @dataclass(frozen=True)
 class Kept:
-    """A slow average that stays a variable of the flow.
+    """A slow state that stays a variable of the flow.
 
     Attributes:
-      of: phi, an expression in `igr.methods.g` and `theta`, in channels, and in kept states before
-        this one, read after their update.
-      rate: kappa h, the share of phi that enters in one step: 1 - beta.
+      of: phi, an expression in `igr.methods.g` and `theta`, in channels and kept states after
+        their update, and in kept states before it (see `before`).
+      rate: kappa h, the share of phi that enters in one step: 1 - beta for an average. None for
+        y <- y + h phi.
+      init: the state before the first step, an expression in `theta`.
     """
 
     of: sympy.Expr
-    rate: sympy.Expr
+    rate: sympy.Expr | None
+    init: sympy.Expr = sympy.S.Zero
+
+
+def before(state: sympy.Symbol | str) -> sympy.Symbol:
+    """The symbol of a kept state before its update in a step; its own is what it is after it."""
+    return sympy.Symbol(f"{state}_before")
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,11 @@ class ElementwiseMethod:
     states: tuple[tuple[sympy.Symbol, Kept], ...] = ()
     rates: tuple[tuple[sympy.Symbol, sympy.Expr], ...] = ()
 
+    @staticmethod
+    def before(state: sympy.Symbol) -> sympy.Symbol:
+        """The symbol of a kept state before its update."""
+        return before(state)
+
     @property
     def memories(self) -> tuple[LinearMethod, ...]:
         """What each channel remembers, as a linear method of its own."""
@@ -90,14 +103,33 @@ class ElementwiseMethod:
     def parameters(self) -> tuple[sympy.Symbol, ...]:
         """The symbols left open, such as beta."""
         own = {G, THETA, T, Z, *(s for s, _ in (*self.channels, *self.states, *self.rates))}
+        own |= {before(y) for y, _ in self.states}
         free = set(self.rule.free_symbols)
         for _, channel in self.channels:
             free |= channel.of.free_symbols | channel.transfer.free_symbols
         for _, state in self.states:
-            free |= state.of.free_symbols | state.rate.free_symbols
+            free |= state.of.free_symbols | state.init.free_symbols
+            free |= state.rate.free_symbols if state.rate is not None else set()
         for _, rate in self.rates:
             free |= rate.free_symbols
         return tuple(sorted(free - own, key=str))
+
+    @property
+    def sequence(self) -> tuple[tuple[sympy.Symbol, Channel | Kept], ...]:
+        """Channels and kept states, each after those whose new value it reads."""
+        parts = dict((*self.channels, *self.states))
+        waiting = {s: part.of.free_symbols & parts.keys() for s, part in parts.items()}
+        done: list[tuple[sympy.Symbol, Channel | Kept]] = []
+        while waiting:
+            ready = [s for s, reads in waiting.items() if not reads & waiting.keys()]
+            if not ready:
+                raise ValueError(
+                    f"{', '.join(map(str, waiting))} read each other: a channel or kept state "
+                    "reads the new values of others"
+                )
+            done += [(s, parts[s]) for s in ready]
+            waiting = {s: reads for s, reads in waiting.items() if s not in ready}
+        return tuple(done)
 
     def equation(self, order: int) -> ElementwiseEquation:
         """The modified equation, to h^order."""
@@ -122,7 +154,7 @@ class ElementwiseMethod:
 def elementwise(
     rule: Any,
     channels: Mapping[str, tuple[Any, Any]],
-    kept: Mapping[str, tuple[Any, Any]] | None = None,
+    kept: Mapping[str, tuple[Any, ...]] | None = None,
     rates: Mapping[str, Any] | None = None,
     *,
     parameters: Iterable[Any] = (),
@@ -134,9 +166,12 @@ def elementwise(
       rule: Psi, a sympy expression in symbols named as the channels and kept states, and in
         `igr.methods.g` and `igr.methods.theta`; theta[n+1] = theta[n] - h Psi.
       channels: name -> (phi, W): an expression in g, and its transfer function in z. It may read
-        the channels before it, at the same step.
+        other channels and kept states, at the same step.
       kept: name -> (phi, rate): an average y <- y + rate (phi - y) that stays a variable of the
-        flow. The rule reads it after its update, and so do the kept states that follow it.
+        flow; phi reads its old value by the state's own name, so that with a rate of 1 it is any
+        y <- phi(y, ..). With a rate of None, y <- y + h phi. Everything else reads it after its
+        update, and before it as `name_before`. A third entry is what it starts from, a number or
+        an expression in `theta`, 0 if not given.
       rates: name -> r: a symbol of the rule that stands for r/h. With the time `t` = (n + 1) h of
         a step, exp(-name t) = e^(-r (n + 1)) is how a bias correction forgets.
       parameters: the symbols, or their names, that are none of these and are left open; they must
@@ -147,8 +182,8 @@ def elementwise(
       A method for `igr.modified_equation`.
 
     Raises:
-      ValueError: if the rule does not read a channel that is given, reads one that is not, or
-        names clash.
+      ValueError: if the rule does not read a channel that is given, reads one that is not, names
+        clash, or two memories read each other's new values.
 
     Sign descent with momentum, smoothed:
 
@@ -165,6 +200,7 @@ def elementwise(
     _check_names(channels, kept, rates)
     standing = {n: sympy.Symbol(n) for n in (*channels, *kept)}
     standing |= {n: sympy.Symbol(n, positive=True) for n in rates}
+    standing |= {before(n).name: before(n) for n in kept}
     open_names = {getattr(p, "name", p) for p in parameters}
 
     def read(expression: Any, argument: str, known: Iterable[str]) -> sympy.Expr:
@@ -181,38 +217,46 @@ def elementwise(
         own = {**{n: s for n, s in standing.items() if n in known}, **_OWN}
         return found.xreplace({s: own[s.name] for s in found.free_symbols if s.name in own})
 
-    before: list[str] = []
+    others = {n: standing.keys() - {n} for n in (*channels, *kept)}
     memories = []
     for n, (phi, transfer) in channels.items():
         weights = exact(transfer, f"the transfer function of {n}")
         _check_open(weights, n, {"z", *open_names})
         taylor_coefficients(weights, 1)  # says so where the weights have no finite sum
-        memories.append((standing[n], Channel(read(phi, n, before), weights)))
-        before.append(n)
+        memories.append((standing[n], Channel(read(phi, n, others[n]), weights)))
     states = []
-    for n, (phi, rate) in kept.items():
-        share = exact(rate, f"the rate of {n}")
-        _check_open(share, n, open_names)
-        if share.is_number and not (share.is_real and 0 < share <= 1):
-            raise ValueError(f"the rate of {n} is a number in (0, 1], got {rate}")
-        states.append((standing[n], Kept(read(phi, n, before), share)))
-        before.append(n)
+    for n, described in kept.items():
+        if not isinstance(described, tuple) or len(described) not in (2, 3):
+            raise TypeError(f"the kept state {n} is (phi, rate) or (phi, rate, start)")
+        phi, rate, init = (*described, 0)[:3]
+        share = None if rate is None else exact(rate, f"the rate of {n}")
+        if share is not None:
+            _check_open(share, n, open_names)
+            if share.is_number and not (share.is_real and 0 < share <= 1):
+                raise ValueError(f"the rate of {n} is a number in (0, 1], or None; got {rate}")
+        of = read(phi, n, standing).xreplace({standing[n]: before(n)})
+        start = read(init, f"the start of {n}", ())
+        states.append((standing[n], Kept(of, share, start)))
     psi = read(rule, "the rule", standing)
-    used = psi.free_symbols.union(*(part.of.free_symbols for _, part in (*memories, *states)))
-    unread = [n for n in (*channels, *kept) if standing[n] not in used]
+    parts = (*memories, *states)
+    used = psi.free_symbols.union(*(p.of.free_symbols - {before(s)} for s, p in parts))
+    unread = [n for n in (*channels, *kept) if not used & {standing[n], before(n)}]
     if unread:
         raise ValueError(f"the rule does not read the channel {', '.join(unread)}: {rule}")
-    return ElementwiseMethod(
+    method = ElementwiseMethod(
         name,
         psi,
         tuple(memories),
         tuple(states),
         tuple((standing[n], exact(rate, n)) for n, rate in rates.items()),
     )
+    _ = method.sequence  # says so where two read each other
+    return method
 
 
 def _check_names(*groups: Mapping[str, Any]) -> None:
     names = [n for group in groups for n in group]
+    names += [before(n).name for n in groups[1]]
     clash = {n for n in names if _TAKEN.fullmatch(n) or names.count(n) > 1}
     if clash:
         raise ValueError(

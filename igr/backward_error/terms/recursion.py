@@ -5,7 +5,7 @@ The field satisfies
     F   = -B(h D) Psi(W_1(h D) phi_1, .., W_r(h D) phi_r, e^(h D) y, theta),
     F_y =  B(h D) kappa (phi - y),                       B(z) = z/(e^z - 1)
 
-with D the derivative along both.
+with D the derivative along both, F_y = B(h D) phi for a state that grows by h phi in a step.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ _BERNOULLI = Z / (sympy.exp(Z) - 1)
 
 def elementwise_equation(method: ElementwiseMethod, order: int) -> ElementwiseEquation:
     """The equation of channels, kept states and an elementwise rule."""
-    states = method.states
-    solver = _Solver(tuple(y for y, _ in states))
+    solver = _Solver(tuple(y for y, _ in method.states))
     terms = order + 1
     bernoulli = taylor_coefficients(_BERNOULLI, terms)
-    kappas = [sympy.Symbol(f"kappa_{y}", positive=True) for y, _ in states]
-    rates = dict(zip(kappas, (state.rate for _, state in states), strict=True))
+    kappas = {
+        y: sympy.Symbol(f"kappa_{y}", positive=True)
+        for y, state in method.states
+        if state.rate is not None
+    }
+    rates = {kappas[y]: state.rate for y, state in method.states if state.rate is not None}
     rates |= dict(method.rates)
     transfers = {a: taylor_coefficients(c.transfer, terms) for a, c in method.channels}
     exponential = [sympy.Rational(1, factorial(j)) for j in range(terms)]
@@ -45,14 +48,18 @@ def elementwise_equation(method: ElementwiseMethod, order: int) -> ElementwiseEq
             return [x] + [sympy.Integer(0)] * k
 
         read = {T: solver.operator(exponential, constant(T))}
-        for a, c in method.channels:
-            read[a] = solver.operator(transfers[a], _compose(c.of, read, k))
+        read |= {method.before(y): constant(y) for y, _ in method.states}
         slow = {}
-        for (y, state), kappa in zip(states, kappas, strict=True):
-            phi = _compose(state.of, read, k)
-            moved = [kappa * (p - q) for p, q in zip(phi, constant(y), strict=True)]
-            slow[y] = solver.operator(bernoulli, moved)[k]
-            read[y] = solver.operator(exponential, constant(y))
+        for name, part in method.sequence:
+            phi = _compose(part.of, read, k)
+            if name in transfers:
+                read[name] = solver.operator(transfers[name], phi)
+                continue
+            read[name] = solver.operator(exponential, constant(name))
+            if name in kappas:
+                pairs = zip(phi, constant(name), strict=True)
+                phi = [kappas[name] * (p - q) for p, q in pairs]
+            slow[name] = solver.operator(bernoulli, phi)[k]
         psi = _compose(method.rule, read, k)
         solver.field.append(solver.tidy(-solver.operator(bernoulli, psi)[k]))
         for y, expression in slow.items():

@@ -175,8 +175,11 @@ def _averages_of_squares(eq: ElementwiseEquation) -> set[sympy.Symbol]:
     found = set()
     for y, part in eq.states.items():
         kappa = sympy.Symbol(f"kappa_{y}", positive=True)
+        if not part[0].has(kappa):
+            continue
         phi = sympy.expand(part[0] / kappa + y)
         real = {s: sympy.Dummy(real=True) for s in phi.free_symbols}
+        real[y] = sympy.Dummy(nonnegative=True)  # it starts so, and stays so then
         if phi.xreplace(real).is_nonnegative:
             found.add(y)
     return found

@@ -46,7 +46,10 @@ def elementwise_step(
         return ElementwiseState(
             count=jnp.zeros([], jnp.result_type(float)),
             channels={str(a): memory.init(params) for a, memory in memories.items()},
-            kept={str(y): optax.tree.zeros_like(params) for y, _ in method.states},
+            kept={
+                str(y): functions(state.init, {THETA: params}, {}, params)
+                for y, state in method.states
+            },
         )
 
     def update(updates: PyTree, state: ElementwiseState, params: PyTree | None = None):
@@ -59,23 +62,31 @@ def elementwise_step(
         scalars = {symbol: forgetting(rate, h, rates_at) for symbol, rate in method.rates}
         scalars[T] = (state.count + 1) * h
         channels, kept = {}, {}
-        for a, channel in method.channels:
-            phi = functions(channel.of, read, scalars, updates)
-            read[a], channels[str(a)] = memories[a].update(phi, state.channels[str(a)])
-        for y, average in method.states:
-            phi = functions(average.of, read, scalars, updates)
-            share = share_taken_in(average.rate, h, rates_at)
-            kept[str(y)] = jax.tree.map(
-                lambda old, new, share=share: (old + share * (new - old)).astype(old.dtype),
-                state.kept[str(y)],
-                phi,
-            )
-            read[y] = kept[str(y)]
+        for y, _ in method.states:
+            read[method.before(y)] = state.kept[str(y)]
+        for name, part in method.sequence:
+            phi = functions(part.of, read, scalars, updates)
+            if name in memories:
+                read[name], channels[str(name)] = memories[name].update(
+                    phi, state.channels[str(name)]
+                )
+            else:
+                read[name] = kept[str(name)] = _moved(
+                    state.kept[str(name)], phi, part.rate, h, rates_at
+                )
         psi = functions(method.rule, read, scalars, updates)
         step = jax.tree.map(lambda x: (-h * x).astype(x.dtype), psi)
         return step, ElementwiseState(state.count + 1, channels, kept)
 
     return optax.GradientTransformation(init, update)
+
+
+def _moved(old: PyTree, phi: PyTree, rate: Any, h: Any, rates_at: float | None) -> PyTree:
+    """A kept state after its update."""
+    if rate is None:
+        return jax.tree.map(lambda y, x: (y + h * x).astype(y.dtype), old, phi)
+    share = share_taken_in(rate, h, rates_at)
+    return jax.tree.map(lambda y, x: (y + share * (x - y)).astype(y.dtype), old, phi)
 
 
 class ElementwiseState(NamedTuple):
@@ -96,7 +107,10 @@ class ElementwiseState(NamedTuple):
 def _(
     method: ElementwiseMethod, h: float | Array, rates_at: float | None = None
 ) -> dict[str, float | Array]:
-    return {str(y): share_taken_in(kept.rate, h, rates_at) for y, kept in method.states}
+    return {
+        str(y): share_taken_in(1 if kept.rate is None else kept.rate, h, rates_at)
+        for y, kept in method.states
+    }
 
 
 @kinds.state_at_rest.register
@@ -112,14 +126,29 @@ def _(
 ) -> dict[str, PyTree]:
     del value_fn
     functions = LeafFunctions()
-    read = {G: gradient, THETA: params}
-    for channel, steady in steady_channels(method):
-        read[channel] = functions(steady, read, {}, params)
-    for y, average in method.states:
-        filled = 1 - (1 - share_taken_in(average.rate, h, rates_at)) ** count
-        phi = functions(average.of, read, {}, params)
-        read[y] = jax.tree.map(lambda x, f=filled: (f * x).astype(x.dtype), phi)
-    return {str(y): read[y] for y, _ in method.states}
+    steady = dict(steady_channels(method))
+    states = dict(method.states)
+    forgets = {symbol: forgetting(rate, h, rates_at) for symbol, rate in method.rates}
+
+    def step(n: Array, kept: dict[str, PyTree]) -> dict[str, PyTree]:
+        read = {G: gradient, THETA: params}
+        read |= {method.before(y): kept[str(y)] for y in states}
+        scalars = {**forgets, T: (n + 1) * h}
+        after = {}
+        for name, part in method.sequence:
+            phi = functions(steady.get(name, part.of), read, scalars, params)
+            if name in steady:
+                read[name] = phi
+            else:
+                read[name] = after[str(name)] = _moved(
+                    kept[str(name)], phi, states[name].rate, h, rates_at
+                )
+        return after
+
+    start = {
+        str(y): functions(state.init, {THETA: params}, {}, params) for y, state in method.states
+    }
+    return jax.lax.fori_loop(0, jnp.asarray(count, int), step, start) if start else {}
 
 
 @kinds.preconditioner_of.register

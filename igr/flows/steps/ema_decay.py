@@ -1,8 +1,10 @@
 """The rates of slow states per unit of time, as h goes to zero.
 
 A kept average takes in a share r = kappa h of the new value in a step. Its equation holds at a
-fixed rate kappa per unit of time: where h shrinks to observe an order, r shrinks with it, and what
-is forgotten of a start, e^(-rho) in a step, becomes 1 - (1 - e^(-rho)) h/at.
+fixed rate kappa per unit of time: where h shrinks to observe an order, r shrinks with it, so that
+(1 - r)^n, what is left of a start after n steps, is the same at the same time. What forgets with
+e^(-rho) in a step forgets with e^(-rho h/at) in a step h. Where the whole is renewed in a step,
+r = 1, the share is h/at: each step makes so much of the change.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ def share_taken_in(rate: Any, h: float | Array, at: float | None) -> float | Arr
       h: the step.
       at: the step that the rate is meant for; h if None.
     """
-    return float(rate) if at is None else float(rate) * h / at
+    if at is None or float(rate) == 1:
+        return float(rate) if at is None else h / at
+    return -jnp.expm1(jnp.log1p(-float(rate)) * h / at)
 
 
 def forgetting(rate: Any, h: float | Array, at: float | None) -> float | Array:
@@ -32,6 +36,4 @@ def forgetting(rate: Any, h: float | Array, at: float | None) -> float | Array:
       h: the step.
       at: the step that the rate is meant for; h if None.
     """
-    if at is None:
-        return float(rate) / h
-    return -jnp.log1p(jnp.expm1(-float(rate)) * h / at) / h
+    return float(rate) / (h if at is None else at)
