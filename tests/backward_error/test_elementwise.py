@@ -109,6 +109,36 @@ def test_a_bias_correction_reads_the_clock():
     assert equation.rates[forgetting] == -sympy.log(Rational(99, 100))
 
 
+def test_a_sum_that_is_kept_by_hand():
+    """Adagrad, y <- y + g^2: F_y1 = kappa (2 g L[F_0] - F_y0')/2 with the step's B(z) = 1 - z/2."""
+    y, kappa = Symbol("y"), Symbol("kappa_y", positive=True)
+    equation = modified_equation(elementwise(g / sqrt(y), {}, {"y": (y + g**2, 1)}), 1)
+    assert equation.field[0] == -g / sqrt(y)
+    assert equation.states[y][0] == kappa * g**2
+    ((symbol, contraction),) = equation.contractions.items()
+    along = Symbol("along")  # H[-g/sqrt(y)]
+    (vector,) = contraction.vectors
+    sign = (vector / (g / sqrt(y))).simplify()
+    first = equation.field[1].xreplace({symbol: sign * -along})
+    # theta[n+1] = theta - h g/sqrt(y[n+1]), y[n+1] = y + h kappa g^2, less half of D F_0.
+    by_hand = g * kappa * g**2 / (2 * y ** Rational(3, 2))
+    by_hand -= (-along / sqrt(y) + g * kappa * g**2 / (2 * y ** Rational(3, 2))) / 2
+    assert (first - by_hand).simplify() == 0
+    slow = equation.states[y][1].xreplace({symbol: sign * -along})
+    assert (slow - (-kappa * g * along)).simplify() == 0
+
+
+def test_what_was_before_the_update_lags_by_a_step():
+    """With y read before its update the correction of h^1 that its motion makes is missing."""
+    y, kappa = Symbol("y"), Symbol("kappa_y", positive=True)
+    new, old = (
+        modified_equation(elementwise(g / read, {}, {"y": (g**2, Rational(1, 10))}), 1)
+        for read in (y, Symbol("y_before"))
+    )
+    moved = g / y**2 * kappa * (g**2 - y)
+    assert (new.field[1] - old.field[1] - moved).simplify() == 0
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -128,8 +158,13 @@ def test_a_bias_correction_reads_the_clock():
         ),
         (lambda: elementwise(Symbol("m"), {"m": (Symbol("v"), 1)}), "m reads v, which is no chan"),
         (
-            lambda: elementwise(Symbol("m"), {"m": (Symbol("v"), 1), "v": (g, 1)}),
-            "m reads v, which is no channel",  # a channel reads those before it
+            lambda: elementwise(Symbol("m"), {"m": (Symbol("v"), 1), "v": (Symbol("m") + g, 1)}),
+            "m, v read each other",
+        ),
+        (lambda: elementwise(Symbol("m"), {"m": (Symbol("m") + g, 1)}), "m reads m, which is no"),
+        (
+            lambda: elementwise(Symbol("m"), {}, {"m": (Symbol("v_before"), 1)}),
+            "m reads v_before, which is no channel",
         ),
         (lambda: elementwise(Symbol("m"), {"m": (g, Symbol("b"))}), "memory of m reads b, which"),
         (lambda: elementwise(Symbol("m"), {"m": (g, 1 / z)}), "not analytic at z = 0"),
