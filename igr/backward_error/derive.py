@@ -6,26 +6,22 @@ from typing import Any, overload
 
 from igr.backward_error import protocols
 from igr.backward_error.algebra.orders import check_order
-from igr.backward_error.methods import Method
+from igr.backward_error.methods import EpochMethod, GameMethod, Method, SampledMethod
 from igr.backward_error.methods.sharpness_aware import SharpnessAware
+from igr.backward_error.stochastic import StochasticEquation
 from igr.backward_error.terms.elementwise import ElementwiseMethod
 from igr.backward_error.terms.equation import ElementwiseEquation
-from igr.backward_error.trees.epoch import EpochEquation, EpochMethod
 from igr.backward_error.trees.equation import ModifiedEquation
-from igr.backward_error.trees.games import GameEquation, GameMethod
-from igr.backward_error.trees.sampled import SampledMethod, StochasticEquation
 
 
 @overload
-def modified_equation(method: Method, order: int = 1) -> ModifiedEquation: ...
+def modified_equation(
+    method: Method | EpochMethod | GameMethod, order: int = 1
+) -> ModifiedEquation: ...
 @overload
 def modified_equation(
     method: ElementwiseMethod | SharpnessAware, order: int = 1
 ) -> ElementwiseEquation: ...
-@overload
-def modified_equation(method: EpochMethod, order: int = 1) -> EpochEquation: ...
-@overload
-def modified_equation(method: GameMethod, order: int = 1) -> GameEquation: ...
 @overload
 def modified_equation(method: SampledMethod, order: int = 1) -> StochasticEquation: ...
 @overload

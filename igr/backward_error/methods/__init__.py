@@ -25,6 +25,14 @@ from igr.backward_error.methods.adaptive import (
     signsgd,
     states_kept,
 )
+from igr.backward_error.methods.batches import (
+    EpochMethod,
+    SampledMethod,
+    cyclic_sgd,
+    reshuffled_sgd,
+    sgd_with_replacement,
+)
+from igr.backward_error.methods.games import GameMethod, alternating, simultaneous
 from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.methods.sharpness_aware import SharpnessAware, sam, usam
 from igr.backward_error.methods.tableau import RungeKutta, runge_kutta
@@ -33,9 +41,6 @@ from igr.backward_error.terms.algebra import THETA as theta
 from igr.backward_error.terms.algebra import G as g
 from igr.backward_error.terms.algebra import T as t
 from igr.backward_error.terms.elementwise import ElementwiseMethod, elementwise
-from igr.backward_error.trees.epoch import EpochMethod, cyclic_sgd, reshuffled_sgd
-from igr.backward_error.trees.games import GameMethod, alternating, simultaneous
-from igr.backward_error.trees.sampled import SampledMethod, sgd_with_replacement
 
 __all__ = [
     "ElementwiseMethod",

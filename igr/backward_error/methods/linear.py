@@ -28,7 +28,7 @@ from igr.backward_error.algebra.taylor import Z as z
 from igr.backward_error.protocols import LinearResponse, Memory
 from igr.backward_error.stability import RecurrenceResponse, recurrence_memory, require_numbers
 from igr.backward_error.trees.equation import ModifiedEquation
-from igr.backward_error.trees.gradient import ZERO, Gradient
+from igr.backward_error.trees.one_loss import ZERO, Gradient
 from igr.backward_error.trees.series import invariant_field
 
 

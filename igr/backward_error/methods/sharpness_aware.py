@@ -27,7 +27,7 @@ from igr.backward_error.stability import RecurrenceResponse, require_numbers
 from igr.backward_error.terms.algebra import Algebra, G
 from igr.backward_error.terms.equation import ElementwiseEquation
 from igr.backward_error.terms.recursion import sharpness_aware_equation
-from igr.backward_error.trees.gradient import ZERO
+from igr.backward_error.trees.one_loss import ZERO
 
 Scale = Literal["step", "fixed"]
 

@@ -13,22 +13,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import sympy
 
-from igr.backward_error import trees
 from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import exact, fraction_field
-from igr.backward_error.protocols import LinearResponse, Memory
+from igr.backward_error.methods.memoryless import Memoryless
+from igr.backward_error.protocols import LinearResponse
 from igr.backward_error.stability import StabilityFunction, require_numbers
 from igr.backward_error.trees.equation import ModifiedEquation
-from igr.backward_error.trees.gradient import PLAIN, Gradient
-from igr.backward_error.trees.series import logarithm
+from igr.backward_error.trees.series import logarithm, stages
+
+_ROUNDING = 1e-14
+_LARGEST_DENOMINATOR = 1_000_000
 
 
 @dataclass(frozen=True)
-class RungeKutta:
+class RungeKutta(Memoryless):
     """A method without memory, by its tableau.
 
     Attributes:
@@ -50,58 +54,24 @@ class RungeKutta:
         return tuple(sorted(free, key=str))
 
     @property
-    def gradient(self) -> Gradient:
-        """What g is in the equation of the method: the gradient of E."""
-        return PLAIN
-
-    @property
     def explicit(self) -> bool:
         """Whether each stage needs only those before it."""
         return all(a == 0 for i, row in enumerate(self.A) for a in row[i:])
 
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """No state stays a variable of the flow."""
-        return ()
-
     def equation(self, order: int) -> ModifiedEquation:
-        """The modified equation, to h^order."""
+        """The modified equation, to h^order: the logarithm of a step."""
         order = check_order(order)
-        weights, domain = self.field_weights(order + 1)
-        return ModifiedEquation(self.name, order, weights, domain, self.gradient)
-
-    def memory(self) -> Memory:
-        """None."""
-        require_numbers(self)
-        return Memory()
+        s = len(self.b)
+        domain, entries = fraction_field([*self.b, *(a for row in self.A for a in row)])
+        b, A = entries[:s], [entries[s * (i + 1) : s * (i + 2)] for i in range(s)]
+        weights = logarithm(stages(A, b, order + 1), order + 1)
+        return ModifiedEquation(self.name, order, weights, domain)
 
     def response(self) -> LinearResponse:
         """What it does to one mode of a quadratic: it multiplies by its stability function."""
         require_numbers(self)
         x = sympy.Symbol("x")
         return StabilityFunction(self.stability_function(x), x)
-
-    def field_weights(self, vertices: int) -> tuple[dict[int, Any], Any]:
-        """The weights b(t) of the modified field, up to so many vertices, and their domain."""
-        s = len(self.b)
-        entries = [*self.b, *(a for row in self.A for a in row)]
-        domain, elements = fraction_field(entries)
-        b, A = elements[:s], [elements[s * (i + 1) : s * (i + 2)] for i in range(s)]
-        stages: dict[int, list[Any]] = {}  # the product over the children of sum_j a_ij stage_j
-        step: dict[int, Any] = {}
-        for n in range(1, vertices + 1):
-            for t in trees.of_order(n):
-                products = [domain.one] * s
-                for child in trees.children(t):
-                    below = stages[child]
-                    for i in range(s):
-                        inner = sum((A[i][j] * below[j] for j in range(s)), domain.zero)
-                        products[i] = products[i] * inner
-                stages[t] = products
-                weight = sum((b[i] * products[i] for i in range(s)), domain.zero)
-                if weight:
-                    step[t] = weight
-        return logarithm(step, vertices), domain
 
     def stability_function(self, x: sympy.Symbol) -> sympy.Expr:
         """R with theta[n+1] = R(x) theta[n] on E = lambda theta^2/2, x = h lambda."""
@@ -118,8 +88,8 @@ def runge_kutta(
     """The Runge-Kutta method with this tableau, applied to the gradient flow.
 
     Args:
-      A: s x s coefficients: numbers or sympy expressions; floats are read as the decimal they are
-        written as, so write thirds as fractions.
+      A: s x s coefficients: numbers or sympy expressions. A float within rounding of a fraction is
+        read as that fraction, 1/6 as a sixth; any other as its decimal.
       b: s weights.
       name: a name for print.
 
@@ -137,13 +107,32 @@ def runge_kutta(
     >>> print(modified_equation(runge_kutta([[Fraction(1, 2)]], [1]), 2))
     θ' = -g - h² (1/12 H² g - 1/24 ∇³E[g, g]) + O(h³)
     """
-    weights = tuple(exact(x, "b") for x in b)
-    rows = tuple(tuple(exact(a, "A") for a in row) for row in A)
+    weights = tuple(_fraction(x, "b") for x in b)
+    rows = tuple(tuple(_fraction(a, "A") for a in row) for row in A)
     s = len(weights)
     if s == 0 or len(rows) != s or any(len(row) != s for row in rows):
         shape = f"{len(rows)} rows of lengths {[len(row) for row in rows]}"
         raise ValueError(f"A must be square with as many rows as b has weights ({s}), got {shape}")
     total = sympy.simplify(sum(weights))
+    if total != 1 and any(map(_is_float, b)) and abs(total - 1) < _ROUNDING:
+        # Irrational weights, rounded: what is missing goes to one of them.
+        last = max(i for i, x in enumerate(b) if _is_float(x))
+        weights = (*weights[:last], weights[last] + 1 - total, *weights[last + 1 :])
+        total = sympy.Integer(1)
     if total != 1:
         raise ValueError(f"the tableau is not consistent: b must sum to 1, got {total}")
     return RungeKutta(name or f"Runge-Kutta of {s} stage{'s' if s > 1 else ''}", rows, weights)
+
+
+def _fraction(value: Any, argument: str) -> sympy.Expr:
+    """Exact; a float that is a fraction to rounding as that fraction."""
+    expression = exact(value, argument)
+    if _is_float(value):
+        near = Fraction(float(value)).limit_denominator(_LARGEST_DENOMINATOR)
+        if abs(near - Fraction(float(value))) <= 1e-15 * max(1.0, abs(float(value))):
+            return sympy.Rational(near.numerator, near.denominator)
+    return expression
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, float | np.floating | sympy.Float)

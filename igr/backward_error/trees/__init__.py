@@ -1,12 +1,16 @@
-"""The kind trees: series over rooted trees, and the equations that are such series."""
+"""The kind trees: series over coloured rooted trees, and the equations that are such series."""
 
 from igr.backward_error.trees.rooted import (
     LEAF,
+    PLAIN,
     Tree,
     as_tuple,
     canonical,
     children,
+    colour,
+    colours,
     density,
+    free_symmetry,
     graft,
     index,
     intern,
@@ -23,11 +27,15 @@ from igr.backward_error.trees.rooted import (
 
 __all__ = [
     "LEAF",
+    "PLAIN",
     "Tree",
     "as_tuple",
     "canonical",
     "children",
+    "colour",
+    "colours",
     "density",
+    "free_symmetry",
     "graft",
     "index",
     "intern",

@@ -1,226 +1,179 @@
-"""Rooted trees over many losses: the index set of an epoch of minibatch steps.
+"""Trees over many losses: what a vertex of an epoch of minibatch steps stands for.
 
-An epoch composes Euler steps of several fields f_k = -grad L_k, one for each batch. Expanded in h
-it is a sum over trees whose vertices each stand for one of the batches, and only two things about
-the batches of two vertices ever matter. A tree is written `(mark, *children)`, its children
-sorted, with marks 0 and 1:
+An epoch composes Euler steps of several fields f_k = -grad L_k, one for each of m batches.
+Expanded in h it is a sum over trees whose vertices each stand for one of the batches, and only two
+things about the batches of two vertices ever matter. A tree is `(mark, *children)`:
 
 - *ordered*, for one order of the batches: 1 says that the vertex's batch comes before that of its
   parent; 0 that it is any batch. The epoch itself has a 1 at every vertex but the root.
 - *shared*, for the mean over all orders: 1 says that the vertex's batch is that of all vertices
   marked 1; 0 that it is any batch, on its own.
 
-A tree stands for the sum of its elementary differential over all batches so allowed. Differentiated
-along a field, every vertex of the one is joined in turn with the root of the other, whose marks
-stay as they are: the batches of the two have nothing to do with each other.
-
-Series are dictionaries from tree to coefficient, F = sum_t h^(|t|-1) c(t) F(t).
+A tree stands for the mean of its differential over all batches: over every vertex that has its own,
+and over the one that marked vertices share; in a fixed order over every vertex, where batches in
+another order than the marks ask count as zero. Differentiated along a field, every vertex of the
+one is joined in turn with the root of the other, whose marks stay as they are: the batches of the
+two have nothing to do with each other.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from fractions import Fraction
-from functools import cache
-from itertools import permutations
-from math import factorial, prod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from igr.backward_error import trees
+import sympy
 
-BatchTree = tuple  # (mark, *children): recursive aliases are not yet expressible for tuples
-Series = Mapping[BatchTree, Fraction]
+from igr.backward_error.algebra.taylor import exact
+from igr.backward_error.trees import rooted
+from igr.backward_error.trees.colouring import Colouring, Letters, Losses, symbols
+from igr.backward_error.trees.rooted import Tree
 
 FREE, MARKED = 0, 1
-LEAF: BatchTree = (FREE,)
+_LETTERS = "kjilnpqrst"
+_SUBSCRIPTS = dict(zip(_LETTERS, "ₖⱼᵢₗₙₚqᵣₛₜ", strict=True))
 
 
-def order(tree: BatchTree) -> int:
-    """Number of vertices |t|."""
-    return 1 + sum(map(order, tree[1:]))
+@dataclass(frozen=True)
+class Batches(Colouring):
+    """m batches, in a fixed or in random order.
 
-
-def marks(tree: BatchTree) -> Iterator[int]:
-    """The marks of all vertices."""
-    yield tree[0]
-    for child in tree[1:]:
-        yield from marks(child)
-
-
-def canonical(tree: BatchTree) -> BatchTree:
-    """Sorts the children at every vertex; raises `TypeError` for what is not such a tree."""
-    if not isinstance(tree, tuple) or not tree or tree[0] not in (FREE, MARKED):
-        raise TypeError(
-            "a tree over batches is (mark, *children) with marks 0 or 1, such as (0, (1,)) for a "
-            f"root with one marked leaf; got {tree!r}"
-        )
-    return (tree[0], *sorted(map(canonical, tree[1:])))
-
-
-def symmetry(tree: BatchTree) -> int:
-    """Number of automorphisms that fix the root and the marks."""
-    repeats = Counter(tree[1:])
-    return prod(symmetry(child) ** n * factorial(n) for child, n in repeats.items())
-
-
-@cache
-def rootings(tree: BatchTree) -> frozenset[BatchTree]:
-    """The trees that share the free tree and its marks; for shared marks, which have no direction.
-
-    >>> sorted(rootings((0, (1,))))
-    [(0, (1,)), (1, (0,))]
+    Attributes:
+      num_batches: m, a positive integer or a symbol.
+      batches: their order, fixed, which marks refer to; empty if m is a symbol. None if it is drawn
+        anew for each epoch: marks then tell which vertices share a batch.
     """
-    seen, frontier = {tree}, [tree]
-    while frontier:
-        mark, *below = frontier.pop()
-        for child in set(below):
-            rest = list(below)
-            rest.remove(child)
-            moved = canonical((*child, (mark, *rest)))
-            if moved not in seen:
-                seen.add(moved)
-                frontier.append(moved)
-    return frozenset(seen)
 
+    num_batches: sympy.Expr
+    batches: tuple[int, ...] | None
 
-@cache
-def graft(branch: BatchTree, trunk: BatchTree) -> Mapping[BatchTree, int]:
-    """Joins the root of `branch` to each vertex of `trunk` in turn.
-
-    >>> graft((0,), (0, (1,)))
-    {(0, (0,), (1,)): 1, (0, (1, (0,))): 1}
-    """
-    mark, *below = trunk
-    grafted = Counter([canonical((mark, *below, branch))])
-    for i, child in enumerate(below):
-        for tree, count in graft(branch, child).items():
-            grafted[canonical((mark, *below[:i], tree, *below[i + 1 :]))] += count
-    return dict(grafted)
-
-
-def logarithm(step: Series, vertices: int) -> dict[BatchTree, Fraction]:
-    """The field whose flow over one unit of time is the step: exp(h F) theta = theta + h step.
-
-    Order by order: the coefficient of a tree in exp(h F) is its coefficient in F plus what smaller
-    trees, already known, contribute.
-    """
-    field: dict[BatchTree, Fraction] = {}
-    for n in range(1, vertices + 1):
-        below = _exponential(field, n)
-        for t in {t for t in (*step, *below) if order(t) == n}:
-            c = step.get(t, Fraction(0)) - below.get(t, Fraction(0))
-            if c:
-                field[t] = c
-    return dict(sorted(field.items(), key=lambda item: (order(item[0]), item[0])))
-
-
-def _exponential(field: Series, vertices: int) -> dict[BatchTree, Fraction]:
-    total: Counter[BatchTree] = Counter()
-    term: Series = field  # D_F^(j-1) F
-    for j in range(1, vertices + 1):
-        for t, c in term.items():
-            total[t] += c / factorial(j)  # pyright: ignore[reportArgumentType]
-        term = _lie_derivative(term, field, vertices)
-    return dict(total)  # pyright: ignore[reportReturnType]
-
-
-def _lie_derivative(of: Series, along: Series, vertices: int) -> dict[BatchTree, Fraction]:
-    result: dict[BatchTree, Fraction] = {}
-    for trunk, a in of.items():
-        for branch, b in along.items():
-            if order(trunk) + order(branch) <= vertices:
-                for t, count in graft(branch, trunk).items():
-                    result[t] = result.get(t, Fraction(0)) + count * a * b
-    return result
-
-
-def epoch(vertices: int) -> dict[BatchTree, Fraction]:
-    """One Euler step after the other, each batch once: (theta_m - theta_0)/h in ordered trees.
-
-    Step k takes its gradient where the steps before it led. As a Runge-Kutta method, with a stage
-    for each batch, it has the tableau a_kj = 1 for j before k, b_k = 1; so a tree has weight one
-    for all batches that decrease from the root up, divided by its symmetry (Hairer, Lubich and
-    Wanner, *Geometric Numerical Integration*, III.1, Theorem 1.4).
-    """
-    return {
-        _rises(t, FREE): Fraction(1, trees.symmetry(t))
-        for n in range(1, vertices + 1)
-        for t in trees.trees_of_order(n)
-    }
-
-
-def _rises(tree: trees.Tree, mark: int) -> BatchTree:
-    return (mark, *sorted(_rises(child, MARKED) for child in tree))
-
-
-def mean_over_orders(step: Series) -> dict[BatchTree, Fraction]:
-    """The mean of a step in ordered trees over all orders of the batches, in shared trees.
-
-    A coloured tree counts for as often as a random order puts its batches as the marks ask. That
-    depends only on which of its vertices share a batch, so that the mean is a sum over set
-    partitions of the vertices of differentials summed over *different* batches; and these are
-    sums over free batches by Moebius inversion. With at most three vertices no more than one
-    batch is shared by several vertices, and one mark tells which.
-
-    >>> mean_over_orders({(0, (1,)): Fraction(1)})
-    {(0, (0,)): Fraction(1, 2), (1, (1,)): Fraction(-1, 2)}
-    """
-    mean: dict[BatchTree, Fraction] = {}
-    for tree, c in step.items():
-        size, befores = order(tree), list(_befores(tree))
-        if size > 3:
-            raise ValueError(f"two batches may be shared in a tree of {size} vertices: {tree}")
-        for block_of in _set_partitions(size):
-            chance = _chance(block_of, befores)
-            for merged in _set_partitions(max(block_of) + 1):
-                together = Counter(merged)
-                moebius = prod((-1) ** (n - 1) * factorial(n - 1) for n in together.values())
-                coarser = tuple(merged[block] for block in block_of)
-                t = _shared(tree, coarser)
-                mean[t] = mean.get(t, Fraction(0)) + c * chance * moebius
-    return {t: c for t, c in sorted(mean.items(), key=lambda item: (order(item[0]), item[0])) if c}
-
-
-def _befores(tree: BatchTree) -> Iterator[tuple[int, int]]:
-    """(vertex, parent) for each vertex marked to come before its parent, numbered in preorder."""
-
-    def visit(tree: BatchTree, at: int) -> Iterator[tuple[int, int]]:
-        child_at = at + 1
-        for child in tree[1:]:
-            if child[0] == MARKED:
-                yield child_at, at
-            yield from visit(child, child_at)
-            child_at += order(child)
-
-    return visit(tree, 0)
-
-
-def _set_partitions(size: int) -> Iterator[tuple[int, ...]]:
-    """The block of each of `size` things, blocks numbered as they appear."""
-    if size == 0:
-        yield ()
-        return
-    for rest in _set_partitions(size - 1):
-        for block in range(max(rest, default=-1) + 2):
-            yield (*rest, block)
-
-
-def _chance(block_of: tuple[int, ...], befores: list[tuple[int, int]]) -> Fraction:
-    """How often a random order of the blocks puts every vertex before its parent."""
-    blocks = max(block_of) + 1
-    good = sum(
-        all(place[block_of[v]] < place[block_of[parent]] for v, parent in befores)
-        for place in permutations(range(blocks))
+    palette: ClassVar[tuple[int, ...]] = (FREE, MARKED)
+    shape: ClassVar[str] = (
+        "a tree over batches is (mark, *children) with marks 0 or 1, such as (0, (1,)) for a root "
+        "with one marked leaf"
     )
-    return Fraction(good, factorial(blocks))
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the batches come in a fixed order."""
+        return self.batches is not None
+
+    @property
+    def free_symbols(self) -> set[Any]:
+        """m, if it is a symbol."""
+        return self.num_batches.free_symbols
+
+    def subs(self, values: Mapping[sympy.Symbol, Any]) -> Batches:
+        """With a number for the symbol m."""
+        m = number_of_batches(self.num_batches.subs(values), str(self.num_batches))
+        counted = self.ordered and m.is_Integer and not self.batches
+        return Batches(m, tuple(range(int(m))) if counted else self.batches)
+
+    def means(self, t: int) -> int:
+        """Over how many batches, each on its own, a tree is a mean."""
+        if self.ordered:
+            return rooted.size(t)
+        return rooted.colours(t).count(FREE) + (MARKED in rooted.colours(t))
+
+    def representative(self, t: int) -> int | None:
+        """None where the batches are compared: rooted elsewhere they would be in another order."""
+        if self.ordered and MARKED in rooted.colours(t):
+            return None
+        return super().representative(t)
+
+    def vanishes(self, t: int) -> bool:
+        """A single batch does not come before another."""
+        return self.ordered and self.num_batches == 1 and MARKED in rooted.colours(t)
+
+    def check_number(self, number: int, argument: str, name: str) -> None:
+        """Raises `ValueError` unless there are as many batches as the equation is for."""
+        m = self.num_batches
+        if not m.is_Integer:
+            raise ValueError(
+                f"the equation of {name} has the open symbol {m}; give it a number: "
+                f"eq.subs({{{str(m)!r}: {number}}})"
+            )
+        if number != m:
+            raise ValueError(f"{name}: {argument} must be {m} in number, got {number}")
+
+    def losses(self, loss: Any, params: Any, name: str) -> Losses:
+        """L_0, .., L_(m-1), a sequence of expressions."""
+        if not isinstance(loss, Sequence) or isinstance(loss, str):
+            raise TypeError(f"{name} takes the losses of its batches, a sequence; got {loss!r}")
+        each = [exact(e, f"loss[{k}]") for k, e in enumerate(loss)]
+        self.check_number(len(each), "losses", name)
+        return _LossesOfBatches([each[k] for k in self.batches or range(len(each))], params, self)
+
+    def letters(self, tree: Tree, latex: bool) -> Letters:
+        """⟨Hₖ gₖ⟩ the mean of a product; g and H without an index are means."""
+        if MARKED not in rooted.colours(rooted.intern(tree)):
+            return Letters(latex)
+        return _BatchLetters(tree, self.ordered, latex)
 
 
-def _shared(tree: BatchTree, block_of: tuple[int, ...]) -> BatchTree:
-    sizes = Counter(block_of)
-    vertices = iter(block_of)
+def number_of_batches(value: Any, argument: str = "num_batches") -> sympy.Expr:
+    """m, exact; raises unless it is an integer of at least 1 or a symbol."""
+    m = exact(value, argument)
+    if not (m.is_Symbol or (m.is_Integer and m >= 1)):
+        raise ValueError(f"{argument} is an integer of at least 1 or a sympy symbol, got {value!r}")
+    return m
 
-    def visit(tree: BatchTree) -> BatchTree:
-        mark = MARKED if sizes[next(vertices)] > 1 else FREE
-        return (mark, *sorted([visit(child) for child in tree[1:]]))
 
-    return visit(tree)
+class _LossesOfBatches(Losses):
+    """The losses in the order of their batches."""
+
+    def __init__(self, each: Sequence[sympy.Expr], params: Any, colouring: Batches):
+        super().__init__(sympy.Add(*each) / len(each), symbols(params))
+        self._each, self._ordered = each, colouring.ordered
+
+    def over(self, t: int, batch: int | None) -> tuple[sympy.Expr, Sequence[int | None]]:
+        """All batches, those before that of the parent, or the one that is shared."""
+        one, m = sympy.Integer(1), len(self._each)
+        if self._ordered:
+            before = batch if rooted.colour(t) == MARKED and batch is not None else m
+            return one / m, range(before)
+        if MARKED not in rooted.colours(t):
+            return one, (None,)
+        if batch is not None:
+            return one, (batch,)
+        return one / m, range(m)
+
+    def vertex(self, colour: int, batch: int | None) -> sympy.Expr:
+        """The loss of the batch, or the mean loss."""
+        free = batch is None or (colour == FREE and not self._ordered)
+        return self.loss if free else self._each[batch]
+
+
+class _BatchLetters(Letters):
+    """An index for each batch that is compared with another, and the conditions it meets."""
+
+    def __init__(self, tree: Tree, ordered: bool, latex: bool):
+        super().__init__(latex)
+        self._conditions: list[str] = []
+        if ordered:
+            named = self._compared(tree, None, iter(_LETTERS))
+        else:
+            named = ("k" * c for c in rooted.colours(rooted.intern(tree)))
+        self._names = iter(list(named))
+        conditions = ", ".join(sorted(self._conditions))
+        between = (r";\, " if latex else "; ") if conditions else ""
+        self.before = r"\langle " if latex else "⟨"
+        self.after = between + conditions + (r" \rangle" if latex else "⟩")
+
+    def index(self, tree: Tree) -> str:
+        """The index of the next vertex in preorder."""
+        del tree
+        letter = next(self._names)
+        if not letter:
+            return ""
+        return f"_{letter}" if self.latex else _SUBSCRIPTS[letter]
+
+    def _compared(self, tree: Tree, parent: str | None, letters: Iterator[str]) -> Iterator[str]:
+        """The letter of each vertex in preorder, none where its batch is not compared."""
+        compared = parent is not None or any(child[0] == MARKED for child in tree[1:])
+        own = next(letters) if compared else ""
+        if parent is not None:
+            self._conditions.append(f"{own}<{parent}")
+        yield own
+        for child in tree[1:]:
+            yield from self._compared(child, own if child[0] == MARKED else None, letters)

@@ -1,86 +1,84 @@
-"""Elementary differentials of a sympy loss in closed form."""
+"""Elementary differentials of sympy losses in closed form."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 import sympy
 from sympy.polys.rings import PolyRing
 
-from igr.backward_error import trees
-from igr.backward_error.algebra.taylor import exact
-from igr.backward_error.trees.gradient import PLAIN, Gradient
-from igr.backward_error.trees.rooted import Tree
+from igr.backward_error.trees import rooted
+from igr.backward_error.trees.colouring import Losses
 
 
 class Differentials:
-    """The elementary differentials of one loss, each computed once.
+    """The elementary differentials of some losses, each computed once.
 
     Args:
-      loss: E, a sympy expression.
-      params: the m symbols it is differentiated by.
-      gradient: what g stands for.
-
-    Raises:
-      TypeError: if `loss` is not an expression or `params` are not symbols.
-      ValueError: if a symbol stands twice in `params`.
+      losses: what the vertices are derivatives of, from a `Colouring`.
     """
 
-    def __init__(
-        self, loss: sympy.Expr, params: Sequence[sympy.Symbol], gradient: Gradient = PLAIN
-    ):
-        self.loss = exact(loss, "loss")
-        self.params = tuple(params) if isinstance(params, Sequence) else ()
-        if not self.params or not all(isinstance(p, sympy.Symbol) for p in self.params):
-            raise TypeError(f"params is a sequence of one or more sympy symbols, got {params!r}")
-        if len(set(self.params)) < len(self.params):
-            raise ValueError(f"each of params stands once, got {params!r}")
-        self._uphill = gradient.on(self.loss, self.params) if gradient.displaced else None
-        self.loss = gradient.loss(self.loss, self.params)
-        self.field = cache(self._field)
+    def __init__(self, losses: Losses):
+        self._losses = losses
+        self._at = cache(self._value)
 
-    def _field(self, tree: Tree) -> sympy.Matrix:
-        """F(t) over f = -grad E: an m x 1 Matrix."""
-        if self._uphill is not None:
-            found = [self._contracted(tree, g) for g in self._uphill]
-            return sympy.Matrix([-g.xreplace(directions) for g, directions in found])
-        contracted, directions = self._contracted(tree, self.loss)
-        return sympy.Matrix(
-            [-sympy.diff(contracted, p).xreplace(directions) for p in self.params]
-        ).applyfunc(self._expanded)
+    def field(self, t: int, batch: int | None = None) -> sympy.Matrix:
+        """F(t) over f = -grad E, a column: the mean over the batches that t is over."""
+        factor, batches = self._losses.over(t, batch)
+        zero = sympy.zeros(len(self._losses.params), 1)
+        return factor * sum((self._at(t, k) for k in batches), zero)
 
-    def _expanded(self, expression: sympy.Expr) -> sympy.Expr:
-        """Expanded; as a polynomial where it is one, which is many times faster."""
-        symbols = sorted(expression.free_symbols, key=str)
-        try:
-            return PolyRing(symbols, sympy.QQ).from_expr(expression).as_expr()
-        except (ValueError, sympy.CoercionFailed):
-            return sympy.expand(expression)
-
-    def scalar(self, tree: Tree) -> sympy.Expr:
-        """The derivatives of E contracted over the free tree of `tree`, any rooting of it."""
-        contracted, directions = self._contracted(tree, self.loss)
+    def scalar(self, t: int) -> sympy.Expr:
+        """The derivatives of E contracted over the free tree of `t`, any rooting of it."""
+        factor, batches = self._losses.over(t, None)
+        total = sympy.Integer(0)
+        for k in batches:
+            loss = self._losses.vertex(rooted.colour(t), k)
+            assert isinstance(loss, sympy.Expr)
+            contracted, directions = self._contracted([loss], t, k)
+            total += contracted[0].xreplace(directions)
         # The branches carry F over f = -g: one sign for every vertex but the root.
-        sign = (-1) ** (trees.order(tree) - 1)
-        return sign * contracted.xreplace(directions)
+        return (-1) ** (rooted.size(t) - 1) * factor * total
+
+    def _value(self, t: int, batch: int | None) -> sympy.Matrix:
+        """The tree with this batch at its root."""
+        vertex = self._losses.vertex(rooted.colour(t), batch)
+        if isinstance(vertex, list):
+            contracted, directions = self._contracted(vertex, t, batch)
+            return sympy.Matrix([-g.xreplace(directions) for g in contracted])
+        (contracted,), directions = self._contracted([vertex], t, batch)
+        moved = self._losses.moved(rooted.colour(t))
+        return sympy.Matrix(
+            [
+                _expanded(-sympy.diff(contracted, p).xreplace(directions) if p in moved else 0)
+                for p in self._losses.params
+            ]
+        )
 
     def _contracted(
-        self, tree: Tree, expression: sympy.Expr
-    ) -> tuple[sympy.Expr, dict[sympy.Dummy, sympy.Expr]]:
-        """E differentiated once along each branch at the root, and what the branches are.
+        self, expressions: list[sympy.Expr], t: int, batch: int | None
+    ) -> tuple[list[sympy.Expr], dict[sympy.Dummy, sympy.Expr]]:
+        """Expressions differentiated once along each branch at the root, and what those are.
 
         Placeholders stand for the branches, so that no later derivative acts on them.
         """
         directions: dict[sympy.Dummy, sympy.Expr] = {}
-        for branch in tree:
-            placeholders = [sympy.Dummy() for _ in self.params]
-            directions.update(zip(placeholders, self.field(branch), strict=True))
-            expression = sum(
-                (
-                    v * sympy.diff(expression, p)
-                    for p, v in zip(self.params, placeholders, strict=True)
-                ),
-                sympy.Integer(0),
-            )
-        return expression, directions
+        params = self._losses.params
+        for branch in rooted.children(t):
+            held = [sympy.Dummy() for _ in params]
+            directions.update(zip(held, self.field(branch, batch), strict=True))
+            expressions = [
+                sympy.Add(*(v * sympy.diff(e, p) for p, v in zip(params, held, strict=True)))
+                for e in expressions
+            ]
+        return expressions, directions
+
+
+def _expanded(expression: sympy.Expr | int) -> sympy.Expr:
+    """Expanded; as a polynomial where it is one, which is many times faster."""
+    expression = sympy.Integer(0) + expression
+    symbols = sorted(expression.free_symbols, key=str)
+    try:
+        return PolyRing(symbols, sympy.QQ).from_expr(expression).as_expr()
+    except (ValueError, sympy.CoercionFailed):
+        return sympy.expand(expression)

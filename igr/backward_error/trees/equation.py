@@ -4,10 +4,11 @@ An optimizer with a finite step h follows theta' = F(theta) with
 
     F = sum_t h^(|t|-1) c(t) F(t),
 
-t over rooted trees, F(t) the elementary differential of t over f = -grad E. The field is the
-gradient of a loss for every E exactly when b(t) = c(t) sigma(t) is the same for all rootings of
-each free tree (`loss`): for gradient descent up to h^1. At h^2 a modified equation exists, a
-modified loss does not.
+t over rooted trees, F(t) the elementary differential of t over f = -grad E. Where the optimizer
+descends several losses, those of two players or of the batches of an epoch, the vertices carry
+colours, and a `Colouring` says what they stand for. The field is the gradient of a loss for every E
+exactly when b(t) = c(t) sigma(t) is the same for all rootings of each free tree (`loss`): for
+gradient descent up to h^1. At h^2 a modified equation exists, a modified loss does not.
 
 Under decoupled weight decay the coefficients are polynomials in h besides: c h is a number that
 the method itself multiplies with.
@@ -15,23 +16,24 @@ the method itself multiplies with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import sympy
 
-from igr.backward_error import trees
 from igr.backward_error.algebra.naming import named, numbers_for
 from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import STEP, exact, fraction_field
-from igr.backward_error.trees import printing
+from igr.backward_error.protocols import UnansweredError
+from igr.backward_error.trees import printing, rooted
 from igr.backward_error.trees.closed_form import Differentials
-from igr.backward_error.trees.gradient import PLAIN, Gradient
+from igr.backward_error.trees.colouring import Colouring
 from igr.backward_error.trees.loss import ModifiedLoss, NotAGradientError, pickled, restored
+from igr.backward_error.trees.one_loss import PLAIN_GRADIENT
+from igr.backward_error.trees.powers import by_power, step_powers
 from igr.backward_error.trees.rooted import Tree
-from igr.backward_error.trees.series import by_power, step_powers
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,16 +45,21 @@ class ModifiedEquation:
       order: the highest power of h kept.
       weights: b(t) = c(t) sigma(t) for the trees (as integers of `trees`) where it is not zero.
       domain: the sympy field the weights are elements of.
-      gradient: what g is: of E, or under weight decay c of E + c |theta|^2/2, or taken uphill.
+      colouring: what the vertices stand for: the gradient of E, or of more, a player, a batch.
     """
 
     name: str
     order: int
     weights: Mapping[int, Any]
     domain: Any
-    gradient: Gradient = PLAIN
+    colouring: Colouring = PLAIN_GRADIENT
 
     # Coefficients
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """No state stays a variable of the flow."""
+        return ()
 
     def coefficient(self, tree: Tree) -> sympy.Expr:
         """c(t): the exact coefficient of h^(|t|-1) F(t), F(t) over f = -grad E.
@@ -60,35 +67,38 @@ class ModifiedEquation:
         Under decoupled weight decay it is a polynomial in the symbol `h`.
 
         Args:
-          tree: nested tuple of children; `()` is one vertex. Children may stand in any order.
+          tree: nested tuple of children; `()` is one vertex. Children may stand in any order. For
+            two players and for SGD in epochs `(colour, *children)`: players 0 and 1; vertices
+            marked 1 share one batch, or in a fixed order come before their parent.
 
         Raises:
           ValueError: if the tree has more vertices than the equation keeps.
-          TypeError: if it is not a nested tuple.
+          TypeError: if it is not such a tree.
 
         >>> from igr.backward_error import methods, modified_equation
         >>> modified_equation(methods.gradient_descent(), 2).coefficient(((), ()))
         1/12
         """
-        t = trees.intern(tree)
-        if trees.size(t) > self.order + 1:
+        t = self.colouring.read(tree)
+        if rooted.size(t) > self.order + 1:
             raise ValueError(
-                f"the tree {tree} belongs to h^{trees.size(t) - 1}, beyond the order "
+                f"the tree {tree} belongs to h^{rooted.size(t) - 1}, beyond the order "
                 f"{self.order} of this equation: derive it to a higher order"
             )
-        return self._expression(self.weights.get(t, self.domain.zero)) / trees.sigma(t)
+        return self._expression(self.weights.get(t, self.domain.zero)) / rooted.sigma(t)
 
     @cached_property
     def coefficients(self) -> dict[Tree, sympy.Expr]:
         """Every tree with a coefficient c(t) that is not zero, by increasing order."""
         return {
-            trees.as_tuple(t): self._expression(b) / trees.sigma(t) for t, b in self.weights.items()
+            rooted.as_tuple(t): self._expression(b) / rooted.sigma(t)
+            for t, b in self.weights.items()
         }
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
         """The symbols left open in the coefficients."""
-        free = set(self.gradient.free_symbols)
+        free = set(self.colouring.free_symbols)
         for b in self.weights.values():
             free |= self._expression(b).free_symbols
         return tuple(sorted(free - {STEP}, key=str))
@@ -115,15 +125,17 @@ class ModifiedEquation:
         if any(e.has(sympy.zoo, sympy.nan) for e in expressions):
             raise ValueError(f"the coefficients are not finite at {dict(values)}")
         domain, elements = fraction_field(expressions)
-        weights = {t: b for t, b in zip(self.weights, elements, strict=True) if b}
-        name, gradient = named(self.name).subs(exact_values), self.gradient.subs(exact_values)
-        return ModifiedEquation(name, self.order, weights, domain, gradient)
+        name = named(self.name).subs(exact_values)
+        colouring = self.colouring.subs(exact_values)
+        pairs = zip(self.weights, elements, strict=True)
+        weights = {t: b for t, b in pairs if b and not colouring.vanishes(t)}
+        return ModifiedEquation(name, self.order, weights, domain, colouring)
 
     def truncate(self, order: int) -> ModifiedEquation:
         """The same equation with fewer powers of h."""
         order = check_order(order, self.order)
         kept = _cut(self.weights, self.domain, order)
-        return ModifiedEquation(self.name, order, kept, self.domain, self.gradient)
+        return ModifiedEquation(self.name, order, kept, self.domain, self.colouring)
 
     # Certificate
 
@@ -133,7 +145,8 @@ class ModifiedEquation:
         Args:
           order: up to this power of h; `self.order` if not given.
         """
-        return self._first_obstruction(order) is None and not self.gradient.displaced
+        bad = self._first_obstruction(order)
+        return bad is None and self.colouring.no_gradient() is None
 
     def modified_loss(self, order: int | None = None) -> ModifiedLoss:
         """The loss whose gradient flow this is.
@@ -144,32 +157,25 @@ class ModifiedEquation:
         Raises:
           NotAGradientError: if there is none: it names the first bad power of h and a tree.
         """
-        upto = self.order if order is None else check_order(order, self.order)
-        if self.gradient.displaced:
-            raise NotAGradientError(
-                f"{self.name} follows no modified loss: its gradient is taken at a point uphill, "
-                "and is not itself a gradient",
-                0,
-                (),
-            )
+        upto = self._upto(order)
+        reason = self.colouring.no_gradient()
+        if reason is not None:
+            raise NotAGradientError(f"{self.name} follows no modified loss: {reason}", 0, ())
         bad = self._first_obstruction(upto)
         if bad is not None:
-            power, tree = bad[0], trees.as_tuple(bad[1])
+            power, tree = bad[0], rooted.as_tuple(bad[1])
             raise NotAGradientError(
                 f"{self.name} follows no modified loss at h^{power}: the tree {tree} "
-                f"({printing.differential(tree)}) and its other rootings have different weights, "
-                f"so the field is not a gradient. A loss exists up to h^{power - 1}: "
-                f"modified_loss({power - 1}). The whole field is in the equation, split by "
-                "gradient_part() and obstruction()",
+                f"({printing.differential(tree, over=self.colouring)}) and its other rootings have "
+                "different weights, so the field is not a gradient. A loss exists up to "
+                f"h^{power - 1}: modified_loss({power - 1}). The whole field is in the equation, "
+                "split by gradient_part() and obstruction()",
                 power,
                 tree,
             )
-        equation = self.truncate(upto)
-        free = {}
-        for t, b in equation.weights.items():
-            if trees.rooted_alike(t)[0] == t:
-                free[t] = b
-        return ModifiedLoss(self.name, upto, free, self.domain, self.gradient)
+        weights = self.truncate(upto).weights
+        free = {t: b for t, b in weights.items() if self.colouring.representative(t) == t}
+        return ModifiedLoss(self.name, upto, free, self.domain, self.colouring)
 
     def gradient_part(self) -> ModifiedEquation:
         """The part of the field that is a gradient for every loss.
@@ -180,11 +186,10 @@ class ModifiedEquation:
         it is -(1/12) grad(g'Hg).
         """
         weights = {}
-        for n in range(1, self.order + 2):
-            for t in trees.of_order(n):
-                b = self.weights.get(trees.rooted_alike(t)[0])
-                if b is not None:
-                    weights[t] = b
+        for t in self._trees(self.order):
+            b = self.weights.get(self.colouring.representative(t))
+            if b is not None:
+                weights[t] = b
         return self._part("gradient part", weights)
 
     def obstruction(self) -> ModifiedEquation:
@@ -192,46 +197,52 @@ class ModifiedEquation:
         part = self.gradient_part().weights
         zero = self.domain.zero
         rest = {t: self.weights.get(t, zero) - part.get(t, zero) for t in {**part, **self.weights}}
-        ordered = sorted((t for t, b in rest.items() if b), key=lambda t: (trees.size(t), t))
+        ordered = sorted((t for t, b in rest.items() if b), key=lambda t: (rooted.size(t), t))
         return self._part("obstruction", {t: rest[t] for t in ordered})
 
     def _part(self, which: str, weights: Mapping[int, Any]) -> ModifiedEquation:
-        if self.gradient.displaced:
-            raise ValueError(
-                f"{self.name} has no gradient part: its gradient is taken at a point uphill, and "
-                "is not itself a gradient"
-            )
+        reason = self.colouring.no_gradient()
+        if reason is not None:
+            raise UnansweredError(f"{self.name} has no gradient part: {reason}")
         name = named(self.name).followed_by(f", {which}")
-        return ModifiedEquation(name, self.order, weights, self.domain, self.gradient)
+        return ModifiedEquation(name, self.order, weights, self.domain, self.colouring)
 
     def _first_obstruction(self, order: int | None) -> tuple[int, int] | None:
         """The lowest power of h at which rootings differ, and a tree there."""
-        upto = self.order if order is None else check_order(order, self.order)
-        zero = self.domain.zero
-        found = []
-        for n in range(1, upto + 2):
-            for t in trees.of_order(n):
-                representative = trees.rooted_alike(t)[0]
-                apart = self.weights.get(t, zero) - self.weights.get(representative, zero)
-                if apart:
-                    further = step_powers(self._expression(apart))[0][0]
-                    found.append((n - 1 + further, t))
-            if found and min(found)[0] <= n - 1:
+        upto, zero = self._upto(order), self.domain.zero
+        best = None
+        for t in self._trees(upto):
+            if best is not None and best[0] <= rooted.size(t) - 1:
                 break  # larger trees come with higher powers
-        return min(found, key=lambda at: at[0]) if found and min(found)[0] <= upto else None
+            apart = self.weights.get(t, zero)
+            apart -= self.weights.get(self.colouring.representative(t), zero)
+            if apart:
+                power = rooted.size(t) - 1 + step_powers(self._expression(apart))[0][0]
+                if power <= upto and (best is None or power < best[0]):
+                    best = power, t
+        return best
+
+    def _upto(self, order: int | None) -> int:
+        return self.order if order is None else check_order(order, self.order)
+
+    def _trees(self, order: int) -> Iterator[int]:
+        """All trees that could stand in the equation, up to a power of h."""
+        for n in range(1, order + 2):
+            yield from rooted.of_order(n, self.colouring.palette)
 
     # Closed form and print
 
-    def on(self, loss: sympy.Expr, params: Sequence[sympy.Symbol], h: Any) -> sympy.Matrix:
-        """The field in closed form on a loss given as a sympy expression.
+    def on(self, loss: Any, params: Any, h: Any) -> sympy.Matrix:
+        """The field in closed form on losses given as sympy expressions.
 
         Args:
-          loss: E, an expression in `params` and anything else.
-          params: the m parameters, symbols.
+          loss: E, an expression in `params` and anything else; for SGD in epochs the sequence of
+            the batches' losses, for two players the pair of theirs.
+          params: the parameters, symbols; for two players the pair of theirs.
           h: the step, a symbol or number.
 
         Returns:
-          The field, an m x 1 Matrix, each power of h simplified on its own.
+          The field, a Matrix of one column, each power of h simplified on its own.
 
         The two-parameter model of Barrett and Dherin (2021), equation A.28:
 
@@ -243,17 +254,22 @@ class ModifiedEquation:
         [-b*x*(a*b*x - y)],
         [-a*x*(a*b*x - y)]])
         """
-        at = Differentials(loss, params, self.gradient)
-        h = exact(h, "h")
-        field = sympy.zeros(len(at.params), 1)
+        losses = self.colouring.losses(loss, params, self.name)
+        at, h = Differentials(losses), exact(h, "h")
+        field = sympy.zeros(len(losses.params), 1)
         for power, terms in by_power(self.coefficients):
-            column = sympy.zeros(len(at.params), 1)
+            column = sympy.zeros(len(losses.params), 1)
             for tree, c in terms:
-                column += c * at.field(tree)
-            # Gradients taken uphill are nested roots, which would be factored for ever.
-            simplified = column if self.gradient.displaced else column.applyfunc(sympy.factor)
-            field += h**power * simplified
+                column += c * at.field(rooted.intern(tree))
+            # Where g is no loss's gradient there are nested roots, which would factor for ever.
+            field += h**power * (column.applyfunc(sympy.factor) if losses.factored else column)
         return field
+
+    def right_side(self, latex: bool) -> str:
+        """The field up to the order, without what stands beyond."""
+        return printing.summed(
+            printing.field_terms(self.coefficients, latex, self.colouring), self.order, latex
+        )
 
     def latex(self) -> str:
         r"""The equation as LaTeX, in g, H and nabla^k E[., .].
@@ -262,10 +278,10 @@ class ModifiedEquation:
         >>> print(modified_equation(methods.gradient_descent(), 1).latex())
         \dot\theta = -g - \frac{h}{2} H g + O(h^{2})
         """
-        return printing.equation(self.coefficients, self.order, True, self.gradient)
+        return printing.equation(self.coefficients, self.order, True, self.colouring)
 
     def __str__(self) -> str:
-        return printing.equation(self.coefficients, self.order, False, self.gradient)
+        return printing.equation(self.coefficients, self.order, False, self.colouring)
 
     def __hash__(self) -> int:
         return hash((self.name, self.order, frozenset(self.weights.items())))
@@ -285,11 +301,11 @@ class ModifiedEquation:
 
 def _cut(weights: Mapping[int, Any], domain: Any, order: int) -> dict[int, Any]:
     """The weights up to h^order, in trees and in the powers of h that stand in them."""
-    kept = {t: b for t, b in weights.items() if trees.size(t) <= order + 1}
+    kept = {t: b for t, b in weights.items() if rooted.size(t) <= order + 1}
     if STEP not in getattr(domain, "symbols", ()) and not domain.is_EX:
         return kept
     for t, b in list(kept.items()):
-        most = order + 1 - trees.size(t)
+        most = order + 1 - rooted.size(t)
         terms = [p * STEP**k for k, p in step_powers(domain.to_sympy(b)) if k <= most]
         kept[t] = domain.from_sympy(sympy.Add(*terms))
     return {t: b for t, b in kept.items() if b}

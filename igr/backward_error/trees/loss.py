@@ -8,20 +8,20 @@ Theorem 3.1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import sympy
 
-from igr.backward_error import trees
 from igr.backward_error.algebra.taylor import exact
-from igr.backward_error.trees import printing
+from igr.backward_error.trees import printing, rooted
 from igr.backward_error.trees.closed_form import Differentials
-from igr.backward_error.trees.gradient import PLAIN, Gradient
+from igr.backward_error.trees.colouring import Colouring
+from igr.backward_error.trees.one_loss import PLAIN_GRADIENT
+from igr.backward_error.trees.powers import by_power
 from igr.backward_error.trees.rooted import Tree
-from igr.backward_error.trees.series import by_power
 
 
 class NotAGradientError(ValueError):
@@ -37,6 +37,9 @@ class NotAGradientError(ValueError):
         self.order = order
         self.tree = tree
 
+    def __reduce__(self):
+        return type(self), (*self.args, self.order, self.tree)
+
 
 @dataclass(frozen=True, repr=False)
 class ModifiedLoss:
@@ -47,14 +50,14 @@ class ModifiedLoss:
       order: the highest power of h kept.
       weights: b of each free tree, by its representative rooting.
       domain: the sympy field the weights are elements of.
-      gradient: what g is; with weight decay c, E in this loss stands for E + c |theta|^2/2.
+      colouring: what the vertices stand for; with weight decay c, E is E + c |theta|^2/2.
     """
 
     name: str
     order: int
     weights: Mapping[int, Any]
     domain: Any
-    gradient: Gradient = PLAIN
+    colouring: Colouring = PLAIN_GRADIENT
 
     @cached_property
     def coefficients(self) -> dict[Tree, sympy.Expr]:
@@ -65,18 +68,18 @@ class ModifiedLoss:
         tree is the sum over its vertices of the differential rooted there, so that a common
         weight b integrates to b/|Aut|, and the step from f = -g to g gives the sign.
         """
-        found = {}
-        for t, b in self.weights.items():
-            n = trees.size(t)
-            sign = -1 if n % 2 == 0 else 1
-            found[trees.as_tuple(t)] = sign * self.domain.to_sympy(b) / free_symmetry(t)
-        return found
+        return {
+            rooted.as_tuple(t): (-1) ** (rooted.size(t) - 1)
+            * self.domain.to_sympy(b)
+            / rooted.free_symmetry(t)
+            for t, b in self.weights.items()
+        }
 
-    def on(self, loss: sympy.Expr, params: Sequence[sympy.Symbol], h: Any) -> sympy.Expr:
+    def on(self, loss: Any, params: Any, h: Any) -> sympy.Expr:
         """The modified loss in closed form, simplified at each power of h on its own.
 
         Args:
-          loss: E, an expression in `params` and anything else.
+          loss: E, a sympy expression; for SGD in epochs the losses of the batches.
           params: the parameters, symbols.
           h: the step, a symbol or number.
 
@@ -89,19 +92,20 @@ class ModifiedLoss:
         >>> sympy.simplify(modified.on(E, (a, b), h) / E)
         h*x**2*(a**2 + b**2)/2 + 1
         """
-        at = Differentials(loss, params, self.gradient)
+        at = Differentials(self.colouring.losses(loss, params, self.name))
         h = exact(h, "h")
         total = sympy.Integer(0)
         for power, terms in by_power(self.coefficients):
-            total += h**power * sympy.factor(sum(c * at.scalar(tree) for tree, c in terms))
+            parts = (c * at.scalar(rooted.intern(tree)) for tree, c in terms)
+            total += h**power * sympy.factor(sympy.Add(*parts))
         return total
 
     def latex(self) -> str:
         """The loss as LaTeX."""
-        return printing.loss(self.coefficients, self.order, True, self.gradient)
+        return printing.loss(self.coefficients, self.order, True, self.colouring)
 
     def __str__(self) -> str:
-        return printing.loss(self.coefficients, self.order, False, self.gradient)
+        return printing.loss(self.coefficients, self.order, False, self.colouring)
 
     def __hash__(self) -> int:
         return hash((self.name, self.order, frozenset(self.weights.items())))
@@ -116,27 +120,17 @@ class ModifiedLoss:
         return f"$\\displaystyle {self.latex()}$"
 
 
-def free_symmetry(t: int) -> int:
-    """|Aut| of the free tree: sigma of a rooting times the number of vertices it may stand at.
-
-    The vertices that give a rooting t are |Aut|/sigma(t) in number, and all rootings together
-    use each of the n vertices once.
-    """
-    per_automorphism = sum(sympy.Rational(1, trees.sigma(r)) for r in trees.rooted_alike(t))
-    return int(trees.size(t) / per_automorphism)
-
-
 def pickled(series: Any) -> tuple[Any, ...]:
     """What `restored` needs.
 
     The integers of trees mean nothing in another process, and sympy does not pickle every field of
     rational functions: nested tuples and expressions do it.
     """
-    weights = {trees.as_tuple(t): series.domain.to_sympy(b) for t, b in series.weights.items()}
+    weights = {rooted.as_tuple(t): series.domain.to_sympy(b) for t, b in series.weights.items()}
     domain = series.domain
     if domain.is_FractionField:
         domain = domain.domain, domain.symbols
-    return type(series), series.name, series.order, weights, domain, series.gradient
+    return type(series), series.name, series.order, weights, domain, series.colouring
 
 
 def restored(
@@ -145,10 +139,10 @@ def restored(
     order: int,
     weights: Mapping[Tree, sympy.Expr],
     domain: Any,
-    gradient: Gradient,
+    colouring: Colouring,
 ) -> Any:
     """An equation or a loss from a pickle."""
     if isinstance(domain, tuple):
         domain = domain[0].frac_field(*domain[1])
-    kept = {trees.intern(tree): domain.from_sympy(b) for tree, b in weights.items()}
-    return kind(name, order, kept, domain, gradient)
+    kept = {rooted.intern(tree): domain.from_sympy(b) for tree, b in weights.items()}
+    return kind(name, order, kept, domain, colouring)

@@ -1,25 +1,65 @@
-"""Equations and losses as text and LaTeX, in g, H and nabla^k E[., .]."""
+"""Equations and losses over trees as text and LaTeX, in g, H and nabla^k E[., .]."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from itertools import groupby
 
 import sympy
+from sympy.printing.precedence import PRECEDENCE
+from sympy.printing.str import StrPrinter
 
-from igr.backward_error import trees
-from igr.backward_error.trees.gradient import PLAIN, Gradient
-from igr.backward_error.trees.rooted import Tree
-from igr.backward_error.trees.series import by_power
+from igr.backward_error.trees.colouring import Colouring, Letters, superscript
+from igr.backward_error.trees.powers import by_power
+from igr.backward_error.trees.rooted import Tree, order
 
-_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+_ONE_LOSS = Colouring()
 _GREEK = {
     **{"alpha": "α", "beta": "β", "gamma": "γ", "epsilon": "ε", "theta": "θ", "kappa": "κ"},
     **{"lambda": "λ", "mu": "μ", "nu": "ν", "rho": "ρ", "sigma": "σ"},
 }
 
 
-def differential(tree: Tree, latex: bool = False) -> str:
+def equation(
+    coefficients: Mapping[Tree, sympy.Expr], upto: int, latex: bool, over: Colouring
+) -> str:
+    """theta' = ..., one group of terms for each power of h."""
+    rows = [
+        f"{left} = {expansion(field_terms(coefficients, latex, over, root), upto, latex)}"
+        for left, root in over.rows(latex)
+    ]
+    if len(rows) > 1 and latex:
+        return r"\begin{aligned} " + r" \\ ".join(rows) + r" \end{aligned}"
+    return "\n".join(rows) + _meaning(over, latex)
+
+
+def loss(coefficients: Mapping[Tree, sympy.Expr], upto: int, latex: bool, over: Colouring) -> str:
+    """E + h ..., one group of terms for each power of h."""
+    terms = [
+        (power, c, contraction(tree, latex, over))
+        for power, group in by_power(coefficients)
+        for tree, c in group
+    ]
+    return expansion(terms, upto, latex) + _meaning(over, latex)
+
+
+def field_terms(
+    coefficients: Mapping[Tree, sympy.Expr],
+    latex: bool,
+    over: Colouring,
+    root: int | None = None,
+) -> list[tuple[int, sympy.Expr, str]]:
+    """(power of h, coefficient, name) of the terms over g, of all roots or those of one colour."""
+    return [
+        # F(t) is over f = -g: a sign for every vertex.
+        (power, (-1) ** order(tree) * c, differential(tree, latex, over))
+        for power, group in by_power(coefficients)
+        for tree, c in group
+        if root is None or tree[0] == root
+    ]
+
+
+def differential(tree: Tree, latex: bool = False, over: Colouring = _ONE_LOSS) -> str:
     """The elementary differential of a tree over g = grad E.
 
     >>> differential((((),),))
@@ -27,30 +67,18 @@ def differential(tree: Tree, latex: bool = False) -> str:
     >>> differential(((), ((),)))
     '∇³E[g, H g]'
     """
-    hessians = 0
-    while len(tree) == 1:
-        hessians, tree = hessians + 1, tree[0]
-    inner = "g" if not tree else _tensor(tree, len(tree) + 1, latex)
-    if not hessians:
-        return inner
-    return f"H{_power(hessians, latex)} {inner}"
+    letters = over.letters(tree, latex)
+    return letters.before + _applied(tree, letters, over.powers, 1) + letters.after
 
 
-def contraction(tree: Tree, latex: bool = False) -> str:
+def contraction(tree: Tree, latex: bool = False, over: Colouring = _ONE_LOSS) -> str:
     """The scalar that the derivatives of E make when contracted over a free tree.
 
     >>> contraction(((),)), contraction(((), ()))
     ('|g|²', 'gᵀH g')
     """
-    if not tree:
-        return "E"
-    length = trees.order(tree)
-    if _is_path(tree):
-        if length == 2:
-            return r"\lvert g\rvert^{2}" if latex else "|g|²"
-        transposed = "g^{\\top}" if latex else "gᵀ"
-        return f"{transposed}H{_power(length - 2, latex)} g"
-    return _tensor(tree, len(tree), latex)
+    letters = over.letters(tree, latex)
+    return letters.before + _contracted(tree, letters, over.powers) + letters.after
 
 
 def plain(expression: sympy.Expr) -> str:
@@ -60,62 +88,68 @@ def plain(expression: sympy.Expr) -> str:
     >>> plain(2 * beta * x**2 - x**beta)
     '2 β x² - x^β'
     """
-    text = str(expression)
-    for name, letter in _GREEK.items():
-        text = re.sub(rf"(?<![A-Za-z]){name}(?![A-Za-z])", letter, text)
-    text = re.sub(r"\*\*(\d+)", lambda m: m[1].translate(_SUPERSCRIPTS), text)
-    return text.replace("**", "^").replace("*", " ")
+    return _ByHand().doprint(expression)
 
 
-def equation(
-    coefficients: Mapping[Tree, sympy.Expr], order: int, latex: bool, gradient: Gradient = PLAIN
-) -> str:
-    """theta' = ..., one group of terms for each power of h."""
-    terms = [
-        # F(t) is over f = -g: a sign for every vertex.
-        (power, (-1) ** trees.order(t) * c, differential(t, latex))
-        for power, group in by_power(coefficients)
-        for t, c in group
-    ]
-    left = r"\dot\theta" if latex else "θ'"
-    return f"{left} = {expansion(terms, order, latex)}{_meaning(gradient, latex)}"
+class _ByHand(StrPrinter):
+    """Greek letters, raised digits, and a space for a product."""
 
+    def _print_Symbol(self, expr: sympy.Symbol) -> str:
+        words = ("".join(part) for _, part in groupby(expr.name, _latin))
+        return "".join(_GREEK.get(word, word) for word in words)
 
-def loss(
-    coefficients: Mapping[Tree, sympy.Expr], order: int, latex: bool, gradient: Gradient = PLAIN
-) -> str:
-    """E + h ..., one group of terms for each power of h."""
-    terms = [
-        (power, c, contraction(t, latex))
-        for power, group in by_power(coefficients)
-        for t, c in group
-    ]
-    return f"{expansion(terms, order, latex)}{_meaning(gradient, latex)}"
-
-
-def _meaning(gradient: Gradient, latex: bool) -> str:
-    """What E, or g, stands for where it is not the loss itself and its gradient."""
-    said = []
-    if gradient.decay != 0:
-        square = r"\lvert\theta\rvert^{2}" if latex else "|θ|²"
-        term = _single(gradient.decay / 2, square, 0, latex)
-        said.append(f"E + {term}" + (r" \text{ for } " if latex else " for ") + "E")
-    if gradient.displaced:
-        rho = _single(gradient.rho, "", 0, latex).strip()
-        where = r"\nabla E" if latex else "∇E"
-        length = rf" / \lvert {where}\rvert" if latex else f"/|{where}|"
-        uphill = f"{rho} {where}{length if gradient.normalized else ''}"
-        said.append(
-            rf"g(\theta) = {where}(\theta + {uphill})" if latex else f"g(θ) = {where}(θ + {uphill})"
+    def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
+        base, exponent = expr.as_base_exp()
+        if exponent.is_Rational and ((exponent.q == 2 and abs(exponent.p) == 1) or exponent == -1):
+            return super()._print_Pow(expr, rational)  # a root, or one over
+        below, above = (
+            self.parenthesize(part, PRECEDENCE["Pow"], strict=False) for part in (base, exponent)
         )
-    with_ = r" \text{ with } " if latex else ", with "
-    return "".join(with_ + text for text in said)
+        if exponent.is_Integer and exponent > 0:
+            return below + superscript(int(exponent))
+        return f"{below}^{above}"
+
+    def _print_Mul(self, expr: sympy.Mul) -> str:
+        over, under = [], []
+        for factor in expr.as_ordered_factors():
+            if factor.is_Rational:
+                over += [sympy.Integer(abs(factor.p))] if abs(factor.p) != 1 else []
+                under += [sympy.Integer(factor.q)] if factor.q != 1 else []
+            elif factor.is_Pow and factor.exp.is_Rational and factor.exp.is_negative:
+                under.append(factor.base**-factor.exp)
+            else:
+                over.append(factor)
+        top, bottom = (
+            " ".join(self.parenthesize(x, PRECEDENCE["Mul"], strict=False) for x in part)
+            for part in (over, under)
+        )
+        bottom = f"({bottom})" if len(under) > 1 else bottom
+        sign = "-" if expr.as_coeff_Mul()[0].is_negative else ""
+        return sign + (f"{top or 1}/{bottom}" if under else top)
 
 
-def expansion(terms: list[tuple[int, sympy.Expr, str]], order: int, latex: bool) -> str:
+def _latin(letter: str) -> bool:
+    return letter.isascii() and letter.isalpha()
+
+
+def _meaning(over: Colouring, latex: bool) -> str:
+    return "".join((r" \text{ with } " if latex else ", with ") + m for m in over.meaning(latex))
+
+
+def expansion(terms: list[tuple[int, sympy.Expr, str]], upto: int, latex: bool) -> str:
+    """Terms (power of h, coefficient, name), one group for each power of h, and the remainder."""
+    return f"{summed(terms, upto, latex)} + {remainder(upto, latex)}"
+
+
+def remainder(upto: int, latex: bool) -> str:
+    """O(h^(upto + 1))."""
+    return f"O({_step(upto + 1, latex)})"
+
+
+def summed(terms: list[tuple[int, sympy.Expr, str]], upto: int, latex: bool) -> str:
     """Terms (power of h, coefficient, name), one group for each power of h."""
     written = ""
-    for power in range(order + 1):
+    for power in range(upto + 1):
         group = [(c, name) for p, c, name in terms if p == power]
         if not group:
             continue
@@ -123,12 +157,12 @@ def expansion(terms: list[tuple[int, sympy.Expr, str]], order: int, latex: bool)
         if negative:
             group = [(-c, name) for c, name in group]
         if len(group) == 1:
-            body = _single(*group[0], power, latex)
+            body = coefficient(*group[0], power, latex)
         else:
             inside = ""
             for c, name in group:
                 below = _is_negative(c)
-                text = _single(-c if below else c, name, 0, latex)
+                text = coefficient(-c if below else c, name, 0, latex)
                 inside += (" - " if below else " + ") + text if inside else text
             h = _step(power, latex)
             left, right = (r"\left(", r"\right)") if latex else ("(", ")")
@@ -138,11 +172,10 @@ def expansion(terms: list[tuple[int, sympy.Expr, str]], order: int, latex: bool)
             written += f" {'-' if negative else '+'} {body}"
         else:
             written = f"-{body}" if negative else body
-    rest = f"O({_step(order + 1, latex)})"
-    return f"{written or '0'} + {rest}"
+    return written or "0"
 
 
-def _single(c: sympy.Expr, name: str, power: int, latex: bool) -> str:
+def coefficient(c: sympy.Expr, name: str, power: int, latex: bool) -> str:
     """c h^power name, with h in the numerator; c is positive unless its sign cannot be told."""
     (top_number, tops), (bottom_number, bottoms) = (
         _factors(part) for part in sympy.fraction(sympy.factor(c))
@@ -204,36 +237,69 @@ def _is_negative(c: sympy.Expr) -> bool:
     return bool(c.could_extract_minus_sign())
 
 
-def _tensor(tree: Tree, degree: int, latex: bool) -> str:
-    inside = ", ".join(differential(child, latex) for child in tree)
-    if degree == 1:
-        inside = differential(tree[0], latex)
-        return (rf"g^{{\top}} {inside}") if latex else f"gᵀ {inside}"
-    name = rf"\nabla^{{{degree}}} E" if latex else f"∇{str(degree).translate(_SUPERSCRIPTS)}E"
-    return f"{name}[{inside}]"
-
-
 def _step(power: int, latex: bool) -> str:
     if power == 0:
         return ""
     return f"h{_power(power, latex)}"
 
 
-def superscript(number: int) -> str:
-    """The digits raised."""
-    return str(number).translate(_SUPERSCRIPTS)
-
-
 def _power(power: int, latex: bool) -> str:
     if power == 1:
         return ""
-    return f"^{{{power}}}" if latex else str(power).translate(_SUPERSCRIPTS)
+    return f"^{{{power}}}" if latex else superscript(power)
 
 
-def _is_path(tree: Tree) -> bool:
-    arms = len(tree) <= 2
-    while arms and tree:
-        if any(len(child) > 1 for child in tree):
-            return False
-        tree = tuple(grandchild for child in tree for grandchild in child)
-    return arms
+def _applied(tree: Tree, letters: Letters, powers: bool, degree: int) -> str:
+    """The derivatives at the vertices, applied to one another; `degree` counts the root's own."""
+    names = []
+    while True:
+        below = _children(tree)
+        names.append(letters.operator(tree, len(below) + degree))
+        if len(below) != 1:
+            break
+        (tree,), degree = below, 1
+    written = _product(names, powers, letters.latex)
+    if not below:
+        return written
+    return f"{written}[{', '.join(_applied(child, letters, powers, 1) for child in below)}]"
+
+
+def _contracted(tree: Tree, letters: Letters, powers: bool) -> str:
+    """A contraction: E, |g|², gᵀH² g along a path, and a tensor on its arguments else."""
+    arms = _children(tree)
+    paths = [_path(arm) for arm in arms]
+    root = letters.operator(tree, len(arms))
+    if not arms:
+        return root
+    if len(arms) > 2 or None in paths:
+        return f"{root}[{', '.join(_applied(arm, letters, powers, 1) for arm in arms)}]"
+    first, *second = [[letters.operator(t, len(_children(t)) + 1) for t in path] for path in paths]
+    left, *between = [*reversed(first), root]
+    inside = [*between, *(second[0] if second else [])]
+    last = inside.pop()
+    if not inside and left == last:
+        return rf"\lvert {left}\rvert^{{2}}" if letters.latex else f"|{left}|²"
+    middle = _product(inside, powers, letters.latex) + " " if inside else ""
+    return f"{left}^{{\\top}}{middle}{last}" if letters.latex else f"{left}ᵀ{middle}{last}"
+
+
+def _path(tree: Tree) -> list[Tree] | None:
+    """The subtrees on the way up, None where it branches."""
+    found = [tree]
+    while below := _children(found[-1]):
+        if len(below) > 1:
+            return None
+        found.append(below[0])
+    return found
+
+
+def _product(names: list[str], powers: bool, latex: bool) -> str:
+    """Operators applied one after the other, H H as H²."""
+    if not powers:
+        return " ".join(names)
+    runs = [(name, len(list(run))) for name, run in groupby(names)]
+    return " ".join(name + _power(n, latex) for name, n in runs)
+
+
+def _children(tree: Tree) -> Tree:
+    return tree[1:] if tree and isinstance(tree[0], int) else tree

@@ -1,8 +1,10 @@
-"""Rooted trees: the index set of every series in this package.
+"""Rooted trees whose vertices carry a colour: the index set of every series in this package.
 
-A tree is written as the sorted nested tuple of its children: `()` is one vertex, `((),)` two, and
-`((), ())` the cherry. Inside, a tree is a small integer into one table that grows on demand, so
-that equality, hashing and every per-tree quantity cost one list access whatever the tree's size.
+A tree with one colour is written as the sorted nested tuple of its children: `()` is one vertex,
+`((),)` two, and `((), ())` the cherry. Where vertices stand for different things, as the players of
+a game, a tree is `(colour, *children)` with colours 0, 1, ... Inside, a tree is a small integer
+into one table that grows on demand, so that equality, hashing and every per-tree quantity cost one
+list access whatever the tree's size.
 
 Hairer, Lubich and Wanner, *Geometric Numerical Integration*, III.1 and IX.9 use the same objects:
 order |t| (vertices), symmetry sigma(t) (automorphisms fixing the root), density gamma(t), and the
@@ -18,10 +20,11 @@ from math import factorial, prod
 from threading import Lock
 
 Tree = tuple  # nested: each child is a Tree; recursive aliases are not yet expressible for tuples
+PLAIN = -1  # the colour of the vertices of a tree with one colour
 
 
 def trees_of_order(n: int) -> tuple[Tree, ...]:
-    """All rooted trees with `n` vertices.
+    """All rooted trees of one colour with `n` vertices.
 
     Args:
       n: number of vertices, at least 1.
@@ -45,10 +48,10 @@ def order(tree: Tree) -> int:
 
 
 def symmetry(tree: Tree) -> int:
-    """Number of automorphisms sigma(t) that fix the root.
+    """Number of automorphisms sigma(t) that fix the root and the colours.
 
-    >>> symmetry(((), (), ()))
-    6
+    >>> symmetry(((), (), ())), symmetry((0, (0,), (1,)))
+    (6, 1)
     """
     return _SYMMETRY[intern(tree)]
 
@@ -59,7 +62,7 @@ def density(tree: Tree) -> int:
     >>> density((((),),))
     6
     """
-    return order(tree) * prod(density(child) for child in tree)
+    return order(tree) * prod(density(child) for child in _parts(tree)[1])
 
 
 def graft(branch: Tree, trunk: Tree) -> dict[Tree, int]:
@@ -74,8 +77,9 @@ def graft(branch: Tree, trunk: Tree) -> dict[Tree, int]:
     """
     grafted: Counter[Tree] = Counter([canonical((*trunk, branch))])
     for i, child in enumerate(trunk):
-        for tree, count in graft(branch, child).items():
-            grafted[canonical((*trunk[:i], tree, *trunk[i + 1 :]))] += count
+        if not isinstance(child, int):
+            for tree, count in graft(branch, child).items():
+                grafted[canonical((*trunk[:i], tree, *trunk[i + 1 :]))] += count
     return dict(grafted)
 
 
@@ -93,55 +97,74 @@ def rootings(tree: Tree) -> tuple[Tree, ...]:
 
 def canonical(tree: Tree) -> Tree:
     """Sorts the children at every vertex; raises `TypeError` for what is not a nested tuple."""
+    return as_tuple(intern(tree))
+
+
+def intern(tree: Tree) -> int:
+    """The integer of a nested tuple, in whatever order its children stand."""
+    colour_, below = _parts(tree)
+    found = tuple(sorted(map(intern, below)))
+    if any((_COLOUR[child] == PLAIN) != (colour_ == PLAIN) for child in found):
+        raise TypeError(f"either all vertices of a tree carry a colour or none does; got {tree!r}")
+    return index(found, colour_)
+
+
+def _parts(tree: Tree) -> tuple[int, Tree]:
+    """The colour of the root and the children."""
     if not isinstance(tree, tuple):
         raise TypeError(
             "a tree is the nested tuple of its children, such as () for one vertex or ((), ()) "
-            f"for a root with two leaves; got {tree!r}"
+            "for a root with two leaves, each led by its colour where there are several; got "
+            f"{tree!r}"
         )
-    return tuple(sorted(canonical(child) for child in tree))
+    if tree and type(tree[0]) is int and tree[0] >= 0:
+        return tree[0], tree[1:]
+    return PLAIN, tree
 
 
-# The table. Vertex 0 of the table is the tree with one vertex.
+# The table. Row 0 is the tree with one vertex.
 
+_COLOUR: list[int] = []
 _CHILDREN: list[tuple[int, ...]] = []
 _ORDER: list[int] = []
 _SYMMETRY: list[int] = []
 _NESTED: list[Tree] = []
-_INDEX: dict[tuple[int, ...], int] = {}
+_INDEX: dict[tuple, int] = {}
 _GROWTH = Lock()  # two threads that grow the table at once would mix up its rows
 
 
-def index(children: tuple[int, ...]) -> int:
+def index(children: tuple[int, ...], colour: int = PLAIN) -> int:
     """The integer of the tree with these children, which must be sorted integers."""
-    found = _INDEX.get(children)
+    key = children if colour == PLAIN else (colour, children)
+    found = _INDEX.get(key)
     if found is not None:
         return found
     symmetry_ = 1
     for child, count in Counter(children).items():
         symmetry_ *= _SYMMETRY[child] ** count * factorial(count)
     with _GROWTH:
-        if children not in _INDEX:
+        if key not in _INDEX:
+            _COLOUR.append(colour)
             _CHILDREN.append(children)
             _ORDER.append(1 + sum(_ORDER[c] for c in children))
             _SYMMETRY.append(symmetry_)
-            _NESTED.append(tuple(sorted(_NESTED[c] for c in children)))
-            _INDEX[children] = len(_CHILDREN) - 1
-    return _INDEX[children]
+            below = sorted(_NESTED[c] for c in children)
+            _NESTED.append(tuple(below) if colour == PLAIN else (colour, *below))
+            _INDEX[key] = len(_CHILDREN) - 1
+    return _INDEX[key]
 
 
 LEAF = index(())
 
 
-def intern(tree: Tree) -> int:
-    """The integer of a nested tuple, in whatever order its children stand."""
-    if not isinstance(tree, tuple):
-        canonical(tree)
-    return index(tuple(sorted(intern(child) for child in tree)))
-
-
 def as_tuple(t: int) -> Tree:
     """The nested tuple of an integer."""
     return _NESTED[t]
+
+
+def colour(t: int) -> int:
+    """The colour of the root."""
+    return _COLOUR[t]
 
 
 def children(t: int) -> tuple[int, ...]:
@@ -160,23 +183,34 @@ def sigma(t: int) -> int:
 
 
 @cache
-def of_order(n: int) -> tuple[int, ...]:
-    """The integers of all trees with `n` vertices, the tall tree first."""
-    if n == 1:
-        return (LEAF,)
-    return tuple(index(tuple(sorted(forest))) for forest in _forests(n - 1, n - 1, None))
+def colours(t: int) -> tuple[int, ...]:
+    """The colours of all vertices, the root's first."""
+    return _COLOUR[t], *(c for child in _CHILDREN[t] for c in colours(child))
 
 
-def _forests(vertices: int, largest: int, below: int | None) -> Iterator[tuple[int, ...]]:
+@cache
+def of_order(n: int, palette: tuple[int, ...] = (PLAIN,)) -> tuple[int, ...]:
+    """The integers of all trees with `n` vertices of these colours, each one once.
+
+    Of one colour the tall tree is first; of several they stand as their nested tuples sort.
+    """
+    forests = [tuple(sorted(f)) for f in _forests(n - 1, n - 1, None, palette)]
+    found = (index(forest, c) for c in palette for forest in forests)
+    return tuple(found) if palette == (PLAIN,) else tuple(sorted(found, key=as_tuple))
+
+
+def _forests(
+    vertices: int, largest: int, below: int | None, palette: tuple[int, ...]
+) -> Iterator[tuple[int, ...]]:
     """Multisets of trees with so many vertices in all, the largest tree first."""
     if vertices == 0:
         yield ()
         return
     for n in range(min(vertices, largest), 0, -1):
-        candidates = of_order(n)
+        candidates = of_order(n, palette)
         start = candidates.index(below) if below is not None and n == largest else 0
         for t in candidates[start:]:
-            for rest in _forests(vertices - n, n, t):
+            for rest in _forests(vertices - n, n, t, palette):
                 yield (t, *rest)
 
 
@@ -184,13 +218,13 @@ def _forests(vertices: int, largest: int, below: int | None) -> Iterator[tuple[i
 def splittings(t: int) -> tuple[tuple[int, int, int], ...]:
     """Removes each edge of a tree in turn: (how many edges, branch cut off, trunk that is left)."""
     found: dict[tuple[int, int], int] = {}
-    below = _CHILDREN[t]
+    below, root = _CHILDREN[t], _COLOUR[t]
     for child, count in Counter(below).items():
         at = below.index(child)
         rest = below[:at] + below[at + 1 :]
-        found[child, index(rest)] = found.get((child, index(rest)), 0) + count
+        found[child, index(rest, root)] = found.get((child, index(rest, root)), 0) + count
         for edges, branch, trunk in splittings(child):
-            key = branch, index(tuple(sorted((*rest, trunk))))
+            key = branch, index(tuple(sorted((*rest, trunk))), root)
             found[key] = found.get(key, 0) + count * edges
     return tuple((edges, branch, trunk) for (branch, trunk), edges in found.items())
 
@@ -206,8 +240,20 @@ def rooted_alike(t: int) -> tuple[int, ...]:
             # Moves the root across one edge.
             rest = list(_CHILDREN[at])
             rest.remove(child)
-            moved = index(tuple(sorted((*_CHILDREN[child], index(tuple(rest))))))
+            old_root = index(tuple(rest), _COLOUR[at])
+            moved = index(tuple(sorted((*_CHILDREN[child], old_root))), _COLOUR[child])
             if moved not in seen:
                 seen.add(moved)
                 frontier.append(moved)
     return tuple(sorted(seen, key=lambda r: (len(_CHILDREN[r]), _NESTED[r]), reverse=True))
+
+
+def free_symmetry(t: int) -> int:
+    """|Aut| of the free tree: sigma of a rooting times the number of vertices it may stand at.
+
+    The vertices that give a rooting t are |Aut|/sigma(t) in number, and all rootings together
+    use each of the n vertices once.
+    """
+    automorphisms = prod(_SYMMETRY[r] for r in rooted_alike(t))
+    per_automorphism = sum(automorphisms // _SYMMETRY[r] for r in rooted_alike(t))
+    return _ORDER[t] * automorphisms // per_automorphism

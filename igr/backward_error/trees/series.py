@@ -1,58 +1,33 @@
 """Series over rooted trees, as dictionaries from tree to weight.
 
 A vector field or a map is written F = sum_t h^(|t|-1) b(t)/sigma(t) F(t), with F(t) the elementary
-differential of the tree t over f = -grad E. The *weight* b(t) = c(t) sigma(t) is what is stored:
-in weights the Lie derivative counts each edge of a tree once (Hairer, Lubich and Wanner,
-*Geometric Numerical Integration*, Lemma IX.9.1), and the field is a gradient exactly when b does
-not see where the root is.
+differential of the tree t: over f = -grad E, or over the field that each vertex's colour stands
+for. The *weight* b(t) = c(t) sigma(t) is what is stored: in weights the Lie derivative counts each
+edge of a tree once (Hairer, Lubich and Wanner, *Geometric Numerical Integration*, Lemma IX.9.1),
+and a field over one loss is a gradient exactly when b does not see where the root is.
 
 Weights may be Python integers, fractions or elements of a sympy domain; a missing tree has weight
-zero. The trees are the integers of `trees`.
+zero. The trees are the integers of `trees`, of the colours that stand in what is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import factorial
 from typing import Any
 
-import sympy
-
-from igr.backward_error import trees
-from igr.backward_error.algebra.taylor import STEP
-from igr.backward_error.trees.rooted import Tree
+from igr.backward_error.trees.rooted import (
+    PLAIN,
+    children,
+    colour,
+    colours,
+    of_order,
+    size,
+    splittings,
+)
 
 Weight = Any  # an element of a commutative ring that Python's + and * understand
 Series = Mapping[int, Weight]
-
-
-def by_power(
-    coefficients: Mapping[Tree, sympy.Expr],
-) -> list[tuple[int, list[tuple[Tree, sympy.Expr]]]]:
-    """The terms of a series by the power of h they go with.
-
-    Args:
-      coefficients: c(t) of h^(|t|-1) F(t), numbers or polynomials in h.
-
-    Returns:
-      (power, [(tree, coefficient), ..]) by rising power.
-
-    >>> by_power({(): 2 + 3 * STEP, ((),): sympy.Integer(5)})
-    [(0, [((), 2)]), (1, [((), 3), (((),), 5)])]
-    """
-    groups: dict[int, list[tuple[Tree, sympy.Expr]]] = {}
-    for tree, c in coefficients.items():
-        for further, part in step_powers(c):
-            groups.setdefault(trees.order(tree) - 1 + further, []).append((tree, part))
-    return sorted(groups.items())
-
-
-def step_powers(c: sympy.Expr) -> list[tuple[int, sympy.Expr]]:
-    """The powers of h in a coefficient, rising, each with what it goes with."""
-    if STEP not in c.free_symbols:
-        return [(0, c)]
-    terms = sympy.Poly(sympy.cancel(c), STEP, domain="EX").terms()
-    return sorted((power, sympy.cancel(part)) for (power,), part in terms)
 
 
 def lie_derivative(of: Series, along: Series, vertices: int) -> dict[int, Weight]:
@@ -60,16 +35,19 @@ def lie_derivative(of: Series, along: Series, vertices: int) -> dict[int, Weight
 
     Its weight at t sums A(trunk) F(branch) over the edges of t, each of which splits t in two.
     """
-    result: dict[int, Weight] = {}
-    for n in range(2, vertices + 1):
-        for t in trees.of_order(n):
-            total: Weight = 0
-            for edges, branch, trunk in trees.splittings(t):
-                if trunk in of and branch in along:
-                    total += edges * of[trunk] * along[branch]
-            if total:
-                result[t] = total
-    return result
+    iterated = {t: [weight] for t, weight in of.items()}
+    derivative = ((t, _derivatives(t, iterated, along)) for t in _up_to(vertices, of, along))
+    return {t: d[0] for t, d in derivative if d and d[0]}
+
+
+def transported(of: Series, along: Series, vertices: int) -> dict[int, Weight]:
+    """exp(h D_F) A: the series A at the point to which the field leads after one step."""
+    iterated: dict[int, list[Weight]] = {}
+    result = {}
+    for t in _up_to(vertices, of, along):
+        d = iterated[t] = [of.get(t, 0), *_derivatives(t, iterated, along)]
+        result[t] = sum(weight / factorial(j) for j, weight in enumerate(d) if weight)
+    return {t: weight for t, weight in result.items() if weight}
 
 
 def exponential(field: Series, vertices: int) -> dict[int, Weight]:
@@ -77,28 +55,29 @@ def exponential(field: Series, vertices: int) -> dict[int, Weight]:
 
     Weights must allow division by integers (fractions, or elements of a sympy field).
     """
-    result: dict[int, Weight] = {}
-    term: dict[int, Weight] = dict(field)  # D_F^(j-1) F
-    for j in range(1, vertices + 1):
-        for t, weight in term.items():
-            result[t] = result.get(t, 0) + weight / factorial(j)
-        term = lie_derivative(term, field, vertices)
-    return {t: w for t, w in result.items() if w}
+    iterated: dict[int, list[Weight]] = {}  # D_F^j F
+    result = {}
+    for t in _up_to(vertices, field):
+        d = iterated[t] = [field.get(t, 0), *_derivatives(t, iterated, field)]
+        result[t] = _increment(d)
+    return {t: weight for t, weight in result.items() if weight}
 
 
 def logarithm(step: Series, vertices: int) -> dict[int, Weight]:
     """The field whose flow passes through a step theta + h sum_t h^(|t|-1) step(t)/sigma(t) F(t).
 
-    The inverse of `exponential`: order by order, the weight of a tree in exp(h F) is its weight
-    in F plus what the smaller trees, already known, contribute.
+    The inverse of `exponential`: the weight of a tree in exp(h F) is its weight in F plus what the
+    smaller trees, already known, contribute.
     """
+    iterated: dict[int, list[Weight]] = {}  # D_F^j F
     field: dict[int, Weight] = {}
-    for n in range(1, vertices + 1):
-        flow = exponential(field, n)
-        for t in trees.of_order(n):
-            weight = step.get(t, 0) - flow.get(t, 0)
-            if weight:
-                field[t] = weight
+    for t in _up_to(vertices, step):
+        d = [0, *_derivatives(t, iterated, field)]
+        weight = step.get(t, 0) - _increment(d)
+        if weight:
+            field[t] = d[0] = weight
+        if any(d):
+            iterated[t] = d
     return field
 
 
@@ -120,17 +99,66 @@ def invariant_field(numerators: Sequence[Weight], vertices: int) -> dict[int, We
     scaled: dict[int, Weight] = {}  # K^|t| b(t)
     iterated: dict[int, list[Weight]] = {}  # K^(|t|-1) d_j(t), j = 0 .. |t|-1
     for n in range(1, vertices + 1):
-        for t in trees.of_order(n):
-            d: list[Weight] = [0] * n
-            if n == 1:
-                d[0] = 1
-            for edges, branch, trunk in trees.splittings(t):
-                factor = edges * scaled[branch]
-                if factor:
-                    for j, value in enumerate(iterated[trunk], 1):
-                        if value:
-                            d[j] += factor * value
-            iterated[t] = d
+        for t in of_order(n):
+            d = iterated[t] = [int(n == 1), *_derivatives(t, iterated, scaled)]
             # d_j(t) carries K^(|t|-1); c_j = K C_j supplies the missing factor.
             scaled[t] = sum(c * value for c, value in zip(numerators, d, strict=False) if value)
     return scaled
+
+
+def stages(
+    A: Sequence[Sequence[Weight]],
+    b: Sequence[Weight],
+    vertices: int,
+    stage_colours: Sequence[int] | None = None,
+) -> dict[int, Weight]:
+    """The step of a Runge-Kutta method as a series: a sum over its stages for each vertex.
+
+    Args:
+      A: s x s coefficients; b: s weights. Numbers, or elements of a sympy domain.
+      b: the weights of the stages in the step.
+      vertices: the largest number of vertices kept.
+      stage_colours: the field that each stage evaluates, by its colour; one for all if not given.
+
+    Returns:
+      The weights of (theta[n+1] - theta[n])/h: sum_i b_i u_i(t), with u_i(t) the product over the
+      root's children of sum_j a_ij u_j (Hairer, Lubich and Wanner, III.1, Theorem 1.4).
+    """
+    stage_colours = stage_colours or (PLAIN,) * len(b)
+    inner: dict[int, list[Weight]] = {}  # sum_j a_ij u_j(t) for each stage i
+    step = {}
+    for n in range(1, vertices + 1):
+        for t in of_order(n, tuple(sorted(set(stage_colours)))):
+            u = [int(c == colour(t)) for c in stage_colours]
+            for child in children(t):
+                u = [x and x * y for x, y in zip(u, inner[child], strict=True)]
+            inner[t] = [sum(a * x for a, x in zip(row, u, strict=True) if a and x) for row in A]
+            weight = sum(w * x for w, x in zip(b, u, strict=True) if x)
+            if weight:
+                step[t] = weight
+    return step
+
+
+def _derivatives(t: int, iterated: Mapping[int, Sequence[Weight]], along: Series) -> list[Weight]:
+    """The weights at t of D_F A, D_F^2 A, .. from those of A, D_F A, .. at smaller trees."""
+    d: list[Weight] = [0] * (size(t) - 1)
+    for edges, branch, trunk in splittings(t):
+        weight = along.get(branch)
+        if weight:
+            factor = edges * weight
+            for j, value in enumerate(iterated.get(trunk, ())):
+                if value:
+                    d[j] += factor * value
+    return d
+
+
+def _increment(d: Sequence[Weight]) -> Weight:
+    """The weight of exp(h F) from those of F, D_F F, D_F^2 F, .."""
+    return sum(weight / factorial(j) for j, weight in enumerate(d, 1) if weight)
+
+
+def _up_to(vertices: int, *given: Series) -> Iterator[int]:
+    """The trees with at most so many vertices of the colours that are given, small ones first."""
+    palette = tuple(sorted({c for series in given for t in series for c in colours(t)}))
+    for n in range(1, vertices + 1):
+        yield from of_order(n, palette)

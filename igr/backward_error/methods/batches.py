@@ -1,0 +1,197 @@
+"""SGD by how it draws its batches: each once an epoch, or anew for every step.
+
+With L = mean_k L_k over m batches, an epoch is m steps theta <- theta - h grad L_k and takes the
+time m h. In a fixed order its iterates lie on the flow of a modified equation, to every order. In
+random order their *mean* does, up to h^2: the mean of an epoch is a map of its starting point, and
+its logarithm is the equation. From h^3 on the iterates' spread, itself of order h^3 after a time
+of order one, moves the mean of the epochs that follow, and no equation in the mean alone is right.
+
+Time m h for the step h makes the field 1/m of the logarithm of an epoch in sums over batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+
+from igr.backward_error.algebra.naming import Name
+from igr.backward_error.algebra.orders import check_order
+from igr.backward_error.algebra.taylor import fraction_field
+from igr.backward_error.methods.linear import LinearMethod
+from igr.backward_error.methods.memoryless import Memoryless
+from igr.backward_error.stochastic import MOST, Diffusion, StochasticEquation
+from igr.backward_error.stochastic import batch_size as checked_batch_size
+from igr.backward_error.trees.batches import Batches, number_of_batches
+from igr.backward_error.trees.epochs import epoch_field
+from igr.backward_error.trees.equation import ModifiedEquation
+
+MOST_RESHUFFLED = 2
+
+
+@dataclass(frozen=True)
+class EpochMethod(Memoryless):
+    """SGD that takes each of m batches once an epoch.
+
+    Attributes:
+      name: how the method calls itself in print and in errors.
+      num_batches: m, a positive integer or a symbol.
+      order: the order of the batches, fixed; None if it is drawn anew for each epoch. Empty if m
+        is a symbol.
+    """
+
+    name: str
+    num_batches: sympy.Expr
+    order: tuple[int, ...] | None
+
+    @property
+    def parameters(self) -> tuple[sympy.Symbol, ...]:
+        """The symbols left open: m, if it is one."""
+        return tuple(self.num_batches.free_symbols)
+
+    def equation(self, order: int) -> ModifiedEquation:
+        """The modified equation of epochs, to h^order.
+
+        Raises:
+          ValueError: for an order above 2 of reshuffled SGD.
+        """
+        order = check_order(order)
+        over = Batches(self.num_batches, self.order)
+        if not over.ordered and order > MOST_RESHUFFLED:
+            raise ValueError(
+                f"the mean of {self.name} follows an equation of its own up to "
+                f"h^{MOST_RESHUFFLED}, got order {order}: from h^3 on it depends on the spread of "
+                "the iterates"
+            )
+        sums = epoch_field(order + 1, over.ordered)
+        kept = [t for t in sums if not over.vanishes(t)]
+        means = [sympy.QQ.to_sympy(sums[t]) * self.num_batches ** (over.means(t) - 1) for t in kept]
+        domain, weights = fraction_field(means)
+        by_tree = dict(zip(kept, weights, strict=True))
+        return ModifiedEquation(self.name, order, by_tree, domain, over)
+
+
+def reshuffled_sgd(num_batches: Any) -> EpochMethod:
+    """SGD in epochs of `num_batches` steps, the order of the batches drawn anew for each.
+
+    Its equation is that of the mean iterate after each epoch, at times n m h, up to h^2. At h^1 it
+    is the flow of L + h/(4 m) sum_k |grad L_k|^2 (Smith, Dherin, Barrett and De 2021, On the origin
+    of implicit regularization in stochastic gradient descent, equation 1).
+
+    Args:
+      num_batches: m, an integer of at least 1, or a sympy symbol.
+
+    Returns:
+      A method for `igr.modified_equation`.
+
+    Raises:
+      ValueError: if `num_batches` is not a positive integer or a symbol.
+
+    >>> from sympy import Symbol
+    >>> from igr.backward_error import modified_equation
+    >>> eq = modified_equation(reshuffled_sgd(Symbol("m")), order=1)
+    >>> print(eq)
+    θ' = -g - h/2 ⟨Hₖ gₖ⟩ + O(h²)
+    >>> print(eq.modified_loss())
+    E + h/4 ⟨|gₖ|²⟩ + O(h²)
+    >>> eq.coefficient((1, (1,)))
+    -1/2
+    """
+    m = number_of_batches(num_batches)
+    return EpochMethod(Name("reshuffled SGD", {"num_batches": m}), m, None)
+
+
+def cyclic_sgd(batches: Any) -> EpochMethod:
+    """SGD in epochs that all take the batches in one and the same order.
+
+    The equation passes through the iterate after each epoch, at times n m h. At h^1 it remembers
+    the order: F1 = (1/m) sum_{j<k} H_k g_j - (m/2) H g, the gradient of nothing.
+
+    Args:
+      batches: their number m, an integer or a sympy symbol, for the order 0, 1, .., m - 1; or
+        their order, a sequence with each of 0, 1, .., m - 1 once.
+
+    Returns:
+      A method for `igr.modified_equation`.
+
+    Raises:
+      ValueError: if `batches` is not a positive integer, a symbol or a permutation.
+
+    >>> from sympy import Symbol
+    >>> from igr.backward_error import modified_equation
+    >>> print(modified_equation(cyclic_sgd(Symbol("m")), order=1))
+    θ' = -g - h (m/2 H g - m ⟨Hₖ gⱼ; j<k⟩) + O(h²)
+    """
+    if isinstance(batches, Sequence) and not isinstance(batches, str):
+        if sorted(batches) != list(range(len(batches))) or not batches:
+            raise ValueError(
+                f"batches is a number of batches or their order, a permutation of 0 .. m - 1; "
+                f"got {batches!r}"
+            )
+        order = tuple(int(k) for k in batches)
+        return EpochMethod(f"cyclic SGD (batches {order})", sympy.Integer(len(order)), order)
+    m = number_of_batches(batches, "batches")
+    order = tuple(range(int(m))) if m.is_Integer else ()
+    return EpochMethod(Name("cyclic SGD", {"batches": m}), m, order)
+
+
+@dataclass(frozen=True)
+class SampledMethod(Memoryless):
+    """theta <- theta - h (mean gradient of B examples drawn with replacement).
+
+    Attributes:
+      name: how the method calls itself in print and in errors.
+      batch_size: B, an integer of at least 1 or a symbol.
+    """
+
+    name: str
+    batch_size: sympy.Expr
+
+    @property
+    def parameters(self) -> tuple[sympy.Symbol, ...]:
+        """The symbols left open: B, if it is one."""
+        return tuple(self.batch_size.free_symbols)
+
+    def equation(self, order: int) -> StochasticEquation:
+        """The stochastic modified equation, its drift to h^order.
+
+        Raises:
+          ValueError: for an order above 1.
+        """
+        order = check_order(order)
+        if order > MOST:
+            raise ValueError(
+                f"{self.name} follows a stochastic equation of order 0 or 1 (weak order 1 or 2), "
+                f"got order {order}: beyond, the third moments of its gradients show, and no "
+                "diffusion has those"
+            )
+        # The mean of one step is a step of gradient descent, and the covariance does not meet it
+        # before h^3: the drift is the field of gradient descent.
+        drift = LinearMethod("gradient descent", sympy.Integer(1)).equation(order)
+        return StochasticEquation(self.name, drift, Diffusion(self.batch_size))
+
+
+def sgd_with_replacement(batch_size: Any = 1) -> SampledMethod:
+    """SGD that draws `batch_size` examples for every step, with replacement.
+
+    Its equation is stochastic: `igr.flows.stochastic_field` compiles it for diffrax,
+    `igr.flows.moments_field` to an equation for mean and covariance. Order 0 has weak order 1,
+    order 1 has weak order 2.
+
+    Args:
+      batch_size: B, an integer of at least 1, or a sympy symbol.
+
+    Returns:
+      A method for `igr.modified_equation`.
+
+    Raises:
+      ValueError: if `batch_size` is not a positive integer or a symbol.
+
+    >>> from igr.backward_error import modified_equation
+    >>> print(modified_equation(sgd_with_replacement(8), order=1))
+    dθ = (-g - h/2 H g) dt + √(h Σ/8) dW, weak order 2
+    """
+    size = checked_batch_size(batch_size)
+    return SampledMethod(Name("SGD with replacement", {"batch_size": size}), size)
