@@ -17,11 +17,10 @@ Both are series over trees, found in floating point.
 
 from __future__ import annotations
 
-from math import factorial
-
 from igr.backward_error import trees
 from igr.backward_error.methods.linear import LinearMethod
-from igr.backward_error.trees.series import Series, exponential, lie_derivative, logarithm
+from igr.backward_error.stability import require_numbers
+from igr.backward_error.trees.series import Series, exponential, logarithm, transported
 
 Weights = dict[int, float]
 
@@ -57,9 +56,11 @@ def starting_fields(method: LinearMethod, order: int, steps: int) -> list[Weight
         direction = _sum((b[0], f), (1.0, memory[0]))
         field = logarithm(direction, vertices)
         fields.append(field)
+        # A direction at the last point, as a function of the point that the field led to.
+        back = {t: -w for t, w in field.items()}
         memory = [
-            _carried(
-                _sum((1.0, memory[i + 1]), (b[i + 1], f), (-a[i + 1], direction)), field, vertices
+            transported(
+                _sum((1.0, memory[i + 1]), (b[i + 1], f), (-a[i + 1], direction)), back, vertices
             )
             for i in range(lags)
         ] + [{}]
@@ -90,18 +91,18 @@ def initial_shift(method: LinearMethod, order: int, steps: int) -> Weights:
     shift: Weights = {}  # the logarithm of sigma_n, n = steps, .., 0
     for field in reversed(starting_fields(method, order, steps)):
         # As operators on functions maps compose the other way round.
-        moved = _sum((1.0, exponential(shift, vertices)), (1.0, _along(back, shift, vertices)))
-        moved = _sum((1.0, exponential(field, vertices)), (1.0, _along(moved, field, vertices)))
+        moved = _after(_after(back, shift, vertices), field, vertices)
         shift = logarithm(moved, vertices)
     return exponential(shift, vertices)
 
 
+def _after(step: Series, field: Series, vertices: int) -> Weights:
+    """The series of a step that starts where the flow of a field has led."""
+    return _sum((1.0, exponential(field, vertices)), (1.0, transported(step, field, vertices)))
+
+
 def _recurrence(method: LinearMethod) -> tuple[list[float], list[float]]:
-    if method.parameters:
-        raise ValueError(
-            f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "
-            "give them numbers"
-        )
+    require_numbers(method)
     if method.weight_decay != 0 or method.rho != 0:
         raise ValueError(
             f"the first steps of {method.name} are not those of a memory of gradients alone: "
@@ -110,20 +111,6 @@ def _recurrence(method: LinearMethod) -> tuple[list[float], list[float]]:
     b, a = ([float(x) for x in part] for part in method.recurrence)
     length = max(len(a), len(b))
     return b + [0.0] * (length - len(b)), a + [0.0] * (length - len(a))
-
-
-def _along(of: Series, field: Series, vertices: int) -> Weights:
-    """exp(h D_F) of a series."""
-    total, term = dict(of), dict(of)
-    for j in range(1, vertices):
-        term = lie_derivative(term, field, vertices)
-        total = _sum((1.0, total), (1 / factorial(j), term))
-    return total
-
-
-def _carried(direction: Series, field: Series, vertices: int) -> Weights:
-    """A direction at the last point, as a function of the point that the field led to."""
-    return _along(direction, {t: -w for t, w in field.items()}, vertices)
 
 
 def _sum(*parts: tuple[float, Series]) -> Weights:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from igr.backward_error import ModifiedEquation, modified_equation
 from igr.backward_error.methods import Method
-from igr.backward_error.trees.gradient import PLAIN
+from igr.backward_error.trees.one_loss import PLAIN_GRADIENT
 from igr.checks import check_step
 
 
@@ -70,7 +70,7 @@ def cancel_implicit(method: Method, learning_rate: float) -> float:
 def _per_step(method: Method) -> float:
     """a/w: the coefficient of h |grad E|^2 for each E in the modified loss."""
     equation = modified_equation(method, order=1)
-    if not isinstance(equation, ModifiedEquation) or equation.gradient != PLAIN:
+    if not isinstance(equation, ModifiedEquation) or equation.colouring != PLAIN_GRADIENT:
         raise ValueError(
             "method must follow the gradient of one loss by fixed coefficients, as gradient "
             f"descent, momentum and Runge-Kutta methods without weight decay do; got {method.name}"

@@ -13,8 +13,9 @@ import sympy
 from formal_flow import FormalSpace, h, random_polynomial, vanishes
 
 from igr.backward_error import NotAGradientError, methods, modified_equation
-from igr.backward_error.trees.batches import epoch as epoch_series
-from igr.backward_error.trees.batches import logarithm, mean_over_orders
+from igr.backward_error.trees.epochs import epoch as epoch_series
+from igr.backward_error.trees.epochs import mean_over_orders
+from igr.backward_error.trees.series import logarithm
 
 x, y = sympy.symbols("x y")
 m = sympy.Symbol("m")

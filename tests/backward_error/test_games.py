@@ -4,7 +4,7 @@ import pytest
 import sympy
 
 from igr.backward_error import methods, modified_equation
-from igr.backward_error.trees.batches import order
+from igr.backward_error.trees import order
 
 h, r, s = sympy.symbols("h r s", positive=True)
 X, Y = sympy.symbols("x y")
@@ -91,7 +91,7 @@ def test_print_and_numbers():
         (lambda: methods.alternating(steps=(1, 0)), "steps is a pair of integers of at least 1"),
         (
             lambda: modified_equation(methods.simultaneous(), 1).truncate(2),
-            "order is from 0 to 1",
+            "order is at most 1, that of the equation; got 2",
         ),
         (
             lambda: modified_equation(methods.simultaneous(), 0).coefficient((0, (1,))),

@@ -10,7 +10,7 @@ from math import factorial
 import pytest
 
 from igr.backward_error import trees
-from igr.backward_error.trees.loss import free_symmetry
+from igr.backward_error.trees import free_symmetry
 
 ROOTED = [1, 1, 2, 4, 9, 20, 48, 115, 286, 719, 1842, 4766]  # OEIS A000081
 FREE = [1, 1, 1, 2, 3, 6, 11, 23, 47, 106, 235, 551]  # OEIS A000055

@@ -55,7 +55,7 @@ def test_slow_root_on_a_quadratic(make):
 def test_heavy_ball_by_hand():
     """F0 = -g_c/(1-b), F1 = [c b/(1-b)^2 - (1+b)/(2 (1-b)^3) H_c] g_c, E_c = E + c (1-b) x^2/2."""
     equation = modified_equation(methods.heavy_ball(beta, weight_decay=c), 1)
-    assert sympy.cancel(equation.gradient.decay - c * (1 - beta)) == 0
+    assert sympy.cancel(equation.colouring.decay - c * (1 - beta)) == 0
     expected = 1 / (1 - beta) - h * c * beta / (1 - beta) ** 2
     assert sympy.cancel(equation.coefficient(()) - expected) == 0
     expected = -(1 + beta) / (2 * (1 - beta) ** 3)
@@ -82,7 +82,7 @@ def test_numbers_copies_and_print():
     closed = open_.subs({"beta": 0.5, c: 0.1})
     direct = modified_equation(methods.heavy_ball(0.5, weight_decay=0.1), 1)
     assert closed.coefficients == direct.coefficients
-    assert closed.gradient == direct.gradient
+    assert closed.colouring == direct.colouring
     assert closed.name == direct.name == "heavy ball (beta = 1/2, weight decay = 1/10)"
     assert str(closed) == "θ' = -2 g + h (1/5 g - 6 H g) + O(h²), with E + 1/40 |θ|² for E"
     assert closed.latex().endswith(
@@ -92,7 +92,7 @@ def test_numbers_copies_and_print():
         copy = pickle.loads(pickle.dumps(equation))
         assert copy.coefficients == equation.coefficients
         assert copy.name == equation.name
-        assert copy.gradient == equation.gradient
+        assert copy.colouring == equation.colouring
     assert closed.truncate(0).coefficients == {(): 2}
 
 

@@ -156,7 +156,7 @@ class _BatchLetters(Letters):
             named = ("k" * c for c in rooted.colours(rooted.intern(tree)))
         self._names = iter(list(named))
         conditions = ", ".join(sorted(self._conditions))
-        between = (r";\, " if latex else "; ") if conditions else ""
+        between = (r";\," if latex else "; ") if conditions else ""
         self.before = r"\langle " if latex else "⟨"
         self.after = between + conditions + (r" \rangle" if latex else "⟩")
 

@@ -7,7 +7,7 @@ which batches they are summed, which trees are rootings of one free tree, and ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import sympy
@@ -85,10 +85,10 @@ class Losses:
 
     Attributes:
       params: the symbols of all parameters.
-      factored: whether the closed form is factored.
+      tidy: how a component of the closed form is simplified.
     """
 
-    factored: ClassVar[bool] = True
+    tidy: Callable[[sympy.Expr], sympy.Expr] = staticmethod(sympy.factor)
 
     def __init__(self, loss: sympy.Expr, params: tuple[sympy.Symbol, ...]):
         self.loss, self.params = loss, params

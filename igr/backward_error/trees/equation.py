@@ -261,8 +261,7 @@ class ModifiedEquation:
             column = sympy.zeros(len(losses.params), 1)
             for tree, c in terms:
                 column += c * at.field(rooted.intern(tree))
-            # Where g is no loss's gradient there are nested roots, which would factor for ever.
-            field += h**power * (column.applyfunc(sympy.factor) if losses.factored else column)
+            field += h**power * column.applyfunc(losses.tidy)
         return field
 
     def right_side(self, latex: bool) -> str:

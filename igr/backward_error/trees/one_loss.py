@@ -80,7 +80,7 @@ class Gradient(Colouring):
 class _Uphill(Losses):
     """The gradient of a loss at a point uphill."""
 
-    factored = False
+    tidy = staticmethod(lambda expression: expression)  # nested roots would factor for ever
 
     def __init__(self, loss: sympy.Expr, params: tuple[sympy.Symbol, ...], gradient: Gradient):
         super().__init__(loss, params)

@@ -58,6 +58,8 @@ class Players(Colouring):
 
 
 class _PairOfLosses(Losses):
+    tidy = staticmethod(sympy.expand)
+
     def __init__(
         self,
         pair: Sequence[sympy.Expr],

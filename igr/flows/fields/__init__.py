@@ -3,6 +3,6 @@
 To import this package registers the field of every kind with `igr.flows.kinds`.
 """
 
-from igr.flows.fields import epochs, players, rules, terms, vector_field
+from igr.flows.fields import epochs, one_loss, players, rules, terms, trees, vector_field
 
-__all__ = ["epochs", "players", "rules", "terms", "vector_field"]
+__all__ = ["epochs", "one_loss", "players", "rules", "terms", "trees", "vector_field"]

@@ -16,6 +16,8 @@ derivative is not one along g alone, the same is done for f'(x(s))[y(s)].
 
 XLA merges what nested jvps have in common, so that a curve of order k costs (k+1)(k+2)/2 gradients
 at most (and not 2^k), and curves with the same beginning share it.
+
+Trees of several colours are summed by open slots alone, whatever else stands at the root.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import product
 from math import comb, factorial, prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,25 +36,34 @@ from jaxtyping import PyTree
 from igr.backward_error import trees
 
 _SHARING_PAYS = 4  # the order from which the trees of up to three vertices are wanted often
-Combination = Mapping[int, Fraction]  # tree -> coefficient of its elementary differential
+Combination = Mapping[int, Any]  # tree -> coefficient; fractions where the trees are of one colour
 
 
 class Differentials:
     """The elementary differentials over a gradient at one point, each sum evaluated once.
 
     Args:
-      gradient: `params -> params`, differentiable.
+      gradient: `params -> params`, differentiable; or one for each colour of the trees.
       at: the point, a pytree of floating arrays.
+      known: differentials that are there already, by tree.
     """
 
-    def __init__(self, gradient: Callable[[PyTree], PyTree], at: PyTree):
-        self._gradient = gradient
+    def __init__(
+        self,
+        gradient: Callable[[PyTree], PyTree] | Mapping[int, Callable[[PyTree], PyTree]],
+        at: PyTree,
+        known: Mapping[int, PyTree] | None = None,
+    ):
+        self._of_colour = gradient if isinstance(gradient, Mapping) else {trees.PLAIN: gradient}
+        self._gradient = self._of_colour.get(trees.PLAIN)
         self._at = at
-        self._known: dict[object, PyTree] = {}
+        self._known: dict[object, PyTree] = dict(known or {})
         self._singly = 1  # sums of trees with no more vertices are taken tree by tree
 
     def combination(self, wanted: Combination) -> PyTree:
         """sum_t wanted[t] F(t), with F(t) over the gradient."""
+        if self._gradient is None:
+            return self._by_open_child(wanted)
         wanted = {t: c for t, c in wanted.items() if c}
         if wanted and all(len(wanted) == 1 or trees.size(t) <= self._singly for t in wanted):
             return self._tree_by_tree(wanted)
@@ -64,7 +76,7 @@ class Differentials:
         total = jax.tree.map(jnp.zeros_like, self._at)
         rest = dict(wanted)
         if trees.LEAF in rest:
-            total = scale(rest.pop(trees.LEAF), self._tree(trees.LEAF))
+            total = scale(rest.pop(trees.LEAF), self.tree(trees.LEAF))
         slots = open_slots(rest)
         if slots:
             degree = max(slots)
@@ -93,6 +105,23 @@ class Differentials:
                 total = add(total, scale(c, self._along_line(directions)))
         return add(total, self._tree_by_tree(rest))
 
+    def _by_open_child(self, wanted: Combination) -> PyTree:
+        """Trees that differ in the first child at the root, summed over it."""
+        total = jax.tree.map(jnp.zeros_like, self._at)
+        slots: dict[tuple[int, tuple[int, ...]], dict[int, Any]] = {}
+        for t, c in wanted.items():
+            u, *others = sorted(trees.children(t), key=trees.as_tuple) or [None]
+            if t in self._known or u is None:
+                total = add(total, scale(c, self.tree(t)))
+            else:
+                slots.setdefault((trees.colour(t), tuple(others)), {})[u] = c
+        for (colour, others), slot in slots.items():
+            level = self._of_colour[colour]
+            for u in others:
+                level = directional(level, self.tree(u))
+            total = add(total, directional(level, self.combination(slot))(self._at))
+        return total
+
     def _share_small_trees(self, x2: Combination) -> None:
         """Takes the trees of up to three vertices one by one, and T[g, g] off the curve itself.
 
@@ -100,14 +129,14 @@ class Differentials:
         """
         self._singly = 3
         if all(trees.size(u) < 3 for u in x2):
-            second = self._along_curve([self._tree(trees.LEAF), self.combination(x2)])
+            second = self._along_curve([self.tree(trees.LEAF), self.combination(x2)])
             linear = self._tree_by_tree({trees.index((u,)): -c for u, c in x2.items()})
             self._known[trees.index((trees.LEAF, trees.LEAF))] = add(second, linear)
 
     def _tree_by_tree(self, wanted: Combination) -> PyTree:
         total = jax.tree.map(jnp.zeros_like, self._at)
         for t, c in wanted.items():
-            total = add(total, scale(c, self._tree(t)))
+            total = add(total, scale(c, self.tree(t)))
         return total
 
     def _along_curve(self, directions: Sequence[PyTree]) -> PyTree:
@@ -119,18 +148,18 @@ class Differentials:
 
     def _along_line(self, directions: Sequence[PyTree]) -> PyTree:
         """d^(k-1)/ds^(k-1) f'(x(s))[y(s)] on the line x' = g, for y_0, .., y_(k-1)."""
-        g = self._tree(trees.LEAF)
+        g = self.tree(trees.LEAF)
         level: Callable[..., PyTree] = lambda x, y: jax.jvp(self._gradient, (x,), (y,))[1]  # noqa: E731
         for _ in directions[1:]:
             level = _next_on_line(level, g)
         return level(self._at, *directions)
 
-    def _tree(self, t: int) -> PyTree:
+    def tree(self, t: int) -> PyTree:
         """F(t) itself."""
         if t not in self._known:
-            level = self._gradient
+            level = self._of_colour[trees.colour(t)]
             for child in sorted(trees.children(t), key=lambda u: (trees.size(u), u)):
-                level = directional(level, self._tree(child))
+                level = directional(level, self.tree(child))
             self._known[t] = level(self._at)
         return self._known[t]
 

@@ -10,96 +10,39 @@ take a derivative of the whole loss for each batch, and the cost of h^2 is that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.backward_error.trees.batches import FREE, LEAF, MARKED, BatchTree, marks, order
-from igr.backward_error.trees.epoch import EpochEquation
-from igr.backward_error.trees.epoch_loss import require_batches
-from igr.backward_error.trees.sampled import StochasticEquation
+from igr.backward_error import ModifiedEquation, trees
+from igr.backward_error.trees.batches import FREE, MARKED, Batches
 from igr.flows import kinds
-from igr.flows.fields.differentials import add, directional, scale
+from igr.flows.fields.differentials import Differentials, add, directional
+from igr.flows.fields.trees import central_edge, field_coefficients, field_over, value_fn_over
+from igr.flows.kinds import Field, ValueFn
 from igr.per_example.example_axis import num_examples
 from igr.pytrees import combine, floating, like_params
 
-BatchValueFn = Callable[[PyTree, PyTree], Array]
 Gradient = Callable[[PyTree], PyTree]
-Combination = Mapping[BatchTree, float | Array]  # tree -> coefficient
+Combination = Mapping[int, float | Array]  # tree -> coefficient
 
-_PRODUCT: BatchTree = (FREE, (MARKED,))  # H g_k
-_SQUARE: BatchTree = (FREE, (MARKED,), (MARKED,))  # T[g_k, g_k]
+_AT_HAND = 2  # the colour of a root whose batch is at hand
 
 
-@kinds.field_of.register
+@field_over.register
 def _(
-    eq: EpochEquation,
-    value_fn: BatchValueFn,
-    h: float | Array,
-    *,
-    batches: PyTree | None = None,
-    rates_at: float | None = None,
-) -> Callable[[Any, PyTree, Any], PyTree]:
-    _check(eq, value_fn, batches)
-    return epoch_field(eq, value_fn, h, batches)
-
-
-@kinds.value_fn_of.register
-def _(
-    eq: EpochEquation,
-    value_fn: BatchValueFn,
-    h: float | Array,
-    *,
-    batches: PyTree | None = None,
-) -> Callable[[PyTree], Array]:
-    _check(eq, value_fn, batches)
-    return epoch_value_fn(eq, value_fn, h, batches)
-
-
-def _check(eq: EpochEquation, value_fn: BatchValueFn, batches: PyTree | None) -> None:
-    if batches is None:
-        raise ValueError(
-            f"{eq.name} needs batches, a pytree of arrays with a leading axis of {eq.num_batches} "
-            "batches, and a value_fn of (params, batch)"
-        )
-    kinds.check_value_fn(eq, value_fn)
-
-
-@kinds.field_of.register
-@kinds.value_fn_of.register
-def _(eq: StochasticEquation, value_fn: Any, h: Any, **options: Any) -> NoReturn:
-    raise TypeError(
-        f"the equation of {eq.name} is stochastic: igr.flows.stochastic_field compiles it, and "
-        "igr.vector_field its drift, eq.drift"
-    )
-
-
-def epoch_field(
-    eq: EpochEquation, value_fn: BatchValueFn, h: float | Array, batches: PyTree
-) -> Callable[[Any, PyTree, Any], PyTree]:
-    """Compiles the equation of SGD in epochs.
-
-    Args:
-      eq: from `igr.modified_equation`, with a number of batches.
-      value_fn: `(params, batch) -> scalar`, the loss of one batch.
-      h: the step.
-      batches: a pytree of arrays with a leading axis of m batches. Where a batch is known by its
-        number alone, `jnp.arange(m)`.
-
-    Returns:
-      `f(t, params, args)`, for the time in which one epoch takes m h.
-
-    Raises:
-      ValueError: if there are not as many batches as the equation is for.
-    """
-    require_batches(eq, num_examples(batches), "batches")
-    if eq.batches is not None:
-        ordering = jnp.array(eq.batches)
-        batches = jax.tree.map(lambda x: jnp.asarray(x)[ordering], batches)
-    m = int(eq.num_batches)
+    over: Batches, eq: ModifiedEquation, value_fn: Any, h: float | Array, batches: PyTree | None
+) -> Field:
+    batches = _in_order(over, eq, value_fn, batches)
+    m = int(over.num_batches)
+    # Coefficients are over means; the sums over batches are those of m F.
+    wanted = {
+        t: float(c / m ** over.means(t)) * h ** (trees.size(t) - 1)
+        for t, c in field_coefficients(eq).get(0, {}).items()
+    }
 
     def field(t: Any, params: PyTree, args: Any = None) -> PyTree:
         del t, args
@@ -108,34 +51,25 @@ def epoch_field(
         def gradient_of(batch: PyTree) -> Gradient:
             return jax.grad(lambda p: value_fn(combine(p, static), batch))
 
-        # F(t) is over f = -g: a sign for every vertex. The sums are those of m F.
-        wanted = {
-            t: (-1) ** order(t) * float(c) / m * h ** (order(t) - 1) for t, c in eq.sums.items()
-        }
-        sums = (_Ordered if eq.ordered else _Shared)(gradient_of, batches, dynamic)
+        sums = (_Ordered if over.ordered else _Shared)(gradient_of, batches, dynamic)
         return like_params(sums.combination(wanted), params)
 
     return field
 
 
-def epoch_value_fn(
-    eq: EpochEquation, value_fn: BatchValueFn, h: float | Array, batches: PyTree
-) -> Callable[[PyTree], Array]:
-    """The modified loss of SGD in epochs, E + h/(4 m) sum_k |grad E_k|^2 in random order.
-
-    Args:
-      eq: a gradient up to its order.
-      value_fn: `(params, batch) -> scalar`, the loss of one batch.
-      h: the step.
-      batches: a pytree of arrays with a leading axis of m batches.
-
-    Returns:
-      `params -> scalar`, differentiable.
-    """
+@value_fn_over.register
+def _(
+    over: Batches, eq: ModifiedEquation, value_fn: Any, h: float | Array, batches: PyTree | None
+) -> ValueFn:
+    """E + h/(4 m) sum_k |grad E_k|^2 in random order, at h^1."""
     modified = eq.modified_loss()
-    require_batches(eq, num_examples(batches), "batches")
-    coefficients = {t: float(c) for t, c in modified.coefficients.items()}
-    m = int(eq.num_batches)
+    batches = _in_order(over, eq, value_fn, batches)
+    m = int(over.num_batches)
+    whole, marked = [], []  # what is of the whole loss, and what of each batch
+    for tree, c in modified.coefficients.items():
+        t = trees.intern(tree)
+        term = float(c / m ** over.means(t)) * h ** (trees.size(t) - 1), central_edge(t)
+        (marked if MARKED in trees.colours(t) or term[1] is None else whole).append(term)
 
     def modified_value(params: PyTree) -> Array:
         dynamic, static = floating(params)
@@ -143,20 +77,47 @@ def epoch_value_fn(
         def loss(p: PyTree, batch: PyTree) -> Array:
             return value_fn(combine(p, static), batch)
 
-        def add_batch(total: tuple[Array, Array], batch: PyTree) -> tuple[Any, None]:
-            value, gradient = jax.value_and_grad(loss)(dynamic, batch)
-            square = optax.tree.norm(gradient, squared=True)
-            return (total[0] + value, total[1] + square.astype(value.dtype)), None
+        def gradient_of(batch: PyTree) -> Gradient:
+            return jax.grad(lambda p: loss(p, batch))
+
+        sums = _Shared(gradient_of, batches, dynamic)
+        free = any(FREE in trees.colours(t) for _, halves in marked for t in halves or ())
+        g = {trees.index((), FREE): sums.whole(dynamic)} if free else {}
+
+        def summed(terms: Any, value: Array, at: Differentials) -> Array:
+            total = jnp.zeros_like(value)
+            for c, halves in terms:
+                if halves is not None:
+                    value_of_term = optax.tree.vdot(*map(at.tree, halves))
+                else:
+                    value_of_term = value
+                total = total + (c * value_of_term).astype(total.dtype)
+            return total
+
+        def add_batch(total: Array, batch: PyTree) -> tuple[Array, None]:
+            at = Differentials({FREE: sums.whole, MARKED: gradient_of(batch)}, dynamic, g)
+            return total + summed(marked, loss(dynamic, batch), at), None
 
         first = jax.tree.map(lambda x: x[0], batches)
         zero = jnp.zeros_like(value_fn(params, first))
-        (value, square), _ = jax.lax.scan(add_batch, (zero, zero), batches)
-        total = coefficients[LEAF] * value / m
-        if (MARKED, (MARKED,)) in coefficients:
-            total += coefficients[MARKED, (MARKED,)] * h * square / m
-        return total.astype(value.dtype)
+        total, _ = jax.lax.scan(add_batch, zero, batches)
+        return total + summed(whole, zero, Differentials({FREE: sums.whole}, dynamic))
 
     return modified_value
+
+
+def _in_order(over: Batches, eq: ModifiedEquation, value_fn: Any, batches: PyTree | None) -> PyTree:
+    """The batches in the order in which an epoch takes them, checked."""
+    if batches is None:
+        raise ValueError(
+            f"{eq.name} needs batches, a pytree of arrays with a leading axis of "
+            f"{over.num_batches} batches, and a value_fn of (params, batch)"
+        )
+    kinds.check_value_fn(eq, value_fn)
+    over.check_number(num_examples(batches), "batches", eq.name)
+    if over.batches is None:
+        return batches
+    return jax.tree.map(lambda x: jnp.asarray(x)[jnp.array(over.batches)], batches)
 
 
 class _OverBatches:
@@ -165,10 +126,7 @@ class _OverBatches:
     def __init__(self, gradient_of: Callable[[PyTree], Gradient], batches: PyTree, at: PyTree):
         self._gradient_of, self._batches, self._at = gradient_of, batches, at
 
-    def _zeros(self) -> PyTree:
-        return jax.tree.map(jnp.zeros_like, self._at)
-
-    def _whole(self, p: PyTree) -> PyTree:
+    def whole(self, p: PyTree) -> PyTree:
         """The sum of the gradients of all batches."""
         zeros = jax.tree.map(jnp.zeros_like, p)
         return jax.lax.scan(
@@ -177,6 +135,9 @@ class _OverBatches:
             self._batches,
         )[0]
 
+    def _zeros(self) -> PyTree:
+        return jax.tree.map(jnp.zeros_like, self._at)
+
 
 class _Ordered(_OverBatches):
     """Sums in which the batch of a marked vertex comes before that of its parent."""
@@ -184,27 +145,20 @@ class _Ordered(_OverBatches):
     def combination(self, wanted: Combination) -> PyTree:
         """sum_t wanted[t] F(t), in one pass beside those for what free edges carry."""
         # Under a free edge at the root all that hangs there is one direction, summed beforehand.
-        hanging = {t[1]: c for t, c in wanted.items() if len(t) == 2 and t[1][0] == FREE}
-        rest = {t: c for t, c in wanted.items() if not (len(t) == 2 and t[1][0] == FREE)}
+        hanging, rest = _hanging(wanted, lambda t: trees.colour(trees.children(t)[0]) == FREE)
         direction = self.combination(hanging) if hanging else None
         whole = {u: self.combination({u: 1.0}) for u in _distinct(rest, _free_edges)}
         carried = _distinct(rest, _marked_edges)
 
-        def visit(carry: tuple[PyTree, dict[BatchTree, PyTree]], batch: PyTree):
+        def visit(carry: tuple[PyTree, dict[int, PyTree]], batch: PyTree):
             total, before = carry
             gradient = self._gradient_of(batch)
-
-            def value(tree: BatchTree) -> PyTree:
-                level = gradient
-                for child in tree[1:]:
-                    level = directional(level, (before if child[0] == MARKED else whole)[child])
-                return level(self._at)
-
-            for t, c in rest.items():
-                total = add(total, scale(c, value(t)))
+            # Of this batch are the roots alone: what hangs on them has been summed.
+            here = Differentials({_AT_HAND: gradient}, self._at, {**whole, **before})
+            total = add(total, here.combination({_at_hand(t): c for t, c in rest.items()}))
             if direction is not None:
                 total = add(total, directional(gradient, direction)(self._at))
-            return (total, {u: add(x, value(u)) for u, x in before.items()}), None
+            return (total, {u: add(x, here.tree(_at_hand(u))) for u, x in before.items()}), None
 
         start = self._zeros(), {u: self._zeros() for u in carried}
         return jax.lax.scan(visit, start, self._batches)[0][0]
@@ -216,68 +170,60 @@ class _Shared(_OverBatches):
     def combination(self, wanted: Combination) -> PyTree:
         """sum_t wanted[t] F(t): one pass with a batch at hand, one inside it for the whole loss."""
         # The sum of all gradients is a sum over the shared batch like any other.
-        wanted = {(MARKED,) if t == LEAF else t: c for t, c in wanted.items()}
+        own_leaf, leaf = trees.index((), MARKED), trees.index((), FREE)
+        wanted = {own_leaf if t == leaf else t: c for t, c in wanted.items()}
         # A free vertex with one child is the whole loss's Hessian, taken once of the sum.
-        hanging = {t[1]: c for t, c in wanted.items() if t[0] == FREE and len(t) == 2}
-        rest = {t: c for t, c in wanted.items() if not (t[0] == FREE and len(t) == 2)}
+        hanging, rest = _hanging(wanted, lambda t: trees.colour(t) == FREE)
         # No other tree is without a mark: without noise the flow of the mean loss is exact.
-        needs_whole = any(FREE in marks(t) for t in rest)
-        g = self._whole(self._at) if needs_whole else None
+        needs_whole = any(FREE in trees.colours(t) for t in rest)
+        g = {leaf: self.whole(self._at)} if needs_whole else {}
+        product, square = (trees.index((own_leaf,) * n, FREE) for n in (1, 2))  # H g_k, T[g_k, g_k]
 
         def visit(total: PyTree, batch: PyTree) -> tuple[PyTree, None]:
-            own, known = self._gradient_of(batch), {(FREE,): g}
-            if _SQUARE in rest:
+            own, known = self._gradient_of(batch), g
+            if square in rest:
                 # T[g_k, g_k] of the whole loss passes by H g_k.
-                along = directional(self._whole, own(self._at))
+                along = directional(self.whole, own(self._at))
                 slope = jax.jvp(along, (self._at,), (own(self._at),))
-                known |= {_PRODUCT: slope[0], _SQUARE: slope[1]}
-            return add(total, self._with_batch(rest, own, known)), None
+                known = g | {product: slope[0], square: slope[1]}
+            here = Differentials({FREE: self.whole, MARKED: own}, self._at, known)
+            return add(total, here.combination(rest)), None
 
         total = jax.lax.scan(visit, self._zeros(), self._batches)[0] if rest else self._zeros()
         if hanging:
-            total = add(total, directional(self._whole, self.combination(hanging))(self._at))
-        return total
-
-    def _with_batch(
-        self, wanted: Combination, own: Gradient, known: Mapping[BatchTree, PyTree]
-    ) -> PyTree:
-        """The sum with the shared batch held; derivatives are linear in their last direction."""
-        total = self._zeros()
-        slots: dict[tuple[int, tuple[BatchTree, ...]], dict[BatchTree, float | Array]] = {}
-        for t, c in wanted.items():
-            mark, *below = t
-            if t in known:
-                total = add(total, scale(c, known[t]))
-            elif not below:
-                total = add(total, scale(c, own(self._at)))
-            else:
-                slots.setdefault((mark, tuple(below[1:])), {})[below[0]] = c
-        for (mark, others), slot in slots.items():
-            level = self._whole if mark == FREE else own
-            for u in others:
-                level = directional(level, self._with_batch({u: 1.0}, own, known))
-            total = add(total, directional(level, self._with_batch(slot, own, known))(self._at))
+            total = add(total, directional(self.whole, self.combination(hanging))(self._at))
         return total
 
 
-def _distinct(
-    wanted: Combination, edges: Callable[[BatchTree], list[BatchTree]]
-) -> list[BatchTree]:
+def _hanging(
+    wanted: Combination, on: Callable[[int], bool]
+) -> tuple[dict[int, float | Array], dict[int, float | Array]]:
+    """What hangs alone on a root, where so asked, and the trees that are left."""
+    alone = {t for t in wanted if len(trees.children(t)) == 1 and on(t)}
+    hanging = {trees.children(t)[0]: c for t, c in wanted.items() if t in alone}
+    return hanging, {t: c for t, c in wanted.items() if t not in alone}
+
+
+def _at_hand(t: int) -> int:
+    return trees.index(trees.children(t), _AT_HAND)
+
+
+def _distinct(wanted: Combination, edges: Callable[[int], list[int]]) -> list[int]:
     return list(dict.fromkeys(u for t in wanted for u in edges(t)))
 
 
-def _free_edges(tree: BatchTree) -> list[BatchTree]:
+def _free_edges(t: int) -> list[int]:
     """The subtrees on free edges that are met first on the way up from the root."""
     found = []
-    for child in tree[1:]:
-        found += [child] if child[0] == FREE else _free_edges(child)
+    for child in trees.children(t):
+        found += [child] if trees.colour(child) == FREE else _free_edges(child)
     return found
 
 
-def _marked_edges(tree: BatchTree) -> list[BatchTree]:
+def _marked_edges(t: int) -> list[int]:
     """The subtrees that hang on the root by marked edges alone."""
     found = []
-    for child in tree[1:]:
-        if child[0] == MARKED:
+    for child in trees.children(t):
+        if trees.colour(child) == MARKED:
             found += [child, *_marked_edges(child)]
     return found
