@@ -22,7 +22,7 @@ import lineax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.backward_error.trees.sampled import StochasticEquation
+from igr.backward_error.stochastic import StochasticEquation
 from igr.checks import check_step
 from igr.compiled import Traced, compiled, traced
 from igr.flows.fields.small_noise import SmallNoiseHeun
