@@ -5,6 +5,7 @@ root of a checkout; WORK is an empty folder.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -33,7 +34,11 @@ def main(work: Path) -> None:
     [wheel], [sdist] = dist.glob("*.whl"), dist.glob("*.tar.gz")
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
 
-    names = zipfile.ZipFile(wheel).namelist()
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        [metadata] = [name for name in names if name.endswith("METADATA")]
+        described = archive.read(metadata).decode()
+    assert not re.search(r"\]\((?!https?:)", described), "a link that leads nowhere"
     inside = {name.split("/")[0] for name in names}
     assert {n for n in inside if not n.endswith(".dist-info")} == {"igr"}, inside
     assert "igr/py.typed" in names
