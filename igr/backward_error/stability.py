@@ -62,12 +62,12 @@ def slowest_memory(method: Method) -> float:
     0 for a method without memory, or whose memory ends after finitely many steps. A kept state
     does not count: it is a variable of the equation.
     """
-    return _memory(method).fading
+    return method.memory().fading
 
 
 def steps_remembered(method: Method) -> int:
     """How many steps back a gradient still has a weight of its own, fading ones not counted."""
-    return _memory(method).steps
+    return method.memory().steps
 
 
 @dataclass(frozen=True)
@@ -170,22 +170,8 @@ def _roots(polynomial: sympy.Poly) -> np.ndarray:
     return np.roots([float(c) for c in polynomial.all_coeffs()])
 
 
-def _response(method: Any) -> LinearResponse:
-    if not hasattr(method, "response") and hasattr(method, "recurrence"):
-        require_numbers(method)
-        return RecurrenceResponse(*method.recurrence)
+def _response(method: Method) -> LinearResponse:
     response = method.response()
     if response is None:
         raise ValueError(f"{method.name} has no linear response to a mode of a quadratic")
     return response
-
-
-def _memory(method: Any) -> Memory:
-    if hasattr(method, "memory"):
-        return method.memory()
-    require_numbers(method)
-    parts = [part.memory() for part in getattr(method, "memories", ())]
-    if hasattr(method, "recurrence"):
-        parts.append(recurrence_memory(method.recurrence[1], method.recurrence[0]))
-    fading, steps = zip(Memory(), *parts, strict=True)
-    return Memory(max(fading), max(steps))

@@ -67,6 +67,21 @@ def test_modified_loss(value_fn, batches):
     assert float(value) == pytest.approx(float(expected), rel=1e-12)
 
 
+@pytest.mark.parametrize("method", [igr.methods.reshuffled_sgd(4), igr.methods.cyclic_sgd(4)])
+def test_the_gradient_part_is_compiled_to_its_loss(method, value_fn, batches):
+    """At h^2: contractions that share a batch, and those of the whole loss."""
+    part = modified_equation(method, 2).gradient_part()
+    loss = igr.modified_value_fn(part, value_fn, H, batches)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(PARAMS)
+    losses = [FORM.subs(dict(zip(BATCH, map(sympy.Rational, row), strict=True))) for row in DATA]
+    exact = part.modified_loss().on(losses, (X, Y), sympy.Rational(1, 20))
+    at = {X: sympy.Rational(7, 10), Y: -sympy.Rational(2, 5)}
+    assert float(value) == pytest.approx(float(exact.subs(at)), rel=1e-12)
+    for name, p in (("x", X), ("y", Y)):
+        expected = float(sympy.diff(exact, p).subs(at))
+        assert float(gradient[name]) == pytest.approx(expected, rel=1e-12)
+
+
 # Real epochs of a network
 
 
