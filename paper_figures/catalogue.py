@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from analysis.command import chosen
 from paper_figures.figure import Figure
@@ -13,9 +13,10 @@ _COHERENCE = "Appealing to gradients"
 _METRIC = "Regularization of correlated parameter spaces"
 _SPECTREG = "Gradient regularization of discriminative models"
 
+_CURVES = "paper_figures.metric_curves"
 _TWO_PARAMETERS = "paper_figures.igr_two_parameters"
 
-FIGURES: tuple[Figure, ...] = (
+_READY: tuple[Figure, ...] = (
     Figure("igr/1a", _IGR, "(y - abx)²/2: gradient descent follows the modified flow; "
            "EGR goes further", f"{_TWO_PARAMETERS}:figure_1a", 22),
     Figure("igr/1b", _IGR, "(y - abx)²/2: R/E where gradient descent ends, against the "
@@ -59,10 +60,15 @@ FIGURES: tuple[Figure, ...] = (
            "paper_figures.metric_vectors:figure_1_1", 9),
     Figure("metric/5.2", _METRIC, "Top eigenvalues: matrix-free power method and full Hessian",
            "paper_figures.metric_power_method:figure_5_2", 11),
+    Figure("metric/readings", "(ours)", "Rates of a step or of a learning rate: distances to "
+           "Tables 5.1 and 5.2", "paper_figures.metric_readings:figure_readings", 300,
+           default=False),
+    Figure("metric/5.39", _METRIC, "Norm of the parameters against test performance, by rule",
+           "paper_figures.metric_eigenvalues:figure_norms", 300, default=False),
     Figure("metric/table-5.1", _METRIC, "Accuracy or error by learning rule, tanh networks",
-           "paper_figures.metric_rules:table_5_1", 245, default=False),
+           "paper_figures.metric_rules:table_5_1", 300, default=False),
     Figure("metric/table-5.2", _METRIC, "Accuracy or error by learning rule, ReLU networks",
-           "paper_figures.metric_rules:table_5_2", 245, default=False),
+           "paper_figures.metric_rules:table_5_2", 300, default=False),
     Figure("spectreg/table-1", _SPECTREG, "Test accuracy on small MNIST, with weight decay",
            "paper_figures.spectreg_mnist:table_1", 180, default=False),
     Figure("spectreg/table-6", _SPECTREG, "SpectReg, FrobReg and JacReg on small MNIST",
@@ -72,6 +78,91 @@ FIGURES: tuple[Figure, ...] = (
     Figure("spectreg/2", _SPECTREG, "Functions learned on SIN, by SpectReg's weight",
            "paper_figures.spectreg_sin:figure_2", 15),
 )  # fmt: skip
+
+
+def _rules_on_the_way() -> Iterator[Figure]:
+    """Figures 5.3 to 5.34: for each task and activation what a rule does, in the paper's order."""
+    kinds = {"train": "Training", "test": "Test", "norm": "Norm of the parameters"}
+    vectors = "first layer"
+    tasks = (
+        ("xor", "XOR", ("train", "norm", vectors)),
+        ("xord", "XORD", ("train", "test", "norm", vectors)),
+        ("mnist", "MNIST", ("train", "test", "norm")),
+        ("synthetic", "Synthetic", ("train", "test", "norm")),
+        ("cifar10", "CIFAR-10", ("train", "test", "norm")),
+    )
+    number = 3
+    for task, title, whats in tasks:
+        for activation in ("tanh", "relu"):
+            for what in whats:
+                measure = "accuracy" if task in ("xor", "mnist", "cifar10") else "error"
+                shows = (
+                    "Weights of the first layer, as vectors"
+                    if what == vectors
+                    else kinds[what] + ("" if what == "norm" else f" {measure}") + " on the way"
+                )
+                words = f"{title}, {activation}: {shows[0].lower()}{shows[1:]}, by rule"
+                name = f"metric/5.{number}"
+                number += 1
+                if task == "cifar10":
+                    yield Figure(name, _METRIC, words)
+                elif what == vectors:
+                    yield Figure(name, _METRIC, words, f"{_CURVES}:figure_first_layer", 300, False,
+                                 (task, activation))  # fmt: skip
+                else:
+                    yield Figure(name, _METRIC, words, f"{_CURVES}:figure_curves", 300, False,
+                                 (task, activation, what))  # fmt: skip
+
+
+def _eigenvalues() -> Iterator[Figure]:
+    draw = "paper_figures.metric_eigenvalues:figure_eigenvalues"
+    for number, task, title, activation in (
+        (35, "xor", "XOR", "tanh"),
+        (36, "mnist", "MNIST", "tanh"),
+        (37, "synthetic", "Synthetic", "relu"),
+    ):
+        shows = f"{title}, {activation}: largest eigenvalues of the Hessian, by rule"
+        arguments = (task, activation)
+        yield Figure(f"metric/5.{number}", _METRIC, shows, draw, 300, False, arguments)
+    yield Figure(
+        "metric/5.38", _METRIC, "CIFAR-10, relu: largest eigenvalues of the Hessian, by rule"
+    )
+
+
+def _planned() -> Iterator[Figure]:
+    """What cannot be drawn yet."""
+    for name, shows in (
+        ("igr/A.7", "ResNet-18 on CIFAR-10: accuracy, R, slope and norm while training, by rate"),
+        ("igr/A.8", "ResNet-18 on CIFAR-10: rate, R and test accuracy"),
+    ):
+        yield Figure(name, _IGR, shows)
+    for name, shows in (
+        ("mgs/3", "AlexNet on corrupted MNIST: test accuracy and similarity while training"),
+        ("mgs/4", "Quantiles of the test accuracy over what controls training"),
+        ("mgs/A.1", "Two circles: decision boundaries by method, all of them"),
+        ("mgs/A.3", "LeNet-5: test accuracy while training, by method"),
+        *((f"mgs/A.{n}", "Quantiles of the test accuracy, by method and network")
+          for n in range(4, 14)),
+        ("mgs/table-2", "Test loss on corrupted keypoints, LeNet-5"),
+        ("mgs/table-A.2", "Test loss on corrupted keypoints, a fully connected network"),
+    ):  # fmt: skip
+        yield Figure(name, _MGS, shows)
+    for name, shows in (
+        ("spectreg/table-2", "Dropout and batch normalization against DoubleBack and SpectReg"),
+        ("spectreg/table-3", "Confidence penalty against SpectReg and DoubleBack"),
+        ("spectreg/table-4", "Small CIFAR-10 and CIFAR-100, by regularizer"),
+        ("spectreg/table-5", "TinyImageNet-200, by regularizer"),
+        ("spectreg/1", "Test accuracy on MNIST against the size of the training set"),
+    ):
+        yield Figure(name, _SPECTREG, shows)
+
+
+FIGURES: tuple[Figure, ...] = (
+    *_READY,
+    *_rules_on_the_way(),
+    *_eigenvalues(),
+    *_planned(),
+)
 
 
 def chosen_figures(names: Sequence[str], figures: Sequence[Figure] = FIGURES) -> list[Figure]:

@@ -13,73 +13,18 @@ from matplotlib.ticker import NullFormatter
 from scipy.stats import spearmanr
 
 from analysis.scale import Conditions
-from analysis.studies import computed
 from paper_figures import style
 from paper_figures.evidence import difference, mean
 from paper_figures.figure import Claim, Drawing
-
-Activation = Literal["tanh", "relu"]
-
-RULES = (
-    "SGD small",
-    "SGD large",
-    "Metric small",
-    "Metric large",
-    "Gauss-Newton Metric small",
-    "Gauss-Newton Metric large",
-    "Shrinking Metric small",
-    "Shrinking Metric large",
-    "L2",
-    "Selective L2",
-    "L2 Stopped",
-    "L2 Stopped Selective",
+from paper_figures.metric_runs import (
+    GENERALIZING,
+    RULES,
+    SETS,
+    THEIRS,
+    Activation,
+    ends,
+    printed,
 )
-SETS = {  # by task: heading, and whether the numbers are accuracies
-    "xor": ("XOR", True),
-    "xord": ("XORD", False),
-    "mnist": ("MNIST", True),
-    "synthetic": ("Synthetic", False),
-}
-_GENERALIZING = ("xord", "mnist", "synthetic")  # XOR has nothing to test on
-
-# Tables 5.1 and 5.2: train, test, norm, of the rules but for ours, in the order of RULES.
-_PRINTED: dict[tuple[Activation, str], tuple[tuple[float, float, float], ...]] = {
-    ("tanh", "xor"): (
-        (1.0, np.nan, 7.18), (1.0, np.nan, 27.08), (1.0, np.nan, 6.83), (1.0, np.nan, 24.12),
-        (1.0, np.nan, 18.44), (0.975, np.nan, 16.41), (1.0, np.nan, 20.7), (1.0, np.nan, 15.23),
-    ),
-    ("tanh", "xord"): (
-        (0.74, 17.64, 12.18), (0.0001, 60.8, 90.88), (1.675, 16.9, 11.59), (0.0004, 43.36, 95.05),
-        (1.0, 73.3, 92.41), (0.75, 19.31, 34.61), (0.0025, 78.53, 89.72), (0.62, 28.33, 47.09),
-    ),
-    ("tanh", "mnist"): (
-        (0.995, 0.97, 209.89), (0.96, 0.703, 4170.87), (0.976, 0.96, 187.21),
-        (0.724, 0.706, 3041.36), (0.937, 0.934, 98.82), (0.968, 0.96, 101.9),
-        (0.992, 0.949, 301.89), (0.968, 0.959, 124.78),
-    ),
-    ("tanh", "synthetic"): (
-        (0.107, 15.22, 23.49), (0.252, 48.64, 146.22), (27.57, 29.09, 12.46),
-        (27.56, 29.09, 110.02), (17.41, 22.67, 5.38), (0.189, 17.68, 29.69), (8.46, 15.23, 15.91),
-        (11.36, 16.59, 11.24),
-    ),
-    ("relu", "xor"): (
-        (1.0, np.nan, 5.0), (1.0, np.nan, 24.49), (1.0, np.nan, 4.84), (0.95, np.nan, 22.16),
-        (1.0, np.nan, 16.77), (1.0, np.nan, 14.85), (1.0, np.nan, 18.80), (1.0, np.nan, 12.63),
-    ),
-    ("relu", "xord"): (
-        (0.0, 6.60, 8.35), (17.87, 8.56, 31.89), (0.20, 5.50, 7.3), (38.65, 10.32, 25.53),
-        (21.28, 8.30, 21.52), (22.30, 8.80, 18.39), (19.26, 8.37, 26.21), (22.79, 8.54, 16.49),
-    ),
-    ("relu", "mnist"): (
-        (0.998, 0.97, 209.39), (1.0, 0.95, 4160.49), (0.96, 0.96, 181.96), (0.99, 0.92, 3706.94),
-        (0.95, 0.95, 98.86), (0.99, 0.95, 377.67), (1.0, 0.96, 301.13), (1.0, 0.96, 212.54),
-    ),
-    ("relu", "synthetic"): (
-        (0.0, 23.41, 16.99), (0.002, 34.09, 60.29), (22.58, 24.31, 20.36), (6.06, 30.58, 41.57),
-        (0.42, 24.83, 26.17), (1.41, 23.60, 21.60), (0.02, 27.88, 36.0), (1.42, 23.75, 20.75),
-    ),
-}  # fmt: skip
-_THEIRS = tuple(rule for rule in RULES if not rule.startswith(("Gauss", "Shrinking")))
 
 
 def table_5_1(conditions: Conditions) -> Drawing:
@@ -90,38 +35,6 @@ def table_5_1(conditions: Conditions) -> Drawing:
 def table_5_2(conditions: Conditions) -> Drawing:
     """Training and test accuracy or error by learning rule, ReLU networks."""
     return _drawing("relu", conditions)
-
-
-def measured(activation: Activation, conditions: Conditions) -> pd.DataFrame:
-    """A row a run: what Tables 5.1 and 5.2 have a column for, at the end of training.
-
-    XORD's errors are sums over the examples, as there; the synthetic set's are means. A run whose
-    parameters are no longer finite has NaNs.
-    """
-    rows = []
-    for cell, result in computed("metric-rules", conditions).results.items():
-        if cell.activation != activation:
-            continue
-        what = "accuracy" if SETS[cell.task][1] else "loss"
-        for j, seed in enumerate(cell.seeds):
-            norm = float(result["norm"][j, -1])
-            row = {"set": cell.task, "rule": name(cell.rule, cell.regime), "seed": seed}
-            for part in ("train", "test"):
-                value = float(result[f"{part}_{what}"][j, -1])
-                value *= int(result[f"{part}_number"]) if cell.task == "xord" else 1
-                row[part] = value if np.isfinite(norm) else np.nan
-            row["test"] = np.nan if cell.task == "xor" else row["test"]
-            row["norm"] = norm if np.isfinite(norm) else np.nan
-            size = f", {cell.examples} by {cell.inputs}" if cell.task == "synthetic" else ""
-            rows.append(row | {"steps": cell.steps, "data": result["source"] + size})
-    return pd.DataFrame(rows)
-
-
-def name(rule: str, regime: str) -> str:
-    """A rule as the tables call it; those from large weights alone go without a regime."""
-    words = {"sgd": "SGD", "metric": "Metric", "gauss-newton": "Gauss-Newton", "l2": "L2"}
-    text = " ".join(words.get(word, word.capitalize()) for word in rule.split())
-    return f"{text} {regime}" if text.endswith(("SGD", "Metric")) else text
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -142,22 +55,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["set", "rule"])
 
 
-def printed(activation: Activation) -> pd.DataFrame:
-    """The dissertation's numbers, one run a rule; its spreads are left out."""
-    rows = [
-        {"set": of, "rule": rule, "seed": 0, "train": train, "test": test, "norm": norm}
-        for (function, of), numbers in _PRINTED.items()
-        if function == activation
-        for rule, (train, test, norm) in zip(_THEIRS, numbers, strict=True)
-    ]
-    return pd.DataFrame(rows)
-
-
 def claims(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Claim, ...]:
     """What chapter 5 says of the tables, on our numbers, and on the dissertation's own.
 
     Args:
-        ours: As `measured` gives it.
+        ours: As `ends` gives it.
         theirs: As `printed` gives it.
     """
     regimes = [(f"SGD {regime}", f"Metric {regime}") for regime in ("small", "large")]
@@ -221,8 +123,8 @@ def _learned(ours: pd.DataFrame, theirs: pd.DataFrame) -> Claim:
         f"lowest {reached.min():.3f}; below 0.95: {low or 'none'}",
         bool((reached >= 0.95).all()),
         paper=f"lowest {there.min():.3f}",
-        otherwise="These rates are not multiplied by the learning rate: with 0.0015 for the loss, "
-        "0.008 of the metric and 0.1 of a decay outweigh what is being learned.",
+        otherwise="Where a step's decay outweighs what the learning rate takes from the loss, "
+        "nothing is learned.",
     )
 
 
@@ -236,10 +138,10 @@ def _compared(
 ) -> Claim:
     """In every pair the first rule does better than the second."""
     pairs = list(pairs)
-    found = [_better(ours, of, part, *pair) for of in _GENERALIZING for pair in pairs]
+    found = [_better(ours, of, part, *pair) for of in GENERALIZING for pair in pairs]
     paper = "not in the dissertation"
     if theirs is not None:
-        there = [_better(theirs, of, part, *pair)[0] for of in _GENERALIZING for pair in pairs]
+        there = [_better(theirs, of, part, *pair)[0] for of in GENERALIZING for pair in pairs]
         paper = f"so in {sum(there)} of {len(there)} comparisons of its own table"
     return Claim(
         says,
@@ -272,7 +174,7 @@ def _number(value: float) -> str:
 
 def _norms(ours: pd.DataFrame, theirs: pd.DataFrame) -> Claim:
     def ranks(runs: pd.DataFrame) -> dict[str, float]:
-        return {of: _rank(_error(runs, of), _means(runs, of, "norm")) for of in _GENERALIZING}
+        return {of: _rank(_error(runs, of), _means(runs, of, "norm")) for of in GENERALIZING}
 
     found = ranks(ours)
     return Claim(
@@ -285,10 +187,10 @@ def _norms(ours: pd.DataFrame, theirs: pd.DataFrame) -> Claim:
 
 
 def _same_order(ours: pd.DataFrame, theirs: pd.DataFrame) -> Claim:
-    found = {of: _rank(_error(ours, of), _error(theirs, of)) for of in _GENERALIZING}
+    found = {of: _rank(_error(ours, of), _error(theirs, of)) for of in GENERALIZING}
     return Claim(
         "the rules are ordered by test error as in the table",
-        f"Spearman with it over {len(_THEIRS)} rules: {_said(found)}",
+        f"Spearman with it over {len(THEIRS)} rules: {_said(found)}",
         all(value > 0.5 for value in found.values()),
         paper="1, with itself",
         otherwise="Widths, batches and steps are not printed, and digits are not MNIST; rules that "
@@ -298,7 +200,7 @@ def _same_order(ours: pd.DataFrame, theirs: pd.DataFrame) -> Claim:
 
 def _means(runs: pd.DataFrame, of: str, column: str) -> pd.Series:
     """The means of the dissertation's rules on a set, over the runs that stayed finite."""
-    return runs[runs["set"] == of].groupby("rule")[column].mean().reindex(_THEIRS)
+    return runs[runs["set"] == of].groupby("rule")[column].mean().reindex(THEIRS)
 
 
 def _error(runs: pd.DataFrame, of: str) -> pd.Series:
@@ -317,7 +219,7 @@ def _said(ranks: dict[str, float]) -> str:
 
 
 def _drawing(activation: Activation, conditions: Conditions) -> Drawing:
-    table = measured(activation, conditions)
+    table = ends(conditions, activation)
     theirs = printed(activation)
     ours, paper = summary(table), theirs.set_index(["set", "rule"])
     picture = style.picture(style.PAGE, 5.6)

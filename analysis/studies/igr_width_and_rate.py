@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from analysis.models import MLP, num_parameters
 from analysis.scale import Scale
@@ -68,8 +69,9 @@ def run(cell: Cell) -> Mapping[str, Any]:
     """R_IG = |grad E|^2 / m, the losses and the accuracies of each run while it trains.
 
     Returns:
-        What `Runs.arrays` has, with `R`; axes are rate, seed, sample. Beside it the number of
-        parameters, the rates, and where the data are from.
+        What `Runs.arrays` has, with `R`, `test_R` (of the test loss) and `norm`, the Euclidean norm
+        of the parameters; axes are rate, seed, sample. Beside it the number of parameters, the
+        rates, and where the data are from.
     """
     data = images(cell.data)
     make = partial(MLP, data.train.x[0].size, data.train.num_classes, cell.width, cell.depth)
@@ -83,7 +85,7 @@ def run(cell: Cell) -> Mapping[str, Any]:
         options=Options(
             batch_size=cell.batch_size,
             samples=cell.samples,
-            metrics={"R": _regularizer},
+            metrics={"R": _regularizer, "test_R": _test_regularizer, "norm": _norm},
         ),
     )
     return {
@@ -96,3 +98,12 @@ def run(cell: Cell) -> Mapping[str, Any]:
 
 def _regularizer(at: At) -> jax.Array:
     return implicit_gradient_regularizer(at.value_fn, at.params)
+
+
+def _test_regularizer(at: At) -> jax.Array:
+    assert at.test_value_fn is not None  # there is one wherever a metric is taken
+    return implicit_gradient_regularizer(at.test_value_fn, at.params)
+
+
+def _norm(at: At) -> jax.Array:
+    return optax.tree.norm(at.params)

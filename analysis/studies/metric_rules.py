@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +25,8 @@ from analysis.models import INITIAL_RANGES, MLP, XordNetwork, initialise, unifor
 from analysis.scale import Scale
 from analysis.studies.common import Images, images, sgd
 from analysis.sweep import Study
-from analysis.training import At, Options, Steps, train
+from analysis.training import At, Options, Steps, cross_entropy, squared_error, train
+from igr.curvature import hessian_product, top_eigenpairs
 from igr.transforms import (
     decay_until,
     decay_until_then_selective,
@@ -35,6 +37,7 @@ from igr.transforms import (
 Task = Literal["xor", "xord", "mnist", "synthetic"]
 Activation = Literal["tanh", "relu"]
 Regime = Literal["small", "large"]
+Reading = Literal["a step", "a learning rate"]
 TASKS: tuple[Task, ...] = ("xor", "xord", "mnist", "synthetic")
 Rule = Literal[
     "sgd",
@@ -106,6 +109,9 @@ class Cell:
         activation: Of the hidden units.
         rule: How.
         regime: The size of the starting weights.
+        reading: What the rates of Metric and of selective decay are of: each step takes the rate,
+            or the rate times the learning rate. That of L2 always is of a step: the norms that the
+            dissertation prints say so.
         width: Units of each hidden layer, or filters.
         steps: All steps.
         batch_size: Examples a step.
@@ -124,6 +130,7 @@ class Cell:
     rule: Rule
     regime: Regime
     width: int
+    reading: Reading = "a step"
     steps: int = 400
     batch_size: int = 4
     faster: float = 1.0
@@ -132,8 +139,16 @@ class Cell:
     images: Images = "digits"
     examples: int = 2000
     inputs: int = 256
-    samples: int = 10
+    samples: int = 20
 
+
+# Rules whose rates have two readings, and the tasks on which both are run.
+READ_TWICE: tuple[Rule, ...] = ("metric", "selective l2", "l2 stopped selective")
+DECIDING: tuple[Task, ...] = ("xor", "xord", "mnist")
+# How many of the largest eigenvalues Figures 5.35 to 5.37 show.
+EIGENVALUES: dict[tuple[Task, Activation], int] = {
+    ("xor", "tanh"): 3, ("mnist", "tanh"): 10, ("synthetic", "relu"): 10,
+}  # fmt: skip
 
 EPOCHS: dict[Task, int] = {"xor": 400, "xord": 1000, "mnist": 400, "synthetic": 1000}
 WIDTHS: dict[tuple[Task, Activation], int] = {
@@ -163,6 +178,8 @@ def study(scale: Scale) -> Study:
       the text, but an error of 60 in ten examples is a sum of cross entropies. The mean squared
       error for the synthetic set.
     * **Draws.** Every seed draws XORD's strings anew: with twelve examples the draw decides.
+    * **Rates.** Those of Metric and of selective decay are run in both readings, `Reading`, on the
+      tasks where that takes little; which is nearer to the tables is a figure of its own.
     * **The metric** of the metric rule is the Hessian, literally as in Table 4.1; two other
       readings of "the absolute value" have rows of their own.
 
@@ -210,6 +227,11 @@ def study(scale: Scale) -> Study:
         for rule, regime in ROWS
         for cell in cells(task, activation, rule, regime)
     ]
+    every += [
+        replace(cell, reading="a learning rate")
+        for cell in every
+        if cell.rule in READ_TWICE and cell.task in DECIDING
+    ]
     return Study("metric-rules", run, tuple(every), cost=cost)
 
 
@@ -219,15 +241,22 @@ def run(cell: Cell) -> Mapping[str, Any]:
     Returns:
         What `Runs.arrays` has, without the axes of the grid: seed, sample. Beside the losses and
         accuracies there is `norm`, the Euclidean norm of all parameters. `train_number` and
-        `test_number` are the numbers of examples; `source` says where they are from.
+        `test_number` are the numbers of examples; `source` says where they are from. Of XOR and
+        XORD also `first_layer`, the weights of both inputs at the end (seed, 2, unit); for
+        `EIGENVALUES` the largest of the Hessian of the training loss there (seed, k).
     """
     data = _data(cell)
     rates = TABLE_4_2[cell.task, cell.activation]
-    rate = rates.metric if "metric" in cell.rule else rates.l2
+    learning_rate = rates.small if cell.regime == "small" else rates.large
+    read = learning_rate if cell.reading == "a learning rate" else 1.0
     settings = {
-        "learning_rate": rates.small if cell.regime == "small" else rates.large,
-        "rate": rates.selective if cell.rule == "selective l2" else rate,
-        "selective": rates.selective,
+        "learning_rate": learning_rate,
+        "rate": rates.metric * read
+        if "metric" in cell.rule
+        else rates.selective * read
+        if cell.rule == "selective l2"
+        else rates.l2,
+        "selective": rates.selective * read,
     }
     settings = {name: value * cell.faster for name, value in settings.items()}
     settings |= {
@@ -256,12 +285,43 @@ def run(cell: Cell) -> Mapping[str, Any]:
     arrays = {
         n: np.asarray(v).reshape(np.shape(v)[len(settings) :]) for n, v in runs.arrays().items()
     }
+    models = [runs.model_of(*[0] * len(settings), j) for j in range(len(cell.seeds))]
     return {
         **arrays,
+        **_at_the_end(cell, models, data),
         "train_number": len(data.train),
         "test_number": len(data.test),
         "source": runs.source,
     }
+
+
+def _at_the_end(cell: Cell, models: list[Any], data: TrainTest[Any]) -> dict[str, np.ndarray]:
+    found = {}
+    if cell.task in ("xor", "xord"):
+        layers = [m.filters if cell.task == "xord" else m.layers[0] for m in models]
+        found["first_layer"] = np.stack([np.asarray(layer.weight) for layer in layers])
+    number = EIGENVALUES.get((cell.task, cell.activation))
+    if number is not None:
+        x, y = jnp.asarray(data.train.x), jnp.asarray(data.train.y)
+        each = squared_error if cell.task == "synthetic" else cross_entropy
+        found["eigenvalues"] = np.stack([_largest(m, x, y, each, number) for m in models])
+    return found
+
+
+@eqx.filter_jit
+def _largest(
+    model: Any, x: Array, y: Array, each: Callable[[Array, Array], Array], number: int
+) -> Array:
+    """The largest eigenvalues of the Hessian of the mean loss; NaN where it is not finite."""
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def value_fn(params: PyTree) -> Array:
+        return jnp.mean(jax.vmap(each)(jax.vmap(eqx.combine(params, static))(x), y))
+
+    finite = jnp.isfinite(optax.tree.norm(params))
+    safe = jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), params)
+    found = top_eigenpairs(hessian_product(value_fn, safe), safe, number, which="largest")
+    return jnp.where(finite & jnp.all(jnp.isfinite(found.values)), found.values, jnp.nan)
 
 
 def _then(decay: Callable[[Mapping[str, Array]], optax.GradientTransformation]):

@@ -1,7 +1,7 @@
 """Studies as lists of cells: computed once, written whole, taken up again where they stopped."""
 
 from analysis.sweep.identity import cell_name, code_version
-from analysis.sweep.kept import committed, keep
+from analysis.sweep.kept import committed, keep, present
 from analysis.sweep.results import CellResult
 from analysis.sweep.run import CellFailed, Engine, Failure, Study, Sweep, sweep
 
@@ -16,5 +16,6 @@ __all__ = [
     "code_version",
     "committed",
     "keep",
+    "present",
     "sweep",
 ]

@@ -1,21 +1,24 @@
-"""Results that are kept for good: small copies, found by their configuration alone."""
+"""Results that are kept for good: two small files a study, cells found by configuration alone."""
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from analysis.sweep.identity import canonical, cell_name
-from analysis.sweep.results import CellResult, read
+from analysis.sweep import results
+from analysis.sweep.identity import canonical, cell_name, code_version
+from analysis.sweep.results import CellResult
 from analysis.sweep.run import Study, Sweep
 
 
 def keep(swept: Sweep, folder: Path, largest: int = 400_000) -> int:
-    """Write a study's results to `folder/study.name`, compressed, a folder a cell.
+    """Write a study's results as `folder/study.name.npz` and `.json`, compressed.
 
-    Their names are made of the configuration alone: whatever becomes of the code, these are the
+    Cells are known there by their configuration alone: whatever becomes of the code, these are the
     numbers that were found, and their records say with which code and versions. Arrays of float64
     are rounded to float32, for they are for pictures.
 
@@ -27,19 +30,29 @@ def keep(swept: Sweep, folder: Path, largest: int = 400_000) -> int:
     Returns:
         The bytes written.
     """
-    size = 0
+    folder.mkdir(parents=True, exist_ok=True)
+    alike: dict[tuple[str, str], dict[str, np.ndarray]] = defaultdict(dict)
+    records: dict[str, Any] = {}
     for cell, result in swept.results.items():
-        here = folder / swept.study.name / cell_name(cell, "")
-        here.mkdir(parents=True, exist_ok=True)
-        arrays = {k: np.asarray(v) for k, v in result.values.items() if hasattr(v, "__array__")}
-        plain = {k: v for k, v in result.values.items() if k not in arrays}
-        small = {f"_{k}": _rounded(v) for k, v in arrays.items() if v.nbytes <= largest}
-        np.savez_compressed(here / "arrays.npz", **small)
-        record = dict(result.record) | {"config": canonical(cell), "values": plain}
-        text = json.dumps(record, indent=1) + "\n"
-        (here / "record.json").write_text(text, encoding="utf-8")
-        size += (here / "arrays.npz").stat().st_size + len(text)
-    return size
+        name = cell_name(cell, "")
+        plain = {}
+        for key, value in result.values.items():
+            if not hasattr(value, "__array__"):
+                plain[key] = value
+            elif np.asarray(value).nbytes <= largest:
+                array = _rounded(np.asarray(value))
+                alike[key, f"{array.dtype}{array.shape}"][name] = array
+        records[name] = dict(result.record) | {"config": canonical(cell), "values": plain}
+    data, about = (folder / f"{swept.study.name}{end}" for end in (".npz", ".json"))
+    # Arrays of one shape go together: a file of many small ones is mostly their headers.
+    stacked = {
+        f"{i}/{key}": np.stack([*a.values()]) for i, ((key, _), a) in enumerate(alike.items())
+    }
+    order = {f"{i}/{key}": list(a) for i, ((key, _), a) in enumerate(alike.items())}
+    np.savez_compressed(data, **stacked)
+    text = json.dumps({"cells": records, "arrays": order}, separators=(",", ":"), sort_keys=True)
+    about.write_text(text + "\n", encoding="utf-8")
+    return data.stat().st_size + about.stat().st_size
 
 
 def committed(study: Study, folder: Path) -> Sweep:
@@ -48,16 +61,35 @@ def committed(study: Study, folder: Path) -> Sweep:
     Raises:
         FileNotFoundError: If those of a cell are not there.
     """
-    here = folder / study.name
-    found: dict[object, CellResult] = {}
+    data, about = (folder / f"{study.name}{end}" for end in (".npz", ".json"))
+    if not (data.exists() and about.exists()):
+        raise FileNotFoundError(f"{folder} has no results of {study.name}; without --from they are "
+                                "computed")  # fmt: skip
+    written = json.loads(about.read_text(encoding="utf-8"))
+    records = written["cells"]
+    values: dict[str, dict[str, Any]] = {name: {} for name in records}
+    with np.load(data, allow_pickle=False) as file:
+        for key, names in written["arrays"].items():
+            for name, array in zip(names, file[key], strict=True):
+                values[name][key.partition("/")[2]] = array
+    found: dict[Any, CellResult] = {}
     for cell in study.cells:
-        result = read(here, cell_name(cell, ""))
-        if result is None:
+        name = cell_name(cell, "")
+        if name not in records:
             raise FileNotFoundError(
-                f"{here} has no results of {cell}; leave out --from and they are computed"
+                f"{data} has no results of {cell}; without --from they are computed"
             )
-        found[cell] = result
+        record = dict(records[name])
+        found[cell] = CellResult(record.pop("values") | values[name], record)
     return Sweep(study, found)
+
+
+def present(study: Study, folder: Path) -> Sweep | None:
+    """What a study's sweep would give, where all of its cells are there; else None."""
+    code = code_version(study.run)
+    found = {cell: results.read(folder / study.name, cell_name(cell, code)) for cell in study.cells}
+    kept = {cell: result for cell, result in found.items() if result is not None}
+    return Sweep(study, kept) if len(kept) == len(found) else None
 
 
 def _rounded(array: np.ndarray) -> np.ndarray:

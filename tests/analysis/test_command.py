@@ -93,7 +93,7 @@ def test_committed_results_are_those_that_were_kept(small, tmp_path):
         assert again[cell]["file"] == "a name savez knows"
         assert again[cell].record["versions"] == whole[cell].record["versions"]
     small(Cell(1), Cell(3))
-    with pytest.raises(FileNotFoundError, match=r"has no results of .*n=3.* leave out --from"):
+    with pytest.raises(FileNotFoundError, match=r"has no results of .*n=3.* without --from"):
         computed("small", here)
 
 

@@ -13,8 +13,9 @@ from jax.flatten_util import ravel_pytree
 from analysis.scale import Conditions
 from analysis.studies import metric_rules as study
 from analysis.studies.metric_rules import Cell, run
-from paper_figures import metric_rules as figure
-from paper_figures.metric_rules import RULES, claims, measured, name, printed, summary
+from paper_figures import metric_runs
+from paper_figures.metric_rules import claims, summary
+from paper_figures.metric_runs import RULES, ends, name, printed
 
 
 def with_ours(theirs, worse=True):
@@ -95,15 +96,15 @@ def test_sums_of_xord_and_runs_that_diverge(monkeypatch):
         }
         for cell, losses in cells.items()
     }  # fmt: skip
-    monkeypatch.setattr(figure, "computed", lambda name, _: SimpleNamespace(results=results))
-    table = summary(measured("tanh", Conditions()))
+    monkeypatch.setattr(metric_runs, "computed", lambda name, _: SimpleNamespace(results=results))
+    table = summary(ends(Conditions(), "tanh"))
     sgd = table.loc[("xord", "SGD large")]
     assert (sgd["train"], sgd["test"], sgd["diverged"]) == (4.5, 3.75, 0)  # 12 and 10 * 0.375
     assert sgd["train se"] == pytest.approx(1.5)  # 6 and 3: deviation 3 / sqrt 2, over sqrt 2
     metric = table.loc[("xord", "Metric large")]
     assert np.isnan(metric["test"])
     assert metric["diverged"] == 2
-    assert measured("relu", Conditions()).empty
+    assert ends(Conditions(), "relu").empty
 
 
 def test_every_rule_has_the_name_of_its_row():
@@ -111,8 +112,9 @@ def test_every_rule_has_the_name_of_its_row():
 
 
 @pytest.mark.parametrize("rule", ["metric", "l2 stopped selective"])
-def test_rules_take_the_steps_of_table_4_1(rule):
+def test_rules_take_the_steps_of_table_4_1(rule, monkeypatch):
     """XOR, whose batch is all of it, with the Hessian as a matrix and the rates of Table 4.2."""
+    monkeypatch.setattr(study, "EIGENVALUES", {})  # whose program takes long to compile
     cell = Cell("xor", "tanh", rule, "large", 3, steps=10, seeds=(4,), samples=1)
     result = run(cell)
 
