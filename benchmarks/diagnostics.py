@@ -56,7 +56,7 @@ def _measures(params: Any, batch: Any) -> Iterator[Row]:
         "stiffness": jax.jit(lambda p, b: stiffness(example_loss, p, b)),
         "tr K": jax.jit(lambda p, b: tangent_kernel_trace(logits, p, b[0])),
         "tr K by one probe": jax.jit(
-            lambda p, b: tangent_kernel_trace(logits, p, b[0], method="random signs")
+            lambda p, b: tangent_kernel_trace(logits, p, b[0], method="random_signs")
         ),
     }
     targets = {name: "<= 3" for name in work} | {"tr K by one probe": "<= 1.6"}
@@ -87,7 +87,7 @@ def _streaming(params: Any, batch: Any) -> Iterator[Row]:
 
     def signs(probes: int) -> Callable[[Any, Any], Any]:
         return jax.jit(
-            lambda p, b: coherence(example_loss, p, b, method="random signs", probes=probes)
+            lambda p, b: coherence(example_loss, p, b, method="random_signs", probes=probes)
         )
 
     exact = jax.jit(lambda p, b: coherence(loss, p, b))

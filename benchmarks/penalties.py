@@ -71,7 +71,7 @@ def _costs(classes: int) -> dict[str, float]:
     def drawn(penalty: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         return lambda p, x, y, key: penalty(logits, p, x, key=key, **options)
 
-    probe = drawn(penalties.gradient_similarity_trace, method="random signs")
+    probe = drawn(penalties.gradient_similarity_trace, method="random_signs")
     gradients = {
         "gradient": lambda p, x, y, key: jnp.mean(
             jax.vmap(lambda x, y: example_loss(p, (x, y)))(x, y)

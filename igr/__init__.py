@@ -1,6 +1,7 @@
 """The implicit regularization of optimizers: derive it, follow it, use it, measure it.
 
-The symbolic side is imported at once; what needs JAX is imported when it is first used.
+Each part is imported when it is first used: a training loop that takes a penalty from here loads
+neither sympy nor diffrax.
 """
 
 from __future__ import annotations
@@ -8,16 +9,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from igr.backward_error import (
-    ModifiedEquation,
-    ModifiedLoss,
-    NotAGradientError,
-    methods,
-    modified_equation,
-)
-
 if TYPE_CHECKING:
     from igr import curvature, diagnostics, flows, penalties, per_example, transforms
+    from igr.backward_error import (
+        ModifiedEquation,
+        ModifiedLoss,
+        NotAGradientError,
+        methods,
+        modified_equation,
+    )
     from igr.diagnostics import Monitor
     from igr.flows import (
         Certificate,
@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
+_BACKWARD_ERROR = (
+    "ModifiedEquation",
+    "ModifiedLoss",
+    "NotAGradientError",
+    "methods",
+    "modified_equation",
+)
 _FLOWS = (
     "Certificate",
     "Comparison",
@@ -90,6 +97,8 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    if name in _BACKWARD_ERROR:
+        return getattr(importlib.import_module("igr.backward_error"), name)
     if name in _FLOWS:
         return getattr(importlib.import_module("igr.flows"), name)
     if name == "Monitor":

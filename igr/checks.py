@@ -1,36 +1,220 @@
-"""What is checked before long work starts, with errors that say what is allowed."""
+"""What is checked before long work starts, in one dialect: what must be, and what was given.
+
+Every message names the argument, says what is allowed and then what was given: `"tol must be
+positive and finite; got -1."`. Values that are not known yet, inside jit, vmap or grad, pass. The
+symbolic side of the library checks its arguments here too, so this file does not import JAX.
+"""
 
 from __future__ import annotations
 
 import math
+import numbers
+import operator
+import sys
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from jax.core import Tracer
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is not known yet, inside jit, vmap or grad.
+
+    >>> is_traced(1.0)
+    False
+    """
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.core.Tracer)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> None:
+    """Raises unless a value is one finite real number in range.
+
+    Numbers of any kind are: Python's, numpy's and JAX's scalars and arrays without axes, in any
+    dtype, fractions, sympy's numbers. Text never is, nor is a bool.
+
+    Args:
+        name: The argument, for the message.
+        value: What was given. Of a tracer the shape and the dtype are checked alone.
+        above: What the number must exceed.
+        at_least: What it must not be below.
+        at_most: What it must not exceed.
+
+    Raises:
+        TypeError: If the value is no number.
+        ValueError: If it is not finite or out of range.
+
+    >>> check_number("tol", 0.1, above=0)
+    >>> check_number("tol", "0.1", above=0)
+    Traceback (most recent call last):
+      ...
+    TypeError: tol must be a number; got '0.1'.
+    """
+    number = as_float(name, value)
+    if number is None:
+        return
+    allowed = "finite"
+    if at_most is not None:
+        allowed = f"between {at_least:g} and {at_most:g}"
+    elif above is not None:
+        allowed = "positive and finite" if above == 0 else f"above {above:g} and finite"
+    elif at_least is not None:
+        allowed = "finite and not negative" if at_least == 0 else f"finite, {at_least:g} or more"
+    good = math.isfinite(number)
+    good = good and (above is None or number > above)
+    good = good and (at_least is None or number >= at_least)
+    if not (good and (at_most is None or number <= at_most)):
+        raise ValueError(f"{name} must be {allowed}; got {shown(value)}.")
 
 
 def check_step(name: str, h: Any) -> None:
-    """Raises `ValueError` unless a step size is positive and finite (tracers pass)."""
-    if isinstance(h, Tracer):
-        return
+    """Raises unless a step size, a time or a tolerance is a positive and finite number.
+
+    Args:
+        name: The argument, for the message.
+        h: What was given.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not positive and finite.
+
+    >>> check_step("h", 0.0)
+    Traceback (most recent call last):
+      ...
+    ValueError: h must be positive and finite; got 0.0.
+    """
+    check_number(name, h, above=0)
+
+
+def check_count(name: str, value: Any, least: int, most: int | None = None, of: str = "") -> int:
+    """Raises unless a count is an integer of at least so much; returns it as Python's.
+
+    Args:
+        name: The argument, for the message.
+        value: What was given: Python's, numpy's and JAX's integers, and arrays of one without axes.
+        least: The smallest that is allowed.
+        most: The largest, if there is one.
+        of: What the largest is, such as ", the number of examples".
+
+    Raises:
+        TypeError: If it is no integer, or one that is known only when the program runs.
+        ValueError: If it is out of range.
+
+    >>> check_count("steps", 0, 1)
+    Traceback (most recent call last):
+      ...
+    ValueError: steps must be at least 1; got 0.
+    """
+    if is_traced(value):
+        raise TypeError(
+            f"{name} must be a Python integer, for it fixes the compiled program; got a traced "
+            f"value. Under jit make it a static argument, under optax.inject_hyperparams declare "
+            f"static_args=({name!r},)."
+        )
     try:
-        value = float(h)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} is a positive number, got {h!r}") from error
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
+        count = operator.index(value)
+        if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool":
+            raise TypeError
+    except TypeError:
+        raise TypeError(f"{name} must be an integer; got {shown(value)}.") from None
+    if most is not None and not least <= count <= most:
+        raise ValueError(f"{name} must be between {least} and {most}{of}; got {count}.")
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}; got {count}.")
+    return count
 
 
-def check_count(name: str, value: Any, least: int) -> int:
-    """Raises unless a count is an integer of at least so much."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} is an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
+def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Raises unless a value is one of a few names.
+
+    Args:
+        name: The argument, for the message.
+        value: What was given.
+        allowed: The names.
+
+    Raises:
+        ValueError: If it is none of them.
+
+    >>> check_choice("method", "fast", ("exact", "random_signs"))
+    Traceback (most recent call last):
+      ...
+    ValueError: method must be 'exact' or 'random_signs'; got 'fast'.
+    """
+    if not isinstance(value, str) or value not in allowed:
+        *others, last = map(repr, allowed)
+        names = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{name} must be {names}; got {value!r}.")
+
+
+def check_callable(name: str, value: Any, signature: str = "") -> None:
+    """Raises `TypeError` unless a value can be called.
+
+    Args:
+        name: The argument, for the message.
+        value: What was given.
+        signature: What it takes and returns, such as "params -> scalar".
+
+    >>> check_callable("value_fn", 3.0, "params -> scalar")
+    Traceback (most recent call last):
+      ...
+    TypeError: value_fn must be a function params -> scalar; got 3.0.
+    """
+    if not callable(value):
+        raise TypeError(f"{name} must be a function{signature and ' ' + signature}; got {value!r}.")
 
 
 def check_value_fn(value_fn: Any) -> None:
-    """Raises `TypeError` unless the loss is callable."""
-    if not callable(value_fn):
-        raise TypeError(f"value_fn is a function of params that returns a scalar, got {value_fn!r}")
+    """Raises `TypeError` unless the loss can be called.
+
+    Args:
+        value_fn: What was given.
+    """
+    check_callable("value_fn", value_fn, "of params that returns a scalar")
+
+
+def as_float(name: str, value: Any) -> float | None:
+    """The float of one number of any kind; None where it is not known yet.
+
+    Args:
+        name: The argument, for the message.
+        value: What was given.
+
+    Raises:
+        TypeError: If it is no real number: text, a bool, a complex number, an array with axes.
+    """
+    shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
+    real = shape == () and (dtype is None or _is_real(dtype))
+    if dtype is None:
+        real = real and not isinstance(value, bool | str | bytes | bytearray)
+        real = real and (isinstance(value, numbers.Real) or hasattr(value, "__float__"))
+    if real and is_traced(value):
+        return None
+    try:
+        if not real:
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number; got {shown(value)}.") from None
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a message: scalars as Python writes them, arrays by their shape."""
+    shape = getattr(value, "shape", None)
+    if shape is None or is_traced(value):
+        return repr(value)
+    if shape == ():
+        return repr(value.item())
+    return f"an array of shape {shape}, {value.dtype}"
+
+
+def _is_real(dtype: Any) -> bool:
+    """Whether a dtype is of integers or real numbers (bfloat16 and its kin are of no kind)."""
+    kind = getattr(dtype, "kind", "O")
+    return kind in "iuf" or (kind == "V" and "float" in str(dtype) and str(dtype) != "float0")

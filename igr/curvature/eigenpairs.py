@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
+from igr.checks import check_choice, check_count, check_step, is_traced
 from igr.compiled import compiled, traced
 from igr.curvature.lanczos import lanczos
 from igr.curvature.operator import wide_product
@@ -15,12 +16,9 @@ from igr.curvature.ritz import RitzPairs
 from igr.curvature.subspace import subspace
 from igr.curvature.vectors import (
     cast_like,
-    floating_part,
     generic_vector,
     inner,
-    is_traced,
     norm,
-    require_floating,
     require_like,
     scaled,
     size,
@@ -28,6 +26,7 @@ from igr.curvature.vectors import (
     with_row,
     working_dtype,
 )
+from igr.pytrees import require_trained, trained_part
 
 SMALL = 128  # parameters: below, the whole space is cheap, and shows repeated eigenvalues
 WARM_NOISE = 0.1  # how much of a warm start is random, so that it can turn elsewhere
@@ -129,32 +128,30 @@ def top_eigenpairs(
         problems" (2000). Subspace: Metric regularization, section 3.9, Algorithm 1; Zhou and
         Saad, "A Chebyshev-Davidson algorithm for large symmetric eigenproblems" (2007).
     """
-    like = require_floating(params)
+    like = require_trained(params)
     n = size(like)
-    if not 1 <= k <= n:
-        raise ValueError(f"k must be between 1 and the number of parameters, {n}; got {k}.")
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {get_args(Method)}; got {method!r}.")
-    if which not in get_args(Which):
-        raise ValueError(f"which must be one of {get_args(Which)}; got {which!r}.")
+    k = check_count("k", k, 1, n, ", the number of parameters")
+    check_choice("method", method, get_args(Method))
+    check_choice("which", which, get_args(Which))
     if method == "subspace" and which != "magnitude":
         raise ValueError(
             f"which={which!r} needs method='lanczos': power iteration finds magnitudes."
         )
-    if not is_traced(tol) and not tol > 0:
-        raise ValueError(f"tol must be positive; got {tol}.")
+    check_step("tol", tol)
     width = min(k + 2, n)
     if basis_size is None:
         basis_size = n if k > 1 and n <= SMALL else max(20, 2 * k + 10)
-    elif basis_size < width:
-        raise ValueError(f"basis_size must be at least {width} for k = {k}; got {basis_size}.")
+    else:
+        basis_size = check_count(f"basis_size (for k = {k})", basis_size, width)
     if max_products is None:
         max_products = 100 * (k + 1)
-    elif max_products < width:
-        raise ValueError(f"max_products must be at least {width} for k = {k}; got {max_products}.")
+    elif not is_traced(max_products):
+        max_products = check_count(f"max_products (for k = {k})", max_products, width)
     if initial is not None:
-        initial = floating_part(initial)
-        if jax.tree.map(jnp.ndim, initial) == jax.tree.map(jnp.ndim, like):
+        initial = trained_part(initial, "initial")
+        if [leaf.ndim for leaf in jax.tree.leaves(initial)] == [
+            leaf.ndim for leaf in jax.tree.leaves(like)
+        ]:
             initial = jax.tree.map(lambda x: x[None], initial)
             require_like("initial", initial, like, (1,))
         else:

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from igr.compiled import traced
 from igr.curvature.operator import first_example, operator, traced_scalar
-from igr.curvature.vectors import is_floating, require_floating
+from igr.pytrees import combine, partition
 
 
 def gauss_newton_product(
@@ -64,7 +64,7 @@ def gauss_newton_product(
         Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent"
         (2002); Martens, "New insights and perspectives on the natural gradient method" (2020).
     """
-    require_floating(params)
+    params = combine(*partition(params))
     if batch is None:
         apply = traced(apply_fn, params)
         outputs = eqx.filter_eval_shape(apply, params)
@@ -116,7 +116,7 @@ def fisher_product(
     >>> print(product(jnp.array([1.0, 0.0])))
     [5. 1.]
     """
-    require_floating(params)
+    params = combine(*partition(params))
     loss = traced_scalar("example_loss_fn", example_loss_fn, params, first_example(batch))
     return operator(_FisherTerm(loss), params, batch, chunk)
 
@@ -126,10 +126,10 @@ class _GaussNewtonTerm(eqx.Module):
     output_loss_fn: Callable[..., Any]
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
-        vector, rest = eqx.partition(params, is_floating)
+        vector, rest = partition(params)
 
         def outputs(vector: PyTree) -> PyTree:
-            whole = eqx.combine(vector, rest)
+            whole = combine(vector, rest)
             if batch is None:
                 return self.apply_fn(whole)
             return jax.vmap(lambda x: self.apply_fn(whole, x))(batch[0])
@@ -148,10 +148,10 @@ class _FisherTerm(eqx.Module):
     example_loss_fn: Callable[..., Any]
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
-        vector, rest = eqx.partition(params, is_floating)
+        vector, rest = partition(params)
 
         def losses(vector: PyTree) -> Any:
-            whole = eqx.combine(vector, rest)
+            whole = combine(vector, rest)
             return jax.vmap(lambda example: self.example_loss_fn(whole, example))(batch)
 
         _, along = jax.linearize(losses, vector)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from igr.curvature.operator import first_example, operator, traced_scalar
-from igr.curvature.vectors import is_floating, require_floating
+from igr.pytrees import combine, partition
 
 
 def hessian_product(
@@ -53,7 +53,7 @@ def hessian_product(
         Pearlmutter, "Fast exact multiplication by the Hessian" (1994); Metric regularization,
         section 3.8.
     """
-    require_floating(params)
+    params = combine(*partition(params))
     example = () if batch is None else (first_example(batch),)
     loss = traced_scalar("loss_fn", loss_fn, params, *example)
     return operator(_HessianTerm(loss), params, batch, chunk)
@@ -63,10 +63,10 @@ class _HessianTerm(eqx.Module):
     loss_fn: Callable[..., Any]
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
-        vector, rest = eqx.partition(params, is_floating)
+        vector, rest = partition(params)
 
         def loss(vector: PyTree) -> Any:
-            whole = eqx.combine(vector, rest)
+            whole = combine(vector, rest)
             if batch is None:
                 return self.loss_fn(whole)
             return jnp.sum(jax.vmap(lambda example: self.loss_fn(whole, example))(batch))

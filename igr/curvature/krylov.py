@@ -7,15 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, UInt32
 
-from igr.curvature.vectors import (
-    norm,
-    orthogonalized,
-    row,
-    scaled,
-    size,
-    unit_outside,
-    with_row,
-)
+from igr.curvature.vectors import norm, orthogonalized, row, scaled, size, unit_outside, with_row
 
 
 def krylov_start(start: PyTree, width: int, dtype: Any) -> tuple[PyTree, Float[Array, "m m"]]:

@@ -13,15 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from igr.checks import check_count
 from igr.compiled import Traced, compiled, traced
-from igr.curvature.vectors import (
-    cast_like,
-    floating_part,
-    is_floating,
-    require_floating,
-    require_like,
-    widened,
-)
+from igr.curvature.vectors import cast_like, require_like, widened
+from igr.pytrees import combine, is_trained, num_examples, partition, trained_part
 
 Term = Callable[[PyTree, PyTree, PyTree], PyTree]
 
@@ -37,15 +32,16 @@ def operator(term: Term, params: PyTree, batch: PyTree, chunk: int | None) -> "O
         batch: A pytree with a leading example axis, or None.
         chunk: The number of examples taken at a time, or None for all at once.
     """
-    vector = require_floating(params)
+    vector, rest = partition(params)
+    params = combine(vector, rest)
     if batch is None:
         if chunk is not None:
             raise ValueError(f"chunk={chunk} needs the examples: give them as batch=.")
     else:
-        num_examples = require_batch(batch)
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be a positive number of examples; got {chunk}.")
-        if chunk is not None and chunk < num_examples:
+        n = num_examples(batch)
+        if chunk is not None:
+            chunk = check_count("chunk", chunk, 1)
+        if chunk is not None and chunk < n:
             return ChunkedOperator(params, batch, term, chunk)
     return LinearizedOperator(vector, _linearized(term, params, batch))
 
@@ -57,10 +53,10 @@ class Operator(eqx.Module):
 
     def __call__(self, v: PyTree) -> PyTree:
         """Av; leaves of `v` that are not floating come back as they are."""
-        like = floating_part(self.params)
-        vector, rest = eqx.partition(v, is_floating)
+        like = trained_part(self.params)
+        vector, rest = trained_part(v, "v"), eqx.filter(v, is_trained, inverse=True)
         require_like("v", vector, like)
-        return eqx.combine(_applied(self, cast_like(vector, like)), rest)
+        return combine(_applied(self, cast_like(vector, like)), rest)
 
     @abstractmethod
     def apply(self, vector: PyTree) -> PyTree:
@@ -86,8 +82,8 @@ class ChunkedOperator(Operator):
 
     def apply(self, vector: PyTree) -> PyTree:
         """Av, summed over the chunks in at least float32; the last chunk may be smaller."""
-        num_examples = require_batch(self.batch)
-        chunks, rest = divmod(num_examples, self.chunk)
+        n = num_examples(self.batch)
+        chunks, rest = divmod(n, self.chunk)
         end = chunks * self.chunk
         whole = jax.tree.map(
             lambda x: x[:end].reshape(chunks, self.chunk, *x.shape[1:]), self.batch
@@ -100,7 +96,7 @@ class ChunkedOperator(Operator):
         total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, widened(vector)), whole)
         if rest:
             total, _ = add(total, jax.tree.map(lambda x: x[end:], self.batch))
-        return jax.tree.map(lambda t, x: (t / num_examples).astype(x.dtype), total, vector)
+        return jax.tree.map(lambda t, x: (t / n).astype(x.dtype), total, vector)
 
 
 @compiled
@@ -114,11 +110,11 @@ def _linearized(term: Term, params: PyTree, batch: PyTree) -> Callable[[PyTree],
         total = term(params, batch, v)
         if batch is None:
             return total
-        return jax.tree.map(lambda x: x / require_batch(batch), total)
+        return jax.tree.map(lambda x: x / num_examples(batch), total)
 
     # `mean` is linear already: what linearizing gains is to compute once, here, all that does
     # not depend on v.
-    zero = jax.tree.map(jnp.zeros_like, floating_part(params))
+    zero = jax.tree.map(jnp.zeros_like, trained_part(params))
     return jax.linearize(mean, zero)[1]
 
 
@@ -126,36 +122,23 @@ def wide_product(product: Callable[[PyTree], PyTree], like: PyTree) -> Callable[
     """The product on vectors in at least float32, for a `product` in the dtypes of `like`."""
 
     def wide(v: PyTree) -> PyTree:
-        out = floating_part(product(cast_like(v, like)))
+        out = trained_part(product(cast_like(v, like)), "product(v)")
         require_like("product(v)", out, like)
         return widened(out)
 
     return wide
 
 
-def require_batch(batch: PyTree) -> int:
-    """The number of examples; an error where the leaves disagree about it or there are none."""
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batch)]
-    if not shapes or any(not shape for shape in shapes) or len({s[0] for s in shapes}) != 1:
-        raise ValueError(
-            "batch must be a pytree of arrays that share a leading example axis; "
-            f"got leaves of shapes {shapes}."
-        )
-    if shapes[0][0] == 0:
-        raise ValueError(f"batch must hold at least one example; got leaves of shapes {shapes}.")
-    return shapes[0][0]
-
-
 def first_example(batch: PyTree) -> PyTree:
-    """The first example of a batch."""
-    require_batch(batch)
-    return jax.tree.map(lambda x: x[0], batch)
+    """The shapes and dtypes of one example of a batch."""
+    num_examples(batch)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
 
 
 def traced_scalar(name: str, fn: Callable[..., Any], *args: Any) -> Traced:
     """A function as it is now; an error where fn(*args) is not a floating scalar."""
     found = traced(fn, *args)
     out = eqx.filter_eval_shape(found, *args)
-    if not (is_floating(out) and out.shape == ()):
+    if not (is_trained(out) and out.shape == ()):
         raise ValueError(f"{name} must return a floating scalar; got {out}.")
     return found

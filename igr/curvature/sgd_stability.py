@@ -1,6 +1,5 @@
 """Whether SGD stays at a minimum: linear stability in the mean square."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,11 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from igr.checks import check_count, check_step
 from igr.compiled import traced
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.hessian import hessian_product
-from igr.curvature.operator import first_example, operator, require_batch
-from igr.curvature.vectors import floating_part, is_floating, is_traced, working_dtype
+from igr.curvature.operator import first_example, operator
+from igr.curvature.vectors import working_dtype
+from igr.pytrees import combine, num_examples, partition, trained_part
 
 
 class SGDStability(NamedTuple):
@@ -95,20 +96,17 @@ def sgd_stability(
         "Appealing to gradients", definition 2.3, theorem 2.4, remark 2.5, after Wu, Ma and E,
         "How SGD selects the global minima in over-parameterized learning" (2018).
     """
-    n = require_batch(batch)
+    params = combine(*partition(params))
+    n = num_examples(batch)
     if n < 2:
         raise ValueError(f"batch must hold at least 2 examples; got {n}.")
-    if not 1 <= batch_size <= n:
-        raise ValueError(
-            f"batch_size must be between 1 and the number of examples, {n}; got {batch_size}."
-        )
-    if not is_traced(learning_rate) and not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise ValueError(f"learning_rate must be positive and finite; got {learning_rate}.")
+    batch_size = check_count("batch_size", batch_size, 1, n, ", the number of examples")
+    check_step("learning_rate", learning_rate)
     loss = traced(example_loss_fn, params, first_example(batch))
     hessian = hessian_product(example_loss_fn, params, batch, chunk=chunk)
     squares = operator(_SquaresTerm(loss), params, batch, chunk)
     noise = (n - batch_size) / (batch_size * (n - 1))
-    eta = jnp.asarray(learning_rate, working_dtype(floating_part(params)))
+    eta = jnp.asarray(learning_rate, working_dtype(trained_part(params)))
 
     def largest(*weights: Any) -> Eigenpairs:
         product = _Combination(hessian, squares, jnp.stack([eta * 0 + w for w in weights]))
@@ -166,11 +164,11 @@ class _SquaresTerm(eqx.Module):
     example_loss_fn: Callable[..., Any]
 
     def __call__(self, params: PyTree, batch: PyTree, v: PyTree) -> PyTree:
-        vector, rest = eqx.partition(params, is_floating)
+        vector, rest = partition(params)
 
         def squared(example: PyTree) -> PyTree:
             def loss(vector: PyTree) -> Any:
-                return self.example_loss_fn(eqx.combine(vector, rest), example)
+                return self.example_loss_fn(combine(vector, rest), example)
 
             _, product = jax.linearize(jax.grad(loss), vector)
             return product(product(v))

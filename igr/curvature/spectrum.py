@@ -7,17 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from igr.checks import check_count, check_step
 from igr.compiled import compiled, traced
 from igr.curvature.krylov import krylov_start, krylov_step
 from igr.curvature.operator import wide_product
-from igr.curvature.vectors import (
-    inner,
-    random_signs,
-    require_floating,
-    size,
-    widened,
-    working_dtype,
-)
+from igr.curvature.vectors import inner, random_signs, size, widened, working_dtype
+from igr.pytrees import require_trained
 
 
 class Estimate(NamedTuple):
@@ -90,8 +85,9 @@ def trace(
     >>> print(found.value, found.error)
     0.5 0.0
     """
-    like = require_floating(params)
-    _require_counts(num_probes, num_products)
+    like = require_trained(params)
+    num_probes = check_count("num_probes", num_probes, 2)
+    num_products = check_count("num_products", num_products, 1)
     key = jax.random.key(0) if key is None else key
     steps = min(num_products, size(like))
     product = traced(product, like)
@@ -146,10 +142,11 @@ def spectral_density(
         Xiao, "An investigation into neural net optimization via Hessian eigenvalue density"
         (2019).
     """
-    like = require_floating(params)
-    _require_counts(num_probes, num_products)
-    if width is not None and not width > 0:
-        raise ValueError(f"width must be positive; got {width}.")
+    like = require_trained(params)
+    num_probes = check_count("num_probes", num_probes, 2)
+    num_products = check_count("num_products", num_products, 1)
+    if width is not None:
+        check_step("width", width)
     key = jax.random.key(0) if key is None else key
     product = traced(product, like)
     nodes, weights = _quadrature(product, like, num_probes, min(num_products, size(like)), key)
@@ -236,10 +233,3 @@ def _mean_and_error(samples: Array) -> tuple[Array, Array]:
     """The mean over the leading axis, and its standard error."""
     count = samples.shape[0]
     return jnp.mean(samples, 0), jnp.std(samples, 0, ddof=1) / jnp.sqrt(count)
-
-
-def _require_counts(num_probes: int, num_products: int) -> None:
-    if num_probes < 2:
-        raise ValueError(f"num_probes must be at least 2, for an error bar; got {num_probes}.")
-    if num_products < 1:
-        raise ValueError(f"num_products must be at least 1; got {num_products}.")

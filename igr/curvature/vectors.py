@@ -9,51 +9,24 @@ whatever the parameters are in: orthogonality does not survive bfloat16.
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt32
+
+from igr.pytrees import same_shapes, shapes
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalization on a GPU
 BLOCK = 2**14  # entries of each vector that `transformed` takes at a time
 
 
-def is_floating(leaf: Any) -> bool:
-    """Whether a leaf is an array (or the shape of one) of real floating numbers."""
-    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct) and bool(
-        jnp.issubdtype(leaf.dtype, jnp.floating)
-    )
-
-
-def is_traced(value: Any) -> bool:
-    """Whether a value is not known yet, inside jit, vmap or grad."""
-    return isinstance(value, Tracer)
-
-
-def floating_part(tree: PyTree) -> PyTree:
-    """The tree with None for every leaf that is not a floating array."""
-    return eqx.filter(tree, is_floating)
-
-
-def require_floating(params: PyTree) -> PyTree:
-    """The floating part of `params`; an error where there is none."""
-    vector = floating_part(params)
-    if not jax.tree.leaves(vector):
-        kinds = sorted({type(leaf).__name__ for leaf in jax.tree.leaves(params)})
-        raise ValueError(
-            f"params must hold at least one floating array; got leaves of type {kinds}."
-        )
-    return vector
-
-
 def require_like(name: str, vector: PyTree, like: PyTree, leading: tuple[int, ...] = ()) -> None:
     """An error where `vector` has not the structure and the shapes of `like`."""
-    got = jax.tree.map(jnp.shape, vector)
-    expected = jax.tree.map(lambda leaf: leading + jnp.shape(leaf), like)
-    if jax.tree.structure(vector) != jax.tree.structure(like) or got != expected:
+    if not same_shapes(vector, like, leading):
         axis = f" and a leading axis of {leading[0]}" if leading else ""
+        got, expected = shapes(vector), {k: leading + s for k, s in shapes(like).items()}
+        if got == expected:  # the same leaves, held by other containers
+            got, expected = jax.tree.structure(vector), jax.tree.structure(like)
         raise ValueError(
             f"{name} must have the structure and shapes of params{axis}; "
             f"got {got}, expected {expected}."

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count, check_step
 from igr.diagnostics.tangent_kernel import tangent_kernel_trace
-from igr.per_example.example_axis import num_examples
+from igr.pytrees import num_examples
 
 
 class ROC(NamedTuple):

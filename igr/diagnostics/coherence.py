@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_count
-from igr.curvature.vectors import HIGHEST, floating_part, inner, require_floating, size, widened
+from igr.checks import check_choice, check_count
+from igr.curvature.vectors import HIGHEST, inner, size, widened
 from igr.per_example.chunks import summed_over_chunks
-from igr.per_example.example_axis import differentiable, num_examples
+from igr.per_example.example_axis import differentiable
 from igr.per_example.inner_products import entries_kept, factored_gradients, squares, total
+from igr.pytrees import num_examples, require_trained, trained_part
 
 # On CPU forming a few large gradients at a time by vmap costs many times what one at a time does.
 FEW = 16
@@ -44,7 +45,7 @@ def coherence(
     params: PyTree,
     batch: PyTree,
     *,
-    method: Literal["exact", "random signs"] = "exact",
+    method: Literal["exact", "random_signs"] = "exact",
     probes: int = 8,
     key: PRNGKeyArray | None = None,
     chunk: int | None = None,
@@ -59,7 +60,7 @@ def coherence(
       alone, as in dense layers, sequences and scans, both come from the activations and the
       cotangents of its output (`igr.per_example.factors`); gradients of other leaves are formed
       for `chunk` examples at a time. The memory is a few times the parameters, and the activations.
-    - "random signs" takes one gradient of the batch and one backward pass a probe, of the losses
+    - "random_signs" takes one gradient of the batch and one backward pass a probe, of the losses
       weighted by random signs r_i less their mean:
       sum |g_i|^2 = |sum g_i|^2 / n + E |sum (r_i - mean r) g_i|^2. The first part is known; only
       the spread about the mean gradient is drawn, so that the estimate is the better the more
@@ -71,7 +72,7 @@ def coherence(
         example_loss_fn: `(params, example) -> scalar`.
         params: Any pytree with floating leaves.
         batch: A pytree of arrays with a leading axis of n examples.
-        method: "exact" or "random signs".
+        method: "exact" or "random_signs".
         probes: The number of draws of n random signs.
         key: For the signs; `jax.random.key(0)` by default. In a training loop give a new one each
             time.
@@ -94,8 +95,7 @@ def coherence(
     >>> float(found.alpha), float(found.helped)
     (0.75, 1.5)
     """
-    if method not in ("exact", "random signs"):
-        raise ValueError(f"method must be 'exact' or 'random signs'; got {method!r}.")
+    check_choice("method", method, ("exact", "random_signs"))
     check_count("probes", probes, 1)
     if chunk is not None:
         check_count("chunk", chunk, 1)
@@ -146,7 +146,7 @@ def coherence_from_batches(
     (0.2, 1.6)
     """
     k = check_count("batch_size", batch_size, 1)
-    gradients = widened(floating_part(batch_gradients))
+    gradients = widened(trained_part(batch_gradients))
     b = _num_batches(gradients)
     n = b * k
     # As a product: of jnp.mean XLA would make a new one for every entry it is subtracted from.
@@ -239,7 +239,7 @@ def _streamed_sums(
     if chunk is None:
         shapes = jax.eval_shape(lambda b: factored_gradients(example_loss_fn, params, b), batch)
         kept = entries_kept(shapes)
-        chunk = size(require_floating(params)) // kept if kept else None
+        chunk = size(require_trained(params)) // kept if kept else None
         if chunk is not None and chunk < FEW:
             return _one_by_one(example_loss_fn, params, batch)
 
@@ -255,17 +255,17 @@ def _one_by_one(
     example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
 ) -> tuple[Array, Array]:
     """Both sums, no two of the gradients at a time: their sum is one gradient of the batch."""
-    floating, loss_fn = differentiable(example_loss_fn, params)
+    trained, loss_fn = differentiable(example_loss_fn, params)
 
-    def sum_of_losses(floating: PyTree) -> Array:
-        return jnp.sum(jax.vmap(loss_fn, (None, 0))(floating, batch))
+    def sum_of_losses(trained: PyTree) -> Array:
+        return jnp.sum(jax.vmap(loss_fn, (None, 0))(trained, batch))
 
     def square(example: PyTree) -> Array:
         gradients = factored_gradients(example_loss_fn, params, example)
         found = [inner(g, g) if isinstance(g, jax.Array) else squares([g])[0] for g in gradients]
         return jnp.asarray(sum(found))
 
-    gradient = widened(jax.grad(sum_of_losses)(floating))
+    gradient = widened(jax.grad(sum_of_losses)(trained))
     return inner(gradient, gradient), summed_over_chunks(square, batch, 1)
 
 
@@ -277,8 +277,8 @@ def _spreads(
     key: PRNGKeyArray | None,
 ) -> tuple[Array, Float[Array, " probes"]]:
     """|sum g_i|^2, and |sum (r_i - mean r) g_i|^2 for each draw of signs r."""
-    floating, loss_fn = differentiable(example_loss_fn, params)
-    losses, weighted = jax.vjp(lambda p: jax.vmap(loss_fn, (None, 0))(p, batch), floating)
+    trained, loss_fn = differentiable(example_loss_fn, params)
+    losses, weighted = jax.vjp(lambda p: jax.vmap(loss_fn, (None, 0))(p, batch), trained)
 
     def square(weights: Array) -> Array:
         gradient = widened(weighted(weights)[0])

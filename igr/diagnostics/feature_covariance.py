@@ -3,16 +3,14 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count
-from igr.curvature.vectors import is_floating
-from igr.per_example.example_axis import num_examples
 from igr.per_example.kernel import kernel_matrix
 from igr.per_example.outputs import output_dimension
+from igr.pytrees import combine, num_examples, partition
 
 
 class FeatureEigenpairs(NamedTuple):
@@ -69,13 +67,13 @@ def feature_covariance_eigenpairs(
         raise ValueError(f"k must be at most the number of outputs n q = {n * q}, got {k}.")
     values, functions = eigenfunctions(apply_fn, params, x)
     values, functions = values[:k], functions[:k]
-    floating, constant = eqx.partition(params, is_floating)
+    trained, constant = partition(params)
 
-    def outputs(floating: PyTree) -> Float[Array, "n q"]:
-        whole = eqx.combine(floating, constant)
+    def outputs(trained: PyTree) -> Float[Array, "n q"]:
+        whole = combine(trained, constant)
         return jax.vmap(lambda x: jnp.ravel(apply_fn(whole, x)))(x)
 
-    sample, pull = jax.vjp(outputs, floating)
+    sample, pull = jax.vjp(outputs, trained)
     found = values > n * q * jnp.finfo(values.dtype).eps * jnp.max(values)
     scale = jnp.where(found, 1 / (n * jnp.sqrt(jnp.where(found, values, 1))), 0)
     cotangents = (functions * scale[:, None, None]).astype(sample.dtype)

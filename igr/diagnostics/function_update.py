@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.diagnostics.feature_covariance import eigenfunctions
-from igr.per_example.example_axis import num_examples
 from igr.per_example.inner_products import HIGHEST
 from igr.per_example.outputs import output_dimension
+from igr.pytrees import num_examples
 
 
 class FunctionSpaceUpdate(NamedTuple):

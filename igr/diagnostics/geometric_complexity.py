@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_count
+from igr.checks import check_choice, check_count
 from igr.diagnostics.input_jacobians import jacobian_shape, over_jacobians
-from igr.per_example.example_axis import num_examples
 from igr.per_example.outputs import random_signs_of_outputs, square_sum
+from igr.pytrees import num_examples
 
 
 def geometric_complexity(
@@ -18,7 +18,7 @@ def geometric_complexity(
     params: PyTree,
     x: PyTree,
     *,
-    method: Literal["exact", "random signs"] = "exact",
+    method: Literal["exact", "random_signs"] = "exact",
     probes: int = 1,
     key: PRNGKeyArray | None = None,
     chunk: int | None = None,
@@ -33,7 +33,7 @@ def geometric_complexity(
 
     - "exact" forms the Jacobian of each example, one pass an output or an input, whichever are
       fewer.
-    - "random signs" takes one backward pass of the batch a probe: E |r' df/dx|^2 = |df/dx|_F^2 for
+    - "random_signs" takes one backward pass of the batch a probe: E |r' df/dx|^2 = |df/dx|_F^2 for
       signs r drawn for each output of each example. It is unbiased, and the variance of a probe is
       (2 / n^2) sum_i sum_(o != p) ((J_i J_i')_op)^2. Differentiable, as the exact one is.
 
@@ -41,7 +41,7 @@ def geometric_complexity(
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
         params: Any pytree.
         x: The examples, floating, along the leading axis: an array or a pytree of arrays.
-        method: "exact" or "random signs".
+        method: "exact" or "random_signs".
         probes: The number of draws.
         key: For the signs; `jax.random.key(0)` by default. In a training loop give a new one each
             time.
@@ -61,8 +61,7 @@ def geometric_complexity(
     >>> float(geometric_complexity(linear, jnp.array([[1.0, 2.0], [0.0, 3.0]]), jnp.ones((5, 2))))
     14.0
     """
-    if method not in ("exact", "random signs"):
-        raise ValueError(f"method must be 'exact' or 'random signs'; got {method!r}.")
+    check_choice("method", method, ("exact", "random_signs"))
     check_count("probes", probes, 1)
     if chunk is not None:
         check_count("chunk", chunk, 1)

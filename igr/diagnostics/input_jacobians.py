@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count
 from igr.curvature.vectors import widened
-from igr.per_example.example_axis import num_examples
 from igr.per_example.outputs import output_dimension
+from igr.pytrees import num_examples
 
 
 def jacobian_shape(

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from igr.per_example.example_axis import num_examples
 from igr.per_example.inner_products import HIGHEST
 from igr.per_example.kernel import kernel_matrix
 from igr.per_example.outputs import output_dimension
+from igr.pytrees import num_examples
 
 
 def tangent_kernel_alignment(

@@ -21,10 +21,9 @@ from igr.backward_error.methods import Method
 from igr.backward_error.stability import stability_limit
 from igr.checks import check_count, check_step
 from igr.compiled import Traced, traced
-from igr.curvature.vectors import floating_part
 from igr.diagnostics.named_measures import NAMED, NamedMeasures, named, scalars
 from igr.diagnostics.records import CSVFile, LiveTable, sink
-from igr.per_example.example_axis import num_examples
+from igr.pytrees import num_examples, trained_part
 
 
 class Cost(NamedTuple):
@@ -257,7 +256,7 @@ class Monitor:
         start, traces = time.perf_counter(), self._traces
         if self._vector is None and "sharpness" in self._names:
             # Zeros, and not None: the first call shall compile what the later ones run.
-            self._vector = jax.tree.map(jnp.zeros_like, floating_part(params))
+            self._vector = jax.tree.map(jnp.zeros_like, trained_part(params))
         functions = self._functions_now(params, batch)
         values, vector = self._work(
             functions,
@@ -270,7 +269,7 @@ class Monitor:
         )
         # Where the compiler puts the vector is its own choice; other places would compile again.
         if vector is not None:
-            self._vector = jax.tree.map(_placed_like, vector, floating_part(params))
+            self._vector = jax.tree.map(_placed_like, vector, trained_part(params))
         row = dict(zip(self._columns, jax.block_until_ready(values), strict=True))
         compiled = time.perf_counter()
         if self._traces > traces:

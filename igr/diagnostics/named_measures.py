@@ -12,13 +12,13 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.backward_error.methods import Method
 from igr.curvature import sharpness
-from igr.curvature.vectors import require_floating, size
+from igr.curvature.vectors import size
 from igr.diagnostics.coherence import Coherence, coherence
 from igr.diagnostics.geometric_complexity import geometric_complexity
 from igr.diagnostics.slope import loss_surface_slope, penalty_weight
 from igr.diagnostics.stiffness import stiffness
 from igr.diagnostics.tangent_kernel import tangent_kernel_trace
-from igr.per_example.example_axis import num_examples
+from igr.pytrees import num_examples, require_trained
 
 SHARPNESS_TOLERANCE = 1e-2
 # Of which the trace and the complexity are taken. Examples differ in theirs far less than one draw
@@ -76,7 +76,7 @@ class NamedMeasures:
 
     def regularizer(self) -> Float[Array, ""]:
         """R_IG."""
-        return self._square / size(require_floating(self._params))
+        return self._square / size(require_trained(self._params))
 
     def share(self) -> Float[Array, ""]:
         """The share of the implicit penalty in the modified loss."""

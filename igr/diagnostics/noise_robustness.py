@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_count
 from igr.compiled import compiled, traced
-from igr.curvature.vectors import is_floating, random_vector, require_floating
+from igr.curvature.vectors import random_vector
+from igr.pytrees import combine, partition
 
 
 class NoiseRobustness(NamedTuple):
@@ -76,22 +76,21 @@ def noise_robustness(
     good = levels.ndim == 1 and levels.size and np.issubdtype(levels.dtype, np.number)
     if not (good and np.all(np.isfinite(levels)) and np.all(levels >= 0)):
         raise ValueError(f"sigmas must be a vector of finite numbers from 0 on; got {sigmas!r}.")
-    require_floating(params)
-    floating, constant = eqx.partition(params, is_floating)
+    trained, constant = partition(params)
 
-    def measured(floating: PyTree) -> PyTree:
-        return jax.tree.map(jnp.asarray, measure_fn(eqx.combine(floating, constant)))
+    def measured(trained: PyTree) -> PyTree:
+        return jax.tree.map(jnp.asarray, measure_fn(combine(trained, constant)))
 
-    measure = traced(measured, floating)
-    for found in jax.tree.leaves(jax.eval_shape(measure, floating)):
+    measure = traced(measured, trained)
+    for found in jax.tree.leaves(jax.eval_shape(measure, trained)):
         if found.shape != ():
             raise ValueError(
                 "measure_fn must return a scalar or a pytree of scalars; it returned shape "
                 f"{found.shape}."
             )
-    dtype = jnp.result_type(*jax.tree.leaves(floating), jnp.float32)
+    dtype = jnp.result_type(*jax.tree.leaves(trained), jnp.float32)
     keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
-    values = _values(measure, floating, jnp.asarray(levels, dtype), keys, min(chunk, draws))
+    values = _values(measure, trained, jnp.asarray(levels, dtype), keys, min(chunk, draws))
     mean = jax.tree.map(lambda x: jnp.mean(x, 1), values)
     # of one draw the sample deviation is 0/0
     deviation = jax.tree.map(

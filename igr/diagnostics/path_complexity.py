@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.curvature.vectors import is_floating, minus, norm, require_floating, widened
+from igr.curvature.vectors import minus, norm, widened
 from igr.per_example.kernel import kernel_trace
 from igr.per_example.outputs import output_dimension, square_sum
+from igr.pytrees import combine, partition, require_trained
 
 
 def path_complexity(
@@ -48,11 +48,11 @@ def path_complexity(
     points = steps_of(path)
     if points < 2:
         raise ValueError(f"path must hold at least two points, a step apart; it holds {points}.")
-    floating, constant = eqx.partition(path, is_floating)
-    before = jax.tree.map(lambda w: w[:-1], floating)
-    after = jax.tree.map(lambda w: w[1:], floating)
+    trained, constant = partition(path)
+    before = jax.tree.map(lambda w: w[:-1], trained)
+    after = jax.tree.map(lambda w: w[1:], trained)
     lengths = jax.vmap(lambda a, b: norm(minus(widened(b), widened(a))))(before, after)
-    norms = feature_norms(apply_fn, eqx.combine(before, constant), x, None)
+    norms = feature_norms(apply_fn, combine(before, constant), x, None)
     return jnp.cumsum(lengths * norms)
 
 
@@ -60,15 +60,15 @@ def feature_norms(
     apply_fn: Callable[[PyTree, Any], Any], path: PyTree, x: PyTree, inverse: Any
 ) -> Float[Array, " steps"]:
     """|A_t^-1 Phi_t'|_F at every point of a path, one after the other."""
-    floating, constant = eqx.partition(path, is_floating)
+    trained, constant = partition(path)
     times = jnp.arange(steps_of(path))
 
     def at(point: tuple[Array, PyTree]) -> Array:
-        t, floating = point
+        t, trained = point
         scaled = None if inverse is None else lambda v: inverse(t, v)
-        return feature_norm(apply_fn, eqx.combine(floating, constant), x, scaled)
+        return feature_norm(apply_fn, combine(trained, constant), x, scaled)
 
-    return jax.lax.map(at, (times, floating))
+    return jax.lax.map(at, (times, trained))
 
 
 def feature_norm(
@@ -77,12 +77,11 @@ def feature_norm(
     """|A^-1 Phi'|_F, with a row of Phi for every output of every example."""
     if inverse is None:
         return jnp.sqrt(kernel_trace(apply_fn, params, x))
-    require_floating(params)
     q = output_dimension(apply_fn, params, x)
-    floating, constant = eqx.partition(params, is_floating)
+    trained, constant = partition(params)
 
     def of_one(x: PyTree) -> Array:
-        values, pull = jax.vjp(lambda p: jnp.ravel(apply_fn(eqx.combine(p, constant), x)), floating)
+        values, pull = jax.vjp(lambda p: jnp.ravel(apply_fn(combine(p, constant), x)), trained)
         signs = jnp.eye(q, dtype=values.dtype)
         return jnp.sum(jax.lax.map(lambda r: square_sum(inverse(pull(r)[0])), signs))
 
@@ -91,7 +90,7 @@ def feature_norm(
 
 def steps_of(path: PyTree) -> int:
     """The length of the leading axis that the floating leaves of a path share."""
-    shapes = [leaf.shape for leaf in jax.tree.leaves(require_floating(path))]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(require_trained(path, "path"))]
     if () in shapes or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(
             "the floating leaves of path must share a leading axis, one entry a point; got shapes "

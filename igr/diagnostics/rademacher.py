@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.diagnostics.path_complexity import feature_norm, feature_norms, steps_of
-from igr.per_example.example_axis import num_examples
+from igr.pytrees import num_examples
 
 
 def rademacher_bound(

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, PyTree
 from igr.backward_error import methods, modified_equation
 from igr.backward_error.methods import Method
 from igr.checks import check_step
-from igr.curvature.vectors import inner, is_floating, require_floating, size, widened
+from igr.curvature.vectors import inner, size, widened
+from igr.pytrees import combine, is_trained, partition, require_trained
 
 
 def implicit_gradient_regularizer(
@@ -37,7 +38,7 @@ def implicit_gradient_regularizer(
     2.5
     """
     _, square = _value_and_square(value_fn, params)
-    return square / size(require_floating(params))
+    return square / size(require_trained(params))
 
 
 def loss_surface_slope(value_fn: Callable[[PyTree], Any], params: PyTree) -> Float[Array, ""]:
@@ -142,17 +143,16 @@ def _value_and_square(
     value_fn: Callable[[PyTree], Any], params: PyTree
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """E and |grad E|^2, both in float32 or wider."""
-    require_floating(params)
-    floating, constant = eqx.partition(params, is_floating)
+    trained, constant = partition(params)
 
-    def loss_fn(floating: PyTree) -> Array:
-        value = value_fn(eqx.combine(floating, constant))
-        if jnp.ndim(value) != 0 or not is_floating(value):
+    def loss_fn(trained: PyTree) -> Array:
+        value = value_fn(combine(trained, constant))
+        if jnp.ndim(value) != 0 or not is_trained(value):
             kind = f"shape {value.shape}, {value.dtype}" if eqx.is_array(value) else repr(value)
             raise ValueError(f"value_fn must return one real floating number; it returned {kind}.")
         return value
 
-    value, gradient = jax.value_and_grad(loss_fn)(floating)
+    value, gradient = jax.value_and_grad(loss_fn)(trained)
     gradient = widened(gradient)
     square = inner(gradient, gradient)
     return value.astype(square.dtype), square

@@ -10,7 +10,6 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.curvature.vectors import HIGHEST
-from igr.per_example.example_axis import num_examples
 from igr.per_example.inner_products import (
     Gradients,
     factored_gradients,
@@ -19,6 +18,7 @@ from igr.per_example.inner_products import (
     scaled_to_one,
     squares,
 )
+from igr.pytrees import num_examples
 
 Kind = Literal["cosine", "sign", "distance"]
 

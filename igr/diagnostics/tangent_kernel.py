@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_count
+from igr.checks import check_choice, check_count
 from igr.per_example.inner_products import require_alike
 from igr.per_example.kernel import (
     drawn_kernel_traces,
@@ -67,7 +67,7 @@ def tangent_kernel_trace(
     params: PyTree,
     x: PyTree,
     *,
-    method: Literal["exact", "random signs"] = "exact",
+    method: Literal["exact", "random_signs"] = "exact",
     probes: int = 1,
     key: PRNGKeyArray | None = None,
     chunk: int | None = None,
@@ -75,7 +75,7 @@ def tangent_kernel_trace(
     """The trace of the tangent kernel, sum_io |grad f_o(x_i)|^2, without the kernel.
 
     - "exact" adds up squares, from activations and cotangents where it can.
-    - "random signs" takes one backward pass of the whole batch a probe:
+    - "random_signs" takes one backward pass of the whole batch a probe:
       E |grad sum_io r_io f_o(x_i)|^2 = tr K for independent signs r_io. It is unbiased, and a probe
       has the variance 2 sum_(a != b) K_ab^2 <= 2 |K|_F^2; `tangent_kernel_trace_estimate` gives
       it too.
@@ -84,7 +84,7 @@ def tangent_kernel_trace(
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
         params: Any pytree with floating leaves.
         x: A pytree of arrays with a leading axis of n examples.
-        method: "exact" or "random signs".
+        method: "exact" or "random_signs".
         probes: The number of draws.
         key: For the signs; `jax.random.key(0)` by default. In a training loop give a new one each
             time.
@@ -103,12 +103,11 @@ def tangent_kernel_trace(
     >>> float(tangent_kernel_trace(lambda w, x: w * x, jnp.ones(2), jnp.array([[1.0, 2], [0, 3]])))
     14.0
     """
-    if method not in ("exact", "random signs"):
-        raise ValueError(f"method must be 'exact' or 'random signs'; got {method!r}.")
+    check_choice("method", method, ("exact", "random_signs"))
     check_count("probes", probes, 1)
     if chunk is not None:
         check_count("chunk", chunk, 1)
-    if method == "random signs":
+    if method == "random_signs":
         return jnp.mean(drawn_kernel_traces(apply_fn, params, x, probes, key))
     return kernel_trace(apply_fn, params, x, chunk)
 

@@ -23,7 +23,7 @@ from igr.flows.runnable import check_start
 from igr.flows.solve import flow, reached
 from igr.flows.start_up import flow_while_filling, shifted_start
 from igr.flows.validity import corrections_along, sharpness_along
-from igr.pytrees import combine, floating
+from igr.pytrees import combine, partition
 
 ValueFn = Callable[[PyTree], Array]
 StartUp = Literal["burn-in", "weights", "shift", "cold"]
@@ -207,7 +207,7 @@ def compare(
 
     names = method.kept
     if state is None:
-        state = real.init(floating(params)[0])
+        state = real.init(partition(params)[0])
     kept = _kept_states(names, state)
     discrete = run(
         real,
@@ -221,8 +221,8 @@ def compare(
     equation = modified_equation(method, max([*orders, 1]))
     count = np.asarray(discrete.step)
     times = count * learning_rate
-    start, _ = floating(params)
-    recorded = floating(discrete.params)[0]
+    start, _ = partition(params)
+    recorded = partition(discrete.params)[0]
     flows, distance, beside = {}, {}, {}
     for p in orders:
         field = vector_field(equation.truncate(p), value_fn, learning_rate)
@@ -242,7 +242,7 @@ def compare(
             origin = before * float(learning_rate)
             ys, ok = _saved(field, (params, kept) if names else params, origin, times, options)
         flows[p], beside[p] = ys if names else (ys, {})
-        apart = np.array(_distance(floating(flows[p])[0], recorded))
+        apart = np.array(_distance(partition(flows[p])[0], recorded))
         distance[p] = np.where(ok, apart, np.inf)
     travelled = np.array(_distance(jax.tree.map(lambda x: x[None], start), recorded))
 
@@ -353,14 +353,14 @@ def _and_then_along(
     field: Any, first: PyTree, filling: int, count: np.ndarray, h: float, options: dict[str, Any]
 ) -> tuple[PyTree, np.ndarray]:
     """The flow at each count: of the first steps' own fields, then of the equation's."""
-    first, static = floating(first)
+    first, static = partition(first)
     early = count[count <= filling]
     ys = jax.tree.map(lambda x: x[early], first)
     if early.size == count.size:
         return combine(ys, static), np.ones(count.size, bool)
     start = combine(jax.tree.map(lambda x: x[-1], first), static)
     later, ok = _saved(field, start, filling * h, (count[early.size :] - filling) * h, options)
-    ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, floating(later)[0])
+    ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, partition(later)[0])
     return combine(ys, static), np.concatenate([np.ones(early.size, bool), ok])
 
 

@@ -13,8 +13,7 @@ from jaxtyping import Array, Int, PyTree
 
 from igr.checks import check_value_fn
 from igr.compiled import Traced, compiled, traced
-from igr.per_example.example_axis import num_examples
-from igr.pytrees import combine, floating
+from igr.pytrees import combine, num_examples, partition
 
 
 def run_epochs(
@@ -59,7 +58,7 @@ def run_epochs(
             f"orders is an integer array of shape (epochs, {m}), a column for each batch; got "
             f"shape {orders.shape} and dtype {orders.dtype}"
         )
-    dynamic, static = floating(params)
+    dynamic, static = partition(params)
     optimizer = optax.with_extra_args_support(optimizer)
     initial = traced(optimizer.init, dynamic)
     state = eqx.filter_eval_shape(initial, dynamic)

@@ -23,7 +23,7 @@ from igr.flows import kinds
 from igr.flows.fields.interpolation import interpolating_field
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.runnable import check_start, time_like
-from igr.pytrees import floating
+from igr.pytrees import partition
 
 ValueFn = Callable[[PyTree], Array]
 Optimizer = Callable[..., optax.GradientTransformation]
@@ -121,7 +121,7 @@ def observed_order(
         raise ValueError(
             f"{method.name} has a memory: an interpolating field needs a step of params alone"
         )
-    dynamic, _ = floating(params)
+    dynamic, _ = partition(params)
     if hs is not None:
         for h in hs:
             check_step("hs", h)

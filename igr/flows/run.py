@@ -17,7 +17,7 @@ from igr.checks import check_count, check_step
 from igr.compiled import Traced, compiled, number_as_array, traced
 from igr.flows import kinds
 from igr.flows.runnable import check_start
-from igr.pytrees import combine, floating
+from igr.pytrees import combine, partition
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -92,7 +92,7 @@ def run(
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer is an optax.GradientTransformation, got {optimizer!r}")
     loss = check_start(value_fn, params)
-    dynamic, static = floating(params)
+    dynamic, static = partition(params)
     if observe is not None and not callable(observe):
         raise TypeError(f"observe is a function of params and state, got {observe!r}")
     initial = None

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from igr.checks import check_value_fn
 from igr.compiled import Traced, compiled, traced
-from igr.pytrees import combine, floating
+from igr.pytrees import combine, partition
 
 
 def traced_loss(value_fn: Any, params: PyTree) -> Traced:
@@ -24,7 +24,7 @@ def traced_loss(value_fn: Any, params: PyTree) -> Traced:
       ValueError: if it does not return a scalar, or params have no floating leaf.
     """
     check_value_fn(value_fn)
-    dynamic, static = floating(params)
+    dynamic, static = partition(params)
     loss = traced(lambda p: value_fn(combine(p, static)), dynamic)
     value = jax.eval_shape(loss, dynamic)
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
@@ -38,7 +38,7 @@ def traced_loss(value_fn: Any, params: PyTree) -> Traced:
 def check_start(value_fn: Any, params: PyTree) -> Traced:
     """The loss, traced; raises unless it is a finite floating scalar at the start."""
     loss = traced_loss(value_fn, params)
-    value = _value(loss, floating(params)[0])
+    value = _value(loss, partition(params)[0])
     if isinstance(value, Tracer):
         return loss  # under a transformation there is no number to look at
     if not math.isfinite(value):
@@ -55,5 +55,5 @@ def _value(loss: Traced, params: PyTree) -> Any:
 
 def time_like(values: Any, params: PyTree) -> Any:
     """A step or times in the precision of params, at least float32: on the host unless traced."""
-    dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(floating(params)[0])))
+    dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(partition(params)[0])))
     return jnp.asarray(values, dtype) if isinstance(values, Tracer) else np.asarray(values, dtype)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count, check_step
 from igr.compiled import Traced, compiled, traced
-from igr.pytrees import combine, floating
+from igr.pytrees import combine, partition
 
 Field = Callable[[Any, PyTree, Any], PyTree]
 
@@ -78,7 +78,7 @@ def flow(
     [0.606531 0.367879]
     """
     check_count("max_steps", max_steps, 1)
-    dynamic, static = floating(params)
+    dynamic, static = partition(params)
     _check_times(t0, t1, ts)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if tolerance is not None:
@@ -109,7 +109,7 @@ def flow(
     t0 = jnp.asarray(t0, time_dtype)
 
     def dynamic_field(t: Any, y: PyTree, args: Any) -> PyTree:
-        tangent = floating(field(t, combine(_cast_like(y, dynamic), static), args))[0]
+        tangent = partition(field(t, combine(_cast_like(y, dynamic), static), args))[0]
         return _cast_like(tangent, y)
 
     state = jax.tree.map(lambda x: x.astype(time_dtype), dynamic)

@@ -17,7 +17,7 @@ from igr.backward_error.start_up import initial_shift, starting_fields
 from igr.compiled import Traced, compiled
 from igr.flows.fields.differentials import Differentials, add, scale
 from igr.flows.runnable import time_like, traced_loss
-from igr.pytrees import combine, floating
+from igr.pytrees import combine, partition
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -41,7 +41,7 @@ def flow_while_filling(
     fields = starting_fields(method, order, steps)
     present = sorted({t for field in fields for t in field})
     coefficients = np.array([[_over_gradient(f.get(t, 0.0), t) for t in present] for f in fields])
-    dynamic, static = floating(params)
+    dynamic, static = partition(params)
     loss = traced_loss(value_fn, params)
     dtype = jnp.result_type(*jax.tree.leaves(dynamic))
     weights = np.asarray(coefficients, dtype)
@@ -89,7 +89,7 @@ def shifted_start(
       steps: after how many the memory is taken to be full.
     """
     shift = initial_shift(method, order, steps)
-    dynamic, static = floating(params)
+    dynamic, static = partition(params)
     wanted = {t: _over_gradient(w, t) for t, w in shift.items()}
     moved = _moved(wanted, traced_loss(value_fn, params), dynamic, time_like(h, dynamic))
     return combine(moved, static)

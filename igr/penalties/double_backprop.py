@@ -7,8 +7,8 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from igr.penalties.example_loss import example_loss, require_inputs
-from igr.per_example.example_axis import num_examples
 from igr.per_example.outputs import square_sum
+from igr.pytrees import num_examples
 
 
 def double_backprop(

@@ -9,8 +9,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
-from igr.per_example.example_axis import num_examples
 from igr.per_example.outputs import output_dimension
+from igr.pytrees import num_examples
 
 ExampleLoss = Callable[[PyTree, Any, Any], Array]
 

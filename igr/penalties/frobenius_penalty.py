@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.penalties.example_loss import require_inputs
 from igr.penalties.input_jacobian import mean_jacobian_square
-from igr.per_example.example_axis import num_examples
 from igr.per_example.outputs import output_dimension
+from igr.pytrees import num_examples
 
 
 def frobenius_penalty(

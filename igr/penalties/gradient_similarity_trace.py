@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_count
+from igr.checks import check_choice, check_count
 from igr.penalties.spectral_penalty import require_key
 from igr.per_example.kernel import drawn_kernel_traces, kernel_trace
 
@@ -16,7 +16,7 @@ def gradient_similarity_trace(
     params: PyTree,
     x: PyTree,
     *,
-    method: Literal["exact", "random signs"] = "exact",
+    method: Literal["exact", "random_signs"] = "exact",
     probes: int = 1,
     key: PRNGKeyArray | None = None,
     chunk: int | None = None,
@@ -28,7 +28,7 @@ def gradient_similarity_trace(
     together. `igr.diagnostics.tangent_kernel_trace` is the same number, as a measure.
 
     - "exact" adds up squares, from activations and cotangents where it can.
-    - "random signs" takes |grad_theta sum_io r_io f_o(x_i)|^2 for independent signs r_io, one
+    - "random_signs" takes |grad_theta sum_io r_io f_o(x_i)|^2 for independent signs r_io, one
       backward pass a probe. It is unbiased, and so is its gradient.
 
     Normalisation: as in the paper, L + alpha tr K with the trace of the batch, neither divided by
@@ -39,7 +39,7 @@ def gradient_similarity_trace(
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
         params: Any pytree with floating leaves.
         x: A pytree of arrays with a leading axis of n examples.
-        method: "exact" or "random signs".
+        method: "exact" or "random_signs".
         probes: The number of draws.
         key: For the signs, a new one in every step.
         chunk: The number of examples to take at a time under "exact"; by default as many as keep
@@ -58,12 +58,11 @@ def gradient_similarity_trace(
     >>> float(gradient_similarity_trace(lambda w, x: w**2 * x, jnp.array(3.0), jnp.array([1.0, 2])))
     180.0
     """
-    if method not in ("exact", "random signs"):
-        raise ValueError(f"method must be 'exact' or 'random signs'; got {method!r}.")
+    check_choice("method", method, ("exact", "random_signs"))
     check_count("probes", probes, 1)
     if chunk is not None:
         check_count("chunk", chunk, 1)
-    if method == "random signs":
+    if method == "random_signs":
         require_key(key)
         return jnp.mean(drawn_kernel_traces(apply_fn, params, x, probes, key))
     return kernel_trace(apply_fn, params, x, chunk)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.per_example.example_axis import num_examples
 from igr.per_example.outputs import square_sum
+from igr.pytrees import num_examples
 
 
 def mean_jacobian_square(

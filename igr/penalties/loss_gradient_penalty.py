@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.penalties.example_loss import example_loss, require_inputs
-from igr.per_example.example_axis import is_floating
 from igr.per_example.outputs import square_sum
+from igr.pytrees import combine, partition
 
 
 def loss_gradient_penalty(
@@ -66,12 +65,8 @@ def loss_gradient_penalty(
         return jax.vmap(lambda x, y: loss(params, x, y))(x, y)
 
     if by == "parameters":
-        floating, constant = eqx.partition(params, is_floating)
-        if not jax.tree.leaves(floating):
-            raise ValueError("params must hold at least one floating array; they hold none.")
-        square = square_sum(
-            jax.grad(lambda p: jnp.mean(losses(eqx.combine(p, constant), x)))(floating)
-        )
+        trained, constant = partition(params)
+        square = square_sum(jax.grad(lambda p: jnp.mean(losses(combine(p, constant), x)))(trained))
         return square if squared else _root(square)
     require_inputs(x)
     gradients = jax.grad(lambda x: jnp.sum(losses(params, x)))(x)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.penalties.example_loss import require_inputs
-from igr.per_example.example_axis import num_examples
 from igr.per_example.outputs import output_dimension, square_sum
+from igr.pytrees import num_examples
 
 
 def spectral_penalty(

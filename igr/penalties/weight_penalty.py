@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.per_example.example_axis import is_floating
 from igr.per_example.outputs import square_sum
+from igr.pytrees import trained_part
 
 
 def weight_penalty(
@@ -41,17 +41,17 @@ def weight_penalty(
     >>> float(weight_penalty({"w": jnp.array([[3.0, 4.0]]), "b": jnp.array([7.0])}))
     12.5
     """
-    floating = eqx.filter(params, is_floating)
+    trained = trained_part(params)
     if mask is None:
         chosen = jax.tree.map_with_path(
-            lambda path, leaf: leaf if leaf.ndim >= 2 and not _is_bias(path) else None, floating
+            lambda path, leaf: leaf if leaf.ndim >= 2 and not _is_bias(path) else None, trained
         )
         rule = "with two axes or more, which a weight has; give a mask to choose others"
     else:
-        chosen = eqx.filter(floating, _full_mask(mask, params))
+        chosen = eqx.filter(trained, _full_mask(mask, params))
         rule = "that the mask chooses"
     if not jax.tree.leaves(chosen):
-        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(floating)]
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(trained)]
         raise ValueError(
             f"params must hold a floating array {rule}; they hold floating arrays of shapes "
             f"{shapes}."

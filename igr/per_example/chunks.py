@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from igr.per_example.example_axis import num_examples
+from igr.pytrees import num_examples
 
 
 def summed_over_chunks(

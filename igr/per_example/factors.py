@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.per_example.example_axis import differentiable, num_examples, with_zeros_for_constants
+from igr.per_example.example_axis import differentiable, with_zeros_for_constants
+from igr.per_example.matmuls import Path, Product, products_of_leaves
 from igr.per_example.probed_program import ProbedProgram
-from igr.per_example.products import Path, Product, products_of_leaves
+from igr.pytrees import num_examples
 
 
 class Factors(NamedTuple):
@@ -83,8 +84,8 @@ def per_example_factors(
     Array([[1., 2.], [3., 4.]], dtype=float64)
     """
     length = num_examples(batch)
-    floating, loss_fn = differentiable(example_loss_fn, params)
-    leaves, structure = jax.tree.flatten(floating)
+    trained, loss_fn = differentiable(example_loss_fn, params)
+    leaves, structure = jax.tree.flatten(trained)
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
     program = jax.make_jaxpr(lambda leaves, example: loss_fn(structure.unflatten(leaves), example))(
         leaves, example

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from igr.per_example.example_axis import differentiable, num_examples, with_zeros_for_constants
+from igr.checks import check_count
+from igr.per_example.example_axis import differentiable, with_zeros_for_constants
+from igr.pytrees import num_examples
 
 
 def per_example_gradients(
@@ -45,12 +47,12 @@ def per_example_gradients(
      [0. 4.]]
     """
     length = num_examples(batch)
-    if chunk is not None and (not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1):
-        raise ValueError(f"chunk must be a positive number of examples or None; got {chunk!r}.")
-    floating, loss_fn = differentiable(example_loss_fn, params)
+    if chunk is not None:
+        chunk = check_count("chunk", chunk, 1)
+    trained, loss_fn = differentiable(example_loss_fn, params)
     gradient = jax.grad(loss_fn)
     if chunk is None or chunk >= length:
-        gradients = jax.vmap(gradient, (None, 0))(floating, batch)
+        gradients = jax.vmap(gradient, (None, 0))(trained, batch)
     else:
-        gradients = jax.lax.map(lambda e: gradient(floating, e), batch, batch_size=chunk)
+        gradients = jax.lax.map(lambda e: gradient(trained, e), batch, batch_size=chunk)
     return with_zeros_for_constants(gradients, params, length)

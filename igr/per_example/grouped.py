@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
-from igr.per_example.example_axis import differentiable, num_examples, with_zeros_for_constants
+from igr.checks import check_count
+from igr.per_example.example_axis import differentiable, with_zeros_for_constants
+from igr.pytrees import num_examples
 
 
 def grouped_gradients(
@@ -46,34 +47,19 @@ def grouped_gradients(
     [2. 7.]
     """
     size = group_size(num_examples(batch), num_groups)
-    floating, loss_fn = differentiable(example_loss_fn, params)
+    trained, loss_fn = differentiable(example_loss_fn, params)
 
-    def mean_loss(floating: PyTree, group: PyTree) -> Any:
-        return jnp.mean(jax.vmap(loss_fn, (None, 0))(floating, group))
+    def mean_loss(trained: PyTree, group: PyTree) -> Any:
+        return jnp.mean(jax.vmap(loss_fn, (None, 0))(trained, group))
 
     groups = jax.tree.map(lambda x: jnp.reshape(x, (num_groups, size, *x.shape[1:])), batch)
-    gradients = jax.lax.map(lambda group: jax.grad(mean_loss)(floating, group), groups)
+    gradients = jax.lax.map(lambda group: jax.grad(mean_loss)(trained, group), groups)
     return with_zeros_for_constants(gradients, params, num_groups)
 
 
 def group_size(length: int, num_groups: Any) -> int:
     """The number of examples in each of `num_groups` equal groups, or an error saying why none."""
-    if isinstance(num_groups, jax.Array):
-        raise ValueError(
-            "num_groups must be a Python int, for it fixes the compiled program; got an array. "
-            "Under optax.inject_hyperparams declare it: static_args=('num_groups',)."
-        )
-    if (
-        not isinstance(num_groups, int | np.integer)
-        or isinstance(num_groups, bool)
-        or num_groups < 1
-    ):
-        raise ValueError(f"num_groups must be a positive integer; got {num_groups!r}.")
-    if num_groups > length:
-        raise ValueError(
-            f"num_groups must be at most the number of examples; got {num_groups} groups for "
-            f"{length} examples."
-        )
+    num_groups = check_count("num_groups", num_groups, 1, length, ", the number of examples")
     rest = length % num_groups
     if rest:
         raise ValueError(
@@ -81,4 +67,4 @@ def group_size(length: int, num_groups: Any) -> int:
             f"{length // num_groups} leave {rest} of {length} examples over. Drop them from the "
             "batch, or choose another number of groups."
         )
-    return length // int(num_groups)
+    return length // num_groups

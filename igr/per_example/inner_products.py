@@ -12,14 +12,13 @@ matrix alone, which is a product of two matrices an example, g_i is formed.
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from igr.per_example.example_axis import is_floating, num_examples
 from igr.per_example.factors import Factors, PositionFactors, per_example_factors
+from igr.pytrees import num_examples, trained_part
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would lose half of the digits on a GPU
 
@@ -44,7 +43,7 @@ def factored_gradients(
         ValueError: As `igr.per_example.per_example_gradients`.
     """
     gradients = per_example_factors(example_loss_fn, params, batch, positions=True)
-    leaves = jax.tree.leaves(eqx.filter(gradients, is_floating), is_leaf=_is_factored)
+    leaves = jax.tree.leaves(trained_part(gradients), is_leaf=_is_factored)
     return [
         type(leaf)(*map(_widened, leaf)) if _is_factored(leaf) else _rows(leaf)
         for leaf in leaves

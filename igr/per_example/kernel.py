@@ -4,13 +4,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.per_example.chunks import summed_over_chunks
-from igr.per_example.example_axis import is_floating, num_examples
 from igr.per_example.output_gradients import (
     numbers_kept,
     numbers_kept_for_products,
@@ -19,6 +17,7 @@ from igr.per_example.output_gradients import (
     square_sums,
 )
 from igr.per_example.outputs import output_dimension, random_signs_of_outputs, square_sum
+from igr.pytrees import combine, num_examples, partition, trained_part
 
 KEPT = 2**24  # numbers that gradients taken at a time may fill, where the parameters fill fewer
 
@@ -45,7 +44,7 @@ def kernel_trace(
     n, q = num_examples(x), output_dimension(apply_fn, params, x)
     if chunk is None:
         made_of = jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), x)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(params, is_floating)))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(trained_part(params)))
         chunk = max(1, max(parameters, KEPT) // (numbers_kept(made_of) // n))
     return summed_over_chunks(
         lambda part: jnp.sum(square_sums(output_gradients(apply_fn, params, part), q)), x, chunk
@@ -65,15 +64,13 @@ def drawn_kernel_traces(
     """
     num_examples(x)
     output_dimension(apply_fn, params, x)
-    floating, constant = eqx.partition(params, is_floating)
-    if not jax.tree.leaves(floating):
-        raise ValueError("params must hold at least one floating array; they hold none.")
+    trained, constant = partition(params)
 
-    def outputs(floating: PyTree) -> Float[Array, "n q"]:
-        whole = eqx.combine(floating, constant)
+    def outputs(trained: PyTree) -> Float[Array, "n q"]:
+        whole = combine(trained, constant)
         return jax.vmap(lambda x: jnp.ravel(apply_fn(whole, x)))(x)
 
-    values, pull = jax.vjp(outputs, floating)
+    values, pull = jax.vjp(outputs, trained)
     signs = random_signs_of_outputs(key, probes, values)
     if probes == 1:  # a loop of one would keep copies of all that its derivative needs
         return square_sum(pull(signs[0])[0])[None]
@@ -105,7 +102,7 @@ def _require_memory(
             f"the tangent kernel of {rows} x {columns} entries needs {kernel / 1e9:.3g} GB, and "
             f"the gradients it is made of {gradients / 1e9:.3g} GB; the device has "
             f"{available / 1e9:.3g} GB. Take fewer examples or outputs, or "
-            "tangent_kernel_trace(method='random signs'), which needs as much as one gradient."
+            "tangent_kernel_trace(method='random_signs'), which needs as much as one gradient."
         )
 
 

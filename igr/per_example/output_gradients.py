@@ -14,7 +14,6 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.per_example.example_axis import num_examples
 from igr.per_example.inner_products import (
     HIGHEST,
     factored_gradients,
@@ -23,6 +22,7 @@ from igr.per_example.inner_products import (
     pairs_are_less_for_squares,
 )
 from igr.per_example.outputs import output_dimension
+from igr.pytrees import num_examples
 
 # One entry a leaf: the arrays whose outer product the gradients are, or the one array they are.
 # An array has the shape (n, q, k), or (n, 1, k) where it is the same for all q outputs; of two with

@@ -6,7 +6,7 @@ import jax
 import jax.extend.core as jex
 from jaxtyping import Array
 
-from igr.per_example.products import Path, Product, scan_arguments
+from igr.per_example.matmuls import Path, Product, scan_arguments
 
 
 class ProbedProgram:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from igr.pytrees import floating
+from igr.pytrees import partition
 from igr.tracing.program import Program, flatten
 from igr.tracing.unreadable import UnreadableOptimizerError
 
@@ -74,7 +74,7 @@ def trace(make: Make, params: PyTree | None = None, step: float | None = None) -
             }
         else:
             shapes = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.float64), floating(params)[0]
+                lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.float64), partition(params)[0]
             )
         try:
             return _traced(make, shapes, step)

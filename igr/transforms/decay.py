@@ -8,16 +8,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.transforms.trained_leaves import (
-    TrainedLeaves,
-    reject_masked_nodes,
-    require_scalar_loss,
-    trained_leaves,
-)
+from igr.transforms.losses import require_scalar_loss
+from igr.transforms.masks import reject_masked_nodes
+from igr.transforms.partitioned import Partitioned, partitioned
 
 # What a decay takes off the parameters: a function of them, of the step (None where the caller of
 # an oracle did not say) and of the extra arguments.
-Pull = Callable[[TrainedLeaves, Any, Mapping[str, Any]], list[Array]]
+Decay = Callable[[Partitioned, Any, Mapping[str, Any]], list[Array]]
 
 
 class DecayState(NamedTuple):
@@ -26,8 +23,8 @@ class DecayState(NamedTuple):
     count: Array  # int32 scalar
 
 
-def decay_transformation(rule: str, pull: Pull) -> optax.GradientTransformationExtraArgs:
-    """The transformation that takes `pull` off the updates, in the dtypes of the updates."""
+def decay_transformation(rule: str, decay: Decay) -> optax.GradientTransformationExtraArgs:
+    """The transformation that takes `decay` off the updates, in the dtypes of the updates."""
 
     def init_fn(params: PyTree) -> DecayState:
         reject_masked_nodes(rule, params)
@@ -36,9 +33,9 @@ def decay_transformation(rule: str, pull: Pull) -> optax.GradientTransformationE
     def update_fn(
         updates: PyTree, state: DecayState, params: PyTree | None = None, **extra_args: Any
     ) -> tuple[PyTree, DecayState]:
-        leaves = trained_leaves(rule, params, updates)
-        pulled = pull(leaves, state.count, extra_args)
-        decayed = [u - p for u, p in zip(leaves.updates, pulled, strict=True)]
+        leaves = partitioned(rule, params, updates)
+        decays = decay(leaves, state.count, extra_args)
+        decayed = [u - p for u, p in zip(leaves.updates, decays, strict=True)]
         return leaves.updates_tree(decayed), DecayState(optax.safe_increment(state.count))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -47,24 +44,24 @@ def decay_transformation(rule: str, pull: Pull) -> optax.GradientTransformationE
 def decay_value_and_grad(
     rule: str,
     value_fn: Callable[..., Any],
-    pull: Pull,
+    decay: Decay,
     has_aux: bool,
     also_called: Mapping[str, Callable[..., Any] | None] | None = None,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    """The oracle of a decay: the plain value of the loss, and its gradient plus `pull`.
+    """The oracle of a decay: the plain value of the loss, and its gradient plus `decay`.
 
     Args:
         rule: The name for error messages.
         value_fn: `(params, *args, **kwargs) -> scalar`, or with `has_aux` a pair.
-        pull: As above.
+        decay: As above.
         has_aux: As in `jax.value_and_grad`.
-        also_called: Further functions `(x, *args, **kwargs)` to hand to `pull`, by name.
+        also_called: Further functions `(x, *args, **kwargs)` to hand to `decay`, by name.
     """
 
     def value_and_grad(
         params: PyTree, *args: Any, count: Any = None, **kwargs: Any
     ) -> tuple[Any, PyTree]:
-        leaves = trained_leaves(rule, params)
+        leaves = partitioned(rule, params)
 
         def closed(fn: Callable[..., Any]) -> Callable[[Any], Any]:
             return lambda x: fn(x, *args, **kwargs)
@@ -78,9 +75,9 @@ def decay_value_and_grad(
             name: None if fn is None else closed(fn) for name, fn in (also_called or {}).items()
         }
         extra["value_fn"] = lambda p: closed(value_fn)(p)[0] if has_aux else closed(value_fn)(p)
-        pulled = pull(leaves, count, extra)
+        decays = decay(leaves, count, extra)
         (value, aux), gradient = jax.value_and_grad(value_and_aux, has_aux=True)(leaves.params)
-        total = [(g + p).astype(g.dtype) for g, p in zip(gradient, pulled, strict=True)]
+        total = [(g + p).astype(g.dtype) for g, p in zip(gradient, decays, strict=True)]
         return ((value, aux) if has_aux else value), leaves.gradient_tree(total)
 
     return value_and_grad

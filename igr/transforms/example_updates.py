@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from igr.transforms.trained_leaves import reject_masked_nodes, static_mask
+from igr.pytrees import reject_complex
+from igr.transforms.masks import reject_masked_nodes, static_mask
 
 
 def aggregate(
@@ -27,6 +28,7 @@ def aggregate(
             params behind a leading axis, or `MaskedNode`s stand in the trees.
     """
     reject_masked_nodes(rule, updates, params)
+    reject_complex(updates, "updates")
     leaves, structure = jax.tree.flatten(updates)
     check_length(_num_examples(rule, leaves))
     averaged = structure.unflatten(

@@ -9,13 +9,9 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
-from igr.transforms.trained_leaves import (
-    TrainedLeaves,
-    reject_masked_nodes,
-    require_scalar_loss,
-    require_value_fn,
-    trained_leaves,
-)
+from igr.transforms.losses import require_scalar_loss, require_value_fn
+from igr.transforms.masks import reject_masked_nodes
+from igr.transforms.partitioned import Partitioned, partitioned
 
 
 def egr(
@@ -136,7 +132,7 @@ def add_gradient_norm_penalty(
     ) -> tuple[PyTree, AddGradientNormPenaltyState]:
         del extra_args
         value_fn = require_value_fn(rule, value_fn, "igr.transforms.egr_value_and_grad")
-        leaves = trained_leaves(rule, params, updates)
+        leaves = partitioned(rule, params, updates)
         _, _, product, _ = _value_gradient_and_product(leaves, value_fn, mask)
         strength = at_count("mu", mu, state.count)
         penalized = [u + 2 * strength * hg for u, hg in zip(leaves.updates, product, strict=True)]
@@ -195,7 +191,7 @@ def egr_value_and_grad(
         params: PyTree, *args: Any, count: Any = None, **kwargs: Any
     ) -> tuple[Any, PyTree]:
         strength = at_count("mu", mu, count)
-        leaves = trained_leaves("egr_value_and_grad", params)
+        leaves = partitioned("egr_value_and_grad", params)
         loss, gradient, product, aux = _value_gradient_and_product(
             leaves, lambda p: value_fn(p, *args, **kwargs), mask, has_aux=has_aux
         )
@@ -215,7 +211,7 @@ def egr_value_and_grad(
 
 
 def _value_gradient_and_product(
-    leaves: TrainedLeaves,
+    leaves: Partitioned,
     value_fn: Callable[[PyTree], Any],
     mask: PyTree | Callable[[PyTree], PyTree] | None,
     *,

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from igr.checks import check_count
 from igr.per_example.grouped import group_size
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.example_updates import aggregate
-from igr.transforms.hyperparameters import require_number, require_static_int
-from igr.transforms.trained_leaves import reject_masked_nodes
+from igr.transforms.hyperparameters import require_number
+from igr.transforms.masks import reject_masked_nodes
 
 
 def median_of_means_sgd(
@@ -93,7 +94,7 @@ def median_of_means(
         Walker, "Appealing to Gradients to Investigate Neural Network Generalization" (2023),
         section 5.5.1, the algorithm at its end.
     """
-    num_groups = require_static_int("num_groups", num_groups, at_least=1)
+    num_groups = check_count("num_groups", num_groups, 1)
     rule = "median_of_means"
 
     def init_fn(params: PyTree) -> optax.EmptyState:

@@ -1,4 +1,4 @@
-"""Metric regularization: decay the parameters along their pull in a metric of the loss."""
+"""Metric regularization: decay the parameters in a metric of the loss."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,15 +7,15 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.checks import check_count
 from igr.transforms.decay import decay_transformation, decay_value_and_grad
 from igr.transforms.hyperparameters import (
     ScalarOrSchedule,
     at_count,
     require_number,
-    require_static_int,
 )
-from igr.transforms.metric_pull import Metric, metric_pull, require_metric
-from igr.transforms.trained_leaves import TrainedLeaves
+from igr.transforms.metric_product import Metric, metric_product, require_metric
+from igr.transforms.partitioned import Partitioned
 
 
 def metric_sgd(
@@ -90,9 +90,10 @@ def metric_decay(
     * "absolute_hessian": M = |H| = (H^2)^(1/2), the eigenvalues made positive, as in Dauphin et al.
       whom the dissertation cites. By Lanczos: `lanczos_steps` products and copies of the
       parameters a step.
-    * "absolute_distance": sign(theta' H theta) H theta, the pull of (1/2) |theta' H theta|.
+    * "absolute_distance": sign(theta' H theta) H theta, the gradient of (1/2)
+      |theta' H theta| with H frozen.
     * "absolute_shrinkage": sign(theta) |H theta|, entry by entry: every parameter is drawn to zero
-      by the size of its pull.
+      by the size of its entry in H theta.
     * "absolute_product": |H theta|, entry by entry, as the bars stand in Table 4.1; it always
       subtracts, from negative parameters too.
 
@@ -133,8 +134,8 @@ def metric_decay(
         (2021), Table 4.1, row "Metric", and the text below it;
         Dauphin et al., "Identifying and attacking the saddle point problem" (2014).
     """
-    pull = _pull(strength, metric, mask, lanczos_steps)
-    return decay_transformation("metric_decay", pull)
+    decay = _decay_of(strength, metric, mask, lanczos_steps)
+    return decay_transformation("metric_decay", decay)
 
 
 def metric_value_and_grad(
@@ -180,19 +181,19 @@ def metric_value_and_grad(
     >>> print(value, grad)
     3.0 [ 6. -3.]
     """
-    pull = _pull(rate, metric, mask, lanczos_steps, name="rate")
+    decay = _decay_of(rate, metric, mask, lanczos_steps, name="rate")
     functions = {"apply_fn": apply_fn, "output_loss_fn": output_loss_fn}
-    return decay_value_and_grad("metric_value_and_grad", value_fn, pull, has_aux, functions)
+    return decay_value_and_grad("metric_value_and_grad", value_fn, decay, has_aux, functions)
 
 
-def _pull(strength: Any, metric: Metric, mask: Any, lanczos_steps: int, name: str = "strength"):
+def _decay_of(strength: Any, metric: Metric, mask: Any, lanczos_steps: int, name: str = "strength"):
     require_number(name, strength, at_least=0.0)
     require_metric(metric)
-    lanczos_steps = require_static_int("lanczos_steps", lanczos_steps, at_least=1)
+    lanczos_steps = check_count("lanczos_steps", lanczos_steps, 1)
 
-    def pull(leaves: TrainedLeaves, count: Any, extra: Mapping[str, Any]) -> list[Array]:
+    def decay(leaves: Partitioned, count: Any, extra: Mapping[str, Any]) -> list[Array]:
         factor = at_count(name, strength, count)
-        pulled = metric_pull(
+        product = metric_product(
             metric,
             leaves,
             leaves.masked(mask),
@@ -201,6 +202,6 @@ def _pull(strength: Any, metric: Metric, mask: Any, lanczos_steps: int, name: st
             extra.get("output_loss_fn"),
             lanczos_steps,
         )
-        return [factor * p for p in pulled]
+        return [factor * p for p in product]
 
-    return pull
+    return decay

@@ -11,8 +11,9 @@ from jaxtyping import Array, PyTree
 
 from igr.transforms.decay import decay_transformation, decay_value_and_grad
 from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
-from igr.transforms.metric_pull import hessian_theta
-from igr.transforms.trained_leaves import TrainedLeaves, require_value_fn
+from igr.transforms.losses import require_value_fn
+from igr.transforms.metric_product import hessian_theta
+from igr.transforms.partitioned import Partitioned
 
 
 def selective_l2_sgd(
@@ -109,8 +110,8 @@ def selective_decay(
         Jarvis, "Generalizing Regularization of Neural Networks to Correlated Parameter Spaces"
         (2021), Table 4.1, row "Selective L2", and section 4.3.
     """
-    pull = _pull("selective_decay", weight_decay, threshold, layers, mask)
-    return decay_transformation("selective_decay", pull)
+    decay = _decay_of("selective_decay", weight_decay, threshold, layers, mask)
+    return decay_transformation("selective_decay", decay)
 
 
 def selective_value_and_grad(
@@ -149,12 +150,12 @@ def selective_value_and_grad(
     >>> print(selective_value_and_grad(loss, 0.5, threshold=0.1)(jnp.array([1.0, 2.0]))[1])
     [100.   3.]
     """
-    pull = _pull("selective_value_and_grad", rate, threshold, layers, mask, name="rate")
-    return decay_value_and_grad("selective_value_and_grad", value_fn, pull, has_aux)
+    decay = _decay_of("selective_value_and_grad", rate, threshold, layers, mask, name="rate")
+    return decay_value_and_grad("selective_value_and_grad", value_fn, decay, has_aux)
 
 
 def insignificant(
-    leaves: TrainedLeaves,
+    leaves: Partitioned,
     chosen: list[bool],
     value_fn: Callable[[Any], Any],
     threshold: Any,
@@ -184,13 +185,13 @@ def require_threshold(threshold: Any) -> None:
     require_number("threshold", threshold, at_least=0.0, schedule=False)
 
 
-def _pull(
+def _decay_of(
     rule: str, weight_decay: Any, threshold: Any, layers: Any, mask: Any, name: str = "weight_decay"
 ):
     require_number(name, weight_decay, at_least=0.0)
     require_threshold(threshold)
 
-    def pull(leaves: TrainedLeaves, count: Any, extra: Mapping[str, Any]) -> list[Array]:
+    def decay(leaves: Partitioned, count: Any, extra: Mapping[str, Any]) -> list[Array]:
         value_fn = require_value_fn(
             rule, extra.get("value_fn"), "igr.transforms.selective_value_and_grad"
         )
@@ -198,10 +199,10 @@ def _pull(
         kept = insignificant(leaves, leaves.masked(mask), value_fn, threshold, layers)
         return [factor * p for p in kept]
 
-    return pull
+    return decay
 
 
-def _layer_names(leaves: TrainedLeaves, layers: Any) -> list[Hashable]:
+def _layer_names(leaves: Partitioned, layers: Any) -> list[Hashable]:
     """The layer of every trained leaf: its label in `layers`, or by default the leaf itself."""
     if layers is None:
         return list(range(len(leaves.params)))

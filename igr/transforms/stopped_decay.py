@@ -8,15 +8,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.checks import check_count, is_traced
 from igr.transforms.decay import decay_transformation, decay_value_and_grad
-from igr.transforms.hyperparameters import (
-    ScalarOrSchedule,
-    at_count,
-    require_number,
-    require_step,
-)
+from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
+from igr.transforms.losses import require_value_fn
+from igr.transforms.partitioned import Partitioned
 from igr.transforms.selective_decay import insignificant, require_threshold
-from igr.transforms.trained_leaves import TrainedLeaves, require_value_fn
 
 
 def l2_stopped_sgd(
@@ -156,14 +153,14 @@ def decay_until(
         (2021), Table 4.1, row "L2 Stopped".
     """
     require_number("weight_decay", weight_decay, at_least=0.0)
-    require_step("step", step)
+    _require_step(step)
 
-    def pull(leaves: TrainedLeaves, count: Any, extra: Mapping[str, Any]) -> list[Array]:
+    def decay(leaves: Partitioned, count: Any, extra: Mapping[str, Any]) -> list[Array]:
         del extra
         rate = jnp.where(count < step, at_count("weight_decay", weight_decay, count), 0.0)
         return _decayed(leaves, leaves.masked(mask), rate)
 
-    return decay_transformation("decay_until", pull)
+    return decay_transformation("decay_until", decay)
 
 
 def decay_until_then_selective(
@@ -207,8 +204,8 @@ def decay_until_then_selective(
         (2021), Table 4.1, row "L2 Stopped Selective".
     """
     rule = "decay_until_then_selective"
-    pull = _pull(rule, weight_decay, step, threshold, layers, mask, selective_weight_decay)
-    return decay_transformation(rule, pull)
+    decay = _decay_of(rule, weight_decay, step, threshold, layers, mask, selective_weight_decay)
+    return decay_transformation(rule, decay)
 
 
 def stopped_selective_value_and_grad(
@@ -253,11 +250,11 @@ def stopped_selective_value_and_grad(
     [100.5   3. ] [100.   3.]
     """
     rule = "stopped_selective_value_and_grad"
-    pull = _pull(rule, rate, step, threshold, layers, mask, selective_rate, "rate")
-    return decay_value_and_grad(rule, value_fn, pull, has_aux)
+    decay = _decay_of(rule, rate, step, threshold, layers, mask, selective_rate, "rate")
+    return decay_value_and_grad(rule, value_fn, decay, has_aux)
 
 
-def _pull(
+def _decay_of(
     rule: str,
     weight_decay: Any,
     step: Any,
@@ -268,13 +265,13 @@ def _pull(
     name: str = "weight_decay",
 ):
     require_number(name, weight_decay, at_least=0.0)
-    require_step("step", step)
+    _require_step(step)
     require_threshold(threshold)
     if selective is None:
         selective = weight_decay
     require_number(f"selective_{name}", selective, at_least=0.0)
 
-    def pull(leaves: TrainedLeaves, count: Any, extra: Mapping[str, Any]) -> list[Array]:
+    def decay(leaves: Partitioned, count: Any, extra: Mapping[str, Any]) -> list[Array]:
         value_fn = require_value_fn(
             rule, extra.get("value_fn"), "igr.transforms.stopped_selective_value_and_grad"
         )
@@ -293,12 +290,19 @@ def _pull(
         )
         return [rate * p for p in kept]
 
-    return pull
+    return decay
 
 
-def _decayed(leaves: TrainedLeaves, chosen: list[bool], rate: Any) -> list[Array]:
+def _decayed(leaves: Partitioned, chosen: list[bool], rate: Any) -> list[Array]:
     """rate * theta on the chosen leaves, zero on the others, in the dtypes of theta."""
     return [
         (rate * p).astype(p.dtype) if c else jnp.zeros_like(p)
         for p, c in zip(leaves.params, chosen, strict=True)
     ]
+
+
+def _require_step(step: Any) -> None:
+    """Raises unless `step` is a number of steps (a traced one is an integer without axes)."""
+    if is_traced(step) and step.shape == () and jnp.issubdtype(step.dtype, jnp.integer):
+        return
+    check_count("step", step, 0)

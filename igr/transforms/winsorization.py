@@ -7,14 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from igr.checks import check_number, is_traced
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.example_updates import aggregate
 from igr.transforms.hyperparameters import require_number
-from igr.transforms.trained_leaves import reject_masked_nodes
+from igr.transforms.masks import reject_masked_nodes
 
 
 def winsorized_sgd(
@@ -146,14 +146,13 @@ def mean_of_clipped(level: Fraction, n: int) -> Callable[[Float[Array, "n b"]], 
 
 
 def require_percentile(percentile: Any) -> Fraction:
-    if isinstance(percentile, jax.Array):
-        raise ValueError(
-            "percentile must be a Python number, for it fixes the compiled program; got an array. "
-            "Under optax.inject_hyperparams declare it: static_args=('percentile',)."
+    """The level as a fraction, the decimal that was written: 0.1 is a tenth."""
+    if is_traced(percentile):
+        raise TypeError(
+            "percentile must be a Python number, for it fixes the compiled program; got a traced "
+            "value. Under optax.inject_hyperparams declare it: static_args=('percentile',)."
         )
-    is_number = isinstance(
-        percentile, int | float | Fraction | np.integer | np.floating
-    ) and not isinstance(percentile, bool)
-    if not is_number or not 0 <= percentile <= 50:
-        raise ValueError(f"percentile must be a number in [0, 50]; got {percentile!r}.")
-    return Fraction(str(percentile))  # the decimal that was written: 0.1 is a tenth
+    check_number("percentile", percentile, at_least=0, at_most=50)
+    if isinstance(percentile, int | Fraction):
+        return Fraction(percentile)
+    return Fraction(str(getattr(percentile, "item", lambda: percentile)()))

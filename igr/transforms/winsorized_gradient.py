@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from igr.per_example.factors import Factors, per_example_factors
 from igr.per_example.sorting_network import reduce_sorted_products
-from igr.transforms.trained_leaves import static_mask
+from igr.transforms.masks import static_mask
 from igr.transforms.winsorization import mean_of_clipped, require_percentile, winsorized_mean
 
 

@@ -123,7 +123,7 @@ def test_probabilities_tell_attacks_on_digits_and_logits_do_not():
 
 def test_errors(problem):
     params, x, y = problem
-    with pytest.raises(ValueError, match=r"epsilon must be positive and finite, got 0"):
+    with pytest.raises(ValueError, match=r"epsilon must be positive and finite; got 0"):
         sign_perturbed(loss, params, x, y, 0.0)
     with pytest.raises(ValueError, match=r"agree in their leading example axis"):
         sign_perturbed(loss, params, x, y[:3], 0.1)
@@ -131,7 +131,7 @@ def test_errors(problem):
         sign_perturbed(loss, params, jnp.ones((7, 3), int), y, 0.1)
     with pytest.raises(ValueError, match=r"low must be below high; got 1 and 0"):
         sign_perturbed(loss, params, x, y, 0.1, low=1, high=0)
-    with pytest.raises(ValueError, match=r"chunk must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"chunk must be at least 1; got 0"):
         example_kernel_traces(apply_fn, params, x, chunk=0)
     with pytest.raises(ValueError, match=r"positives must be a vector of scores; got shape \(0,\)"):
         roc_curve([1.0], [])

@@ -80,7 +80,7 @@ def test_random_signs_over_all_signs_are_the_exact_sum(monkeypatch):
     g = x * np.cos(x)
     signs = np.array(list(itertools.product((-1, 1), repeat=4)))
     monkeypatch.setattr(jax.random, "rademacher", lambda *_: jnp.asarray(signs, float))
-    found = compiled(curved, jnp.ones(3), x, method="random signs", probes=16)
+    found = compiled(curved, jnp.ones(3), x, method="random_signs", probes=16)
     np.testing.assert_allclose(found.alpha, dense_coherence(g), rtol=1e-13)
     np.testing.assert_allclose(found.mean_gradient_square, np.sum(g.mean(0) ** 2), rtol=1e-13)
     centred = g - g.mean(0)
@@ -93,7 +93,7 @@ def test_random_signs_over_all_signs_are_the_exact_sum(monkeypatch):
 def test_the_error_bar_holds_in_repeated_draws():
     g = np.random.default_rng(0).normal(size=(12, 5)) + 0.3
     keys = jax.random.split(jax.random.key(0), 400)
-    draw = lambda key: coherence(linear, jnp.zeros(5), g, method="random signs", probes=16, key=key)
+    draw = lambda key: coherence(linear, jnp.zeros(5), g, method="random_signs", probes=16, key=key)
     found = jax.jit(jax.vmap(draw))(keys)
     squares = np.mean(np.sum(g**2, 1))
     assert abs(np.mean(found.mean_square) - squares) < 3 * np.std(found.mean_square) / 20
@@ -102,7 +102,7 @@ def test_the_error_bar_holds_in_repeated_draws():
 
 
 def test_one_probe_knows_no_error_and_equal_gradients_need_no_more():
-    found = compiled(linear, jnp.zeros(2), jnp.ones((3, 2)), method="random signs", probes=1)
+    found = compiled(linear, jnp.zeros(2), jnp.ones((3, 2)), method="random_signs", probes=1)
     np.testing.assert_allclose(found.alpha, 1)
     assert np.isinf(found.standard_error)
 
@@ -195,11 +195,11 @@ def test_errors():
     w, x = jnp.zeros(2), jnp.ones((3, 2))
     with pytest.raises(ValueError, match=r"agree in their leading example axis; got 3 in batch"):
         coherence(lambda w, e: w @ e[0], w, (x, jnp.ones(4)))
-    with pytest.raises(ValueError, match=r"'exact' or 'random signs'; got 'fast'"):
+    with pytest.raises(ValueError, match=r"'exact' or 'random_signs'; got 'fast'"):
         coherence(linear, w, x, method="fast")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"probes must be at least 1, got 0"):
-        coherence(linear, w, x, method="random signs", probes=0)
-    with pytest.raises(ValueError, match=r"chunk must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"probes must be at least 1; got 0"):
+        coherence(linear, w, x, method="random_signs", probes=0)
+    with pytest.raises(ValueError, match=r"chunk must be at least 1; got 0"):
         coherence(linear, w, x, chunk=0)
     with pytest.raises(ValueError, match=r"one real floating number"):
         coherence(lambda w, x: w * x, w, x)
@@ -211,7 +211,7 @@ def test_errors():
         coherence_from_batches([x, jnp.ones(2)], 4)
     with pytest.raises(ValueError, match=r"at least one floating array"):
         coherence_from_batches({}, 4)
-    with pytest.raises(TypeError, match=r"batch_size is an integer, got 2\.5"):
+    with pytest.raises(TypeError, match=r"batch_size must be an integer; got 2\.5"):
         coherence_from_batches(x, 2.5)  # pyright: ignore[reportArgumentType]
     bound = lambda a, h=0.1, L=1.0: generalization_gap_bound(a, h, 9, lipschitz=L, smoothness=1)
     with pytest.raises(ValueError, match=r"alphas must lie in \[0, 1\]"):

@@ -42,7 +42,7 @@ def test_random_signs_over_all_signs(case, monkeypatch):
     x, jacobians, q = x[:2], jacobians[:2], jacobians.shape[-1]
     signs = jnp.asarray(list(itertools.product((-1.0, 1.0), repeat=2 * q))).reshape(-1, 2, q)
     monkeypatch.setattr(jax.random, "rademacher", lambda *_: signs)
-    found = geometric_complexity(network, params, x, method="random signs", probes=len(signs))
+    found = geometric_complexity(network, params, x, method="random_signs", probes=len(signs))
     np.testing.assert_allclose(found, np.mean(np.sum(jacobians**2, axis=(1, 2))), rtol=1e-13)
     each = [np.mean(np.sum(np.einsum("ndq,nq->nd", jacobians, r) ** 2, 1)) for r in signs]
     products = np.einsum("ndo,ndp->nop", jacobians, jacobians)
@@ -54,7 +54,7 @@ def test_random_signs_are_unbiased(case):
     params, x, jacobians = case
     q = jacobians.shape[-1]
     found = geometric_complexity(
-        network, params, x, method="random signs", probes=4000, key=jax.random.key(2)
+        network, params, x, method="random_signs", probes=4000, key=jax.random.key(2)
     )
     products = np.einsum("ndo,ndp->nop", jacobians, jacobians) * (1 - np.eye(q))
     error = np.sqrt(2 * np.sum(products**2) / 7**2 / 4000)
@@ -74,7 +74,7 @@ def test_images_pytrees_low_precision_and_gradients():
     image = lambda p, x: jnp.array([p * jnp.sum(x["a"]), x["b"]])
     x = {"a": jnp.ones((4, 2, 3)), "b": jnp.ones(4)}
     np.testing.assert_allclose(geometric_complexity(image, 2.0, x), 6 * 4 + 1)
-    for method in ("exact", "random signs"):
+    for method in ("exact", "random_signs"):
         gradient = jax.grad(lambda p, m=method: geometric_complexity(image, p, x, method=m))(2.0)
         np.testing.assert_allclose(gradient, 6 * 2 * 2)
     small = geometric_complexity(lambda p, x: p * x, 1.0, jnp.ones((2, 1000), jnp.bfloat16))
@@ -149,11 +149,11 @@ def test_errors():
         geometric_complexity(lambda p, x: p * x, 1.0, jnp.ones((3, 2), int))
     with pytest.raises(ValueError, match=r"agree in their leading example axis"):
         geometric_complexity(lambda p, x: x[0], 1.0, (x, jnp.ones(4)))
-    with pytest.raises(ValueError, match=r"'exact' or 'random signs'; got 'full'"):
+    with pytest.raises(ValueError, match=r"'exact' or 'random_signs'; got 'full'"):
         geometric_complexity(lambda p, x: x, 1.0, x, method="full")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"probes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"probes must be at least 1; got 0"):
         geometric_complexity(lambda p, x: x, 1.0, x, probes=0)
-    with pytest.raises(ValueError, match=r"chunk must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"chunk must be at least 1; got 0"):
         lipschitz_bound(lambda p, x: x, 1.0, x, chunk=0)
     with pytest.raises(ValueError, match=r"0.5 is below the slope 2 at an example"):
         lipschitz_bound(lambda p, x: p * x, 2.0, x, lipschitz=0.5)

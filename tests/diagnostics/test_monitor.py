@@ -359,9 +359,9 @@ def test_errors(tmp_path):
         igr.Monitor(["share"], example_loss_fn=pull)
     with pytest.raises(TypeError, match=r"apply_fn must be a function; got 3"):
         igr.Monitor(["tangent_kernel_trace"], apply_fn=3)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"every must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"every must be at least 1; got 0"):
         igr.Monitor(["slope"], 0, example_loss_fn=pull)
-    with pytest.raises(ValueError, match=r"learning_rate must be positive and finite, got -1"):
+    with pytest.raises(ValueError, match=r"learning_rate must be positive and finite; got -1"):
         igr.Monitor(["slope"], example_loss_fn=pull, learning_rate=-1.0)
     with pytest.raises(TypeError, match=r"decided by h times the sharpness.* leave .* out.*Adam"):
         igr.Monitor(["slope"], example_loss_fn=pull, method=igr.methods.adam())  # pyright: ignore[reportArgumentType]

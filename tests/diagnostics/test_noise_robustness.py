@@ -63,9 +63,9 @@ def test_errors():
         noise_robustness(loss, jnp.arange(2), [0.1])
     with pytest.raises(ValueError, match=r"scalar or a pytree of scalars; it returned shape \(2,"):
         noise_robustness(lambda w: {"a": w}, w, [0.1])
-    with pytest.raises(ValueError, match=r"draws must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"draws must be at least 1; got 0"):
         noise_robustness(loss, w, [0.1], draws=0)
-    with pytest.raises(TypeError, match=r"chunk is an integer, got 2.5"):
+    with pytest.raises(TypeError, match=r"chunk must be an integer; got 2\.5"):
         noise_robustness(loss, w, [0.1], chunk=2.5)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"labels must be 2 integers.*shape \(3,\), int"):
         accuracy(lambda w, x: w * x, w, jnp.eye(2), jnp.arange(3))

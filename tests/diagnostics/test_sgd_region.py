@@ -78,15 +78,15 @@ def test_the_region_by_hand():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"learning_rate must be positive and finite, got 0"):
+    with pytest.raises(ValueError, match=r"learning_rate must be positive and finite; got 0"):
         sgd_region(0.0, 1, 10)
-    with pytest.raises(ValueError, match=r"num_examples must be at least 2, got 1"):
+    with pytest.raises(ValueError, match=r"num_examples must be at least 2; got 1"):
         sgd_region(0.1, 1, 1)
     with pytest.raises(ValueError, match=r"at most the number of examples, 10; got 11"):
         sgd_region(0.1, 11, 10)
-    with pytest.raises(ValueError, match=r"batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"batch_size must be at least 1; got 0"):
         sgd_region(0.1, 0, 10)
-    with pytest.raises(TypeError, match=r"batch_size is an integer, got 1.5"):
+    with pytest.raises(TypeError, match=r"batch_size must be an integer; got 1\.5"):
         sgd_region(0.1, 1.5, 10)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"sharpness must be positive; got -1"):
         sgd_learning_rate_limit(-1.0, 1.0, 1, 10)

@@ -116,7 +116,7 @@ def test_errors():
         implicit_gradient_regularizer(loss, jnp.arange(3))
     with pytest.raises(ValueError, match=r"one real floating number; it returned shape \(3,\)"):
         loss_surface_slope(lambda w: w, jnp.ones(3))
-    with pytest.raises(ValueError, match=r"learning_rate must be positive and finite, got -0\.1"):
+    with pytest.raises(ValueError, match=r"learning_rate must be positive and finite; got -0\.1"):
         modified_loss_share(loss, jnp.ones(3), -0.1)
     with pytest.raises(ValueError, match=r"numbers for its parameters; .* leaves the weight"):
         modified_loss_share(loss, jnp.ones(3), 0.1, igr.methods.heavy_ball(sympy.Symbol("b")))

@@ -262,7 +262,7 @@ def test_errors(case):
         tangent_kernel_alignment(apply_fn, p, x, np.ones(5))
     with pytest.raises(ValueError, match=r"k must be at most .* n q = 10, got 11"):
         feature_covariance_eigenpairs(apply_fn, p, x, 11)
-    with pytest.raises(ValueError, match=r"k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"k must be at least 1; got 0"):
         feature_covariance_eigenpairs(apply_fn, p, x, 0)
     with pytest.raises(ValueError, match=r"loss_of_outputs must return a scalar.*\(5, 2\)"):
         function_space_update(apply_fn, p, x, lambda f: f, 0.1)
@@ -276,7 +276,7 @@ def test_errors(case):
         rademacher_bound_of_path(linear, jnp.ones((2, 2, 2)), points, np.array([1.0, -1.0]))
     with pytest.raises(ValueError, match=r"radius must not be negative; got -1"):
         rademacher_bound(linear, w, points, -1)
-    with pytest.raises(ValueError, match=r"probes must be at least 2, got 1"):
+    with pytest.raises(ValueError, match=r"probes must be at least 2; got 1"):
         tangent_kernel_trace_estimate(linear, w, points, probes=1)
     many = jax.ShapeDtypeStruct((10**7, 2), float)
     for measure in (

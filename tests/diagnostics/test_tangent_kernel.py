@@ -44,7 +44,7 @@ def test_against_the_definition(network):
         lambda p, x, y, key: (
             tangent_kernel(apply_fn, p, x, y),
             tangent_kernel_trace(apply_fn, p, x),
-            tangent_kernel_trace(apply_fn, p, x, method="random signs", probes=1000, key=key),
+            tangent_kernel_trace(apply_fn, p, x, method="random_signs", probes=1000, key=key),
         )
     )(params, x, y, jax.random.key(3))
     both = dense_features(apply_fn, params, jnp.concatenate([x, y]))
@@ -109,7 +109,7 @@ def test_random_signs_over_all_signs(monkeypatch):
     features = dense_features(apply_fn, w, x)
     signs = np.array(list(itertools.product((-1.0, 1.0), repeat=4)))
     monkeypatch.setattr(jax.random, "rademacher", lambda *_: jnp.asarray(signs.reshape(-1, 2, 2)))
-    found = tangent_kernel_trace(apply_fn, w, x, method="random signs", probes=16)
+    found = tangent_kernel_trace(apply_fn, w, x, method="random_signs", probes=16)
     np.testing.assert_allclose(found, np.sum(features**2))
     each = np.sum((signs @ features) ** 2, axis=1)
     kernel = features @ features.T
@@ -134,14 +134,14 @@ def test_a_singular_kernel_is_no_number():
 
 def test_the_trace_can_be_a_penalty():
     w, x = jnp.array([0.5, -1.0]), jnp.array([[1.0, 2.0]])  # of a diagonal kernel: no variance
-    for method in ("exact", "random signs"):
+    for method in ("exact", "random_signs"):
         trace = lambda w, m=method: tangent_kernel_trace(lambda w, x: w**2, w, x, method=m)
         np.testing.assert_allclose(jax.grad(trace)(w), 8 * w)  # of sum (2 w)^2
 
 
 def test_low_precision_gives_single_precision():
     w, x = jnp.ones((2, 3), jnp.bfloat16), jnp.ones((400, 3), jnp.bfloat16)
-    for method in ("exact", "random signs"):
+    for method in ("exact", "random_signs"):
         assert trace_of(linear, w, x, method=method).dtype == jnp.float32
     assert trace_of(linear, w, x) == 2400
     assert kernel_of(linear, w, x[:2]).dtype == jnp.float32
@@ -158,9 +158,9 @@ def test_errors():
         tangent_kernel(lambda w, x: w @ x[0], w, (x, jnp.ones(3)))
     with pytest.raises(ValueError, match=r"example of other must .* one of x; got \(5,\)"):
         tangent_kernel(linear, w, x, jnp.ones((4, 5)))
-    with pytest.raises(ValueError, match=r"'exact' or 'random signs'; got 'probes'"):
+    with pytest.raises(ValueError, match=r"'exact' or 'random_signs'; got 'probes'"):
         tangent_kernel_trace(linear, w, x, method="probes")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"probes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"probes must be at least 1; got 0"):
         tangent_kernel_trace(linear, w, x, probes=0)
     for error in (ValueError, MemoryError, KernelTooLargeError):
         many = jax.ShapeDtypeStruct((10**7, 3), float)

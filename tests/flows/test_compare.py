@@ -146,7 +146,7 @@ def test_a_state_that_the_optimizer_does_not_have(polynomial):
         ({"burn_in": -1}, "burn_in must be at least 0"),
         ({"value_fn": lambda p: p["x"]}, "must return a scalar"),
         ({"value_fn": lambda p: jnp.sum(p["x"]) * jnp.nan}, "must be finite at the start"),
-        ({"params": {"x": jnp.array([1, 2])}}, "no floating array"),
+        ({"params": {"x": jnp.array([1, 2])}}, "at least one floating array"),
     ],
 )
 def test_bad_input(change, message):

@@ -99,9 +99,9 @@ def test_memory_does_not_grow_with_steps(tanh_network):
 def test_bad_input(polynomial):
     value_fn, params = polynomial
     sgd = optax.sgd(0.1)
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be at least 1; got 0"):
         igr.run(sgd, value_fn, params, 0)
-    with pytest.raises(TypeError, match=r"steps is an integer, got 2\.5"):
+    with pytest.raises(TypeError, match=r"steps must be an integer; got 2\.5"):
         igr.run(sgd, value_fn, params, 2.5)
     with pytest.raises(ValueError, match="record_every must be at least 1"):
         igr.run(sgd, value_fn, params, 3, record_every=0)
@@ -113,7 +113,7 @@ def test_bad_input(polynomial):
         igr.run(sgd, lambda p: jnp.log(p["y"]) + p["x"], params, 3)
     with pytest.raises(TypeError, match="floating scalar, got dtype int"):
         igr.run(sgd, lambda p: jnp.array(1), params, 3)
-    with pytest.raises(ValueError, match="no floating array"):
+    with pytest.raises(ValueError, match="at least one floating array"):
         igr.run(sgd, lambda p: jnp.array(1.0), {"n": 3}, 3)
     with pytest.raises(ValueError, match="open symbols beta"):
         optimizer_of(igr.methods.heavy_ball(sympy.Symbol("beta")), 0.1)

@@ -74,12 +74,12 @@ def test_other_bad_input():
     with pytest.raises(ValueError, match=r"key must be given.*a new one in every step"):
         penalties.spectral_penalty(fn, w, x)
     with pytest.raises(ValueError, match=r"key must be given"):
-        penalties.gradient_similarity_trace(fn, w, x, method="random signs")
+        penalties.gradient_similarity_trace(fn, w, x, method="random_signs")
     with pytest.raises(ValueError, match=r"'batch' or 'example'; got 'examples'"):
         penalties.spectral_penalty(fn, w, x, KEY, draw="examples")  # pyright: ignore
-    with pytest.raises(ValueError, match=r"'exact' or 'random signs'; got 'probed'"):
+    with pytest.raises(ValueError, match=r"'exact' or 'random_signs'; got 'probed'"):
         penalties.gradient_similarity_trace(fn, w, x, method="probed")  # pyright: ignore
-    with pytest.raises(ValueError, match=r"probes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"probes must be at least 1; got 0"):
         penalties.gradient_similarity_trace(fn, w, x, probes=0)
     with pytest.raises(ValueError, match=r"by must be 'parameters' or 'inputs'; got 'params'"):
         penalties.loss_gradient_penalty(fn, w, x, np.zeros(2, int), by="params")  # pyright: ignore
@@ -94,4 +94,4 @@ def test_other_bad_input():
     with pytest.raises(ValueError, match=r"at least one floating array"):
         penalties.loss_gradient_penalty(fn, np.arange(3), x, np.zeros(2, int))
     with pytest.raises(ValueError, match=r"at least one floating array"):
-        penalties.gradient_similarity_trace(fn, np.arange(3), x, method="random signs", key=KEY)
+        penalties.gradient_similarity_trace(fn, np.arange(3), x, method="random_signs", key=KEY)

@@ -150,7 +150,7 @@ PENALTIES = {
     ),
     "trace": (of_network("gradient_similarity_trace"), lambda c: square(c.features)),
     "trace by random signs": (
-        of_network("gradient_similarity_trace", method="random signs", probes=2, key=KEY),
+        of_network("gradient_similarity_trace", method="random_signs", probes=2, key=KEY),
         drawn_trace,
     ),
     "logdet": (
@@ -258,7 +258,7 @@ def test_the_spectral_penalty_is_unbiased(case, spherical, draw):
 def test_the_drawn_trace_and_its_gradient_are_unbiased(case):
     def drawn(w, key):
         return penalties.gradient_similarity_trace(
-            apply_fn, {**case.params, "in": w}, case.x, method="random signs", key=key
+            apply_fn, {**case.params, "in": w}, case.x, method="random_signs", key=key
         )
 
     keys = jax.random.split(jax.random.key(1), 2000)

@@ -18,7 +18,7 @@ from igr.curvature.vectors import combination, coordinates, row, size
 from igr.flows.edge.complementarity import solve_complementarity, symmetric_basis
 from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
 from igr.flows.runnable import check_start
-from igr.pytrees import combine, floating
+from igr.pytrees import combine, partition
 
 CRITICAL = 0.8  # of 2/h: below, a step cannot carry an eigenvalue past it
 CROWDED = 0.98  # of 2/h, which all eigenvalues that are followed have reached
@@ -138,7 +138,7 @@ def central_flow(
     """
     check_step("h", h)
     steps = count_steps(h, t1)
-    dynamic, static = floating(params)
+    dynamic, static = partition(params)
     directions = check_count("directions", directions, 1)
     if directions > size(dynamic):
         raise ValueError(
@@ -183,7 +183,7 @@ def _rule(decay: float | None, eps: float, nu: PyTree | None) -> _RMSProp | None
 def _moment(nu: PyTree | None, dynamic: PyTree, rule: _RMSProp | None) -> PyTree | None:
     if rule is None or nu is None:
         return None
-    nu = floating(nu)[0]
+    nu = partition(nu)[0]
     shapes = [jax.tree.map(jnp.shape, x) for x in (nu, dynamic)]
     if jax.tree.structure(nu) != jax.tree.structure(dynamic) or shapes[0] != shapes[1]:
         raise ValueError(f"nu must be like params, {shapes[1]}; got {shapes[0]}")

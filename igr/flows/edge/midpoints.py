@@ -10,7 +10,7 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.pytrees import combine, floating
+from igr.pytrees import combine, partition
 
 
 def midpoints(params: PyTree) -> PyTree:
@@ -54,11 +54,11 @@ def midpoint_after(
     advance = step_of(optimizer, value_fn)
 
     def observe(params: PyTree, state: Any) -> PyTree:
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
         first = advance((dynamic, state), static)
         second = advance(first, static)
         middle = jax.tree.map(
-            lambda a, b, c: (a + 2 * b + c) / 4, dynamic, floating(first[0])[0], second[0]
+            lambda a, b, c: (a + 2 * b + c) / 4, dynamic, partition(first[0])[0], second[0]
         )
         return combine(middle, static)
 

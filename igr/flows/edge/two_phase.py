@@ -18,7 +18,7 @@ from igr.flows import kinds
 from igr.flows.edge.midpoints import step_of
 from igr.flows.fields.interpolation import interpolating_field
 from igr.flows.run import optimizer_of
-from igr.pytrees import combine, floating, like_params
+from igr.pytrees import combine, like_params, partition
 
 
 class TwoPhases(NamedTuple):
@@ -129,7 +129,7 @@ class TwoPhaseField:
         Returns:
           `TwoPhases` that belong to time t + h, with (w[n-1] + 2 w[n] + w[n+1])/4 for a.
         """
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
         count = size(dynamic)
         if self.directions is not None and self.directions > count:
             raise ValueError(
@@ -165,7 +165,7 @@ class TwoPhaseField:
 
     def held(self, t: Any, phases: TwoPhases, args: Any = None) -> TwoPhases:
         """d/dt of the phases with the directions held."""
-        dynamic, static = floating(phases.params)
+        dynamic, static = partition(phases.params)
         memory, memory_swing = self._memory(phases)
 
         def step(pair: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -189,7 +189,7 @@ class TwoPhaseField:
 
     def followed(self, phases: TwoPhases) -> PyTree:
         """The directions after one more round of their search."""
-        dynamic, static = floating(phases.params)
+        dynamic, static = partition(phases.params)
         product = self._product(dynamic, static)
         return follow_eigenpairs(product, dynamic, phases.directions).vectors
 
@@ -201,7 +201,7 @@ class TwoPhaseField:
 
     def _memory(self, phases: TwoPhases) -> tuple[Any, Any]:
         """The middle and the swing of the optimizer's state, in its structure."""
-        dynamic, _ = floating(phases.params)
+        dynamic, _ = partition(phases.params)
         state = jax.eval_shape(self._optimizer.init, dynamic)
         structure = jax.tree.structure(state)
         pairs = phases.memory or []

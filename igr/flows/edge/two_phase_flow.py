@@ -17,7 +17,7 @@ from igr.curvature.tracking import follow_eigenpairs
 from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
 from igr.flows.edge.two_phase import TwoPhases, two_phase_field
 from igr.flows.runnable import check_start
-from igr.pytrees import combine, floating
+from igr.pytrees import combine, partition
 
 
 class TwoPhaseFlow(NamedTuple):
@@ -92,7 +92,7 @@ def two_phase_flow(
         raise ValueError(f"t1 must be at least two steps of h = {h}: the phases start at one")
     two_phase_field(method, value_fn, h, order, directions)  # for what it refuses
     loss = check_start(value_fn, params)
-    dynamic, static = floating(params)
+    dynamic, static = partition(params)
     setting = (method, order, directions)
     h = jnp.asarray(h)
     start = _start(loss, dynamic, h, state, setting)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, PyTree
 
 from igr.checks import check_count, check_step
 from igr.flows.run import Trajectory
-from igr.pytrees import combine, floating
+from igr.pytrees import combine, partition
 
 
 class FieldAlong(NamedTuple):
@@ -79,7 +79,7 @@ def modified_field_along(
     first = np.clip(np.arange(len(steps)) - nodes // 2, 0, len(steps) - nodes)
     place = np.arange(len(steps)) - first
     weights = np.array([_derivative_weights(nodes, i) for i in range(nodes)])[place]
-    stacked, static = floating(trajectory.params)
+    stacked, static = partition(trajectory.params)
 
     def differentiate(x: Array) -> Array:
         w = jnp.asarray(weights / learning_rate, x.dtype)

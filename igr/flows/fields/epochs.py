@@ -24,7 +24,7 @@ from igr.flows.fields.differentials import Differentials, add, directional
 from igr.flows.fields.trees import central_edge, field_coefficients, field_over, value_fn_over
 from igr.flows.kinds import Field, ValueFn
 from igr.per_example.example_axis import num_examples
-from igr.pytrees import combine, floating, like_params
+from igr.pytrees import combine, like_params, partition
 
 Gradient = Callable[[PyTree], PyTree]
 Combination = Mapping[int, float | Array]  # tree -> coefficient
@@ -46,7 +46,7 @@ def _(
 
     def field(t: Any, params: PyTree, args: Any = None) -> PyTree:
         del t, args
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
 
         def gradient_of(batch: PyTree) -> Gradient:
             return jax.grad(lambda p: value_fn(combine(p, static), batch))
@@ -72,7 +72,7 @@ def _(
         (marked if MARKED in trees.colours(t) or term[1] is None else whole).append(term)
 
     def modified_value(params: PyTree) -> Array:
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
 
         def loss(p: PyTree, batch: PyTree) -> Array:
             return value_fn(combine(p, static), batch)

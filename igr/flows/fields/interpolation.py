@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from igr.checks import check_count, check_step
-from igr.pytrees import combine, floating, like_params
+from igr.pytrees import combine, like_params, partition
 
 Field = Callable[[Any, PyTree, Any], PyTree]
 
@@ -52,10 +52,10 @@ def interpolating_field(step_fn: Callable[[PyTree], PyTree], order: int, h: floa
 
     def field(t: Any, params: PyTree, args: Any = None) -> PyTree:
         del t, args
-        at, static = floating(params)
+        at, static = partition(params)
         total = jax.tree.map(jnp.zeros_like, at)
         for weight in weights:
-            following = floating(step_fn(combine(at, static)))[0]
+            following = partition(step_fn(combine(at, static)))[0]
             # Differences of neighbours lose fewer digits than a sum of the iterates themselves.
             total = jax.tree.map(
                 lambda s, new, old, w=weight: (s + (w / h) * (new - old)).astype(s.dtype),

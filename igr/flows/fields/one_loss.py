@@ -18,7 +18,7 @@ from igr.flows import kinds
 from igr.flows.fields.differentials import Differentials, add, scale
 from igr.flows.fields.trees import central_edge, field_coefficients, field_over, value_fn_over
 from igr.flows.kinds import Field, ValueFn
-from igr.pytrees import combine, floating, like_params
+from igr.pytrees import combine, like_params, partition
 
 
 @field_over.register
@@ -35,7 +35,7 @@ def _(
 
     def field(t: Any, params: PyTree, args: Any = None) -> PyTree:
         del t, args
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
         at = Differentials(_scaled_gradient(value_fn, static, h, which), dynamic)
         total = scale(1 / h, at.combination(coefficients.get(0, {})))
         for power, further in coefficients.items():
@@ -66,7 +66,7 @@ def _(
     ]
 
     def modified_value(params: PyTree) -> Array:
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
         at = Differentials(_scaled_gradient(value_fn, static, h, which), dynamic)
         value = _with_decay(value_fn, which, static)(dynamic)
         total = jnp.zeros_like(value)

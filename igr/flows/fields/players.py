@@ -16,7 +16,7 @@ from igr.flows import kinds
 from igr.flows.fields.differentials import Differentials
 from igr.flows.fields.trees import field_coefficients, field_over
 from igr.flows.kinds import Field, ValueFn
-from igr.pytrees import combine, floating, like_params
+from igr.pytrees import combine, like_params, partition
 
 Pair = tuple[PyTree, PyTree]
 
@@ -41,7 +41,7 @@ def _(
 
     def field(t: Any, params: Pair, args: Any = None) -> Pair:
         del t, args
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
         slopes = {p: _slope(value_fn[p], p, static) for p in players.palette}
         return like_params(Differentials(slopes, dynamic).combination(wanted), params)
 

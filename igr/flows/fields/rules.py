@@ -32,7 +32,7 @@ from igr.backward_error.rules.rule import Reading, RuleMethod, RuleState
 from igr.flows import kinds
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.flows.steps.rules import check_direction
-from igr.pytrees import combine, floating, like_params
+from igr.pytrees import combine, like_params, partition
 
 ValueFn = Callable[[PyTree], Array]
 Derivatives = list[PyTree]  # of a quantity in time: itself, its first derivative, ..
@@ -86,7 +86,7 @@ def rule_field(
     def field(t: Any, state: PyTree, args: Any = None) -> PyTree:
         del args
         params, kept = state if states else (state, {})
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
         still = {y: eqx.partition(kept[y], eqx.is_inexact_array) for y in states}
         clock = jnp.asarray(t, jnp.result_type(jnp.float32, *jax.tree.leaves(dynamic)))
         fixed = {**rates, "h": h, "value_fn": lambda p: value_fn(combine(p, static))}

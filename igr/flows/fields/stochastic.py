@@ -28,8 +28,8 @@ from igr.compiled import Traced, compiled, traced
 from igr.flows.fields.small_noise import SmallNoiseHeun
 from igr.flows.fields.vector_field import Field, vector_field
 from igr.per_example import per_example_gradients
-from igr.per_example.example_axis import differentiable, num_examples
-from igr.pytrees import combine, floating
+from igr.per_example.example_axis import differentiable
+from igr.pytrees import combine, num_examples, partition
 
 ExampleLossFn = Callable[[PyTree, PyTree], Array]
 
@@ -116,7 +116,7 @@ def stochastic_field(
 
     def diffusion(t: Any, params: PyTree, args: Any = None) -> lineax.AbstractLinearOperator:
         del t, args
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
         loss = lambda p, w: _weighted_loss(example_loss_fn, combine(p, static), batch, w)  # noqa: E731
 
         def noise(increments: Float[Array, " n"]) -> PyTree:
@@ -176,7 +176,7 @@ def stochastic_flow(
     check_step("dt0", step)
     if not float(t1) > float(t0):
         raise ValueError(f"t1 must be after t0, got t0 = {t0}, t1 = {t1}")
-    dynamic, static = floating(params)
+    dynamic, static = partition(params)
     # diffrax gives time and state one dtype: a float64 clock would make float32 params double.
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
     start, end, step = (jnp.asarray(t, dtype) for t in (t0, t1, step))
@@ -185,7 +185,7 @@ def stochastic_flow(
         return combine(_cast_like(y, dynamic), static)
 
     def drift(t: Any, y: PyTree, args: Any) -> PyTree:
-        return _cast_like(floating(field.drift(t, whole(y), args))[0], y)
+        return _cast_like(partition(field.drift(t, whole(y), args))[0], y)
 
     def noise(t: Any, y: PyTree, args: Any, increments: Array) -> PyTree:
         return _cast_like(field.diffusion(t, whole(y), args).mv(increments), y)
@@ -279,7 +279,7 @@ def moments_field(
 
     def field(t: Any, state: tuple[PyTree, Array], args: Any = None) -> tuple[PyTree, Array]:
         params, covariance = state
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
         flat, unravel = ravel_pytree(dynamic)
         if covariance.shape != (flat.size, flat.size):
             raise ValueError(
@@ -307,7 +307,7 @@ def moments_field(
         moved = drift(t, params, args)
         if eq.order > 0:
             bend = unravel(-jnp.sum(bent, axis=0) / 2)
-            moving, rest = floating(moved)
+            moving, rest = partition(moved)
             moved = combine(jax.tree.map(jnp.add, moving, bend), rest)
         change = noise * apart.T @ apart / n - product - product.T
         return moved, change.astype(covariance.dtype)

@@ -20,7 +20,7 @@ from igr.flows import kinds
 from igr.flows.fields.differentials import directional
 from igr.flows.fields.lambdify import LeafFunctions
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
-from igr.pytrees import combine, floating, like_params
+from igr.pytrees import combine, like_params, partition
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -74,12 +74,12 @@ def preconditioned_value_fn(
 
     def value(state: PyTree, t: float | Array = jnp.inf) -> Array:
         params, kept = state if modified.states else (state, {})
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
         total, gradient = jax.value_and_grad(lambda p: value_fn(combine(p, static)))(dynamic)
         scalars = {**rates, T: t, STEP: h}
         if psi != 0:
             vectors = {THETA: dynamic, G: gradient}
-            vectors |= {y: floating(kept[str(y)])[0] for y in modified.states}
+            vectors |= {y: partition(kept[str(y)])[0] for y in modified.states}
             added = functions(psi, vectors, scalars, dynamic)
             total = total + optax.tree.sum(added).astype(total.dtype)
         if phi != 0:
@@ -131,10 +131,10 @@ def elementwise_field(
     def field(t: Any, state: PyTree, args: Any = None) -> PyTree:
         del args
         params, kept = state if eq.states else (state, {})
-        dynamic, static = floating(params)
+        dynamic, static = partition(params)
         gradient = jax.grad(lambda p: value_fn(combine(p, static)))
         vectors: dict[sympy.Symbol, PyTree] = {THETA: dynamic, G: gradient(dynamic)}
-        vectors |= {y: lifted(y, floating(kept[str(y)])[0]) for y in eq.states}
+        vectors |= {y: lifted(y, partition(kept[str(y)])[0]) for y in eq.states}
         scalars = {**rates, T: t}
 
         def value(expression: sympy.Expr) -> PyTree:

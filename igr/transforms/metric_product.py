@@ -1,4 +1,4 @@
-"""How a metric on parameter space pulls on the parameters: M theta, for several metrics M."""
+"""How a metric on parameter space acts on the parameters: M theta, for several metrics M."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from igr.transforms.trained_leaves import TrainedLeaves, require_scalar_loss, require_value_fn
+from igr.transforms.losses import require_scalar_loss, require_value_fn
+from igr.transforms.partitioned import Partitioned
 
 Metric = Literal[
     "hessian",
@@ -20,9 +21,9 @@ Metric = Literal[
 ]
 
 
-def metric_pull(
+def metric_product(
     metric: Metric,
-    leaves: TrainedLeaves,
+    leaves: Partitioned,
     chosen: list[bool],
     value_fn: Callable[[Any], Any] | None,
     apply_fn: Callable[[Any], Any] | None,
@@ -48,7 +49,7 @@ def metric_pull(
                 "apply_fn=..., a function params -> outputs, and output_loss_fn=..., a "
                 "function outputs -> scalar."
             )
-        pull = _gauss_newton_product(
+        product = _gauss_newton_product(
             lambda part: apply_fn(leaves.params_tree(whole(part))), output_loss_fn, theta
         )
     else:
@@ -56,12 +57,13 @@ def metric_pull(
             "metric_decay", value_fn, "igr.transforms.metric_value_and_grad"
         )
         loss = leaves.loss(value_fn)
-        pull = _hessian_pull(metric, jax.grad(lambda part: loss(whole(part))), theta, lanczos_steps)
-    return beside_zeros(leaves, chosen, pull)
+        gradient = jax.grad(lambda part: loss(whole(part)))
+        product = _hessian_metric_product(metric, gradient, theta, lanczos_steps)
+    return beside_zeros(leaves, chosen, product)
 
 
 def hessian_theta(
-    leaves: TrainedLeaves, chosen: list[bool], value_fn: Callable[[Any], Any]
+    leaves: Partitioned, chosen: list[bool], value_fn: Callable[[Any], Any]
 ) -> list[Array]:
     """H theta on the chosen leaves, the others being constants of the loss (and zero here)."""
     theta, whole = chosen_leaves(leaves, chosen)
@@ -71,7 +73,7 @@ def hessian_theta(
 
 
 def chosen_leaves(
-    leaves: TrainedLeaves, chosen: list[bool]
+    leaves: Partitioned, chosen: list[bool]
 ) -> tuple[list[Array], Callable[[list[Array]], list[Array]]]:
     """The chosen leaves, and the way from them back to all."""
 
@@ -82,7 +84,7 @@ def chosen_leaves(
     return [p for p, c in zip(leaves.params, chosen, strict=True) if c], whole
 
 
-def beside_zeros(leaves: TrainedLeaves, chosen: list[bool], part: list[Array]) -> list[Array]:
+def beside_zeros(leaves: Partitioned, chosen: list[bool], part: list[Array]) -> list[Array]:
     """Values for the chosen leaves, with zeros for the others."""
     rest = iter(part)
     return [
@@ -102,7 +104,7 @@ def _hessian_theta(
     return jax.jvp(gradient, (theta,), (theta,))[1]  # theta is frozen as a direction
 
 
-def _hessian_pull(
+def _hessian_metric_product(
     metric: Metric,
     gradient: Callable[[list[Array]], list[Array]],
     theta: list[Array],
@@ -166,8 +168,8 @@ def _absolute_hessian_theta(
     projected = basis @ images.T
     eigenvalues, vectors = jnp.linalg.eigh((projected + projected.T) / 2)
     weights = vectors @ (jnp.abs(eigenvalues) * vectors[0])
-    pull = jnp.linalg.norm(start) * (weights @ basis)
-    return [v.astype(t.dtype) for v, t in zip(unravel(pull), theta, strict=True)]
+    found = jnp.linalg.norm(start) * (weights @ basis)
+    return [v.astype(t.dtype) for v, t in zip(unravel(found), theta, strict=True)]
 
 
 def _normalized(vector: Float[Array, " p"], floor: Array | float = 0.0) -> Float[Array, " p"]:

@@ -7,12 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, PyTree
+
+from igr.pytrees import is_trained, reject_complex
+from igr.transforms.losses import require_scalar_loss
+from igr.transforms.masks import reject_masked_nodes, static_labels, static_mask
 
 
 @dataclass(frozen=True)
-class TrainedLeaves:
+class Partitioned:
     """Parameters as a list of floating arrays; all else in the tree is held constant.
 
     Attributes:
@@ -73,9 +76,7 @@ class TrainedLeaves:
         return everything
 
 
-def trained_leaves(
-    rule: str, params: PyTree | None, updates: PyTree | None = None
-) -> TrainedLeaves:
+def partitioned(rule: str, params: PyTree | None, updates: PyTree | None = None) -> Partitioned:
     """The floating arrays of `params`, where `updates`, if given, has a floating array too.
 
     Args:
@@ -99,10 +100,12 @@ def trained_leaves(
         raise ValueError(
             f"{rule} needs updates and params of one structure; they differ: {error}"
         ) from error
+    reject_complex(params, "params")
+    reject_complex(updates, "updates")
     positions = [
         i
         for i, (u, p) in enumerate(zip(all_updates, all_params, strict=True))
-        if _is_floating(u) and _is_floating(p)
+        if is_trained(u) and is_trained(p)
     ]
     if not positions:
         kinds = sorted({type(leaf).__name__ for leaf in jax.tree.leaves(params)})
@@ -117,7 +120,7 @@ def trained_leaves(
                 f"for a parameter of shape {jnp.shape(all_params[i])}. Per-example gradients have "
                 "to be aggregated before."
             )
-    return TrainedLeaves(
+    return Partitioned(
         params=[jnp.asarray(all_params[i]) for i in positions],
         updates=[jnp.asarray(all_updates[i]) for i in positions],
         _positions=positions,
@@ -127,97 +130,8 @@ def trained_leaves(
     )
 
 
-def static_mask(mask: PyTree | Callable[[PyTree], PyTree] | None, params: PyTree) -> list[bool]:
-    """Whether `mask` (None: everywhere) chooses each leaf of params.
-
-    Raises:
-        ValueError: If the mask does not fit params or does not hold Python bools.
-    """
-    if mask is None:
-        return [True] * len(jax.tree.leaves(params))
-    hint = (
-        "Under optax.inject_hyperparams a callable mask is taken for a schedule unless it is "
-        "declared: inject_hyperparams(..., static_args=('mask',))."
-    )
-    whole = jax.tree_util.treedef_is_leaf(jax.tree.structure(params))
-    if isinstance(mask, bool | np.bool_) and not whole:
-        raise ValueError(
-            f"mask={mask} is a single bool for the whole tree; leave mask out to choose all "
-            f"leaves. {hint}"
-        )
-    chosen = jax.tree.leaves(static_labels(mask, params, "mask"))
-    for leaf in chosen:
-        if not isinstance(leaf, bool | np.bool_):
-            raise ValueError(
-                f"mask must hold Python bools, fixed when the step is traced; it holds {leaf!r}. "
-                f"{hint}"
-            )
-    return [bool(leaf) for leaf in chosen]
-
-
-def static_labels(labels: PyTree | Callable[[PyTree], PyTree], params: PyTree, name: str) -> PyTree:
-    """A tree of labels, given as one, as a prefix of one or as a function of params, in the
-    structure of params."""
-    tree = labels(params) if callable(labels) else labels
-    try:
-        return jax.tree.map(lambda label, below: jax.tree.map(lambda _: label, below), tree, params)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{name} must be a pytree with the structure of params or a prefix of it, or a "
-            f"function of params that returns one; it does not fit params: {error}"
-        ) from error
-
-
-def reject_masked_nodes(rule: str, *trees: PyTree) -> None:
-    """Raise if `optax.masked` or `optax.partition` has taken leaves out of a tree."""
-
-    def is_masked(leaf: Any) -> bool:
-        return isinstance(leaf, optax.MaskedNode)
-
-    if any(is_masked(leaf) for tree in trees for leaf in jax.tree.leaves(tree, is_leaf=is_masked)):
-        raise ValueError(
-            f"{rule} needs the whole tree, but optax.masked or optax.partition left MaskedNodes "
-            f"in it; take {rule} out of that wrapper and chain it before or after (rules that can "
-            "leave parameters out have a mask= of their own)."
-        )
-
-
-def require_value_fn(rule: str, value_fn: Any, oracle: str) -> Callable[[PyTree], Any]:
-    """The extra argument `value_fn`, or an error that says how to pass it."""
-    if value_fn is None:
-        raise ValueError(
-            f"{rule} needs the loss as an extra argument: update(updates, state, params, "
-            "value_fn=...) with value_fn: params -> scalar. Where the training loop cannot pass "
-            f"it on (flax's TrainState.apply_gradients), use {oracle} instead."
-        )
-    if not callable(value_fn):
-        raise ValueError(
-            f"{rule}: value_fn must be a function params -> scalar; got {type(value_fn).__name__}."
-        )
-    return value_fn
-
-
-def require_scalar_loss(value: Any) -> Array:
-    """The value of a loss, or an error that names `value_fn`."""
-    if not _is_floating(value) or jnp.ndim(value) != 0:
-        kind = f"shape {jnp.shape(value)}, {value.dtype}" if _is_array(value) else repr(value)
-        raise ValueError(f"value_fn must return one real floating number; it returned {kind}.")
-    return value
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
-
-
-def _is_floating(leaf: Any) -> bool:
-    if not _is_array(leaf):
-        return False
-    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-        raise ValueError(f"complex arrays are not supported; got dtype {leaf.dtype}.")
-    return bool(jnp.issubdtype(leaf.dtype, jnp.floating))
-
-
 def _zeros_or_none(leaf: Any) -> Any:
-    if not _is_array(leaf) or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+    is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic)
+    if not is_array or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         return None
     return jnp.zeros_like(leaf)
