@@ -210,7 +210,7 @@ def shown(value: Any) -> str:
     if shape is None or is_traced(value):
         return repr(value)
     if shape == ():
-        return repr(value.item())
+        return repr(value.item() if _is_real(value.dtype) else value)
     return f"an array of shape {shape}, {value.dtype}"
 
 

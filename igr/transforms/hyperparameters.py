@@ -44,6 +44,23 @@ def require_number(
     check_number(name, value, at_least=at_least, above=above)
 
 
+def require_static(name: str, value: Any) -> None:
+    """Raises where `optax.inject_hyperparams` has made an array of what fixes the program.
+
+    Args:
+        name: The argument, for the message.
+        value: What was given.
+
+    Raises:
+        TypeError: If it is an array of JAX.
+    """
+    if isinstance(value, jax.Array):
+        raise TypeError(
+            f"{name} must be a Python number, for it fixes the compiled program; got an array. "
+            f"Under optax.inject_hyperparams declare it: static_args=({name!r},)."
+        )
+
+
 def at_count(name: str, value: Any, count: Any) -> Any:
     """The number itself, or what the schedule says at step `count`."""
     if not callable(value):

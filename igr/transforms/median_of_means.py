@@ -13,7 +13,7 @@ from igr.checks import check_count
 from igr.per_example.grouped import group_size
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.example_updates import aggregate
-from igr.transforms.hyperparameters import require_number
+from igr.transforms.hyperparameters import require_number, require_static
 from igr.transforms.masks import reject_masked_nodes
 
 
@@ -94,6 +94,7 @@ def median_of_means(
         Walker, "Appealing to Gradients to Investigate Neural Network Generalization" (2023),
         section 5.5.1, the algorithm at its end.
     """
+    require_static("num_groups", num_groups)
     num_groups = check_count("num_groups", num_groups, 1)
     rule = "median_of_means"
 

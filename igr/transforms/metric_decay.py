@@ -13,6 +13,7 @@ from igr.transforms.hyperparameters import (
     ScalarOrSchedule,
     at_count,
     require_number,
+    require_static,
 )
 from igr.transforms.metric_product import Metric, metric_product, require_metric
 from igr.transforms.partitioned import Partitioned
@@ -189,6 +190,7 @@ def metric_value_and_grad(
 def _decay_of(strength: Any, metric: Metric, mask: Any, lanczos_steps: int, name: str = "strength"):
     require_number(name, strength, at_least=0.0)
     require_metric(metric)
+    require_static("lanczos_steps", lanczos_steps)
     lanczos_steps = check_count("lanczos_steps", lanczos_steps, 1)
 
     def decay(leaves: Partitioned, count: Any, extra: Mapping[str, Any]) -> list[Array]:

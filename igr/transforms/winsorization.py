@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import check_number, is_traced
+from igr.checks import check_number
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.example_updates import aggregate
-from igr.transforms.hyperparameters import require_number
+from igr.transforms.hyperparameters import require_number, require_static
 from igr.transforms.masks import reject_masked_nodes
 
 
@@ -147,11 +147,7 @@ def mean_of_clipped(level: Fraction, n: int) -> Callable[[Float[Array, "n b"]], 
 
 def require_percentile(percentile: Any) -> Fraction:
     """The level as a fraction, the decimal that was written: 0.1 is a tenth."""
-    if is_traced(percentile):
-        raise TypeError(
-            "percentile must be a Python number, for it fixes the compiled program; got a traced "
-            "value. Under optax.inject_hyperparams declare it: static_args=('percentile',)."
-        )
+    require_static("percentile", percentile)
     check_number("percentile", percentile, at_least=0, at_most=50)
     if isinstance(percentile, int | Fraction):
         return Fraction(percentile)

@@ -112,8 +112,8 @@ def test_a_traced_learning_rate():
     [
         (0.0, 1, "learning_rate must be positive and finite; got 0.0"),
         (float("inf"), 1, "learning_rate must be positive and finite; got inf"),
-        (0.1, 0, "batch_size must be between 1 and the number of examples, 4; got 0"),
-        (0.1, 5, "batch_size must be between 1 and the number of examples, 4; got 5"),
+        (0.1, 0, "batch_size must be between 1 and 4, the number of examples; got 0"),
+        (0.1, 5, "batch_size must be between 1 and 4, the number of examples; got 5"),
     ],
 )
 def test_bad_input(eta, batch_size, message):

@@ -107,10 +107,10 @@ def test_nan_is_seen():
 @pytest.mark.parametrize(
     ("call", "options", "message"),
     [
-        (trace, {"num_probes": 1}, "num_probes must be at least 2, for an error bar; got 1"),
+        (trace, {"num_probes": 1}, "num_probes must be at least 2; got 1"),
         (trace, {"num_products": 0}, "num_products must be at least 1; got 0"),
         (spectral_density, {"num_probes": 0}, "num_probes must be at least 2"),
-        (spectral_density, {"width": -1.0}, "width must be positive; got -1.0"),
+        (spectral_density, {"width": -1.0}, "width must be positive and finite; got -1.0"),
     ],
 )
 def test_bad_input(call, options, message):

@@ -118,7 +118,9 @@ def test_bad_batches_and_params(fn):
         fn(loss_of_one, w, {})
     with pytest.raises(ValueError, match="at least one example; it holds 0"):
         fn(loss_of_one, w, jnp.ones((0, 3)))
-    with pytest.raises(ValueError, match=r"at least one floating array; got leaves of \['Array"):
+    with pytest.raises(
+        ValueError, match=r"at least one floating array; got leaves of type \['Array"
+    ):
         fn(loss_of_one, jnp.array(1), jnp.ones(3))
     with pytest.raises(ValueError, match=r"example_loss_fn must return one.*shape \(3,\)"):
         fn(lambda w, x: w * x, w, jnp.ones((2, 3)))
@@ -126,18 +128,20 @@ def test_bad_batches_and_params(fn):
 
 @pytest.mark.parametrize("chunk", [0, -1, 2.0, True])
 def test_bad_chunk(chunk):
-    with pytest.raises(ValueError, match="chunk must be a positive number of examples or None"):
+    with pytest.raises((TypeError, ValueError), match=r"chunk must be (at least 1|an integer)"):
         per_example_gradients(loss_of_one, jnp.array(1.0), jnp.ones(3), chunk)
 
 
 def test_bad_groups():
     args = loss_of_one, jnp.array(1.0), jnp.ones(10)
     for groups in (0, -2, 2.0, True, None):
-        with pytest.raises(ValueError, match="num_groups must be a positive integer; got"):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"num_groups must be (between|an integer)"
+        ):
             grouped_gradients(*args, groups)
-    with pytest.raises(ValueError, match="at most the number of examples; got 11 groups for 10"):
+    with pytest.raises(ValueError, match="between 1 and 10, the number of examples; got 11"):
         grouped_gradients(*args, 11)
     with pytest.raises(ValueError, match=r"4 groups of 2 leave 2 of 10 examples over\. Drop them"):
         grouped_gradients(*args, 4)
-    with pytest.raises(ValueError, match=r"static_args=\('num_groups',\)"):
-        grouped_gradients(*args, jnp.array(2))
+    with pytest.raises(TypeError, match=r"static_args=\('num_groups',\)"):
+        jax.jit(lambda k: grouped_gradients(*args, k))(2)

@@ -232,15 +232,15 @@ def update(rule, params, value_fn=None, updates=None):
 
 @pytest.mark.parametrize("mu", [np.nan, np.inf, "1", None, [1.0], 1j, jnp.array(jnp.nan), True])
 def test_mu_that_is_not_a_finite_number(mu):
-    with pytest.raises(ValueError, match=r"mu must be a finite number or a schedule.*got"):
+    with pytest.raises((TypeError, ValueError), match=r"mu must be (finite|a number); got"):
         egr(0.1, mu)
-    with pytest.raises(ValueError, match="mu must be a finite number"):
+    with pytest.raises((TypeError, ValueError), match=r"mu must be (finite|a number)"):
         egr_value_and_grad(lambda p: p, mu)
 
 
 @pytest.mark.parametrize("learning_rate", [0.0, -1.0, np.inf])
 def test_learning_rate_that_is_not_positive(learning_rate):
-    with pytest.raises(ValueError, match="learning_rate must be a finite number above 0"):
+    with pytest.raises(ValueError, match="learning_rate must be positive and finite"):
         egr(learning_rate, 0.1)
 
 
@@ -280,7 +280,9 @@ def test_trees_that_do_not_fit():
         update(rule, params, loss, {"w": jnp.ones((5, 2))})
     with pytest.raises(ValueError, match="at least one floating array; got leaves of"):
         update(rule, {"w": jnp.arange(2)}, loss)
-    with pytest.raises(ValueError, match="complex arrays are not supported; got dtype complex128"):
+    with pytest.raises(
+        ValueError, match=r"complex leaves are not supported: params\['w'\] is complex128"
+    ):
         update(rule, {"w": jnp.ones(2) * 1j}, loss)
 
 

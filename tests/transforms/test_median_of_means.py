@@ -89,21 +89,23 @@ def test_memory_is_that_of_the_groups():
 
 @pytest.mark.parametrize("groups", [0, -1, 2.0, "2", None, True])
 def test_groups_that_are_no_number(groups):
-    with pytest.raises(ValueError, match="num_groups must be an integer of at least 1; got"):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"num_groups must be (at least 1|an integer); got"
+    ):
         median_of_means(groups)
 
 
 def test_groups_that_do_not_fit():
     x = jnp.ones((10, 2))
-    with pytest.raises(ValueError, match="at most the number of examples; got 11 groups for 10"):
+    with pytest.raises(ValueError, match="between 1 and 10, the number of examples; got 11"):
         aggregated(x, 11)
     with pytest.raises(ValueError, match="4 groups of 2 leave 2 of 10 examples over"):
         aggregated(x, 4)
-    with pytest.raises(ValueError, match=r"static_args=\('num_groups',\)"):
+    with pytest.raises(TypeError, match=r"static_args=\('num_groups',\)"):
         optax.inject_hyperparams(median_of_means_sgd)(0.1, num_groups=2).init(x)
     with pytest.raises(ValueError, match="They look already averaged"):
         aggregated(x, 2, x)
     with pytest.raises(ValueError, match="median_of_means needs the whole tree"):
         aggregated({"w": x, "b": optax.MaskedNode()}, 2)
-    with pytest.raises(ValueError, match="learning_rate must be a finite number above 0"):
+    with pytest.raises(ValueError, match="learning_rate must be positive and finite"):
         median_of_means_sgd(0.0, 2)

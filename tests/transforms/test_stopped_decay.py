@@ -108,22 +108,22 @@ def test_oracle_takes_the_steps_of_the_optimizer(network):
 
 @pytest.mark.parametrize("step", [-1, 1.5, None, True, jnp.array(1.0), jnp.array([1])])
 def test_step_that_is_no_number_of_steps(step):
-    with pytest.raises(ValueError, match="step must be an integer of at least 0; got"):
+    with pytest.raises((TypeError, ValueError), match=r"step must be (at least 0|an integer); got"):
         decay_until(0.1, step)
-    with pytest.raises(ValueError, match="step must be an integer of at least 0; got"):
+    with pytest.raises((TypeError, ValueError), match=r"step must be (at least 0|an integer); got"):
         decay_until_then_selective(0.1, step, 0.1)
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="weight_decay must be a finite number of at least 0"):
+    with pytest.raises(ValueError, match="weight_decay must be finite and not negative"):
         decay_until(-0.1, 1)
-    with pytest.raises(ValueError, match="selective_weight_decay must be a finite number"):
+    with pytest.raises(ValueError, match="selective_weight_decay must be finite"):
         decay_until_then_selective(0.1, 1, 0.1, selective_weight_decay=-0.1)
-    with pytest.raises(ValueError, match="threshold must be a finite number of at least 0"):
+    with pytest.raises(ValueError, match="threshold must be finite and not negative"):
         decay_until_then_selective(0.1, 1, -0.1)
-    with pytest.raises(ValueError, match="learning_rate must be a finite number above 0"):
+    with pytest.raises(ValueError, match="learning_rate must be positive and finite"):
         l2_stopped_sgd(0.0, 0.1, 1)
-    with pytest.raises(ValueError, match="learning_rate must be a finite number above 0"):
+    with pytest.raises(ValueError, match="learning_rate must be positive and finite"):
         l2_stopped_selective_sgd(0.0, 0.1, 1, 0.1)
     rule = decay_until(0.1, 1)
     with pytest.raises(ValueError, match="decay_until needs the parameters"):

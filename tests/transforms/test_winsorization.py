@@ -117,13 +117,15 @@ def test_optimizer_is_winsorize_then_sgd():
 
 @pytest.mark.parametrize("percentile", [-1, 50.1, np.nan, "10", None, True])
 def test_percentile_out_of_range(percentile):
-    with pytest.raises(ValueError, match=r"percentile must be a number in \[0, 50\]; got"):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"percentile must be (between 0 and 50|a number); got"
+    ):
         winsorize(percentile)
 
 
 def test_percentile_that_is_not_static():
     injected = optax.inject_hyperparams(winsorized_sgd)(learning_rate=0.1, percentile=10.0)
-    with pytest.raises(ValueError, match=r"static_args=\('percentile',\)"):
+    with pytest.raises(TypeError, match=r"static_args=\('percentile',\)"):
         injected.init(jnp.zeros(2))
 
 
@@ -155,7 +157,7 @@ def test_masked_nodes_are_refused():
         rule.update(masked, optax.EmptyState())
     with pytest.raises(ValueError, match="mask must be a pytree"):
         aggregated({"w": jnp.ones((3, 2))}, 10, mask={"v": True})
-    with pytest.raises(ValueError, match="learning_rate must be a finite number above 0"):
+    with pytest.raises(ValueError, match="learning_rate must be positive and finite"):
         winsorized_sgd(-0.1, 10)
 
 

@@ -122,7 +122,7 @@ def test_memory_stays_far_below_the_gradients_of_the_examples(length):
 
 def test_bad_input(convolutional):
     loss, params, batch = convolutional
-    with pytest.raises(ValueError, match=r"percentile must be a number in \[0, 50\]; got 51"):
+    with pytest.raises(ValueError, match=r"percentile must be between 0 and 50; got 51"):
         winsorized_gradient(loss, params, batch, 51)
     with pytest.raises(ValueError, match="mask must be a pytree"):
         winsorized_gradient(loss, params, batch, 10, {"v": True})
