@@ -181,7 +181,7 @@ def test_bad_input(polynomial):
         igr.vector_field(equation, value_fn, "a tenth")
     with pytest.raises(TypeError, match="eq is a modified equation"):
         igr.vector_field(igr.methods.gradient_descent(), value_fn, 0.1)
-    with pytest.raises(TypeError, match="value_fn is a function of params"):
+    with pytest.raises(TypeError, match="value_fn must be a function of params"):
         igr.vector_field(equation, 3.0, 0.1)
     open_equation = igr.modified_equation(igr.methods.heavy_ball(sympy.Symbol("beta")), 1)
     with pytest.raises(ValueError, match=r"open symbols \(beta\).*eq.subs"):
