@@ -79,8 +79,7 @@ def require_trained(params: PyTree, name: str = "params") -> PyTree:
         kinds = sorted({_kind(leaf) for leaf in jax.tree.leaves(params)})
         empty = f", of shapes {[leaf.shape for leaf in leaves]}" if leaves else ""
         raise ValueError(
-            f"{name} must hold at least one floating array: there is nothing to differentiate; got "
-            f"leaves of type {kinds}{empty}."
+            f"{name} must hold at least one floating array; got leaves of type {kinds}{empty}."
         )
     return trained
 
@@ -212,8 +211,7 @@ def _as_array(leaf: Any) -> Any:
 
 
 def _kind(leaf: Any) -> str:
-    kind = type(leaf).__name__
-    return f"{kind} of {leaf.dtype}" if hasattr(leaf, "dtype") else kind
+    return f"Array of {leaf.dtype}" if hasattr(leaf, "dtype") else type(leaf).__name__
 
 
 floating = partition

@@ -23,7 +23,7 @@ from igr.checks import check_count, check_step
 from igr.compiled import Traced, traced
 from igr.diagnostics.named_measures import NAMED, NamedMeasures, named, scalars
 from igr.diagnostics.records import CSVFile, LiveTable, sink
-from igr.pytrees import num_examples, trained_part
+from igr.pytrees import combine, num_examples, partition, trained_part
 
 
 class Cost(NamedTuple):
@@ -252,6 +252,7 @@ class Monitor:
                 "monitor.measure(params, batch, key), which returns the same scalars."
             )
         num_examples(batch)
+        params = combine(*partition(params))
         jax.block_until_ready((params, batch))  # the steps before are not the monitor's cost
         start, traces = time.perf_counter(), self._traces
         if self._vector is None and "sharpness" in self._names:
