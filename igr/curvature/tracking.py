@@ -10,16 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.curvature.operator import wide_product
-from igr.curvature.vectors import (
-    HIGHEST,
-    cast_like,
-    floating_part,
-    require_floating,
-    require_like,
-    size,
-    widened,
-    working_dtype,
-)
+from igr.curvature.vectors import HIGHEST, cast_like, require_like, size, widened, working_dtype
+from igr.pytrees import require_trained, trained_part
 
 
 class FollowedPairs(NamedTuple):
@@ -69,8 +61,8 @@ def follow_eigenpairs(
     References:
         Saad, "Numerical methods for large eigenvalue problems" (2011), chapter 6.
     """
-    like = require_floating(params)
-    vectors = floating_part(vectors)
+    like = require_trained(params)
+    vectors = trained_part(vectors)
     leaves = jax.tree.leaves(vectors)
     k = leaves[0].shape[0] if leaves and leaves[0].ndim else 0
     require_like("vectors", vectors, like, (k,))
