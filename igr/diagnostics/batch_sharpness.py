@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from igr.checks import check_count
-from igr.curvature.vectors import floating_part, inner, require_floating
-from igr.per_example.example_axis import num_examples
-from igr.pytrees import combine, floating
+from igr.curvature.vectors import inner
+from igr.pytrees import combine, num_examples, partition, require_trained, trained_part
 
 
 class BatchSharpness(NamedTuple):
@@ -64,7 +63,7 @@ def batch_sharpness(
     References:
         Andreyev and Beneventano, "Edge of stochastic stability" (2024), definition 1.
     """
-    require_floating(params)
+    require_trained(params)
     n = num_examples(batch)
     batch_size = check_count("batch_size", batch_size, 1)
     if batch_size > n:
@@ -74,7 +73,7 @@ def batch_sharpness(
     m = n // batch_size
     order = jnp.arange(n) if key is None else jax.random.permutation(key, n)
     chosen = order[: m * batch_size].reshape(m, batch_size)
-    dynamic, static = floating(params)
+    dynamic, static = partition(params)
 
     def curvature(indices: Array) -> tuple[Array, Array]:
         examples = jax.tree.map(lambda x: jnp.asarray(x)[indices], batch)
@@ -85,7 +84,7 @@ def batch_sharpness(
 
         # The gradient is evaluated where it is linearized: its product with itself costs one more.
         gradient, product = jax.linearize(jax.grad(loss), dynamic)
-        g = floating_part(gradient)
+        g = trained_part(gradient)
         return inner(g, product(gradient)), inner(g, g)
 
     products, squares = jax.lax.map(curvature, chosen)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from igr.checks import check_step
 from igr.curvature import hessian_product, top_eigenpairs
-from igr.curvature.vectors import floating_part, require_floating, require_like
+from igr.curvature.vectors import require_like
+from igr.pytrees import require_trained, trained_part
 
 
 class PreconditionedSharpness(NamedTuple):
@@ -78,8 +79,8 @@ def preconditioned_sharpness(
     References:
         Cohen et al., "Adaptive gradient methods at the edge of stability" (2022), section 3.
     """
-    like = require_floating(params)
-    preconditioner = floating_part(preconditioner)
+    like = require_trained(params)
+    preconditioner = trained_part(preconditioner)
     require_like("preconditioner", preconditioner, like)
     root = jax.tree.map(lambda c, x: jnp.sqrt(c).astype(x.dtype), preconditioner, like)
     hessian = hessian_product(loss_fn, params, batch, chunk=chunk)

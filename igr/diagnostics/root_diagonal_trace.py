@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_count
 from igr.curvature import hessian_product
-from igr.curvature.vectors import random_signs, require_floating, size, working_dtype
+from igr.curvature.vectors import random_signs, size, working_dtype
+from igr.pytrees import require_trained
 
 
 class RootDiagonalTrace(NamedTuple):
@@ -65,7 +66,7 @@ def root_diagonal_trace(
     References:
         Bekas, Kokiopoulou and Saad, "An estimator for the diagonal of a matrix" (2007).
     """
-    like = require_floating(params)
+    like = require_trained(params)
     probes = check_count("probes", probes, 1)
     product = hessian_product(loss_fn, params, batch, chunk=chunk)
     dtype = working_dtype(like)
