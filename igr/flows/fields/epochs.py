@@ -23,8 +23,7 @@ from igr.flows import kinds
 from igr.flows.fields.differentials import Differentials, add, directional
 from igr.flows.fields.trees import central_edge, field_coefficients, field_over, value_fn_over
 from igr.flows.kinds import Field, ValueFn
-from igr.per_example.example_axis import num_examples
-from igr.pytrees import combine, like_params, partition
+from igr.pytrees import combine, like_params, num_examples, partition
 
 Gradient = Callable[[PyTree], PyTree]
 Combination = Mapping[int, float | Array]  # tree -> coefficient
