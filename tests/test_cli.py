@@ -173,8 +173,7 @@ GD = ("derive", "gradient_descent")
     [
         ((), "required: COMMAND"),
         (("follow",), "invalid choice: 'follow'"),
-        (("derive",), "required: METHOD, --order"),
-        (GD, "required: --order"),
+        (("derive",), "derive wants METHOD, such as heavy_ball:0.9, or --optax NAME"),
         ((*GD, "--order", "1", "--ord", "2"), "unrecognized arguments: --ord 2"),
         ((*GD, "--order", "-1"), "--order is an integer from 0 to 14, got -1"),
         ((*GD, "--order", "1.5"), "--order is an integer from 0 to 14, got '1.5'"),
@@ -184,7 +183,24 @@ GD = ("derive", "gradient_descent")
         ((*GD, "--order", "100"), "got 100; igr.modified_equation goes further"),
         ((*GD, "--order", "9" * 5000), "--order is an integer from 0 to 14"),
         ((*GD, "--order", "1", "--format", "word"), "--format: invalid choice: 'word'"),
-        (("derive", "adam", "--order", "1"), "METHOD is one of gradient_descent, heavy_ball"),
+        (("derive", "addam", "--order", "1"), "METHOD is one of gradient_descent, heavy_ball"),
+        (("derive", "addam"), "got 'addam'. Did you mean adam?"),
+        (("derive", "adam", "--set", "bb1=0.5"), "adam has no setting 'bb1'; it has b1, b2"),
+        (("derive", "adam", "--set", "b1"), "--set takes NAME=VALUE, such as b1=0.9; got 'b1'"),
+        (("derive", "adam", "--set", "b1=0", "--set", "b1=1"), "b1 is given twice: 0 and 1"),
+        (("derive", "adam", "--set", "b1=1.5"), "b1 is a number in [0, 1)"),
+        (("derive", "adam", "--set", "keep=rho"), "keep names states of Adam"),
+        (("derive", "adam:0.5"), "adam has no beta, got '0.5'; its settings are b1"),
+        (("derive", "rmsprop", "--set", "eps_in_sqrt=1"), "eps_in_sqrt is true or false"),
+        (("derive", "runge_kutta"), "runge_kutta wants --set A=, such as"),
+        (("derive", "alternating", "--set", "steps=1,x"), "steps is made of integers"),
+        (("derive", "--optax", "adamm"), "got 'adamm'. Did you mean adam?"),
+        (("derive", "adam", "--optax", "adam"), "one too many: adam, adam"),
+        (
+            ("derive", "simultaneous", "--loss", "x^2", "--params", "x"),
+            "loss is the pair of their losses",
+        ),
+        (("derive", "adam", "--format", "sympy"), "--format sympy wants --loss"),
         (("derive", "", "--order", "1"), "METHOD is one of"),
         (("derive", "gradient_descent:0.9", "--order", "1"), "gradient_descent has no beta"),
         ((*GD, "--beta", "0.9", "--order", "1"), "gradient_descent has no beta, got '0.9'"),
@@ -291,6 +307,57 @@ def test_a_terminal_without_unicode():
         ["derive", "gradient_descent", "--order", "1", "--format", "latex"], env=environment
     )
     assert done.returncode == 0
+
+
+def test_every_method_that_is_listed_is_derived(capsys):
+    assert main(["methods"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.split("\n\n")[0].splitlines()]
+    assert len(names) == 20
+    extra = {
+        "linear_memory": ["--transfer", "1"],
+        "runge_kutta": ["--set", "A=0,0;1,0", "--set", "b=1/2,1/2"],
+        "elementwise": ["--set", "rule=g/sqrt(g^2 + s)"],
+    }
+    for name in names:
+        assert main(["derive", name, *extra.get(name, [])]) == 0
+        out = capsys.readouterr().out
+        assert "'" in out or "dW" in out
+        assert "modified loss" in out
+
+
+def test_settings_and_aliases(answer):
+    assert answer("derive", "momentum:0.9") == answer("derive", "heavy_ball", "--beta", "0.9")
+    assert answer("derive", "gd") == answer("derive", "gradient_descent", "--order", "1")
+    (out,) = answer("derive", "rmsprop", "--order", "0", "--set", "decay=0", "--set", "eps=1")[:1]
+    assert out == "θ' = -g/sqrt(g² + 1) + O(h)"
+    turns = answer("derive", "alternating", "--set", "steps=2,1", "--set", "ratios=1,2")
+    assert len(turns) == 3
+
+
+def test_a_micro_sign_is_the_letter_mu(answer):
+    out = answer("derive", "gd", "--order", "0", "--loss", "\u00b5^2*\u03f5", "--params", "\u03bc")
+    assert out[1] == "μ' = -2 ε μ + O(h)"
+
+
+@pytest.mark.slow
+def test_an_optimizer_of_optax_by_name(answer):
+    out = answer("derive", "--optax", "sgd", "--set", "momentum=0.5")
+    assert out[0] == answer("derive", "heavy_ball:0.5")[0]
+
+
+def test_python_m_igr_and_the_version():
+    done = subprocess.run(
+        [sys.executable, "-m", "igr", "--version"], capture_output=True, check=True, timeout=60
+    )
+    assert done.stdout.split()[0] == b"igr"
+
+
+def test_an_interrupt_ends_in_one_line():
+    stop = (
+        "import igr.cli as c; c._derive = lambda options: (_ for _ in ()).throw(KeyboardInterrupt)"
+    )
+    done = run_process(["derive", "gd"], before=stop)
+    assert (done.returncode, done.stderr) == (130, b"igr: interrupted\n")
 
 
 def test_a_reader_that_stops_early():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import unicodedata
 import warnings
 from collections.abc import Mapping
 
@@ -60,7 +61,8 @@ def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy
     except (SyntaxError, ValueError, RecursionError, MemoryError, Warning) as error:
         raise _refusal(text, "it is not a formula") from error
     try:
-        expression = _build(tree.body, dict(symbols or {}), text)
+        known = {nfkc(name): symbol for name, symbol in (symbols or {}).items()}
+        expression = _build(tree.body, known, text)
         degree = _degree(expression)
     except RecursionError as error:
         raise _refusal(text, "it is nested too deeply") from error
@@ -69,6 +71,11 @@ def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy
     if degree > _LARGEST_POWER:
         raise _refusal(text, f"its degree is at most {_LARGEST_POWER}, got {degree}")
     return expression
+
+
+def nfkc(name: str) -> str:
+    """A name as Python reads it: the micro sign is the letter mu, a lunate epsilon an epsilon."""
+    return unicodedata.normalize("NFKC", name)
 
 
 def _build(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sympy.Expr:
