@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import modified_equation
 from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
-from igr.compiled import Traced, compiled, traced
+from igr.compiled import Opaque, Traced, compiled, content, traced
 from igr.curvature import sharpness
 from igr.flows import kinds
 from igr.flows.fields.interpolation import interpolating_field
@@ -146,11 +147,16 @@ def observed_order(
     start = traced(lambda h, at, p: stepping(h, at).init(p), at, at, dynamic)
     example = eqx.filter_eval_shape(start, at, at, dynamic)
     one_step = traced(step, at, at, loss, example, dynamic)
-    recipe = _Recipe(method, equation, field, order, memory, keeps)
+    recipe, shared = _Recipe(method, equation, field, order, memory, keeps), None
+    with contextlib.suppress(Opaque):
+        content(recipe)
+        shared = recipe
+    if shared is None:  # a rule made in a call has no content: one program for this call alone
+        shared = _OfThisCall(recipe)
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
 
     def error_at(h: float) -> float:
-        return float(_error(recipe, start, one_step, loss, dynamic, np.asarray(h, dtype), at))
+        return float(_error(shared, start, one_step, loss, dynamic, np.asarray(h, dtype), at))
 
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(dynamic))
     rounding = eps * float(optax.tree.norm(dynamic))
@@ -174,9 +180,16 @@ class _Recipe:
     keeps: bool
 
 
+class _OfThisCall:
+    """A recipe that is equal to itself alone."""
+
+    def __init__(self, recipe: _Recipe):
+        self.recipe = recipe
+
+
 @compiled
 def _error(
-    recipe: _Recipe,
+    shared: _Recipe | _OfThisCall,
     start: Traced,
     one_step: Traced,
     loss: Traced,
@@ -185,6 +198,7 @@ def _error(
     rates_at: Array,
 ) -> Array:
     """The distance of one step from the flow over the time h."""
+    recipe = shared.recipe if isinstance(shared, _OfThisCall) else shared
     state = start(h, rates_at, params)
 
     def step(state: Any, p: PyTree) -> tuple[Any, PyTree]:
