@@ -1,11 +1,13 @@
 """From a modified equation to a trajectory, and beside it the real run."""
 
+from igr.flows import rules
 from igr.flows.certify import Certificate, certify
 from igr.flows.compare import Comparison, compare
 from igr.flows.edge import CentralFlow, TwoPhaseFlow, central_flow, two_phase_field, two_phase_flow
 from igr.flows.epochs import run_epochs
 from igr.flows.fields.along_run import FieldAlong, modified_field_along
 from igr.flows.fields.interpolation import interpolating_field
+from igr.flows.fields.memoryless import stochastic_rule_field
 from igr.flows.fields.small_noise import SmallNoiseHeun
 from igr.flows.fields.stochastic import (
     StochasticField,
@@ -42,10 +44,12 @@ __all__ = [
     "observed_order",
     "optimizer_of",
     "reached",
+    "rules",
     "run",
     "run_epochs",
     "stochastic_field",
     "stochastic_flow",
+    "stochastic_rule_field",
     "two_phase_field",
     "two_phase_flow",
     "vector_field",

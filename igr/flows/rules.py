@@ -1,4 +1,4 @@
-"""Rules that are code: any stateless optax transformation, and Muon as optax runs it."""
+"""Rules that are code: stateless optax transformations, Muon, Adafactor, schedule-free SGD."""
 
 from __future__ import annotations
 
@@ -147,4 +147,117 @@ def muon(
         {"nu": (square, 1 - sympy.nsimplify(adam_b2), lambda p: optax.tree.zeros_like(others(p)))},
         {"lambda_nu": -math.log(adam_b2)},
         name=name,
+    )
+
+
+def schedule_free_sgd(b1: float = 0.9) -> RuleMethod:
+    """Schedule-free SGD as `optax.contrib.schedule_free(optax.sgd(h), h, b1)` runs it.
+
+    The params are y = b1 x + (1 - b1) z, with z the iterates of gradient descent on gradients at y
+    and x their average (Defazio et al. 2024, The Road Less Scheduled). z is kept as a variable; the
+    average is the output `x`, as of `optax.contrib.schedule_free_eval_params`.
+
+    Args:
+      b1: the share of the average, in (0, 1].
+
+    >>> read = dict(schedule_free_sgd(0.5).outputs)["x"]
+    >>> print(read({"theta": jnp.array([2.0]), "z": jnp.array([1.0])}))
+    [3.]
+    """
+    if not 0 < b1 <= 1:
+        raise ValueError(f"b1 is a number in (0, 1], got {b1}")
+
+    def average(theta: PyTree, z: PyTree) -> PyTree:
+        return jax.tree.map(lambda y, s: ((y - (1 - b1) * s) / b1).astype(y.dtype), theta, z)
+
+    def psi(g: PyTree, z: PyTree, theta: PyTree, t: Any, h: Any) -> PyTree:
+        before = jax.tree.map(lambda s, d: s + h * d, z, g)
+        x = average(theta, before)
+        # The average takes in 1/(n + 1) = h/t of z.
+        return jax.tree.map(lambda d, s, a: (1 - b1) * d - b1 * (s - a) / t, g, z, x)
+
+    return rule(
+        psi,
+        {},
+        {"z": (lambda g: jax.tree.map(jnp.negative, g), None, lambda params: params)},
+        outputs={"x": average},
+        name=Name("schedule-free SGD", {"b1": sympy.nsimplify(b1)}),
+    )
+
+
+def adafactor(
+    *,
+    min_dim_size_to_factor: int = 128,
+    decay_rate: float = 0.8,
+    clipping_threshold: float | None = 1.0,
+    multiply_by_parameter_scale: bool = True,
+    eps: float = 1e-30,
+) -> RuleMethod:
+    """Adafactor as `optax.adafactor(h)` runs it, its averages kept as variables.
+
+    A matrix's second moments are estimated from the means of its rows and columns; the share that a
+    new value has in step n is (n + 1)^(-decay_rate) (Shazeer and Stern 2018).
+
+    Args:
+      min_dim_size_to_factor: leaves whose second largest dimension is smaller keep every entry.
+      decay_rate: how fast the averages slow down.
+      clipping_threshold: of the root mean square of a leaf's update; None for none.
+      multiply_by_parameter_scale: whether the step is relative to the size of a leaf.
+      eps: added to squares.
+
+    >>> adafactor().kept
+    ('v_row', 'v_col', 'v')
+    """
+    parts = []
+    if clipping_threshold is not None:
+        parts.append(optax.clip_by_block_rms(clipping_threshold))
+    if multiply_by_parameter_scale:
+        parts.append(optax.scale_by_param_block_rms())
+    scaled = stateless(optax.chain(*parts))
+
+    def factored(x: jax.Array) -> tuple[int, int] | None:
+        """The second largest dimension and the largest, where these are averaged over."""
+        if x.ndim < 2 or sorted(x.shape)[-2] < min_dim_size_to_factor:
+            return None
+        order = sorted(range(x.ndim), key=lambda i: (x.shape[i], i))
+        return order[-2], order[-1]
+
+    def row(x: jax.Array) -> jax.Array:
+        dims = factored(x)
+        return jnp.zeros((1,), x.dtype) if dims is None else jnp.mean(x**2 + eps, axis=dims[1])
+
+    def column(x: jax.Array) -> jax.Array:
+        dims = factored(x)
+        return jnp.zeros((1,), x.dtype) if dims is None else jnp.mean(x**2 + eps, axis=dims[0])
+
+    def entry(x: jax.Array) -> jax.Array:
+        return jnp.zeros((1,), x.dtype) if factored(x) is not None else x**2 + eps
+
+    def updated(part: Callable[[jax.Array], jax.Array], old: PyTree, g: PyTree, n: Any) -> PyTree:
+        share = n**-decay_rate
+        return jax.tree.map(lambda v, x: (v + share * (part(x) - v)).astype(v.dtype), old, g)
+
+    def start(part: Callable[[jax.Array], jax.Array]) -> Callable[[PyTree], PyTree]:
+        return lambda params: jax.tree.map(lambda x: jnp.zeros_like(part(x)), params)
+
+    def direction(x: jax.Array, r: jax.Array, c: jax.Array, v: jax.Array) -> jax.Array:
+        dims = factored(x)
+        if dims is None:
+            return x / jnp.sqrt(v)
+        d1, d0 = dims
+        left = d1 - 1 if d1 > d0 else d1
+        shares = r / jnp.mean(r, axis=left, keepdims=True)
+        return x / jnp.expand_dims(jnp.sqrt(shares), d0) / jnp.expand_dims(jnp.sqrt(c), d1)
+
+    return rule(
+        lambda g, v_row, v_col, v, theta: scaled(
+            jax.tree.map(direction, g, v_row, v_col, v), theta
+        ),
+        {},
+        {
+            "v_row": (lambda g, t, h, v_row: updated(row, v_row, g, t / h), 1, start(row)),
+            "v_col": (lambda g, t, h, v_col: updated(column, v_col, g, t / h), 1, start(column)),
+            "v": (lambda g, t, h, v: updated(entry, v, g, t / h), 1, start(entry)),
+        },
+        name="Adafactor",
     )

@@ -64,6 +64,14 @@ CASES = {
         trust_ratio,
         chained(optax.ema(BETA, debias=False), optax.scale_by_trust_ratio()),
     ),
+    "LARS": (
+        lambda: methods.rule(
+            lambda m: m,
+            {"m": (lambda g, theta: TRUST(g, theta), methods.trace(BETA))},
+            name="LARS",
+        ),
+        chained(optax.scale_by_trust_ratio(), optax.trace(BETA)),
+    ),
     "NovoGrad": (novograd, lambda h: optax.novograd(h, b1=BETA, b2=0.25)),
     "Muon": (
         lambda: rules.muon(BETA, nesterov=False, adam_b1=BETA, adam_b2=0.9, eps=1e-4),
@@ -280,3 +288,80 @@ def test_a_step_says_what_it_needs(tanh_network):
         step.update(params, step.init(params))
     with pytest.raises(ValueError, match="the transformation has a memory"):
         rules.stateless(optax.trace(0.9))(params, params)
+
+
+KEPT = {
+    "schedule-free": (
+        lambda: rules.schedule_free_sgd(0.9),
+        lambda h: optax.contrib.schedule_free(optax.sgd(h), h, b1=0.9),
+    ),
+    "Adafactor": (
+        lambda: rules.adafactor(min_dim_size_to_factor=2),
+        lambda h: optax.adafactor(h, min_dim_size_to_factor=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("which", KEPT)
+def test_kept_states_run_as_in_optax(tanh_network, which):
+    describe, optimizer = KEPT[which]
+    value_fn, params = tanh_network
+    own, real = (
+        igr.run(tx, value_fn, params, 12, record_every=4)
+        for tx in (igr.flows.optimizer_of(describe(), 0.05), optimizer(0.05))
+    )
+    # optax works out the share that Adafactor's averages take in from a count in float32.
+    rtol = 1e-6 if which == "Adafactor" else 1e-10
+    for a, b in zip(*map(jax.tree.leaves, (own.params, real.params)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol / 1e3)
+
+
+def test_the_average_of_a_schedule_free_method_is_an_output(tanh_network):
+    value_fn, params = tanh_network
+    real = optax.contrib.schedule_free(optax.sgd(0.05), 0.05, b1=0.9)
+    done = igr.run(real, value_fn, params, 7)
+    expected = optax.contrib.schedule_free_eval_params(done.state, done.last)
+    read = dict(rules.schedule_free_sgd(0.9).outputs)["x"]
+    found = read({"theta": done.last, "z": done.state.z})
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("which", KEPT)
+def test_slopes_with_kept_states(tanh_network, which, order):
+    method = KEPT[which][0]()
+    slope = igr.observed_order(
+        method, tanh_network.value_fn, tanh_network.params, order, [h / 4 for h in STEPS]
+    )
+    assert slope == pytest.approx(order + 2, abs=0.1), slope.errors
+
+
+@pytest.mark.slow
+def test_schedule_free_sgd_is_followed(tanh_network):
+    # The real optimizer, its z read from its own state: at order 1 much closer than at order 0.
+    real = optax.contrib.schedule_free(optax.sgd(0.02), 0.02, b1=0.9)
+    found = igr.compare(
+        *tanh_network, 0.02, 100, (0, 1), rules.schedule_free_sgd(0.9), optimizer=real, burn_in=20
+    )
+    assert found.distance[0][-1] < 0.05 * found.travelled[-1]
+    assert found.distance[1][-1] < 0.1 * found.distance[0][-1]
+
+
+@pytest.mark.slow
+def test_relu_in_single_precision():
+    keys = jax.random.split(jax.random.key(3), 4)
+    inputs = jax.random.normal(keys[0], (16, 5), jnp.float32)
+    targets = jax.random.normal(keys[1], (16, 2), jnp.float32)
+    params = {
+        "in": jax.random.normal(keys[2], (5, 8), jnp.float32),
+        "out": 0.5 * jax.random.normal(keys[3], (8, 2), jnp.float32),
+    }
+
+    def value_fn(p):
+        return jnp.mean((jax.nn.relu(inputs @ p["in"]) @ p["out"] - targets) ** 2)
+
+    found = igr.compare(value_fn, params, 0.05, 40, (0, 1), clipped_after(), rtol=1e-4)
+    assert found.flows[1]["in"].dtype == jnp.float32
+    assert found.distance[1][-1] < 0.3 * found.distance[0][-1]

@@ -31,7 +31,7 @@ from igr.backward_error.rules.equation import RuleEquation
 from igr.backward_error.rules.rule import Reading, RuleMethod, RuleState
 from igr.flows import kinds
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
-from igr.flows.steps.rules import check_direction
+from igr.flows.steps.rules import check_direction, step_meant
 from igr.pytrees import combine, like_params, partition
 
 ValueFn = Callable[[PyTree], Array]
@@ -98,7 +98,8 @@ def rule_field(
             for n in method.sequence:
                 if n in states:
                     old = [y[n] for _, y in curve]
-                    gained = _gained(states[n], old, read.of(states[n].of, {n: old}), h, rates_at)
+                    phi = read.of(states[n].of, {n: old}, step_meant(states[n], h, rates_at))
+                    gained = _gained(states[n], old, phi, h, rates_at)
                     read[n] = [
                         jax.tree.map(jnp.add, a, b) for a, b in zip(old, gained, strict=True)
                     ]
@@ -196,11 +197,14 @@ class _Read(dict[str, Derivatives]):
         if method.reads("g"):
             self["g"] = derivatives(jax.grad(fixed["value_fn"]), theta)
 
-    def of(self, reading: Reading, own: Mapping[str, Derivatives] | None = None) -> Derivatives:
-        """A function of what it reads."""
+    def of(
+        self, reading: Reading, own: Mapping[str, Derivatives] | None = None, h: Any = None
+    ) -> Derivatives:
+        """A function of what it reads, and of its own: old values, and the step."""
         series = {**self, **(own or {})}
         moving = [n for n in reading.names if n in series]
-        fixed = {n: self._fixed[n] for n in reading.names if n in self._fixed}
+        known = self._fixed if h is None else {**self._fixed, "h": h}
+        fixed = {n: known[n] for n in reading.names if n in known}
         depth = len(self["theta"])
         if not moving:
             value = reading(fixed)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from igr.backward_error.rules.rule import RuleMethod
+from igr.backward_error.rules.rule import RuleMethod, RuleState
 from igr.flows import kinds
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.flows.steps.linear import recurrence
@@ -75,7 +75,7 @@ def rule_step(
     def moved(name: str, old: PyTree, read: dict[str, Any]) -> PyTree:
         """A kept state after its update."""
         state = states[name]
-        phi = state.of({**read, name: old})
+        phi = state.of({**read, name: old, "h": step_meant(state, h, rates_at)})
         if state.rate is None:
             return jax.tree.map(lambda y, x: (y + h * x).astype(y.dtype), old, phi)
         share = share_taken_in(state.rate, h, rates_at)
@@ -171,3 +171,8 @@ def check_direction(psi: PyTree, params: PyTree, name: str) -> None:
             f"the rule of {name} returns a direction for params, of their structure and shapes "
             f"{shapes[1]}; got {shapes[0]}"
         )
+
+
+def step_meant(state: RuleState, h: float | Array, rates_at: float | Array | None) -> Any:
+    """The step that a kept state's function reads: where it has a rate, the one that is meant."""
+    return h if rates_at is None or state.rate is None else rates_at
