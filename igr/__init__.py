@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from igr import curvature, diagnostics, flows, penalties, per_example, transforms
+    from igr import curvature, diagnostics, flows, penalties, per_example, plots, transforms
     from igr.backward_error import (
         ModifiedEquation,
         ModifiedLoss,
@@ -63,7 +63,15 @@ _FLOWS = (
     "run",
     "vector_field",
 )
-_SUBPACKAGES = ("curvature", "diagnostics", "flows", "penalties", "per_example", "transforms")
+_SUBPACKAGES = (
+    "curvature",
+    "diagnostics",
+    "flows",
+    "penalties",
+    "per_example",
+    "plots",
+    "transforms",
+)
 
 __all__ = [
     "Certificate",
@@ -90,6 +98,7 @@ __all__ = [
     "observed_order",
     "penalties",
     "per_example",
+    "plots",
     "run",
     "transforms",
     "vector_field",

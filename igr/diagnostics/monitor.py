@@ -168,6 +168,7 @@ class Monitor:
         self._traces = 0
         self._vector: PyTree = None
         self._warned: set[str] = set()
+        self._rows: list[tuple[int, dict[str, Any]]] = []
         self._next = 0
         self._first: float | None = None
         self._last = 0.0
@@ -233,6 +234,34 @@ class Monitor:
     def compilations(self) -> int:
         """How many times the measures were compiled: once for each shape of batch."""
         return self._traces
+
+    @property
+    def record(self) -> dict[str, np.ndarray]:
+        """What was measured so far: a column each, and `step`."""
+        columns = {"step": np.array([step for step, _ in self._rows])}
+        names = self._rows[0][1] if self._rows else {}
+        return columns | {name: np.array([row[name] for _, row in self._rows]) for name in names}
+
+    def plot(self, column: str | None = None, ax: Any = None) -> Any:
+        """Draws a column of the record on matplotlib Axes, see `igr.plots.monitor`.
+
+        Args:
+            column: What to draw; `h_sharpness`, with its limit of stability, if there, else the
+                first.
+            ax: Where to draw.
+
+        Raises:
+            ValueError: If nothing was measured yet, or there is no such column.
+        """
+        from igr.plots import monitor  # matplotlib is only there with the extra `figures`
+
+        record = self.record
+        if not self._rows:
+            raise ValueError("the monitor has measured nothing yet: there is nothing to plot")
+        if column is None:
+            column = "h_sharpness" if "h_sharpness" in record else list(record)[1]
+        limit = self._limit if column == "h_sharpness" else None
+        return monitor(record, column, limit=limit, ax=ax)
 
     def close(self) -> None:
         """Ends the live table. Files need no closing."""
@@ -375,6 +404,7 @@ class Monitor:
 
     def _report(self, step: int, row: Mapping[str, Array]) -> None:
         host = {name: np.asarray(value)[()] for name, value in row.items()}
+        self._rows.append((step, host))
         if self._csv is not None:
             self._csv.write(step, host)
         for write in self._sinks:

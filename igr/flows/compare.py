@@ -95,6 +95,12 @@ class Comparison:
         """Where a distance says nothing, being as small as rounding and tolerance make it."""
         return {p: d <= self.floor for p, d in self.distance.items()}
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draws the distances on matplotlib Axes, see `igr.plots.comparison`."""
+        from igr.plots import comparison  # matplotlib is only there with the extra `figures`
+
+        return comparison(self, ax)
+
     def __str__(self) -> str:
         orders = sorted(self.distance)
         end = self.travelled[-1]
