@@ -11,12 +11,15 @@ from igr.plots.style import GREY, axes, look
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NEAR = 30.0  # times the floor: what lies above need not be seen beside it
+
 
 def comparison(cmp: Any, ax: Axes | None = None) -> Axes:
     """The distance of the run from each flow against the step.
 
     Dashed in grey how far the run has travelled, dotted what rounding and the solver's tolerance
-    alone may make; shaded the records at which the expansion is not to be trusted. Where a
+    alone may make, where distances come near it; shaded the records at which the expansion is not
+    to be trusted. Where a
     distance has a standard error (`standard_error`, by flow), a band of one to both sides.
 
     Args:
@@ -49,7 +52,7 @@ def comparison(cmp: Any, ax: Axes | None = None) -> Axes:
             )
     ax.plot(step, _drawable(cmp.travelled), color=GREY, linestyle="--", label="travelled")
     floor = getattr(cmp, "floor", None)
-    if floor is not None:
+    if floor is not None and _comes_near(cmp.distance, np.asarray(floor)):
         ax.plot(step, _drawable(floor), color=GREY, linestyle=":", label="rounding, solver")
     trusted = getattr(cmp, "trusted", None)
     if trusted is not None:
@@ -98,6 +101,10 @@ def _drawable(values: Any) -> np.ndarray:
     """What a logarithmic axis can show: nan for what is not positive and finite."""
     values = np.array(values, float)
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def _comes_near(distance: Any, floor: np.ndarray) -> bool:
+    return any(bool(np.any(_drawable(d) < NEAR * floor)) for d in distance.values())
 
 
 def _shade(ax: Axes, step: np.ndarray, untrusted: np.ndarray) -> None:
