@@ -17,3 +17,7 @@ __all__ = [
     "modified_equation",
     "trees",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

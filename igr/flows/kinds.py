@@ -47,10 +47,8 @@ def field_of(
     Raises:
       TypeError: for an equation of a kind that is not registered, or no equation.
     """
-    raise TypeError(
-        f"{eq.name} has no vector field: register its kind with igr.flows.kinds.field_of"
-        if isinstance(eq, protocols.Equation)
-        else f"eq is a modified equation, from igr.modified_equation; got {eq!r}"
+    raise _unregistered(
+        eq, "no vector field", "field_of", "eq is a modified equation, from igr.modified_equation"
     )
 
 
@@ -69,11 +67,11 @@ def value_fn_of(
     Raises:
       TypeError: for an equation of a kind that is not registered, or no equation.
     """
-    raise TypeError(
-        f"{eq.name} has no modified loss to compile: register its kind with "
-        "igr.flows.kinds.value_fn_of"
-        if isinstance(eq, protocols.Equation)
-        else f"eq is a modified equation, from igr.modified_equation; got {eq!r}"
+    raise _unregistered(
+        eq,
+        "no modified loss to compile",
+        "value_fn_of",
+        "eq is a modified equation, from igr.modified_equation",
     )
 
 
@@ -91,10 +89,11 @@ def step_of(
     Raises:
       TypeError: for a method of a kind that is not registered, or no method.
     """
-    raise TypeError(
-        f"{method.name} has no discrete step: register its kind with igr.flows.kinds.step_of"
-        if isinstance(method, protocols.Method)
-        else f"method is one of igr.methods, such as gradient_descent(); got {method!r}"
+    raise _unregistered(
+        method,
+        "no discrete step",
+        "step_of",
+        "method is one of igr.methods, such as gradient_descent()",
     )
 
 
@@ -152,6 +151,14 @@ def preconditioner_of(response: Any, h: float | Array) -> Callable[..., PyTree] 
       h: the step.
     """
     return None
+
+
+def _unregistered(thing: Any, lacks: str, registry: str, wanted: str) -> TypeError:
+    if isinstance(thing, protocols.Equation | protocols.Method):
+        return TypeError(
+            f"{thing.name} has {lacks}: register its kind with igr.flows.kinds.{registry}"
+        )
+    return TypeError(f"{wanted}; got {thing!r}")
 
 
 def check_numbers(eq: Any) -> None:

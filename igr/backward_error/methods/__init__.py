@@ -256,3 +256,7 @@ def _momentum(beta: Any) -> sympy.Expr:
     if value.is_number and not (value.is_real and 0 <= value < 1):
         raise ValueError(f"beta is a number in [0, 1) or a sympy symbol, got {beta}")
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

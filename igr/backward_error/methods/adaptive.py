@@ -51,7 +51,7 @@ def adam(
     ('nu',)
     >>> from igr.backward_error import modified_equation
     >>> print(modified_equation(adam(0, 0, eps=0.1, keep=()), 0))
-    θ' = -g/(sqrt(g²) + 1/10) + O(h)
+    θ' = -g/(|g| + 1/10) + O(h)
     """
     averages = _Averages("Adam", keep, mu=(G, "b1", b1), nu=(G**2, "b2", b2))
     direction = averages.corrected(_MU) / _root(averages, eps, eps_root)

@@ -152,15 +152,16 @@ class _Names:
             return (
                 rf"\nabla^{{{k}}} E[{inside}]" if self.latex else f"∇{'²³⁴⁵⁶⁷⁸⁹'[k - 2]}E[{inside}]"
             )
-        inner = self.direction(vectors[0], brackets)
-        simple = vectors[0] in (G, THETA) or vectors[0] in self.eq.contractions
-        if brackets or not simple:
-            return f"{{H[{inner}]}}" if self.latex else f"H[{inner}]"
-        if inner.startswith("H "):
-            return f"H^{{2}} {inner[2:]}" if self.latex else f"H² {inner[2:]}"
-        if inner.startswith("H² ") or inner.startswith("H^{2} "):
-            return f"H^{{3}} {inner[6:]}" if self.latex else f"H³ {inner[3:]}"
-        return f"H {inner}"
+        times, inner = 1, vectors[0]
+        below = self.eq.contractions.get(inner)
+        while not brackets and below is not None and len(below.vectors) == 1:
+            times, inner = times + 1, below.vectors[0]
+            below = self.eq.contractions.get(inner)
+        power = "" if times == 1 else f"^{{{times}}}" if self.latex else "²³⁴⁵⁶⁷⁸⁹"[times - 2]
+        text = self.direction(inner, brackets)
+        if brackets or not (inner in (G, THETA) or below is not None):
+            return f"{{H{power}[{text}]}}" if self.latex else f"H{power}[{text}]"
+        return f"H{power} {text}"
 
     def direction(self, vector: sympy.Expr, brackets: bool = False) -> str:
         """A vector that is differentiated along, by its name if it has many letters."""

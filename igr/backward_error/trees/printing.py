@@ -87,6 +87,8 @@ def plain(expression: sympy.Expr) -> str:
     >>> beta, x = sympy.symbols("beta x")
     >>> plain(2 * beta * x**2 - x**beta)
     '2 β x² - x^β'
+    >>> plain(x / (sympy.sqrt(x**2) + sympy.Rational(1, 10**8)))
+    'x/(|x| + 10⁻⁸)'
     """
     return _ByHand().doprint(expression)
 
@@ -100,6 +102,9 @@ class _ByHand(StrPrinter):
 
     def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
         base, exponent = expr.as_base_exp()
+        if abs(exponent) == sympy.Rational(1, 2) and base.is_Pow and base.exp == 2:
+            length = f"|{self._print(base.base)}|"
+            return length if exponent > 0 else f"1/{length}"
         if exponent.is_Rational and ((exponent.q == 2 and abs(exponent.p) == 1) or exponent == -1):
             return super()._print_Pow(expr, rational)  # a root, or one over
         below, above = (
@@ -108,6 +113,12 @@ class _ByHand(StrPrinter):
         if exponent.is_Integer and exponent > 0:
             return below + superscript(int(exponent))
         return f"{below}^{above}"
+
+    def _print_Rational(self, expr: sympy.Rational) -> str:
+        digits = len(str(expr.q)) - 1
+        if expr.p == 1 and digits > 3 and expr.q == 10**digits:  # a small number, as an epsilon is
+            return f"10⁻{superscript(digits)}"
+        return super()._print_Rational(expr)
 
     def _print_Mul(self, expr: sympy.Mul) -> str:
         over, under = [], []
