@@ -106,6 +106,8 @@ def _key(reading: Reading) -> Any:
 def _starts(reading: Reading) -> list[int]:
     """From where to take steps: once memories have filled, and about the cuts of schedules."""
     first = reading.since
+    if reading.description is None:
+        return [first]
     expressions = [reading.description.rule, *(m.of for m in reading.description.memories.values())]
     clock, t = sympy.Symbol("clock", positive=True), sympy.Symbol("t", positive=True)
     cuts = set()
@@ -124,39 +126,32 @@ def _apart(reading: Reading, start: int) -> float:
     traced = reading.traced
     h = _PLAIN if traced.step is None else traced.step
     random = np.random.default_rng(0)
-    params = [jnp.asarray(random.normal(size=x.shape)) for x in traced.params]
-    phases = [jnp.asarray(random.uniform(0, 6, size=x.shape)) for x in traced.params]
+    params, phases = (
+        jax.tree.unflatten(traced.structure, [jnp.asarray(draw(x.shape)) for x in traced.params])
+        for draw in (lambda s: random.normal(size=s), lambda s: random.uniform(0, 6, size=s))
+    )
     describe = optimizer_of(reading.method, h)
     described = describe.init(params)
     state = _state_at(reading, start, h, params)
-    kept = {
-        name: [state[p] for p, n in enumerate(traced.names) if n == name]
-        for name in reading.description.kept
-    }
-    if optax.tree.get(described, "count", None) is not None:
-        described = optax.tree.set(described, count=jnp.asarray(float(start)))
-        if kept:
-            described = optax.tree.set(described, kept=kept)
-    instead = (
-        smoothed(traced.update, reading.found.smoothed_at, reading.smooth)
-        if reading.found.smoothed
-        else {}
-    )
+    if reading.method.kept or hasattr(described, "count"):
+        leaves = jax.tree.leaves(state)
+        kept = dict(described.kept)
+        for name in reading.method.kept:
+            own = [leaves[p] for p, n in enumerate(traced.names) if n == name]
+            kept[name] = jax.tree.unflatten(jax.tree.structure(kept[name]), own)
+        described = described._replace(count=jnp.asarray(float(start)), kept=kept)
+    at = reading.found.smoothed_at
+    instead = smoothed(traced.update, at, reading.smooth) if reading.smooth and at else {}
 
     @jax.jit
     def step(params: Any, state: Any, described: Any) -> Any:
-        gradient = [jnp.sin(1.7 * x + phase) for x, phase in zip(params, phases, strict=True)]
+        gradient = jax.tree.map(lambda x, phase: jnp.sin(1.7 * x + phase), params, phases)
         if instead:
-            results = traced.update.replay([h, *gradient, *params, *state], instead=instead)
-            real, state = results[: len(params)], results[len(params) :]
+            flat = [h, *jax.tree.leaves((gradient, params, state))]
+            made = traced.update.replay(flat, instead=instead)
+            real, state = jax.tree.unflatten(jax.tree.structure((params, state)), made)
         else:
-            transformation = traced.make(h)
-            real, after = transformation.update(
-                jax.tree.unflatten(traced.structure, gradient),
-                jax.tree.unflatten(traced.state, state),
-                jax.tree.unflatten(traced.structure, params),
-            )
-            real, state = jax.tree.leaves(real), jax.tree.leaves(after)
+            real, state = traced.make(h).update(gradient, state, params)
         ours, described = describe.update(gradient, described, params)
         apart = optax.tree.norm(optax.tree.sub(real, ours))
         apart = jnp.where(apart == 0, 0.0, apart / optax.tree.norm(real))  # a rate may end at 0
@@ -169,19 +164,23 @@ def _apart(reading: Reading, start: int) -> float:
     return worst
 
 
-def _state_at(reading: Reading, start: int, h: float, params: list[Any]) -> list[Any]:
+def _state_at(reading: Reading, start: int, h: float, params: Any) -> Any:
     """The optimizer's state after so many steps, eliminated memories empty."""
     traced = reading.traced
-    fresh = traced.make(h).init(jax.tree.unflatten(traced.structure, params))
+    fresh = traced.make(h).init(params)
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(fresh)]
     rate = sympy.Symbol("h", positive=True)
-    for place, (name, leaf) in enumerate(zip(traced.names, traced.leaves, strict=True)):
+    numbers = reading.found.numbers
+    forgotten = {str(a).removesuffix("_before") for a, _ in getattr(reading.method, "channels", ())}
+    if not hasattr(reading.method, "channels"):
+        forgotten = set(traced.names)
+    for place, name in enumerate(traced.names):
         like = leaves[place]
-        if leaf is None:
-            at = reading.found.numbers[place]
+        if place in numbers:
+            at = numbers[place]
             if isinstance(at, sympy.Basic):
                 at = complex(at.subs({STEPS: start, rate: h})).real
             leaves[place] = jnp.asarray(at, like.dtype)
-        elif name not in reading.description.kept:
+        elif name in forgotten:
             leaves[place] = jnp.zeros_like(like)
-    return leaves
+    return jax.tree.unflatten(jax.tree.structure(fresh), leaves)

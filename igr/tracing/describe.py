@@ -111,6 +111,8 @@ def describe(leaf: LeafReading, keep: Iterable[str] | None, step: float | None) 
 
 def _expression(value: Any) -> sympy.Expr:
     if isinstance(value, Mixed):
+        if value.kink is not None:
+            raise value.kink
         raise CoupledError(value.why)
     found = value.expression
     if not isinstance(found, sympy.Expr) or found.has(sympy.nan, sympy.zoo, sympy.oo):

@@ -11,6 +11,7 @@ import optax
 import sympy
 from jaxtyping import PyTree
 
+from igr.tracing.coupled import coupled_reading
 from igr.tracing.describe import CoupledError, Description, describe
 from igr.tracing.method import method_of
 from igr.tracing.states import Readings, readings
@@ -30,7 +31,7 @@ class Reading:
       found: what was read of `init` and `update`, leaf by leaf.
       smooth: what was given for the signs of x, or None.
       why: by name, why a state is kept.
-      description: the same leaf by leaf, where it is one of elements.
+      description: the same for one element, where it is a rule of elements.
     """
 
     method: Any
@@ -59,21 +60,17 @@ def read_optimizer(
     name = name_of(make)
     try:
         described = [describe(leaf, keep, traced.step) for leaf in found.leaves]
-    except CoupledError as error:
-        raise UnreadableOptimizerError(
-            f"{name} couples the elements of params (by {error}): it is no elementwise rule. "
-            "igr.methods.rule describes a step that is no formula"
-        ) from error
-    first = described[0]
-    if any(one != first for one in described[1:]):
-        asked = "" if params is not None else "; params= says which are which"
-        raise UnreadableOptimizerError(
-            f"{name} treats the leaves of params differently{asked}. An elementwise rule is one "
-            "for all: read the optimizer of each group of leaves by itself"
-        )
-    why = {n: m.why for n, m in first.memories.items() if m.kept}
+    except CoupledError:
+        described = []
+    first = described[0] if described else None
+    if first is None or any(one != first for one in described[1:]):
+        whole = coupled_reading(traced, found, keep, name)
+        since = _since(found, whole.fading.values())
+        return Reading(whole.method, traced, since, found, None, whole.why, None)
     method = method_of(first, name)
-    return Reading(method, traced, _since(found, first), found, smooth, why, first)
+    why = {n: m.why for n, m in first.memories.items() if m.kept}
+    since = _since(found, [m.fading for m in first.memories.values() if not m.kept])
+    return Reading(method, traced, since, found, smooth, why, first)
 
 
 def check_smooth(smooth: Any) -> None:
@@ -140,10 +137,8 @@ def _alike(first: sympy.Expr, second: sympy.Expr) -> bool:
     return bool(np.allclose(*values, rtol=1e-9, atol=0, equal_nan=True))
 
 
-def _since(found: Readings, description: Description) -> int:
+def _since(found: Readings, forgotten: Iterable[sympy.Expr | None]) -> int:
     """The step from which on the reading holds to double precision."""
-    fading = [
-        float(abs(m.fading)) for m in description.memories.values() if not m.kept and m.fading
-    ]
+    fading = [float(abs(b)) for b in forgotten if b]
     filled = int(np.ceil(np.log(1e-17) / np.log(max(fading)))) if fading else 0
     return max(found.settled, filled)

@@ -12,7 +12,7 @@ from sympy.logic.boolalg import BooleanAtom, BooleanFunction
 
 from igr.backward_error.algebra.taylor import exact
 from igr.tracing.program import Application, Atom, Constant, Program, Variable
-from igr.tracing.unreadable import UnreadableOptimizerError
+from igr.tracing.unreadable import KinkError, UnreadableOptimizerError
 
 STEPS = sympy.Symbol("n", integer=True, nonnegative=True)  # the steps done before this one
 RATE = sympy.Symbol("h", positive=True)  # the learning rate
@@ -39,10 +39,12 @@ class Mixed(NamedTuple):
     Attributes:
       why: the primitive that mixes elements, or the leaves that meet.
       reads: the symbols it depends on.
+      kink: the error of a kink, where that is all that stands in the way.
     """
 
     why: str
     reads: frozenset[sympy.Symbol]
+    kink: KinkError | None = None
 
 
 class Reader:
@@ -79,7 +81,7 @@ class Reader:
         if known.is_nonpositive:
             return sympy.Integer(-1)
         if self.smooth is None:
-            raise UnreadableOptimizerError(
+            raise KinkError(
                 f"its rule has a jump or a kink ({what}), where no expansion holds. Ask for it to "
                 "be smoothed: from_optax(..., smooth=1e-2) reads x/sqrt(x² + smooth) for the sign "
                 "of x, and follows the optimizer so changed"
@@ -183,7 +185,11 @@ def read(
         put(variable, argument)
     for step in program.before(outputs):
         reader.at = step.outputs[0] if step.outputs else None
-        made = _apply(step, [known(a) for a in step.inputs], reader, program)
+        read_here = [known(a) for a in step.inputs]
+        try:
+            made = _apply(step, read_here, reader, program)
+        except KinkError as error:
+            made = [Mixed(str(error), _symbols(read_here), error)] * len(step.outputs)
         for variable, value in zip(step.outputs, made, strict=True):
             put(variable, value)
     return [known(a) for a in outputs]
@@ -236,6 +242,8 @@ def _apply(
     if name in RANDOM:
         raise UnreadableOptimizerError(RANDOM_REASON)
     mixed = _mixed(name, read_)
+    if name == "is_finite":
+        return [Value(True)]  # a run that is not is stopped by other means
     if name == "cond":
         return _condition(step, read_, reader)
     if mixed is not None and not _decided(name, read_):
@@ -291,7 +299,12 @@ def _mixed(name: str, read_: Sequence[Value | Mixed]) -> Mixed | None:
     parts = [x for x in read_ if isinstance(x, Mixed)]
     if not parts and len(leaves) <= 1:
         return None
-    why = parts[0].why if parts else f"{name} of two leaves"
+    coupled = [x for x in parts if x.kink is None]
+    if not coupled and parts and len(leaves) <= 1:
+        if name in ELEMENTWISE or name in ("select_n", "cond", *_SHAPE):
+            return Mixed(parts[0].why, _symbols(read_), parts[0].kink)
+        return Mixed(name, _symbols(read_))
+    why = coupled[0].why if coupled else f"{name} of two leaves"
     return Mixed(why, _symbols(read_))
 
 

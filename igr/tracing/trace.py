@@ -209,6 +209,9 @@ def _state_leaves(
                 path = path[: len(path) - len(end)]
                 break
         leaves.append(like)
+        named = [i for i, k in enumerate(path) if isinstance(k, jax.tree_util.GetAttrKey)]
+        if like is None and named and "hyperparams" not in str(path[named[-1]]):
+            path = path[: named[-1] + 1]  # one state of the optimizer, however many leaves it has
         said = [str(getattr(k, "name", getattr(k, "key", ""))) for k in path]
         fields.append(re.sub(r"\W", "_", next((x for x in reversed(said) if x), "state")))
         owners.append(jax.tree_util.keystr(path))

@@ -8,3 +8,7 @@ class UnreadableOptimizerError(ValueError):
 
     Nothing is guessed: where a reading would be wrong, or holds only sometimes, there is none.
     """
+
+
+class KinkError(UnreadableOptimizerError):
+    """An elementwise rule with a jump or a kink, which may be smoothed."""

@@ -1,6 +1,7 @@
 """What is read of an optax optimizer, and what is refused."""
 
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 from optax import contrib
@@ -8,6 +9,7 @@ from sympy import Piecewise, Rational, exp
 
 import igr
 from igr.backward_error.methods import adam, heavy_ball, nesterov, z
+from igr.backward_error.rules.rule import RuleMethod
 from igr.tracing import UnreadableOptimizerError, read_optimizer
 
 
@@ -114,14 +116,20 @@ def wrong_shapes(h):
         ),
         (optax.lion, UnreadableOptimizerError, r"jump or a kink \(sign\).*smooth=1e-2"),
         (
-            lambda h: optax.adamw(h, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
-            UnreadableOptimizerError,
-            "treats the leaves of params differently; params=",
-        ),
-        (
             lambda h: optax.MultiSteps(optax.adam(h), 4).gradient_transformation(),
             UnreadableOptimizerError,
-            "mini_step",
+            "mini_step counts or chooses",
+        ),
+        (
+            lambda h: contrib.sam(optax.sgd(h), optax.chain(contrib.normalize(), optax.sgd(0.05))),
+            UnreadableOptimizerError,
+            "steps_since_sync counts or chooses .* different steps in turn",
+        ),
+        (contrib.galore, UnreadableOptimizerError, "only every so many steps"),
+        (
+            lambda h: optax.chain(optax.clip_by_global_norm(1.0), optax.sign_sgd(h)),
+            UnreadableOptimizerError,
+            r"jumps \(sign\) and couples",
         ),
     ],
 )
@@ -150,3 +158,41 @@ def test_a_wrong_reading_is_not_handed_out(monkeypatch):
     )
     with pytest.raises(UnreadableOptimizerError, match="does not take its steps"):
         igr.from_optax(lambda h: optax.rmsprop(h, eps=0.3))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda h: optax.chain(
+            optax.clip_by_global_norm(1.0),
+            optax.adamw(optax.warmup_cosine_decay_schedule(0.0, h, 100, 1000)),
+        ),
+        lambda h: optax.adamw(h, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
+        lambda h: optax.lars(h, momentum=0.5),
+    ],
+    ids=["clipping, warm-up", "mask", "lars"],
+)
+def test_what_couples_elements_or_tells_leaves_apart_is_a_rule(make):
+    """Certified against the optimizer's own steps, each leaf by its own treatment."""
+    assert isinstance(igr.from_optax(make), RuleMethod)
+
+
+def test_decay_where_the_mask_says_so():
+    """The h^0 field of AdamW with a mask on its own params: only the named leaf decays."""
+    params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([3.0])}
+
+    def make(h):
+        decay = optax.add_decayed_weights(0.25, mask={"a": True, "b": False})
+        return optax.chain(decay, optax.scale_by_learning_rate(h))
+
+    method = igr.from_optax(make, params=params)
+    flat = igr.vector_field(method.equation(0), lambda p: jnp.sum(p["a"] * 0 + p["b"]), 0.1)
+    found = flat(0.0, params, None)
+    assert jnp.allclose(found["a"], -0.25 * params["a"])
+    assert jnp.allclose(found["b"], -2.0)
+
+
+def test_finite_updates_are_those_of_the_optimizer_inside():
+    found = igr.from_optax(lambda h: optax.apply_if_finite(optax.adam(h), 5), certify=False)
+    inside = igr.from_optax(optax.adam, certify=False)
+    assert found.equation(1).field == inside.equation(1).field

@@ -191,7 +191,8 @@ def rule(
         structure.
       kept: name -> (phi, r) for a state y <- y + r (phi - y) that stays a variable of the flow;
         with r = 1, phi is the new value and reads the old one by the state's own name. With
-        r = None, y <- y + h phi. Whatever else reads a state reads its new value. A third entry is
+        r = None, y <- y + h phi. Whatever else reads a state reads its new value, and the old one
+        as `name_before`. A third entry is
         a function from params to its start; without it, zeros like params.
       rates: name -> r: stands for r/h, so that with `t` exp(-name t) = e^(-r (n + 1)) is how a bias
         correction forgets.
@@ -218,7 +219,7 @@ def rule(
     """
     channels, kept, rates, outputs = channels or {}, kept or {}, rates or {}, outputs or {}
     _check_names(channels, kept, rates)
-    known = (*channels, *kept, *rates, *GIVEN)
+    known = (*channels, *kept, *(f"{y}_before" for y in kept), *rates, *GIVEN)
     memories = []
     for a, described in channels.items():
         phi, transfer = described if isinstance(described, tuple) else (None, described)
@@ -252,7 +253,7 @@ def rule(
         _sequence(memories, states),
     )
     read = set(psi_reading.names).union(*(_reads(part) for _, part in (*memories, *states)))
-    unread = [n for n in (*channels, *kept) if n not in read]
+    unread = [n for n in (*channels, *kept) if n not in read and f"{n}_before" not in read]
     unread = [y for y in unread if not any(y in f.names for _, f in result.outputs)]
     if unread:
         raise ValueError(

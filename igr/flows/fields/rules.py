@@ -94,6 +94,7 @@ def rule_field(
         def derived(curve: Derivatives) -> Derivatives:
             """The derivatives of params and kept states, from the first, along the flow."""
             read = _Read(method, curve, clock, h, fixed)
+            read.update({f"{n}_before": [y[n] for _, y in curve] for n in states})
             velocity: dict[str, Derivatives] = {}
             for n in method.sequence:
                 if n in states:

@@ -87,6 +87,7 @@ def rule_step(
         def remembered(params: PyTree) -> dict[str, PyTree]:
             """What each channel is handed, for its structure."""
             read = given(params, params, 0.0, lambda p: optax.tree.sum(p))
+            read |= {f"{y}_before": old for y, old in kept.items()}
             found: dict[str, PyTree] = {}
             for n in method.sequence:
                 if n in states:
@@ -117,6 +118,7 @@ def rule_step(
                 f"state, params{', value_fn=value_fn' if reads_loss else ''})"
             )
         read = given(updates, params, state.count, value_fn)
+        read |= {f"{y}_before": old for y, old in state.kept.items()}
         held, kept = {}, {}
         for n in method.sequence:
             if n in states:
