@@ -133,7 +133,7 @@ def _apart(reading: Reading, start: int) -> float:
     describe = optimizer_of(reading.method, h)
     described = describe.init(params)
     state = _state_at(reading, start, h, params)
-    if reading.method.kept or hasattr(described, "count"):
+    if hasattr(described, "kept"):
         leaves = jax.tree.leaves(state)
         kept = dict(described.kept)
         for name in reading.method.kept:

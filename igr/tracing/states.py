@@ -116,11 +116,16 @@ def _read(traced: Traced, reader: Reader, rate: sympy.Expr) -> Readings:
             state.append(Mixed(f"the state {name}", frozenset({before(name)})))
             unread.append(name)
     after: dict[int, Value | Mixed] = {}
+    arguments = [Value(rate), *gradients, *leaves, *state]
+    read(traced.update, arguments, reader)  # once, to see which choices are decided
     renamed = {}
     for place, leaf in enumerate(traced.leaves):
         variable = traced.update.outputs[count + place]
-        fresh = variable not in renamed and variable not in traced.update.inputs
-        if leaf is None or not isinstance(variable, Variable) or not fresh:
+        while isinstance(variable, Variable) and variable in reader.chosen:
+            variable = reader.chosen[variable]
+        if leaf is None or not isinstance(variable, Variable):
+            continue
+        if variable in renamed or variable in traced.update.inputs:
             continue
 
         def noted(value: Value | Mixed, place: int = place, leaf: int = leaf) -> Value:
@@ -128,7 +133,7 @@ def _read(traced: Traced, reader: Reader, rate: sympy.Expr) -> Readings:
             return Value(sympy.Symbol(traced.names[place]), leaf)
 
         renamed[variable] = noted
-    results = read(traced.update, [Value(rate), *gradients, *leaves, *state], reader, renamed)
+    results = read(traced.update, arguments, reader, renamed)
     found = []
     for i in range(count):
         own = [p for p, leaf in enumerate(traced.leaves) if leaf == i]

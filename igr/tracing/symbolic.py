@@ -61,6 +61,7 @@ class Reader:
         self.smoothed: set[str] = set()
         self.smoothed_at: set[Variable] = set()  # the applications that were
         self.at: Variable | None = None
+        self.chosen: dict[Variable, Atom] = {}  # what a decided choice is the same as
         self.settled = 0  # the step from which conditions on the first steps no longer hold
         nonnegative = frozenset(nonnegative)
         self._real: dict[sympy.Symbol, sympy.Dummy] = {}
@@ -190,6 +191,10 @@ def read(
             made = _apply(step, read_here, reader, program)
         except KinkError as error:
             made = [Mixed(str(error), _symbols(read_here), error)] * len(step.outputs)
+        if step.primitive.name == "select_n" and isinstance(read_here[0], Value):
+            truth = _truth(read_here[0].expression)
+            if truth is not None:
+                reader.chosen[step.outputs[0]] = step.inputs[1 + truth]
         for variable, value in zip(step.outputs, made, strict=True):
             put(variable, value)
     return [known(a) for a in outputs]
