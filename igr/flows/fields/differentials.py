@@ -55,7 +55,7 @@ class Differentials:
         known: Mapping[int, PyTree] | None = None,
     ):
         self._of_colour = gradient if isinstance(gradient, Mapping) else {trees.PLAIN: gradient}
-        self._gradient = self._of_colour.get(trees.PLAIN)
+        self._gradient: Any = self._of_colour.get(trees.PLAIN)  # None where there are several
         self._at = at
         self._known: dict[object, PyTree] = dict(known or {})
         self._singly = 1  # sums of trees with no more vertices are taken tree by tree
@@ -115,11 +115,16 @@ class Differentials:
                 total = add(total, scale(c, self.tree(t)))
             else:
                 slots.setdefault((trees.colour(t), tuple(others)), {})[u] = c
+        # What several slots want is taken once, by itself.
+        wanted_by = Counter(u for slot in slots.values() for u in slot)
         for (colour, others), slot in slots.items():
             level = self._of_colour[colour]
             for u in others:
                 level = directional(level, self.tree(u))
-            total = add(total, directional(level, self.combination(slot))(self._at))
+            often = {u: c for u, c in slot.items() if wanted_by[u] > 1}
+            direction = self.combination({u: c for u, c in slot.items() if u not in often})
+            direction = add(direction, self._tree_by_tree(often))
+            total = add(total, directional(level, direction)(self._at))
         return total
 
     def _share_small_trees(self, x2: Combination) -> None:

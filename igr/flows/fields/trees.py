@@ -40,8 +40,8 @@ def _(
     return value_fn_over(eq.colouring, eq, value_fn, h, batches)
 
 
-@kinds.field_of.register
 @kinds.value_fn_of.register
+@kinds.field_of.register
 def _(eq: StochasticEquation, value_fn: Any, h: Any, **options: Any) -> NoReturn:
     raise TypeError(
         f"the equation of {eq.name} is stochastic: igr.flows.stochastic_field compiles it, and "
