@@ -192,6 +192,9 @@ def _lanczos(
     if initial is not None:
         # The sum of the vectors holds each of them; a little of everything else lets the rest in.
         known = jax.tree.map(lambda x: jnp.sum(x, 0), widened(initial))
+        # What a call on parameters that were not finite left behind is no place to start from.
+        finite = jnp.isfinite(norm(known))
+        known = jax.tree.map(lambda x: jnp.where(finite, x, 0), known)
         noise = WARM_NOISE * norm(known) / norm(start)
         start = jax.tree.map(jnp.add, known, scaled(jnp.where(noise > 0, noise, 1), start))
     found = lanczos(

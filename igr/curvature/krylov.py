@@ -34,7 +34,7 @@ def krylov_step(
     projected = projected.at[j].set(column[:m]).at[:, j].set(column[:m])
     coupling = norm(w)
     full = j + 1 >= size(row(basis, 0))
-    rounding = 10 * jnp.finfo(projected.dtype).eps * jnp.linalg.norm(projected)
+    rounding = 10 * jnp.finfo(projected.dtype).eps * norm(projected)
     exhausted = inside | (coupling <= rounding)
     w = unit_outside(w, basis, 1.0, seed, exhausted & ~full)
     w = jax.tree.map(lambda x: jnp.where(full, 0, x), w)

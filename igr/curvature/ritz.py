@@ -33,8 +33,14 @@ def best_first(
     rows = jnp.arange(m)
     block = (rows < length) & (rows[:, None] < length)
     # eigh returns ascending values: far below the others, those of the other rows come first.
+    # Scaled first, since what is far from one in size would be lost beside them.
+    projected = jnp.where(block, projected, 0)
+    size = jnp.max(jnp.abs(projected))
+    size = jnp.where(size > 0, size, 1)
+    projected = projected / size
     below = jnp.where(rows < length, 0, -2 * jnp.linalg.norm(projected) - 1)
-    values, weights = jnp.linalg.eigh(jnp.where(block, projected, 0) + jnp.diag(below))
+    values, weights = jnp.linalg.eigh(projected + jnp.diag(below))
+    values = values * size
     order = jnp.argsort(jnp.where(rows < m - length, jnp.inf, -score(values, which)))
     return values[order], weights[:, order]
 
@@ -56,7 +62,7 @@ def eigenvalue_errors(
     gap = jnp.min(jnp.where(known & ~jnp.eye(m, dtype=bool), apart, jnp.inf), axis=1)
     # With one or none known beside the k that matter there is no gap to speak of.
     usable = (gap > 0) & (jnp.sum(known) >= k + 2)
-    squared = residuals**2 / jnp.where(usable, gap, 1)
+    squared = residuals * (residuals / jnp.where(usable, gap, 1))
     return jnp.where(usable, jnp.minimum(residuals, squared), residuals)
 
 

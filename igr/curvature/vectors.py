@@ -61,8 +61,16 @@ def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:
 
 
 def norm(a: PyTree) -> Float[Array, ""]:
-    """The Euclidean norm."""
-    return jnp.sqrt(inner(a, a))
+    """The Euclidean norm, of numbers of any size: their squares may be out of the dtype's range."""
+    largest = jax.tree.reduce(
+        jnp.maximum, jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0), a)
+    ).astype(working_dtype(a))
+    # To the next power of two, which rounds nothing.
+    exponent = jnp.clip(jnp.frexp(jax.lax.stop_gradient(largest))[1], -120, 120)
+    exponent = jnp.where(jnp.isfinite(largest), exponent, 0)
+    one = jnp.ones((), largest.dtype)
+    b = scaled(jnp.ldexp(one, -exponent), a)
+    return jnp.sqrt(inner(b, b)) * jnp.ldexp(one, exponent)
 
 
 def scaled(factor: Any, a: PyTree) -> PyTree:

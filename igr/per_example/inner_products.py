@@ -69,8 +69,8 @@ def squares(gradients: Gradients) -> Float[Array, " n"]:
             return _row_squares(g)
         if not pairs_are_less_for_squares(*g):
             return _row_squares(formed(g))
-        lefts, rights = (jnp.einsum("npa,nra->npr", a, a, precision=HIGHEST) for a in g)
-        return jnp.sum(lefts * rights, axis=(1, 2))
+        lefts, rights = (jnp.einsum("npa,nra->npr", a, a, precision=HIGHEST) for a in centred(*g))
+        return jnp.maximum(jnp.sum(lefts * rights, axis=(1, 2)), 0)  # rounding leads below
 
     return _added([leaf(g) for g in gradients])
 
@@ -85,7 +85,9 @@ def gram(rows: Gradients, columns: Gradients) -> Float[Array, "n m"]:
             if not pairs_are_less_for_products(a.left, a.right, b.right):
                 return _row_products(formed(a), formed(b))
             return over_pairs(
-                lambda a, b: _row_products(a[0], b[0]) * _row_products(a[1], b[1]), a, b
+                lambda a, b: _row_products(a[0], b[0]) * _row_products(a[1], b[1]),
+                centred(*a),
+                centred(*b),
             )
         if isinstance(a, tuple) or isinstance(b, tuple):
             raise ValueError("one example of other must have the shapes of one example of batch.")
@@ -98,6 +100,18 @@ def formed(gradient: PositionFactors) -> Float[Array, "n ab"]:
     """The gradients of one leaf, one by one."""
     products = jnp.einsum("npa,npb->nab", *gradient, precision=HIGHEST)
     return products.reshape(len(products), -1)
+
+
+def centred(left: Array, right: Array) -> tuple[Array, Array]:
+    """The same sum over positions, of left vectors about their mean, and of the mean once.
+
+    sum_p x_p d_p' = sum_p (x_p - m) d_p' + m (sum_p d_p)'. Where features have a mean far above
+    their spread, products over pairs of positions are of the size of its square and cancel: to
+    nothing where the cotangents add up to zero, as those of the keys of an attention do.
+    """
+    mean = jnp.mean(left, axis=-2, keepdims=True)
+    total = jnp.sum(right, axis=-2, keepdims=True)
+    return jnp.concatenate([left - mean, mean], -2), jnp.concatenate([right, total], -2)
 
 
 def over_pairs(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.per_example.inner_products import (
     HIGHEST,
+    centred,
     factored_gradients,
     over_pairs,
     pairs_are_less_for_products,
@@ -77,7 +78,7 @@ def products(rows: OutputGradients, columns: OutputGradients, q: int) -> Float[A
     found = jnp.zeros((), rows[0][0].dtype)
     for a, b in zip(rows, columns, strict=True):
         if _has_positions(a) and _over_pairs(a, b):
-            found = found + over_pairs(leaf, a, b)
+            found = found + over_pairs(leaf, centred(*a), centred(*b))
         else:
             found = found + leaf(_one_position(a), _one_position(b))
     n, m = rows[0][0].shape[0], columns[0][0].shape[0]
@@ -89,8 +90,9 @@ def square_sums(gradients: OutputGradients, q: int) -> Float[Array, " n"]:
 
     def leaf(arrays: tuple[Array, ...]) -> Float[Array, "n q"]:
         if _has_positions(arrays) and pairs_are_less_for_squares(*arrays):
-            left, right = (jnp.einsum("nopa,nora->nopr", a, a, precision=HIGHEST) for a in arrays)
-            return jnp.sum(left * right, axis=(2, 3))
+            pair = centred(*arrays)
+            left, right = (jnp.einsum("nopa,nora->nopr", a, a, precision=HIGHEST) for a in pair)
+            return jnp.maximum(jnp.sum(left * right, axis=(2, 3)), 0)  # rounding leads below
         found = jnp.ones((), arrays[0].dtype)
         for a in _one_position(arrays):
             found = found * jnp.sum(a * a, axis=2)

@@ -1,0 +1,62 @@
+"""Numbers far from one, starts that are not finite, features far from zero: the same answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from igr.curvature import hessian_product, sharpness, top_eigenpairs
+from igr.curvature.vectors import norm
+from igr.diagnostics import coherence, stiffness
+
+A = jnp.asarray(np.random.default_rng(0).normal(size=(30, 30)), jnp.float32)
+A = A + A.T
+W = jnp.zeros(30, jnp.float32)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_eigenvalues_scale_with_the_loss_in_float32(scale):
+    loss = lambda w: jnp.float32(scale) * (w @ (A @ w)) / 2
+    expected = np.linalg.eigvalsh(np.asarray(A, float))
+    largest = expected[np.argsort(-np.abs(expected))]
+    found = sharpness(loss, W, tol=1e-5)
+    assert found.converged
+    np.testing.assert_allclose(found.value / np.float32(scale), largest[0], rtol=1e-4)
+    pairs = top_eigenpairs(hessian_product(loss, W), W, 3, tol=1e-5)
+    np.testing.assert_allclose(pairs.values / np.float32(scale), largest[:3], rtol=1e-4)
+
+
+def test_norms_of_any_size():
+    for scale in (1e-30, 1e-20, 1.0, 1e30):
+        x = {"a": jnp.float32(scale) * jnp.array([3.0], jnp.float32)}
+        x["b"] = jnp.float32(scale) * jnp.array([[4.0]], jnp.float32)
+        np.testing.assert_allclose(norm(x) / np.float32(scale), 5, rtol=1e-6)
+    assert norm({"a": jnp.zeros(3), "b": jnp.zeros((0, 2))}) == 0
+    assert jnp.isnan(norm(jnp.array([jnp.nan, 1.0])))
+
+
+def test_a_start_that_is_not_finite_is_left():
+    loss = lambda w: w @ (A @ w) / 2
+    again = sharpness(loss, W, initial=jnp.full(30, jnp.nan, jnp.float32))
+    assert again.converged
+    np.testing.assert_allclose(again.value, sharpness(loss, W).value, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mean", [300.0, 2000.0, 20000.0])
+def test_keys_of_an_attention_over_features_far_from_zero(mean):
+    rng = np.random.default_rng(1)
+    x = np.float32(rng.normal(size=(4, 6, 48)) + mean)
+    query, value = (np.float32(rng.normal(size=s) / 7) for s in ((4, 6, 48), (6,)))
+
+    def loss(w, example):
+        x, query = example
+        return jax.nn.softmax((x @ w) @ query[0]) @ value
+
+    w = jnp.zeros((48, 48), jnp.float32)
+    wide = jax.vmap(jax.grad(loss), (None, 0))(w.astype(float), (x.astype(float), query + 0.0))
+    g = np.asarray(wide).reshape(4, -1)
+    found = coherence(loss, w, (x, query))
+    rtol = 1e-6 * mean
+    np.testing.assert_allclose(found.mean_square, np.mean(np.sum(g**2, 1)), rtol=min(rtol, 0.05))
+    assert found.mean_square > 0
+    np.testing.assert_allclose(np.diag(stiffness(loss, w, (x, query))), 1, rtol=1e-3)
