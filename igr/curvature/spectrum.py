@@ -153,7 +153,7 @@ def spectral_density(
     low, high = jnp.min(nodes), jnp.max(nodes)
     if width is None:
         span = high - low
-        kernel = jnp.where(span > 0, span, jnp.maximum(jnp.abs(high), 1)) / 100
+        kernel = jnp.where(span > 0, span, jnp.where(high != 0, jnp.abs(high), 1)) / 100
     else:
         kernel = jnp.asarray(width, nodes.dtype)
     if grid is None:
@@ -171,7 +171,8 @@ def _smoothed(
 
     def smoothed(rule: tuple[Array, Array]) -> Array:
         nodes, weights = rule
-        return jax.scipy.stats.norm.pdf(grid[:, None], nodes, kernel) @ weights
+        apart = (grid[:, None] - nodes) / kernel
+        return jnp.exp(-(apart**2) / 2) @ weights / (kernel * jnp.sqrt(2 * jnp.pi))
 
     return _mean_and_error(jax.lax.map(smoothed, (nodes, weights)))
 
@@ -225,11 +226,19 @@ def _gauss(
 
     start = krylov_start(probe, steps, working_dtype(probe))
     _, projected = jax.lax.fori_loop(0, steps, step, start)
-    nodes, vectors = jnp.linalg.eigh(projected)
+    size = jnp.max(jnp.abs(projected))
+    size = jnp.where(size > 0, size, 1)
+    nodes, vectors = jnp.linalg.eigh(projected / size)
+    # A spectrum that touches zero is met a rounding below it, where a root or a logarithm is NaN.
+    rounding = 10 * steps * jnp.finfo(nodes.dtype).eps
+    nodes = jnp.where((nodes < 0) & (nodes >= -rounding), 0, nodes) * size
     return nodes, vectors[0] ** 2
 
 
 def _mean_and_error(samples: Array) -> tuple[Array, Array]:
     """The mean over the leading axis, and its standard error."""
     count = samples.shape[0]
-    return jnp.mean(samples, 0), jnp.std(samples, 0, ddof=1) / jnp.sqrt(count)
+    # Scaled, since squares of what is far from one may be out of the dtype's range.
+    size = jnp.max(jnp.abs(samples))
+    size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+    return jnp.mean(samples, 0), size * (jnp.std(samples / size, 0, ddof=1) / jnp.sqrt(count))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from igr.backward_error import methods, modified_equation
 from igr.backward_error.methods import Method
 from igr.checks import check_step
-from igr.curvature.vectors import inner, size, widened
+from igr.curvature.vectors import norm, size, widened
 from igr.pytrees import combine, is_trained, partition, require_trained
 
 
@@ -34,11 +34,12 @@ def implicit_gradient_regularizer(
         ValueError: If params have no floating leaf, or the loss is not a real floating scalar.
 
     >>> import jax.numpy as jnp
-    >>> print(implicit_gradient_regularizer(lambda w: w[0] ** 2 + w[1], jnp.array([1.0, 5.0])))
+    >>> loss = lambda w: w[0] ** 2 + w[1]
+    >>> print(implicit_gradient_regularizer(loss, jnp.array([1.0, 5.0])).round(6))
     2.5
     """
-    _, square = _value_and_square(value_fn, params)
-    return square / size(require_trained(params))
+    _, slope = _value_and_slope(value_fn, params)
+    return (slope / jnp.sqrt(size(require_trained(params)))) ** 2
 
 
 def loss_surface_slope(value_fn: Callable[[PyTree], Any], params: PyTree) -> Float[Array, ""]:
@@ -61,7 +62,7 @@ def loss_surface_slope(value_fn: Callable[[PyTree], Any], params: PyTree) -> Flo
     >>> print(loss_surface_slope(lambda w: 3 * w[0] - 4 * w[1], jnp.zeros(2)))
     5.0
     """
-    return jnp.sqrt(_value_and_square(value_fn, params)[1])
+    return _value_and_slope(value_fn, params)[1]
 
 
 class ModifiedLossShare(NamedTuple):
@@ -115,9 +116,11 @@ def modified_loss_share(
     """
     check_step("learning_rate", learning_rate)
     weight = penalty_weight(methods.gradient_descent() if method is None else method)
-    value, square = _value_and_square(value_fn, params)
-    penalty = jnp.asarray(weight * learning_rate * square, square.dtype)
-    return ModifiedLossShare(value, penalty, penalty / (value + penalty))
+    value, slope = _value_and_slope(value_fn, params)
+    steepness = jnp.asarray(weight * learning_rate * slope, slope.dtype)
+    # 1 / (1 + loss / penalty), of which no part leaves the range of the dtype before its time.
+    share = 1 / (1 + value / slope / steepness)
+    return ModifiedLossShare(value, steepness * slope, share)
 
 
 def penalty_weight(method: Method) -> float:
@@ -139,10 +142,10 @@ def penalty_weight(method: Method) -> float:
         ) from None
 
 
-def _value_and_square(
+def _value_and_slope(
     value_fn: Callable[[PyTree], Any], params: PyTree
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """E and |grad E|^2, both in float32 or wider."""
+    """E and |grad E|, both in float32 or wider."""
     trained, constant = partition(params)
 
     def loss_fn(trained: PyTree) -> Array:
@@ -153,6 +156,5 @@ def _value_and_square(
         return value
 
     value, gradient = jax.value_and_grad(loss_fn)(trained)
-    gradient = widened(gradient)
-    square = inner(gradient, gradient)
-    return value.astype(square.dtype), square
+    slope = norm(widened(gradient))
+    return value.astype(slope.dtype), slope

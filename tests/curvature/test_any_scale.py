@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from igr.curvature import hessian_product, sharpness, top_eigenpairs
+from igr.curvature import hessian_product, sharpness, spectral_density, top_eigenpairs, trace
 from igr.curvature.vectors import norm
-from igr.diagnostics import coherence, stiffness
+from igr.diagnostics import coherence, loss_surface_slope, modified_loss_share, stiffness
 
 A = jnp.asarray(np.random.default_rng(0).normal(size=(30, 30)), jnp.float32)
 A = A + A.T
@@ -60,3 +60,28 @@ def test_keys_of_an_attention_over_features_far_from_zero(mean):
     np.testing.assert_allclose(found.mean_square, np.mean(np.sum(g**2, 1)), rtol=min(rtol, 0.05))
     assert found.mean_square > 0
     np.testing.assert_allclose(np.diag(stiffness(loss, w, (x, query))), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_traces_densities_and_slopes_scale_with_the_loss_in_float32(scale):
+    c = jnp.float32(scale)
+    ours = trace(lambda v: c * (A @ v), W)
+    plain = trace(lambda v: A @ v, W)
+    np.testing.assert_allclose(np.array(ours) / c, np.array(plain), rtol=1e-4)
+    ours = spectral_density(lambda v: c * (A @ v), W, num_products=30)
+    plain = spectral_density(lambda v: A @ v, W, num_products=30)
+    np.testing.assert_allclose(ours.density * c, plain.density, rtol=0.02, atol=1e-4)
+    np.testing.assert_allclose(ours.error * c, plain.error, rtol=0.02, atol=1e-4)
+    loss = lambda w: c * (1 + 3 * w[0] - 4 * w[1])
+    np.testing.assert_allclose(loss_surface_slope(loss, W) / c, 5, rtol=1e-6)
+    # E = c, |grad E| = 5 c, h = 0.1: the share is 0.625 c / (1 + 0.625 c)
+    expected = 0.625 * float(c) / (1 + 0.625 * float(c))
+    np.testing.assert_allclose(modified_loss_share(loss, W, 0.1).share, expected, rtol=1e-5)
+
+
+def test_a_root_of_a_spectrum_that_touches_zero():
+    half = np.float32(np.random.default_rng(2).normal(size=(30, 4)))
+    matrix = jnp.asarray(half @ half.T)  # 26 eigenvalues are zero
+    found = trace(lambda v: matrix @ v, W, function=jnp.sqrt, num_probes=20)
+    expected = np.sum(np.linalg.svd(half.astype(float), compute_uv=False))
+    assert abs(found.value - expected) < 4 * found.error
