@@ -131,7 +131,12 @@ def penalty_weight(method: Method) -> float:
             f"method has weight decay, which changes E itself: put it into value_fn; got "
             f"{method.name}"
         )
-    coefficients = modified.coefficients
+    coefficients = getattr(modified, "coefficients", None)
+    if coefficients is None:
+        raise ValueError(
+            f"method descends on its loss in the metric of a preconditioner, which is no multiple "
+            f"of |grad E|^2: igr.modified_value_fn gives that loss; got {method.name}"
+        )
     ratio = coefficients.get(((),), 0) / coefficients[()]
     try:
         return float(ratio)

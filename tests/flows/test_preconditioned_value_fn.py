@@ -91,3 +91,8 @@ def test_where_there_is_no_loss_none_is_compiled():
     eq = igr.modified_equation(igr.methods.adam(keep=()), 1)
     with pytest.raises(igr.NotAGradientError, match="the term"):
         igr.modified_value_fn(eq, network, H)
+
+
+def test_a_share_of_the_squared_gradient_is_not_made_up():
+    with pytest.raises(ValueError, match=r"in the metric of a preconditioner.*got Adam"):
+        igr.diagnostics.modified_loss_share(network, PARAMS, H, igr.methods.adam())
