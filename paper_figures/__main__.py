@@ -15,7 +15,9 @@ from analysis.command import INTERRUPTED, console, duration, leave, listed
 from analysis.scale import Scale, conditions
 from analysis.sweep import Engine
 from paper_figures.catalogue import FIGURES, chosen_figures
+from paper_figures.claims_page import write_page
 from paper_figures.figure import Figure
+from paper_figures.keep import keep_all
 from paper_figures.produce import Outcome, claims_table, produce
 
 
@@ -46,6 +48,22 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
     studies.add_argument("--engine", choices=get_args(Engine), help="default: IGR_ENGINE or local")
     studies.add_argument("--results", type=Path, metavar="DIR",
                          help="default: IGR_RESULTS or ./results")  # fmt: skip
+    kept = parser.add_argument_group("kept results", "small files that are committed")
+    kept.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="write claims, drawn numbers and the studies' results there too",
+    )
+    kept.add_argument(
+        "--from",
+        type=Path,
+        metavar="DIR",
+        dest="source",
+        help="draw what was kept there, and compute nothing",
+    )
+    kept.add_argument("--claims", type=Path, metavar="FILE",
+                      help="write the page of claims from what --from names, and stop")  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
         if arguments.all and arguments.names:
@@ -63,6 +81,13 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
             if (value := getattr(arguments, name)) is not None
         }
         here = replace(conditions(), **given)
+        if arguments.claims is not None:
+            return _page(arguments.claims, arguments.source, figures)
+        if arguments.source is not None:
+            results = arguments.source / here.scale / "studies"
+            if not results.is_dir():
+                raise ValueError(f"--from must hold what --keep wrote; there is no {results}")
+            here = replace(here, results=results, committed=True)
         if here.results.exists() and not here.results.is_dir():
             raise ValueError(f"--results must be a folder, and {here.results} is a file")
         if arguments.out.exists() and not arguments.out.is_dir():
@@ -77,7 +102,20 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
               f"computed in {here.results}/, and the same command goes on from there",
               file=sys.stderr)  # fmt: skip
         return INTERRUPTED
+    if arguments.keep is not None:
+        keep_all(outcomes, arguments.keep, here)
     return report(outcomes, arguments.out, console())
+
+
+def _page(path: Path, source: Path | None, figures: Sequence[Figure]) -> int:
+    if source is None:
+        raise ValueError("--claims needs --from: the folder that --keep wrote to")
+    try:
+        number = write_page(path, source, figures)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
+    print(f"{number} claims in {path}")
+    return 0
 
 
 def ready(names: Sequence[str], figures: Sequence[Figure]) -> list[Figure]:

@@ -38,6 +38,14 @@ _READY: tuple[Figure, ...] = (
            "paper_figures.igr_width_and_rate:figure_2a", 110, default=False),
     Figure("igr/2b", _IGR, "Maximum test accuracy against λ, over widths and rates",
            "paper_figures.igr_width_and_rate:figure_2b", 110, default=False),
+    Figure("igr/A.3", _IGR, "Loss, R, their ratio and norms while an MLP trains, by learning rate",
+           "paper_figures.igr_training:figure_a3", 110, default=False),
+    Figure("igr/A.4", _IGR, "The same of the test set, and its accuracy",
+           "paper_figures.igr_training:figure_a4", 110, default=False),
+    Figure("igr/A.5", _IGR, "R/E at equal physical time, by learning rate",
+           "paper_figures.igr_training:figure_a5", 110, default=False),
+    Figure("igr/A.6", _IGR, "Learning rate, size, R and test accuracy",
+           "paper_figures.igr_training:figure_a6", 110, default=False),
     Figure("igr/3a", _IGR, "Slope of the loss under perturbation, by learning rate",
            "paper_figures.igr_noise:figure_3a", 45, default=False),
     Figure("igr/3b", _IGR, "Test accuracy under perturbation, by learning rate",
@@ -48,6 +56,10 @@ _READY: tuple[Figure, ...] = (
            "paper_figures.mgs_two_circles:figure_2", 115, default=False),
     Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer",
            "paper_figures.mgs_label_noise:table_1", 90, default=False),
+    Figure("mgs/table-A.1", _MGS, "The same with a fully connected network",
+           "paper_figures.mgs_label_noise:table_a1", 90, default=False),
+    Figure("mgs/A.2", _MGS, "Test accuracy while a fully connected network trains, by label noise",
+           "paper_figures.mgs_label_noise:figure_a2", 90, default=False),
     Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "
            "weights, test loss", "paper_figures.coherence_real_or_random:figure_5_1", 6),
     Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels",
@@ -77,6 +89,8 @@ _READY: tuple[Figure, ...] = (
            "paper_figures.spectreg_sin:table_7", 15),
     Figure("spectreg/2", _SPECTREG, "Functions learned on SIN, by SpectReg's weight",
            "paper_figures.spectreg_sin:figure_2", 15),
+    Figure("spectreg/3", _SPECTREG, "A part of SIN from close by, with and without SpectReg",
+           "paper_figures.spectreg_sin:figure_3", 15),
 )  # fmt: skip
 
 

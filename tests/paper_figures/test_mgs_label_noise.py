@@ -135,8 +135,35 @@ def test_the_rate_falls_to_a_tenth():
 @pytest.mark.parametrize("scale", ["quick", "medium", "full"])
 def test_every_regularizer_has_as_many_factors_to_choose_from(scale):
     cells = study(scale).cells
-    assert [cell.method for cell in cells] == list(figure.PAPER)
+    methods = [cell.method for cell in cells]
+    assert methods == list(figure.PAPER) * (1 if scale == "quick" else 2)
     assert {len(cell.factors) for cell in cells if cell.method != "none"} == {
         6 if scale == "quick" else 9
     }
     assert all(cell.noises == figure.NOISES for cell in cells)
+
+
+def test_table_a1_and_its_curves():
+    table = figure.measured(curves_like(figure.PAPER_FCN), figure.PAPER_FCN)
+    assert (table["final"] - table["paper final"]).abs().max() < 1e-9
+    found = figure.claims(curves_like(figure.PAPER_FCN), table, figure.PAPER_FCN)
+    assert "MGS 1.9" in found[5].paper  # the mean of 0.2, 1.7, 2.2 and 3.6 points
+    assert not found[4].holds  # they differ by up to 3.6 points
+
+
+def curves_like(paper):
+    """Two draws that rise to the printed highest accuracy and end at the printed final one."""
+    return {
+        method: np.array([[[10.0, highest, *[final] * 5]] * 2
+                          for final, _, highest in by_noise.values()])
+        for method, by_noise in paper.items()
+    }  # fmt: skip
+
+
+def test_what_is_lost_on_the_way():
+    curves = {m: np.full((4, 3, 8), 50.0) for m in figure.PAPER}
+    for method, curve in curves.items():
+        curve[..., 2] = 51.0 if method == "MGS" else 60.0
+    assert all(claim.holds for claim in figure.claims_of_curves(curves))
+    curves["weight"][..., 2] = 50.5
+    assert not any(claim.holds for claim in figure.claims_of_curves(curves))

@@ -43,3 +43,16 @@ def test_a_straight_line_balances_its_fit_and_its_slope(monkeypatch):
     plain, damped = table["slope"] / np.abs(slopes)
     assert abs(plain - 1) < 0.01
     assert abs(damped - 1) < 0.25  # r is drawn anew every step
+
+
+def test_the_part_shown_from_close_by_is_where_the_function_turns():
+    x = np.linspace(-1, 1, 201)
+    low, high = spectreg_sin._wildest(x, np.where(np.abs(x - 0.5) < 0.1, np.sin(200 * x), 0.0))
+    assert low <= 0.41
+    assert high >= 0.59
+    rows = [{"weight": w, "x": 0.0, "error": e} for w, e in ((0.0, 0.2), (0.1, 0.1))]
+    (claim,) = spectreg_sin.claims_of_part(pd.DataFrame(rows), low, high)
+    assert claim.holds
+    assert "1.00e-02 against 4.00e-02" in claim.measured
+    turned = pd.DataFrame(rows).assign(error=lambda t: 0.3 - t["error"])
+    assert not spectreg_sin.claims_of_part(turned, low, high)[0].holds

@@ -1,0 +1,71 @@
+"""What is kept, what is drawn from it, and the page of claims made of it."""
+
+import json
+
+import pandas as pd
+import pytest
+from test_produce import LINE
+
+from analysis.studies import spectreg_sin
+from analysis.sweep import CellResult, Sweep, keep
+from paper_figures.__main__ import main
+from paper_figures.claims_page import found, write_page
+from paper_figures.figure import Figure
+
+SIN = Figure("fake/sin", "Fakes", "from a study", "fakes:draw_from_a_study", 1)
+
+
+def test_claims_and_numbers_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("paper_figures.keep.STUDIES", {})
+    kept = tmp_path / "kept"
+    assert main(["--out", str(tmp_path / "out"), "--keep", str(kept)], (LINE,)) == 0
+    for end in (".csv", ".claims.csv"):
+        text = (kept / f"quick/fake/line{end}").read_bytes()
+        assert text == (tmp_path / f"out/fake/line{end}").read_bytes()
+    record = json.loads((kept / "quick/provenance.json").read_text())
+    assert {"commit", "machine", "cores"} <= set(record)
+
+
+def test_figures_are_drawn_from_what_was_kept_alone(tmp_path, capsys):
+    (cell,) = spectreg_sin.study("quick").cells
+    whole = Sweep(spectreg_sin.study("quick"), {cell: CellResult({"answer": 6.0}, {})})
+    keep(whole, tmp_path / "kept/quick/studies")
+    out = tmp_path / "out"
+    assert main(["--from", str(tmp_path / "kept"), "--out", str(out)], (SIN,)) == 0
+    assert pd.read_csv(out / "fake/sin.csv")["answer"].tolist() == [6.0]
+    capsys.readouterr()
+    assert main(["--from", str(tmp_path), "--out", str(out)], (SIN,)) == 2
+    assert "--from must hold what --keep wrote" in capsys.readouterr().err
+
+
+def test_the_page_has_every_scale_and_its_verdict(tmp_path, capsys):
+    folder = tmp_path / "kept"
+    lines = {
+        "quick": [("rises", "by 1", "2", True, ""), ("falls", "up", "", False, "Too small."),
+                  ("turns | once", "no", "", False, "Small data.")],
+        "medium": [("falls", "up again", "", False, "It rises.")],
+    }  # fmt: skip
+    for scale, rows in lines.items():
+        path = folder / scale / "fake/line.claims.csv"
+        path.parent.mkdir(parents=True)
+        names = ["claim", "measured", "paper", "holds", "note"]
+        pd.DataFrame(rows, columns=names).to_csv(path, index=False)
+    verdicts = {row.claim: row.verdict for row in found(folder, (LINE,))}
+    assert verdicts == {
+        "rises": "holds", "falls": "does not hold", "turns | once": "not tested at its scale",
+    }  # fmt: skip
+    page = tmp_path / "claims.md"
+    assert main(["--claims", str(page), "--from", str(folder)], (LINE,)) == 0
+    assert "3 claims" in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    assert "Of 3 claims checked, 1 hold, 1 do not, and 1 were not tested" in text
+    assert text.index("## Errata") < text.index("## Fakes")
+    assert "| `fake/line` | falls |  | up | up again | *does not hold* | It rises. |" in text
+    assert "turns \\| once" in text
+
+
+def test_a_page_of_nothing_is_an_error(tmp_path, capsys):
+    with pytest.raises(FileNotFoundError, match="has no claims"):
+        write_page(tmp_path / "claims.md", tmp_path, (LINE,))
+    assert main(["--claims", str(tmp_path / "claims.md")], (LINE,)) == 2
+    assert "--claims needs --from" in capsys.readouterr().err
