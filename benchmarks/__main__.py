@@ -22,7 +22,7 @@ from benchmarks.measure import Row
 
 # What each takes on two quiet cores; one that is not here has not been timed.
 SECONDS: dict[str, float] = {}
-_NOT_BENCHMARKS = ("__main__", "measure", "network")
+_NOT_BENCHMARKS = ("__main__", "gpu", "measure", "network")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,10 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
       interrupted. A target that was missed is in the table and no failure: times depend on the
       machine.
     """
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["gpu"]:  # one run of its own, with a time and a folder
+        from benchmarks import gpu
+
+        return gpu.main(given[1:])
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures igr against its targets and named peers.",
-        epilog=f"benchmarks: {', '.join(names())}",
+        epilog=f"benchmarks: {', '.join(names())}; gpu is a run of its own: gpu --help",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; all if none is given")
     parser.add_argument("--list", action="store_true", help="list the benchmarks and stop")

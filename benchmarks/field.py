@@ -63,6 +63,7 @@ def _rows(shape: str, widths: tuple[int, ...]) -> Iterator[Row]:
         ratio = seconds[f"order {order}"] / seconds["gradient"]
         what = f"{shape}: field of Adam, second moment kept, order {order}"
         yield Row(what, ratio, "gradients", target)
+    yield from _rule_rows(shape, calls["gradient"], params, batch, clock)
     step = jax.jit(_interpolating)
     calls = {"gradient": calls["gradient"], "step": _on(step, params, batch)}
     seconds = median_seconds(calls, 15, clock=clock)
@@ -73,6 +74,23 @@ def _rows(shape: str, widths: tuple[int, ...]) -> Iterator[Row]:
         temporaries = f.lower(params, few).compile().memory_analysis().temp_size_in_bytes
         target = "<= 30" if name == "order 4" else ""
         yield Row(f"{shape}: temporaries of {name}", temporaries / (4 * number), "params", target)
+
+
+def _rule_rows(
+    shape: str, gradient: Callable[[], Any], params: Any, batch: Any, clock: Callable[[], float]
+) -> Iterator[Row]:
+    """Momentum clipped by its global norm, a rule that is code: by Taylor mode."""
+    clip = flows.rules.stateless(optax.clip_by_global_norm(0.1))
+    method = methods.rule(lambda m, theta: clip(m, theta), {"m": methods.ema(0.9)})
+    work: dict[str, Any] = {
+        f"order {order}": _on(jax.jit(_field(order, method)), params, batch) for order in (0, 1, 2)
+    }
+    work["rule"] = _on(jax.jit(clip), params, params)
+    seconds = median_seconds({"gradient": gradient, **work}, 15, clock=clock)
+    for order, target in {0: "", 1: "<= 3.5", 2: ""}.items():
+        ratio = (seconds[f"order {order}"] - seconds["rule"]) / seconds["gradient"]
+        what = f"{shape}: field of clipped momentum, order {order}, the rule once taken off"
+        yield Row(what, ratio, "gradients", target)
 
 
 def loss(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -88,8 +106,8 @@ def _gradient(params: Any, batch: Any) -> Any:
     return jax.grad(loss)(params, batch)
 
 
-def _field(order: int) -> Callable[[Any, Any], Any]:
-    equation = modified_equation(methods.gradient_descent(), order)
+def _field(order: int, method: Any = None) -> Callable[[Any, Any], Any]:
+    equation = modified_equation(methods.gradient_descent() if method is None else method, order)
     return lambda params, batch: flows.vector_field(equation, lambda p: loss(p, batch), _STEP)(
         0.0, params, None
     )

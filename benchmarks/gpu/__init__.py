@@ -1,0 +1,129 @@
+"""One run on a GPU, the most valuable rows first: `python -m benchmarks gpu --minutes 8 --out DIR`.
+
+Every row is written to DIR/gpu.json when it is there, and the run stops at its time with what it
+has. Without a GPU, `--tiny` runs all of it at a size a CPU does in a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Row
+
+LONGEST = 60.0  # seconds that a piece may take before the next is begun
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the pieces in their order until the time is up.
+
+    Args:
+      argv: the arguments; those of the process if not given.
+
+    Returns:
+      The exit status: 0, 1 if a piece failed, 2 for bad arguments.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks gpu", description="Measures igr on one GPU, within a time."
+    )
+    parser.add_argument("--minutes", type=float, default=8.0, help="stop after so many (8)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for gpu.json")
+    parser.add_argument("--tiny", action="store_true", help="a size that a CPU does too")
+    parser.add_argument("--only", action="append", metavar="PIECE", help="leave out all others")
+    options = parser.parse_args(argv)
+    if not options.minutes > 0:
+        parser.error(f"--minutes is more than 0, got {options.minutes}")
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"--out is a folder, got {options.out}")
+
+    from benchmarks.gpu import pieces  # JAX is started once the arguments are right
+
+    card = pieces.Card(options.tiny)
+    known = card.pieces()
+    for name in options.only or ():
+        if name not in known:
+            parser.error(f"--only is one of {', '.join(known)}; got {name}")
+    chosen = {n: piece for n, piece in known.items() if not options.only or n in options.only}
+    options.out.mkdir(parents=True, exist_ok=True)
+    seconds = 60 * options.minutes
+    longest = seconds if options.tiny else LONGEST  # a CPU may be slow to compile
+    report = measure(chosen, options.out / "gpu.json", seconds, card.about(), longest)
+    for piece, why in report["failed"].items():
+        print(f"{piece} did not run: {why}", file=sys.stderr)
+    return 1 if report["failed"] else 0
+
+
+def measure(
+    pieces: dict[str, Callable[[], Iterator[Row]]],
+    file: Path,
+    seconds: float,
+    about: dict[str, Any],
+    longest: float = LONGEST,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Any]:
+    """Runs pieces one after another; the file holds all that is known at any time.
+
+    Args:
+      pieces: functions that yield rows, by name, in their order.
+      file: where to write.
+      seconds: how long it may take. No row is begun when that is over, and a piece that has had
+        `longest` seconds is left for the next.
+      about: what is said of the machine.
+      longest: the seconds of a piece.
+      clock: in seconds.
+
+    Returns:
+      What was written last: the rows, the pieces that failed and why, and those that were cut
+      short or not begun.
+    """
+    start = clock()
+    report: dict[str, Any] = {**about, "rows": [], "failed": {}, "left": list(pieces)}
+    write(report, file)
+    for name, piece in pieces.items():
+        begun = clock()
+        if begun - start >= seconds:
+            break
+        rows = piece()
+        whole = False
+        while clock() - start < seconds and clock() - begun < longest:
+            before = clock()
+            try:
+                row = next(rows)
+            except StopIteration:
+                whole = True
+                break
+            except Exception as error:  # out of memory, a peer that is not there: the others count
+                report["failed"][name] = f"{type(error).__name__}: {error}"[:500]
+                whole = True
+                break
+            report["rows"].append(
+                {
+                    "piece": name,
+                    "what": row.name,
+                    "measured": row.measured,
+                    "unit": row.unit,
+                    "target": row.target,
+                    "met": row.met,
+                    "took": round(clock() - before, 2),
+                }
+            )
+            write(report, file)
+            print(f"{name}: {row.name}: {row.measured:.4g} {row.unit} {row.target}", flush=True)
+        if whole:
+            report["left"].remove(name)
+        report["seconds"] = round(clock() - start, 1)
+        write(report, file)
+    return report
+
+
+def write(report: dict[str, Any], file: Path) -> None:
+    """Writes a report as a whole or not at all."""
+    beside = file.with_suffix(".json.part")
+    beside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    os.replace(beside, file)

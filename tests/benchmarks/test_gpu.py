@@ -1,0 +1,72 @@
+"""The run on a GPU: its time, its file, and all of it once at a tiny size."""
+
+import itertools
+import json
+import re
+
+import pytest
+
+from benchmarks import gpu
+from benchmarks.__main__ import main
+from benchmarks.measure import Row
+
+
+def test_stops_at_its_time_with_what_it_has(tmp_path):
+    ticks = itertools.count(step=1.0)
+    file = tmp_path / "gpu.json"
+    pieces = {
+        "first": lambda: iter([Row("a", 1.0, "s", "<= 2"), Row("b", 3.0, "s", "<= 2")]),
+        "broken": _broken,
+        "endless": lambda: (Row(str(i), float(i), "s") for i in itertools.count()),
+        "never": lambda: iter([Row("z", 0.0, "s")]),
+    }
+    report = gpu.measure(pieces, file, 40.0, {"device": "none"}, clock=lambda: next(ticks))
+    assert json.loads(file.read_text()) == report
+    assert [row["what"] for row in report["rows"][:3]] == ["a", "b", "0"]
+    assert [row["met"] for row in report["rows"][:2]] == [True, False]
+    assert report["failed"] == {"broken": "MemoryError: too large"}
+    assert report["left"] == ["endless", "never"]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def _broken():
+    raise MemoryError("too large")
+    yield
+
+
+def test_a_long_piece_is_left_for_the_next(tmp_path):
+    ticks = itertools.count(step=8.0)
+    pieces = {
+        "long": lambda: (Row(str(i), 0.0, "s") for i in itertools.count()),
+        "next": lambda: iter([Row("z", 0.0, "s")]),
+    }
+    report = gpu.measure(pieces, tmp_path / "gpu.json", 1e4, {}, clock=lambda: next(ticks))
+    assert report["rows"][-1]["piece"] == "next"
+    assert report["left"] == ["long"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--minutes", "0"], "--minutes is more than 0, got 0"),
+        (["--tiny", "--only", "nothing"], "--only is one of limits, run, .*got nothing"),
+    ],
+)
+def test_bad_arguments(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(["gpu", "--out", str(tmp_path), *arguments])
+    assert stopped.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_all_of_it_at_a_tiny_size(tmp_path, capsys):
+    assert main(["gpu", "--tiny", "--minutes", "8", "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert report["left"] == []
+    assert {row["piece"] for row in report["rows"]} >= {
+        "limits", "run", "fields-large-bf16", "compare", "curvature", "robust", "per-example",
+        "monitor", "seeds", "fields-middle",
+    }  # fmt: skip
+    assert all(row["measured"] == row["measured"] for row in report["rows"])
+    assert "igr.run" in capsys.readouterr().out
