@@ -17,10 +17,10 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from rich.console import Console
 
 from igr.backward_error import methods
-from igr.backward_error.methods import Method
-from igr.backward_error.stability import stability_limit
+from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
 from igr.compiled import Traced, traced
+from igr.diagnostics.met_sharpness import limits, watched
 from igr.diagnostics.named_measures import NAMED, NamedMeasures, named, scalars
 from igr.diagnostics.records import CSVFile, LiveTable, sink
 from igr.pytrees import combine, num_examples, partition, trained_part
@@ -64,6 +64,8 @@ class Monitor:
     - `sharpness`: the largest eigenvalue of the Hessian to 1 %, each search started from the last
       vector, and `sharpness/converged`; with a learning rate also `h_sharpness`. It takes some ten
       Hessian products or more: the dearest of them;
+    - `batch_sharpness`: g'Hg/|g|^2 of the batch, which SGD holds at 2/h on average over its
+      mini-batches; with a learning rate also `h_batch_sharpness`;
     - `tangent_kernel_trace`, `geometric_complexity`: exact for a batch of up to 32 examples; of a
       larger one for 32 that are drawn anew each time, the trace scaled to the batch, unbiased.
 
@@ -72,7 +74,12 @@ class Monitor:
     A warning is given once when h times sharpness passes the limit of stability of the method,
     once when coherence falls under its orthogonal limit (`coherence/helped` below 1: the gradients
     cancel more than those of unrelated examples would), and once when the sharpness is not found.
-    Functions that fill columns of these names, `sharpness` and `coherence/helped`, are watched too.
+    Functions that fill columns of these names, `sharpness` and `coherence/helped`, are watched too;
+    and a function that fills `preconditioned_sharpness`, against the limit of a method that
+    preconditions, 2 (1 + b1)/(1 - b1) for Adam. Hand the monitor the pair of params and optimizer
+    state for it to read:
+    `lambda both, batch: preconditioned_sharpness(loss, both[0], adam_preconditioner(both[1]))`,
+    of which `.value` is the column.
 
     Args:
         measures: Names from the list above; or a mapping from columns to such names or to
@@ -83,10 +90,10 @@ class Monitor:
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
         inputs: `batch -> x`, what of a batch `apply_fn` takes; by default the first entry of a
             tuple or list, and of an array all.
-        learning_rate: h, a number or an optax schedule `step -> h`. Leave it out for Adam and its
-            kin, which no limit on h times the sharpness decides about.
-        method: Of `igr.methods`, linear or Runge-Kutta, with numbers for its parameters; gradient
-            descent by default. For its limit of stability and `share`.
+        learning_rate: h, a number or an optax schedule `step -> h`.
+        method: Of `igr.methods`, with numbers for its parameters; gradient descent by default. For
+            its limits of stability and `share`. Adam and its like have a limit on h times the
+            preconditioned sharpness, and none on h times the sharpness.
         key: For what is drawn at random, folded with the step; `jax.random.key(0)` by default.
         csv: A file to write the rows to. Each is on the disk when the call returns.
         resume: Whether to go on with a `csv` that exists; rows from the first step on that is
@@ -148,12 +155,11 @@ class Monitor:
         method = methods.gradient_descent() if method is None else method
         if not isinstance(method, Method):
             raise TypeError(
-                "method must be one whose stability is decided by h times the sharpness, linear or "
-                "Runge-Kutta, such as igr.methods.heavy_ball(0.9); leave learning_rate and method "
-                f"out for others; got {method!r}."
+                "method must be one of igr.methods, such as igr.methods.heavy_ball(0.9) or adam(); "
+                f"got {method!r}."
             )
         self._method = method
-        self._limit = stability_limit(method)
+        self._limits = limits(method)
         self._example_loss_fn, self._apply_fn = example_loss_fn, apply_fn
         self._inputs = inputs
         self._learning_rate = learning_rate
@@ -260,7 +266,8 @@ class Monitor:
             raise ValueError("the monitor has measured nothing yet: there is nothing to plot")
         if column is None:
             column = "h_sharpness" if "h_sharpness" in record else list(record)[1]
-        limit = self._limit if column == "h_sharpness" else None
+        limit = self._limits.get(column.removeprefix("h_"), np.nan)
+        limit = limit if column.startswith("h_") and np.isfinite(limit) else None
         return monitor(record, column, limit=limit, ax=ax)
 
     def close(self) -> None:
@@ -374,7 +381,7 @@ class Monitor:
             else:
                 found = functions.own[column](params, batch)
             values |= scalars(column, found)
-            if "sharpness" in (measure, column) and h is not None:
+            if watched(measure, column) and h is not None:
                 values["h_" + column] = h * values[column]
         return values, named.vector
 
@@ -421,7 +428,8 @@ class Monitor:
                     f"step {step}: coherence is under its orthogonal limit ({float(helped):.3g} of "
                     "it): the gradients of the examples cancel more than those of unrelated ones.",
                 )
-            if "sharpness" not in (measure, column):
+            kind = watched(measure, column)
+            if kind is None:
                 continue
             if not row.get(column + "/converged", True):
                 self._warn_once(
@@ -430,11 +438,13 @@ class Monitor:
                     f"{float(row[column]):.3g} is a lower bound at best.",
                 )
             reached = row.get("h_" + column, np.nan)
-            if reached > self._limit:
+            limit = self._limits[kind]
+            if reached > limit:
+                what = kind.replace("_", " ")
                 self._warn_once(
-                    "limit",
-                    f"step {step}: the step size times the sharpness, {float(reached):.3g}, has "
-                    f"passed {self._limit:.3g}, the limit of stability of {self._method.name}.",
+                    "limit of the " + what,
+                    f"step {step}: the step size times the {what}, {float(reached):.3g}, has "
+                    f"passed {limit:.3g}, the limit of stability of {self._method.name}.",
                 )
 
     def _warn_once(self, what: str, message: str) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from igr.backward_error.methods import Method
 from igr.curvature import sharpness
 from igr.curvature.vectors import size
+from igr.diagnostics.batch_sharpness import batch_sharpness
 from igr.diagnostics.coherence import Coherence, coherence
 from igr.diagnostics.geometric_complexity import geometric_complexity
 from igr.diagnostics.slope import loss_surface_slope, penalty_weight
@@ -34,6 +35,7 @@ NAMED = {
     "coherence": {"example_loss_fn"},
     "stiffness": {"example_loss_fn"},
     "sharpness": {"example_loss_fn"},
+    "batch_sharpness": {"example_loss_fn"},
     "tangent_kernel_trace": {"apply_fn"},
     "geometric_complexity": {"apply_fn"},
 }
@@ -107,6 +109,11 @@ class NamedMeasures:
         )
         self.vector = found.vector
         return {"": found.value, "converged": found.converged}
+
+    def batch_sharpness(self) -> Float[Array, ""]:
+        """The curvature of the batch along its own gradient."""
+        size = num_examples(self._batch)
+        return batch_sharpness(self._example_loss_fn, self._params, self._batch, size).value
 
     def tangent_kernel_trace(self) -> Float[Array, ""]:
         """The trace of the tangent kernel, of some examples for all."""

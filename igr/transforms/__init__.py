@@ -1,6 +1,11 @@
 """The papers' rules as optax transformations, one rule a file."""
 
 from igr.transforms.decay import DecayState
+from igr.transforms.drift_adjusted import (
+    DriftAdjustedState,
+    drift_adjusted,
+    scale_by_drift_adjusted_rate,
+)
 from igr.transforms.explicit_gradient_regularization import (
     AddGradientNormPenaltyState,
     add_gradient_norm_penalty,
@@ -28,10 +33,12 @@ from igr.transforms.winsorized_gradient import winsorized_gradient
 __all__ = [
     "AddGradientNormPenaltyState",
     "DecayState",
+    "DriftAdjustedState",
     "add_gradient_norm_penalty",
     "cancel_implicit",
     "decay_until",
     "decay_until_then_selective",
+    "drift_adjusted",
     "egr",
     "egr_value_and_grad",
     "l2_stopped_selective_sgd",
@@ -42,6 +49,7 @@ __all__ = [
     "metric_decay",
     "metric_sgd",
     "metric_value_and_grad",
+    "scale_by_drift_adjusted_rate",
     "selective_decay",
     "selective_l2_sgd",
     "selective_value_and_grad",

@@ -1,0 +1,121 @@
+"""The drift-adjusted learning rate: as large as the drift of the step from its flow allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+from igr.transforms.hyperparameters import require_number
+from igr.transforms.losses import require_value_fn
+from igr.transforms.masks import reject_masked_nodes
+from igr.transforms.partitioned import partitioned
+
+
+class DriftAdjustedState(NamedTuple):
+    """State of `scale_by_drift_adjusted_rate`: the learning rate of the last step, to be logged."""
+
+    learning_rate: Array
+
+
+def drift_adjusted(
+    power: float = 1.0,
+    scale: float = 2.0,
+    max_learning_rate: float = 1.0,
+    momentum: float | None = None,
+    nesterov: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Gradient descent with h = scale/(|Hg|/|g|)^power, `scale_by_drift_adjusted_rate`.
+
+    Args:
+        power: As there, like the following.
+        scale: As there.
+        max_learning_rate: As there.
+        momentum: As in `optax.sgd`: the rate multiplies the gradient, before the memory.
+        nesterov: As in `optax.sgd`.
+
+    Returns:
+        A transformation whose `update` needs `params` and the extra argument `value_fn`.
+
+    >>> loss = lambda w: 2.0 * jnp.sum(w**2)
+    >>> optimizer, w = drift_adjusted(scale=1.0), jnp.array([3.0])
+    >>> updates, state = optimizer.update(jax.grad(loss)(w), optimizer.init(w), w, value_fn=loss)
+    >>> print(optax.apply_updates(w, updates))  # h = 1/4: at the minimum in one step
+    [0.]
+    """
+    rate = scale_by_drift_adjusted_rate(power, scale, max_learning_rate)
+    if momentum is None:
+        return optax.chain(rate, optax.scale(-1.0))
+    return optax.chain(rate, optax.trace(momentum, nesterov), optax.scale(-1.0))
+
+
+def scale_by_drift_adjusted_rate(
+    power: float = 1.0, scale: float = 2.0, max_learning_rate: float = 1.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""Multiplies the updates by h = scale/(|Hg|/|g|)^power.
+
+    Gradient descent leaves its gradient flow by (h^2/2) H g in a step, to leading order. A large
+    |Hg|/|g| says that the step is about to oscillate along a sharp direction, which the sharpness
+    alone cannot: it does not see whether the gradient has a part there. With power 1 and scale 2
+    the rate is at the limit of stability of the curvature that the gradient meets.
+
+    Both g and H g are taken from `value_fn` at `params`, never from the updates: one more Hessian
+    product a step.
+
+    Args:
+        power: At least 0: 1 as it stands, 1/2 for a rate that varies less.
+        scale: Above 0: 2 as it stands.
+        max_learning_rate: Above 0: what h is cut at, also where H g is zero.
+
+    Returns:
+        A transformation whose `update(updates, state, params, *, value_fn)` needs `params` and
+        `value_fn`, `params -> scalar`, and tolerates further extra arguments. The sign of the
+        updates is kept: follow it with `optax.scale(-1.0)`. `state.learning_rate` is the last h.
+
+    Raises:
+        ValueError: If an argument is out of its range; on `update`, if params or `value_fn` are
+            missing, the loss is not a scalar, or `MaskedNode`s stand in the trees.
+
+    References:
+        Rosca, Wu, Qin and Dherin, "On a continuous time model of gradient descent dynamics and
+        instability in deep learning" (2023), section 6.
+    """
+    require_number("power", power, at_least=0.0, schedule=False)
+    require_number("scale", scale, above=0.0, schedule=False)
+    require_number("max_learning_rate", max_learning_rate, above=0.0, schedule=False)
+    rule = "scale_by_drift_adjusted_rate"
+
+    def init_fn(params: PyTree) -> DriftAdjustedState:
+        reject_masked_nodes(rule, params)
+        return DriftAdjustedState(jnp.zeros([], jnp.float32))
+
+    def update_fn(
+        updates: PyTree,
+        state: DriftAdjustedState,
+        params: PyTree | None = None,
+        *,
+        value_fn: Callable[[PyTree], Any] | None = None,
+        **extra_args: Any,
+    ) -> tuple[PyTree, DriftAdjustedState]:
+        del extra_args, state
+        value_fn = require_value_fn(rule, value_fn, "jax.grad")
+        leaves = partitioned(rule, params, updates)
+        gradient, hessian = jax.linearize(jax.grad(leaves.loss(value_fn)), leaves.params)
+        drift, slope = _norm(hessian(gradient)), _norm(gradient)
+        flat = drift * max_learning_rate <= jnp.finfo(jnp.float32).tiny
+        ratio = jnp.where(flat, 1.0, slope) / jnp.where(flat, 1.0, drift)
+        rate = jnp.minimum(scale * ratio**power, max_learning_rate)
+        rate = jnp.where(flat, max_learning_rate, rate).astype(jnp.float32)
+        scaled = [rate.astype(u.dtype) * u for u in leaves.updates]
+        return leaves.updates_tree(scaled), DriftAdjustedState(rate)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _norm(leaves: list[Array]) -> Array:
+    wide = [jnp.sum(jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))) for x in leaves]
+    return jnp.sqrt(sum(wide[1:], wide[0]))

@@ -1,0 +1,79 @@
+"""The drift-adjusted rate against dense matrices, in chains and under jit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from igr.transforms import drift_adjusted, scale_by_drift_adjusted_rate
+
+_X = jax.random.normal(jax.random.key(0), (6, 3))
+PARAMS = {"w": jax.random.normal(jax.random.key(1), (3, 4)), "v": jnp.linspace(-1.0, 1.0, 4)}
+
+
+def _loss(p):
+    """A ReLU network."""
+    return jnp.mean((jax.nn.relu(_X @ p["w"]) @ p["v"] - _X[:, 0]) ** 2)
+
+
+def _rate(power, scale):
+    flat, unravel = ravel_pytree(PARAMS)
+    g = jax.grad(lambda w: _loss(unravel(w)))(flat)
+    hessian = jax.hessian(lambda w: _loss(unravel(w)))(flat)
+    return float(scale / (jnp.linalg.norm(hessian @ g) / jnp.linalg.norm(g)) ** power)
+
+
+@pytest.mark.parametrize(("power", "scale"), [(1.0, 2.0), (0.5, 0.3)])
+def test_the_step_is_that_of_the_dense_hessian(power, scale):
+    optimizer = optax.chain(
+        optax.scale(3.0), scale_by_drift_adjusted_rate(power, scale, 100.0), optax.scale(-1.0)
+    )
+    gradient = jax.grad(_loss)(PARAMS)
+    step = jax.jit(lambda g, s, p: optimizer.update(g, s, p, value_fn=_loss))
+    updates, state = step(gradient, optimizer.init(PARAMS), PARAMS)
+    rate = _rate(power, scale)
+    np.testing.assert_allclose(updates["w"], -3 * rate * gradient["w"], rtol=1e-6)
+    np.testing.assert_allclose(state[1].learning_rate, rate, rtol=1e-6)
+
+
+def test_it_is_cut_and_a_flat_loss_takes_the_largest():
+    optimizer = drift_adjusted(max_learning_rate=0.01)
+    updates, _ = optimizer.update(
+        jax.grad(_loss)(PARAMS), optimizer.init(PARAMS), PARAMS, value_fn=_loss
+    )
+    np.testing.assert_allclose(updates["v"], -0.01 * jax.grad(_loss)(PARAMS)["v"], rtol=1e-6)
+    slope = lambda p: jnp.sum(p["v"])
+    updates, _ = optimizer.update(
+        jax.grad(slope)(PARAMS), optimizer.init(PARAMS), PARAMS, value_fn=slope
+    )
+    np.testing.assert_allclose(updates["v"], -0.01 * np.ones(4), rtol=1e-6)
+
+
+def test_injected_hyperparameters_and_low_precision():
+    optimizer = optax.inject_hyperparams(drift_adjusted)(power=1.0, scale=0.5)
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    loss = lambda p: _loss(jax.tree.map(lambda x: x.astype(jnp.float32), p))
+    state = optimizer.init(low)
+    updates, state = jax.jit(lambda s, p: optimizer.update(jax.grad(loss)(p), s, p, value_fn=loss))(
+        state, low
+    )
+    assert updates["w"].dtype == jnp.bfloat16
+    assert bool(jnp.all(jnp.isfinite(updates["w"].astype(jnp.float32))))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"power": -1.0}, "power must be"),
+        ({"scale": 0.0}, "scale must be"),
+        ({"max_learning_rate": np.inf}, "max_learning_rate must be"),
+    ],
+)
+def test_bad_input(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        drift_adjusted(**arguments)
+    optimizer = drift_adjusted()
+    with pytest.raises(ValueError, match="value_fn"):
+        optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS)
