@@ -90,7 +90,7 @@ _READY: tuple[Figure, ...] = (
     Figure("spectreg/2", _SPECTREG, "Functions learned on SIN, by SpectReg's weight",
            "paper_figures.spectreg_sin:figure_2", 15),
     Figure("spectreg/3", _SPECTREG, "A part of SIN from close by, with and without SpectReg",
-           "paper_figures.spectreg_sin:figure_3", 15),
+           "paper_figures.spectreg_sin:figure_3", 15, default=False),
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,11 @@ from paper_figures.figure import Figure
 
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested at its scale"
 _OURS = "(ours)"
+# Whose networks, data and steps are the paper's own at every scale, or whose data are generated.
+_ALWAYS_AT_SCALE = (
+    "igr/1?", "igr/A.[12]", "metric/1.1", "metric/5.[3-9]", "metric/5.1[0-6]", "metric/5.35",
+    "spectreg/[23]", "spectreg/table-7", "coherence/5.1",
+)  # fmt: skip
 
 ERRATA = """\
 ## Errata
@@ -47,6 +53,7 @@ class Row:
         measured: By scale, what was found.
         held: By scale, whether it bears the claim out.
         note: By scale, why it may not hold.
+        at_scale: Whether the smallest scale is the paper's own, or there is no paper.
     """
 
     figure: str
@@ -55,6 +62,7 @@ class Row:
     measured: dict[str, str] = field(default_factory=dict)
     held: dict[str, bool] = field(default_factory=dict)
     note: dict[str, str] = field(default_factory=dict)
+    at_scale: bool = False
 
     @property
     def verdict(self) -> str:
@@ -62,7 +70,7 @@ class Row:
         scale = [name for name in get_args(Scale) if name in self.held][-1]
         if self.held[scale]:
             return HOLDS
-        return UNTESTED if scale == "quick" else FAILS
+        return UNTESTED if scale == "quick" and not self.at_scale else FAILS
 
     @property
     def why(self) -> str:
@@ -122,13 +130,16 @@ def found(folder: Path, figures: Sequence[Figure]) -> list[Row]:
     for figure in figures:
         for scale in get_args(Scale):
             path = folder / scale / f"{figure.name}.claims.csv"
+            own = figure.paper == _OURS or any(
+                fnmatch.fnmatch(figure.name, pattern) for pattern in _ALWAYS_AT_SCALE
+            )
             if not path.exists():
                 continue
             with path.open(encoding="utf-8", newline="") as file:
                 for line in csv.DictReader(file):
                     row = rows.setdefault(
                         (figure.name, line["claim"]),
-                        Row(figure.name, line["claim"], line["paper"]),
+                        Row(figure.name, line["claim"], line["paper"], at_scale=own),
                     )
                     row.measured[scale] = line["measured"]
                     row.held[scale] = line["holds"] == "True"

@@ -64,6 +64,21 @@ def test_the_page_has_every_scale_and_its_verdict(tmp_path, capsys):
     assert "turns \\| once" in text
 
 
+def test_what_is_at_the_papers_scale_is_decided_at_quick(tmp_path):
+    own = Figure("spectreg/table-7", "SpectReg", "a sine", "fakes:draw_line", 1)
+    ours = Figure("fake/ours", "(ours)", "a line", "fakes:draw_line", 1)
+    for figure in (own, ours, LINE):
+        path = tmp_path / f"quick/{figure.name}.claims.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("claim,measured,paper,holds,note\nfalls,up,,False,why\n")
+    verdicts = {row.figure: row.verdict for row in found(tmp_path, (own, ours, LINE))}
+    assert verdicts == {
+        "spectreg/table-7": "does not hold",
+        "fake/ours": "does not hold",
+        "fake/line": "not tested at its scale",
+    }
+
+
 def test_a_page_of_nothing_is_an_error(tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="has no claims"):
         write_page(tmp_path / "claims.md", tmp_path, (LINE,))
