@@ -101,7 +101,7 @@ def run(
         example = eqx.filter_eval_shape(initial, dynamic)
     else:
         state = example = jax.tree.map(number_as_array, state)
-    step = traced(_step_of(optimizer), loss, dynamic, example)
+    step = traced(step_of(optimizer), loss, dynamic, example)
     watch = None
     if observe is not None:
         watch = traced(lambda p, s: observe(combine(p, static), s), dynamic, example)
@@ -118,8 +118,13 @@ def run(
     )
 
 
-def _step_of(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
-    """(loss, params, state) -> params, state, and the loss and its gradient's norm before."""
+def step_of(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
+    """(loss, params, state) -> params, state, and the loss and its gradient's norm before.
+
+    Args:
+      optimizer: any optax transformation; one that takes extra arguments gets `value`, `grad` and
+        `value_fn`.
+    """
     update = optax.with_extra_args_support(optimizer).update
 
     def step(loss: ValueFn, params: PyTree, state: Any) -> tuple[PyTree, Any, Array, Array]:

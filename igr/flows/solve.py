@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count, check_step
 from igr.compiled import Traced, compiled, traced
+from igr.flows.bounded_steps import BoundedSteps
 from igr.pytrees import combine, partition
 
 Field = Callable[[Any, PyTree, Any], PyTree]
@@ -39,6 +40,7 @@ def flow(
     solver: diffrax.AbstractSolver | None = None,
     progress: bool = False,
     max_steps: int = 1_000_000,
+    optimizer_step: float | Array | None = None,
     **diffeqsolve: Any,
 ) -> diffrax.Solution:
     """Integrates a vector field from params; thin over `diffrax.diffeqsolve`.
@@ -59,6 +61,9 @@ def flow(
       solver: `diffrax.Dopri8()` if not given.
       progress: shows a progress bar with the time left.
       max_steps: the most steps the solver may take.
+      optimizer_step: the step h of the optimizer whose flow this is, to bound the cost: at most 1.5
+        steps of the solver for each of them and 100 besides are adaptive, and from there on all
+        are h. Where a loss has kinks an adaptive solver else takes thousands.
       **diffeqsolve: anything else `diffrax.diffeqsolve` takes.
 
     Returns:
@@ -89,9 +94,11 @@ def flow(
         double = all(x.dtype == jnp.float64 for x in jax.tree.leaves(dynamic))
         rtol = 1e-10 if double else 1e-5
     options: dict[str, Any] = {
-        "saveat": diffrax.SaveAt(t1=True)
-        if ts is None
-        else diffrax.SaveAt(ts=jnp.asarray(ts, time_dtype)),
+        "saveat": diffrax.SaveAt(
+            t1=ts is None,
+            ts=None if ts is None else jnp.asarray(ts, time_dtype),
+            controller_state=True,
+        ),
         "stepsize_controller": diffrax.PIDController(
             rtol=np.asarray(rtol, time_dtype),
             atol=np.asarray(rtol / 100 if atol is None else atol, time_dtype),
@@ -106,6 +113,12 @@ def flow(
     if progress:
         options["progress_meter"] = diffrax.TqdmProgressMeter()
     options.update(diffeqsolve)
+    if "event" not in diffeqsolve and isinstance(options.get("adjoint"), diffrax.BacksolveAdjoint):
+        del options["event"]  # which that adjoint forbids: a flow may then reach infinity itself
+    if optimizer_step is not None:
+        check_step("optimizer_step", optimizer_step)
+        adaptive, step = options["stepsize_controller"], jnp.asarray(optimizer_step, time_dtype)
+        options["stepsize_controller"] = BoundedSteps(adaptive, step)
     t0 = jnp.asarray(t0, time_dtype)
 
     def dynamic_field(t: Any, y: PyTree, args: Any) -> PyTree:

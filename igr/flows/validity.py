@@ -21,6 +21,23 @@ from igr.flows.runnable import time_like
 ValueFn = Callable[[PyTree], Array]
 
 
+def unexplained(loss: ValueFn, before: PyTree, after: PyTree) -> Array:
+    """How much of the change of the gradient over a step the Hessian does not explain.
+
+    |g(after) - g - H (after - before)| / |g(after) - g|, less what rounding makes of it: near 0
+    where the loss is smooth on the scale of the step, near 1 where the step crosses kinks, which
+    no derivative sees.
+    """
+    gradient = jax.grad(lambda p: loss(p))
+    move = jax.tree.map(jnp.subtract, after, before)
+    g, along = jax.jvp(gradient, (before,), (move,))
+    change = jax.tree.map(jnp.subtract, gradient(after), g)
+    norm = optax.tree.norm(change)
+    rest = optax.tree.norm(optax.tree.sub(change, along))
+    rest = jnp.maximum(rest - 32 * jnp.finfo(rest.dtype).eps * optax.tree.norm(g), 0)
+    return jnp.where(norm > 0, rest / jnp.where(norm > 0, norm, 1), 0)
+
+
 def corrections_along(
     equation: Any, loss: Traced, recorded: PyTree, times: np.ndarray, h: float
 ) -> np.ndarray:
@@ -99,8 +116,9 @@ def _sharpness(method: Any, loss: Traced, recorded: PyTree, times: Array, h: Arr
         found = top_eigenpairs(product, params, 1, tol=1e-2, initial=vector)
         return jax.tree.map(lambda x: x[0], found.vectors), found.values[0]
 
-    first = jax.tree.map(lambda x: x[0], recorded)
-    vector, _ = extreme(None, first, times[0])
+    like = recorded[0] if keeps else recorded
+    keys = optax.tree.split_key_like(jax.random.key(0), like)
+    vector = jax.tree.map(lambda k, x: jax.random.normal(k, x.shape[1:], x.dtype), keys, like)
     return jax.lax.scan(lambda v, at: extreme(v, *at), vector, (recorded, times))[1]
 
 

@@ -64,3 +64,15 @@ def test_bad_input(polynomial):
         igr.certify(method, lambda h: optax.sgd(h), *polynomial, order=-1)
     with pytest.raises(ValueError, match="must return a scalar"):
         igr.certify(method, lambda h: optax.sgd(h), lambda p: p, jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda h, rates: optax.adam(optax.constant_schedule(h), b2=1 - rates["nu"], eps=0.1),
+        lambda h, rates: optax.inject_hyperparams(optax.adam)(h, b2=1 - rates["nu"], eps=0.1),
+    ],
+)
+def test_an_optimizer_with_several_counts(polynomial, make):
+    method = igr.methods.adam(0.5, 0.9, 0.1)
+    assert igr.certify(method, make, *polynomial, order=0).holds

@@ -1,0 +1,60 @@
+"""Steps that adapt while that is cheap, and are of one size from where it is not.
+
+An adaptive solver hunts every kink of a ReLU network: it takes steps as small as it is allowed to,
+and its answer is no better for it, for what the kinks do to the run is of the size of a step h. So
+the number of steps is bounded by the time that has passed; once it is spent every step is h.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffrax
+import jax.numpy as jnp
+import optax
+from diffrax import RESULTS
+from jaxtyping import Array
+
+STEPS_BESIDES = 100  # before the bound is felt: short runs are as exact as they are asked to be
+STEPS_FOR_A_STEP = 1.5  # of the solver for one of the optimizer, 13 evaluations of a field each
+
+
+class BoundedSteps(diffrax.AbstractStepSizeController):
+    """A controller of at most 1.5 steps for a time h, and 100 besides; then of steps h.
+
+    Attributes:
+      adaptive: the controller that decides while it is within the bound.
+      h: the step of the optimizer.
+    """
+
+    adaptive: diffrax.AbstractStepSizeController
+    h: Array
+
+    def wrap(self, direction: Any) -> BoundedSteps:
+        """As diffrax asks for it."""
+        return BoundedSteps(self.adaptive.wrap(direction), self.h)
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        """The first step, and a state: tries, whether steps are fixed, and the error till now."""
+        first, inner = self.adaptive.init(terms, t0, t1, y0, dt0, args, func, error_order)
+        zero = jnp.zeros((), jnp.result_type(t0))
+        return first, (inner, t0 + zero, jnp.zeros((), int), jnp.asarray(False), zero)
+
+    def adapt_step_size(
+        self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
+    ):
+        """Accepts what the adaptive controller accepts, and everything once steps are fixed."""
+        inner, start, tries, fixed, total = controller_state
+        keep, next_t0, next_t1, jump, inner, result = self.adaptive.adapt_step_size(
+            t0, t1, y0, y1_candidate, args, y_error, error_order, inner
+        )
+        keep = keep | fixed
+        next_t0 = jnp.where(keep, t1, next_t0)
+        error = optax.tree.norm(y_error).astype(total.dtype)
+        total = total + jnp.where(keep, error, 0)
+        tries = tries + 1
+        spent = tries > STEPS_BESIDES + STEPS_FOR_A_STEP * (t1 - start) / self.h
+        result = RESULTS.where(fixed, RESULTS.successful, result)
+        fixed = fixed | spent
+        next_t1 = jnp.where(fixed, next_t0 + self.h.astype(next_t0.dtype), next_t1)
+        return keep, next_t0, next_t1, jump, (inner, start, tries, fixed, total), result

@@ -1,0 +1,89 @@
+"""Whether a description and an optimizer take the same steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+from jaxtyping import Array, PyTree
+
+from igr.backward_error.protocols import Method
+from igr.compiled import Traced, compiled, traced
+from igr.flows.run import optimizer_of
+
+TOLERANCE = 0.01  # of a step, which rounding and what a memory still lacks stay below
+_MOST_STEPS = 1000
+
+
+def check_described(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    loss: Traced,
+    params: PyTree,
+    learning_rate: float,
+    filling: int,
+) -> None:
+    """Raises unless the optimizer, its memory filled, takes the steps that the method says.
+
+    Both are given the same gradients, those along the optimizer's own run.
+
+    Args:
+      method: the description.
+      optimizer: the optax transformation, learning rate included.
+      loss: of the floating leaves.
+      params: the floating leaves at the start.
+      learning_rate: the step h of the description.
+      filling: the steps after which the memory is taken to be full.
+
+    Raises:
+      ValueError: if their steps differ by more than a hundredth.
+    """
+    described = optimizer_of(method, learning_rate)
+    pair = [_updates_of(o) for o in (optimizer, described)]
+    starts = [traced(o.init, params) for o in (optimizer, described)]
+    states = [eqx.filter_eval_shape(start, params) for start in starts]
+    steps = [traced(u, loss, params, s) for u, s in zip(pair, states, strict=True)]
+    apart = _apart(steps, starts, loss, params, min(filling, _MOST_STEPS) + 2)
+    if isinstance(apart, Tracer) or float(apart) <= TOLERANCE:
+        return
+    raise ValueError(
+        f"the optimizer's steps differ by {100 * float(apart):.2g} % from those of {method.name} "
+        f"with learning_rate = {learning_rate:g}: give method=, such as igr.methods.heavy_ball(0.9)"
+        " for optax.sgd(h, momentum=0.9), with the optimizer's own learning rate; or give the "
+        "optimizer as a function of it, lambda h: optax.sgd(h, momentum=0.9), to have it read"
+    )
+
+
+def _updates_of(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
+    update = optax.with_extra_args_support(optimizer).update
+
+    def updates(loss: Any, params: PyTree, state: Any) -> tuple[PyTree, Any]:
+        value, gradient = jax.value_and_grad(lambda p: loss(p))(params)
+        return update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
+
+    return updates
+
+
+@compiled
+def _apart(
+    steps: list[Traced], starts: list[Traced], loss: Traced, params: PyTree, count: int
+) -> Array:
+    """How far apart the last two updates are, of the optimizer's own length."""
+
+    def both(carry: Any, _: None) -> tuple[Any, Array]:
+        params, states = carry
+        (u, first), (v, second) = (
+            step(loss, params, state) for step, state in zip(steps, states, strict=True)
+        )
+        length = optax.tree.norm(u)
+        difference = optax.tree.norm(optax.tree.sub(u, v))
+        apart = jnp.where(difference > 0, difference / length, 0)
+        return (optax.apply_updates(params, u), [first, second]), apart
+
+    states = [start(params) for start in starts]
+    return jax.lax.scan(both, (params, states), length=count)[1][-1]

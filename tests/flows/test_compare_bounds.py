@@ -1,0 +1,110 @@
+"""What a comparison costs, where it is not to be trusted, and that it is of the right equation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import igr
+
+START = jnp.array([2.0, 0.3])
+
+
+def product_loss(w):
+    return (w[0] * w[1] - 1) ** 2 / 2
+
+
+def network(activation):
+    """A small network, its loss, and its start."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = [jax.random.normal(k, (m, n)) for k, m, n in zip(keys, (6, 12), (12, 3), strict=False)]
+    params = [w / jnp.sqrt(len(w)) for w in params]
+    x, y = jax.random.normal(keys[2], (40, 6)), jax.random.normal(keys[3], (40, 3))
+    return lambda p: jnp.mean((activation(x @ p[0]) @ p[1] - y) ** 2), params
+
+
+def test_a_second_comparison_compiles_nothing(compilations):
+    """Another step, start and number in the loss; the loss a function made anew."""
+
+    def again(c, h):
+        loss = lambda w: c * product_loss(w)
+        return igr.compare(loss, c * START, h, 10, (0, 1, 2, "differences")).travelled
+
+    again(1.0, 0.05)
+    assert compilations(lambda: again(0.5, 0.06)) == 0
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "off"),
+    [
+        (optax.sgd(0.05, momentum=0.9), "53 %"),
+        (optax.sgd(0.1), "50 %"),
+        (optax.adam(0.05), "%"),
+    ],
+)
+def test_the_wrong_equation_is_refused(optimizer, off):
+    with pytest.raises(ValueError, match=f"steps differ by .*{off} from those of gradient descent"):
+        igr.compare(product_loss, START, 0.05, 5, (0,), optimizer=optimizer)
+
+
+def test_the_method_is_read_from_a_function_of_the_step():
+    seen = igr.compare(
+        product_loss, START, 0.01, 20, (0, 1), optimizer=lambda h: optax.sgd(h, momentum=0.5)
+    )
+    said = igr.compare(product_loss, START, 0.01, 20, (0, 1), igr.methods.heavy_ball(0.5))
+    np.testing.assert_allclose(seen.distance[1], said.distance[1], rtol=1e-6, atol=1e-12)
+    assert 4 * seen.distance[1][-1] < seen.distance[0][-1]
+
+
+def test_differences_are_those_of_gradients_over_the_step():
+    """-g - (1/2)(g - g(theta - h g)), by a flow of that field in numpy's precision of its own."""
+    h = 0.05
+    result = igr.compare(product_loss, START, h, 20, ("differences",), sharpness=False)
+    g = jax.grad(product_loss)
+    field = lambda t, w, args: -g(w) - (g(w) - g(w - h * g(w))) / 2
+    solution = igr.flow(field, START, 20 * h)
+    np.testing.assert_allclose(result.flows["differences"][-1], solution.ys[-1], rtol=1e-8)
+    with pytest.raises(ValueError, match="has a memory: 'differences'"):
+        igr.compare(product_loss, START, h, 5, ("differences",), igr.methods.heavy_ball(0.5))
+    with pytest.raises(ValueError, match="orders are counts or 'differences', got 'two'"):
+        igr.compare(product_loss, START, h, 5, ("two",))
+
+
+def test_kinks_decide_what_is_trusted_and_cost_no_more():
+    """The derivatives explain the gradient's change for tanh and not for ReLU, by finite steps."""
+    results = {}
+    for name, activation in (("tanh", jnp.tanh), ("relu", jax.nn.relu)):
+        loss, params = network(activation)
+        seen = igr.compare(loss, params, 0.2, 60, (0, 1, "differences"), record_every=20)
+        results[name] = seen
+        p = jax.tree.map(lambda x: x[0], seen.discrete.params)
+        g = jax.grad(loss)
+        after = jax.tree.map(lambda x, d: x - 0.2 * d, p, g(p))
+        change = jax.tree.map(jnp.subtract, g(after), g(p))
+        along = jax.jvp(g, (p,), (jax.tree.map(jnp.subtract, after, p),))[1]
+        rest = optax.tree.norm(optax.tree.sub(change, along)) / optax.tree.norm(change)
+        np.testing.assert_allclose(seen.remainder[0], rest, rtol=1e-6)
+        assert all(np.isfinite(d).all() for d in seen.distance.values())
+        assert all(np.isfinite(e) for e in seen.solver_error.values())
+    assert results["tanh"].remainder.max() < 0.3 < results["relu"].remainder.max()
+
+
+def test_a_kinked_flow_takes_no_more_steps_than_are_stated():
+    """|x| and its kink at 0: an adaptive solver halves its step without end."""
+    field = lambda t, x, args: -jnp.sign(x) + 0 * t
+    h, steps = 0.1, 200
+    free = igr.flow(field, jnp.array([1.0]), 3.0, max_steps=5000)
+    solution = igr.flow(field, jnp.array([1.0]), h * steps, optimizer_step=h)
+    assert solution.stats["num_steps"] <= 100 + 1.5 * steps + 1
+    assert free.stats["num_steps"] > 500
+    assert np.abs(solution.ys[-1]) < h
+
+
+def test_a_flow_whose_adjoint_forbids_events():
+    import diffrax
+
+    end = lambda x: igr.flow(lambda t, y, args: -y, x, 1.0, adjoint=diffrax.BacksolveAdjoint()).ys[
+        -1
+    ]
+    np.testing.assert_allclose(jax.grad(end)(2.0), np.exp(-1), rtol=1e-8)
