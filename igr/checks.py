@@ -200,8 +200,8 @@ def as_float(name: str, value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number; got {shown(value)}.") from None
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
+    except OverflowError:  # an integer beyond all floats
+        return math.inf
 
 
 def shown(value: Any) -> str:

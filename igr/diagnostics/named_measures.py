@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from igr.backward_error.implicit_penalty import implicit_penalty
 from igr.backward_error.methods import Method
 from igr.curvature import sharpness
 from igr.curvature.vectors import size
 from igr.diagnostics.batch_sharpness import batch_sharpness
 from igr.diagnostics.coherence import Coherence, coherence
 from igr.diagnostics.geometric_complexity import geometric_complexity
-from igr.diagnostics.slope import loss_surface_slope, penalty_weight
+from igr.diagnostics.slope import loss_surface_slope
 from igr.diagnostics.stiffness import stiffness
 from igr.diagnostics.tangent_kernel import tangent_kernel_trace
 from igr.pytrees import num_examples, require_trained
@@ -83,7 +84,7 @@ class NamedMeasures:
     def share(self) -> Float[Array, ""]:
         """The share of the implicit penalty in the modified loss."""
         assert self._learning_rate is not None
-        penalty = penalty_weight(self._method) * self._learning_rate * self._square
+        penalty = implicit_penalty(self._method) * self._learning_rate * self._square
         return penalty / (self.loss() + penalty)
 
     def coherence(self) -> dict[str, Array]:

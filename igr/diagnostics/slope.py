@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.backward_error import methods, modified_equation
+from igr.backward_error import methods
+from igr.backward_error.implicit_penalty import implicit_penalty
 from igr.backward_error.methods import Method
 from igr.checks import check_step
 from igr.curvature.vectors import norm, size, widened
@@ -103,7 +104,7 @@ def modified_loss_share(
 
     Raises:
         ValueError: As `implicit_gradient_regularizer`; if `learning_rate` is not positive and
-            finite, or `method` has parameters that are symbols.
+            finite, or as `igr.transforms.cancel_implicit`.
         NotAGradientError: If the method follows no modified loss at first order.
 
     >>> import igr, jax.numpy as jnp
@@ -115,36 +116,12 @@ def modified_loss_share(
     3.0
     """
     check_step("learning_rate", learning_rate)
-    weight = penalty_weight(methods.gradient_descent() if method is None else method)
+    weight = implicit_penalty(methods.gradient_descent() if method is None else method)
     value, slope = _value_and_slope(value_fn, params)
     steepness = jnp.asarray(weight * learning_rate * slope, slope.dtype)
     # 1 / (1 + loss / penalty), of which no part leaves the range of the dtype before its time.
     share = 1 / (1 + value / slope / steepness)
     return ModifiedLossShare(value, steepness * slope, share)
-
-
-def penalty_weight(method: Method) -> float:
-    """c1/c0 of the modified loss c0 E + c1 h |grad E|^2."""
-    modified = modified_equation(method, 1).modified_loss()
-    if getattr(method, "weight_decay", 0) != 0:
-        raise ValueError(
-            f"method has weight decay, which changes E itself: put it into value_fn; got "
-            f"{method.name}"
-        )
-    coefficients = getattr(modified, "coefficients", None)
-    if coefficients is None:
-        raise ValueError(
-            f"method descends on its loss in the metric of a preconditioner, which is no multiple "
-            f"of |grad E|^2: igr.modified_value_fn gives that loss; got {method.name}"
-        )
-    ratio = coefficients.get(((),), 0) / coefficients[()]
-    try:
-        return float(ratio)
-    except TypeError:
-        raise ValueError(
-            f"method must have numbers for its parameters; {method} leaves the weight of "
-            f"|grad E|^2 at {ratio}."
-        ) from None
 
 
 def _value_and_slope(

@@ -8,9 +8,8 @@ h mu and h^2. So mu can stand in for what another step would add, or take away w
 
 from __future__ import annotations
 
-from igr.backward_error import ModifiedEquation, modified_equation
+from igr.backward_error.implicit_penalty import implicit_penalty
 from igr.backward_error.methods import Method
-from igr.backward_error.trees.one_loss import PLAIN_GRADIENT
 from igr.checks import check_step
 
 
@@ -41,7 +40,7 @@ def match_implicit(method: Method, learning_rate: float, target_learning_rate: f
     """
     check_step("learning_rate", learning_rate)
     check_step("target_learning_rate", target_learning_rate)
-    return _per_step(method) * (target_learning_rate - learning_rate)
+    return implicit_penalty(method) * (target_learning_rate - learning_rate)
 
 
 def cancel_implicit(method: Method, learning_rate: float) -> float:
@@ -64,19 +63,4 @@ def cancel_implicit(method: Method, learning_rate: float) -> float:
     -0.025
     """
     check_step("learning_rate", learning_rate)
-    return -_per_step(method) * learning_rate
-
-
-def _per_step(method: Method) -> float:
-    """a/w: the coefficient of h |grad E|^2 for each E in the modified loss."""
-    equation = modified_equation(method, order=1)
-    if not isinstance(equation, ModifiedEquation) or equation.colouring != PLAIN_GRADIENT:
-        raise ValueError(
-            "method must follow the gradient of one loss by fixed coefficients, as gradient "
-            f"descent, momentum and Runge-Kutta methods without weight decay do; got {method.name}"
-        )
-    if equation.parameters:
-        names = ", ".join(map(str, equation.parameters))
-        raise ValueError(f"{method.name} has open symbols ({names}): give them numbers")
-    loss = equation.modified_loss().coefficients
-    return float(loss.get(((),), 0) / loss[()])
+    return -implicit_penalty(method) * learning_rate
