@@ -29,8 +29,8 @@ def implicit_penalty(method: Method) -> float:
     if not isinstance(equation, ModifiedEquation) or equation.colouring != PLAIN_GRADIENT:
         raise ValueError(
             "method must follow the gradient of one loss by fixed coefficients, as gradient "
-            "descent, momentum and Runge-Kutta methods without weight decay do (an adaptive one has "
-            "its loss in the metric of a preconditioner, which igr.modified_value_fn gives); got "
+            "descent, momentum and Runge-Kutta methods without weight decay do (adaptive ones have "
+            "a loss in the metric of a preconditioner, which igr.modified_value_fn gives); got "
             f"{method.name}"
         )
     if equation.parameters:
