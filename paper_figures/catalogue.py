@@ -167,6 +167,7 @@ def _planned() -> Iterator[Figure]:
         ("spectreg/table-4", "Small CIFAR-10 and CIFAR-100, by regularizer"),
         ("spectreg/table-5", "TinyImageNet-200, by regularizer"),
         ("spectreg/1", "Test accuracy on MNIST against the size of the training set"),
+        ("spectreg/5", "Weight loss and accuracy over the weight, for several weight decays"),
     ):
         yield Figure(name, _SPECTREG, shows)
 
