@@ -160,7 +160,7 @@ class Card:
             optimizer=optax.adamw(1e-4, weight_decay=0.1),
             sharpness=False,
             burn_in=2 if self.tiny else 100,
-            max_steps=20 if self.tiny else 400,
+            max_steps=2_000,
         )
         what = f"compare, {steps} AdamW steps, {number:,} parameters"
         yield Row(what, time.perf_counter() - start, "s")
