@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from igr import curvature, diagnostics, flows, penalties, per_example, plots, transforms
-    from igr.backward_error import (
-        ModifiedEquation,
-        ModifiedLoss,
-        NotAGradientError,
-        methods,
-        modified_equation,
-    )
+    from igr.any_optimizer import modified_equation
+    from igr.backward_error import ModifiedEquation, ModifiedLoss, NotAGradientError, methods
     from igr.diagnostics import Monitor
     from igr.flows import (
         Certificate,
@@ -44,7 +39,6 @@ _BACKWARD_ERROR = (
     "ModifiedLoss",
     "NotAGradientError",
     "methods",
-    "modified_equation",
 )
 _FLOWS = (
     "Certificate",
@@ -106,6 +100,8 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    if name == "modified_equation":
+        return importlib.import_module("igr.any_optimizer").modified_equation
     if name in _BACKWARD_ERROR:
         return getattr(importlib.import_module("igr.backward_error"), name)
     if name in _FLOWS:

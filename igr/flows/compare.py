@@ -21,7 +21,7 @@ from igr.flows import kinds
 from igr.flows.described import check_described
 from igr.flows.fields.interpolation import interpolating_field
 from igr.flows.fields.vector_field import vector_field
-from igr.flows.from_optax import from_optax
+from igr.flows.from_optax import read_beside
 from igr.flows.run import Trajectory, optimizer_of, run, step_of
 from igr.flows.runnable import check_start, time_like
 from igr.flows.solve import flow, reached
@@ -253,8 +253,10 @@ def compare(
     if make is not None:
         if not callable(make):
             raise TypeError(f"optimizer is an optax transformation or h -> one, got {make!r}")
-        optimizer = make(float(learning_rate))
-        method = from_optax(make) if method is None else method
+        if method is None:
+            method, optimizer = read_beside(make, params, float(learning_rate))
+        else:
+            optimizer = make(float(learning_rate))
     method = methods.gradient_descent() if method is None else method
     kinds.check_runnable(method)
     steps = check_count("steps", steps, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +69,56 @@ def from_optax(
     if certify:
         _certify(reading)
     return reading.method
+
+
+class BesideState(NamedTuple):
+    """The state of an optimizer with what its description keeps, by name.
+
+    Attributes:
+      leaves: of the optimizer's own state.
+      kept: the kept states as the method has them.
+    """
+
+    leaves: list[Any]
+    kept: dict[str, PyTree]
+
+
+def read_beside(
+    make: Callable[..., optax.GradientTransformation], params: PyTree, h: float
+) -> tuple[Any, optax.GradientTransformationExtraArgs]:
+    """The method of an optimizer, and the optimizer at a step with the kept states by their names.
+
+    Args:
+      make: as in `from_optax`.
+      params: what is to be trained.
+      h: the step.
+    """
+    reading = read_optimizer(make, params=params)
+    _certify(reading)
+    real = optax.with_extra_args_support(make(h))
+    traced, method = reading.traced, reading.method
+    elementwise = reading.description is not None
+
+    def named(leaves: list[Any], structure: Any) -> dict[str, PyTree]:
+        found = {}
+        for name in method.kept:
+            own = [leaves[p] for p, n in enumerate(traced.names) if n == name]
+            found[name] = jax.tree.unflatten(structure, own) if elementwise else tuple(own)
+        return found
+
+    def init(params: PyTree) -> BesideState:
+        leaves = jax.tree.leaves(real.init(params))
+        return BesideState(leaves, named(leaves, jax.tree.structure(params)))
+
+    def update(
+        updates: PyTree, state: BesideState, params: PyTree | None = None, **extra_args: Any
+    ) -> tuple[PyTree, BesideState]:
+        inner = jax.tree.unflatten(traced.state, state.leaves)
+        updates, after = real.update(updates, inner, params, **extra_args)
+        leaves = jax.tree.leaves(after)
+        return updates, BesideState(leaves, named(leaves, jax.tree.structure(updates)))
+
+    return method, optax.GradientTransformationExtraArgs(init, update)
 
 
 _certified: set[Any] = set()
