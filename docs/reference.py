@@ -78,7 +78,10 @@ def _home(thing: Any, name: str) -> str:
     if inspect.ismodule(thing):
         return thing.__name__
     subpackage = ".".join(thing.__module__.split(".")[:2])
-    return _path(subpackage, importlib.import_module(subpackage), name)
+    module = importlib.import_module(subpackage)
+    return (
+        _path(subpackage, module, name) if hasattr(module, "__path__") else f"{subpackage}.{name}"
+    )
 
 
 def _page(module: Any) -> str:

@@ -204,7 +204,7 @@ def test_finite_updates_are_those_of_the_optimizer_inside():
 
 def test_the_equation_and_the_comparison_take_the_optimizer_itself():
     """AdamW with its defaults beside its flows: no description, and each order comes closer."""
-    assert str(igr.modified_equation(optax.adam, 0)).startswith("θ' = -g/(sqrt(nu/(1")
+    assert str(igr.modified_equation(optax.adam, 0)).startswith("θ' = -g/(sqrt(ν/(1")
     loss = lambda p: jnp.sum(jnp.cosh(p["w"])) + p["b"] ** 2 * p["w"][0]
     params = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
     found = igr.compare(
