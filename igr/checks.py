@@ -12,7 +12,7 @@ import numbers
 import operator
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 
 def is_traced(value: Any) -> bool:
@@ -200,8 +200,8 @@ def as_float(name: str, value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number; got {shown(value)}.") from None
-    except OverflowError:  # an integer beyond all floats
-        return math.inf
+    except OverflowError:
+        return math.inf if cast(Any, value) > 0 else -math.inf
 
 
 def shown(value: Any) -> str:

@@ -85,7 +85,7 @@ class Traced(eqx.Module):
             raise TypeError(f"traced for {len(p.jaxpr.invars)} arrays, called with {len(arrays)}")
         # A result that does not depend on the arguments may come as a plain number.
         results = (
-            x if _is_array(x) else jnp.asarray(x, v.aval.dtype)
+            x if _is_array(x) else jnp.asarray(x, getattr(v.aval, "dtype", None))
             for x, v in zip(
                 jaxpr_as_fun(ClosedJaxpr(p.jaxpr, self.consts))(*arrays),
                 p.jaxpr.outvars,
@@ -363,7 +363,7 @@ def _numbers_as_arguments(jaxpr: Jaxpr) -> tuple[Jaxpr, list[np.ndarray]]:
     values: list[np.ndarray] = []
 
     def argument(atom: Any) -> Any:
-        dtype = getattr(atom.aval, "dtype", None)
+        dtype = getattr(atom.aval, "dtype", np.dtype(bool))
         if not isinstance(atom, Literal) or not jnp.issubdtype(dtype, jnp.floating):
             return atom
         new.append(Var(atom.aval))

@@ -45,7 +45,7 @@ def keep(swept: Sweep, folder: Path, largest: int = 400_000) -> int:
         records[name] = dict(result.record) | {"config": canonical(cell), "values": plain}
     data, about = (folder / f"{swept.study.name}{end}" for end in (".npz", ".json"))
     # Arrays of one shape go together: a file of many small ones is mostly their headers.
-    stacked = {
+    stacked: dict[str, Any] = {
         f"{i}/{key}": np.stack([*a.values()]) for i, ((key, _), a) in enumerate(alike.items())
     }
     order = {f"{i}/{key}": list(a) for i, ((key, _), a) in enumerate(alike.items())}

@@ -44,13 +44,12 @@ class LinearResponse(Protocol):
 
 @runtime_checkable
 class Method(Protocol):
-    """An optimizer: its memory and its rule.
+    """An optimizer: its memory and its rule."""
 
-    Attributes:
-      name: how it calls itself in print and in errors.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """How it calls itself in print and in errors."""
+        ...
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
@@ -81,14 +80,17 @@ class Equation(Protocol):
 
     Every kind has the same signatures and errors. What an equation cannot answer it refuses:
     `NotAGradientError` where a loss is asked for and none exists, `UnansweredError` for the rest.
-
-    Attributes:
-      name: the method, or the part of a method's equation.
-      order: the highest power of h kept.
     """
 
-    name: str
-    order: int
+    @property
+    def name(self) -> str:
+        """The method, or the part of a method's equation."""
+        ...
+
+    @property
+    def order(self) -> int:
+        """The highest power of h kept."""
+        ...
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:

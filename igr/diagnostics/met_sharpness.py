@@ -30,7 +30,7 @@ def limits(method: Method) -> dict[str, float]:
     >>> round(limits(methods.adam())["preconditioned_sharpness"], 6)
     38.0
     """
-    found = dict.fromkeys(SHARPNESSES, np.nan)
+    found: dict[str, float] = dict.fromkeys(SHARPNESSES, np.nan)
     response = method.response()
     if response is None:
         return found

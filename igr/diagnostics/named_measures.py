@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.backward_error.implicit_penalty import implicit_penalty
-from igr.backward_error.methods import Method
+from igr.backward_error.protocols import Method
 from igr.curvature import sharpness
 from igr.curvature.vectors import size
 from igr.diagnostics.batch_sharpness import batch_sharpness

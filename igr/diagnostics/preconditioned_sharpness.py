@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from igr.checks import check_step
@@ -139,7 +140,7 @@ def adam_preconditioner(
             f"does; it holds {len(found)}"
         )
     count = found[0].count
-    if not isinstance(count, jax.core.Tracer) and int(count) < 1:
+    if not isinstance(count, Tracer) and int(count) < 1:
         raise ValueError("state must be that after at least one step: nu is empty before")
     first, second = 1 - b1**count, 1 - b2**count
     return jax.tree.map(

@@ -116,5 +116,7 @@ def _shade(ax: Axes, step: np.ndarray, untrusted: np.ndarray) -> None:
     changes = np.flatnonzero(np.diff(np.concatenate([[0], untrusted.astype(int), [0]])))
     label = "not to be trusted"
     for start, stop in changes.reshape(-1, 2):
-        ax.axvspan(edges[start], edges[stop], color=GREY, alpha=0.2, linewidth=0, label=label)
+        ax.axvspan(
+            float(edges[start]), float(edges[stop]), color=GREY, alpha=0.2, linewidth=0, label=label
+        )
         label = "_nolegend_"

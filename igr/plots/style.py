@@ -66,7 +66,7 @@ def axes(ax: Axes | None) -> Axes:
     return ax
 
 
-def look(number: int) -> dict[str, str]:
+def look(number: int) -> dict[str, Any]:
     """Colour and dashes of the line of this number: no two of the first 32 are alike."""
     rounds, index = divmod(number, len(COLOURS))
     return {"color": COLOURS[index], "linestyle": DASHES[rounds % len(DASHES)]}

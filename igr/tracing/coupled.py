@@ -60,7 +60,8 @@ def coupled_reading(
     """
     replayed = _Replayed(traced, found)
     replayed.check()
-    fading, why = {}, {}
+    fading: dict[Any, Any] = {}
+    why: dict[Any, str] = {}
     for state in replayed.moving:
         b = replayed.fading(state)
         if b is not None and abs(b) > 1:
@@ -68,10 +69,9 @@ def coupled_reading(
                 f"the state {state} grows by the factor {float(b):g} in every step: nothing slow "
                 "is left to follow"
             )
-        linear = b is not None and abs(b) < 1
-        if linear and (abs(b) <= LONG if keep is None else state not in keep):
+        if b is not None and abs(b) < 1 and (abs(b) <= LONG if keep is None else state not in keep):
             fading[state] = b
-        elif linear:
+        elif b is not None and abs(b) < 1:
             why[state] = f"it forgets a share of {float(1 - b):g} in a step"
         else:
             why[state] = "it accumulates" if b == 1 else "it is no linear memory"

@@ -168,8 +168,7 @@ def _per_rate(
                 continue
             turned = per_rate.xreplace({before(name): sympy.Integer(0)}).could_extract_minus_sign()
             if turned:  # so that it remembers what is descended along
-                own = own.xreplace({before(name): -before(name)})
-                per_rate = -_homogeneous(own.xreplace({before(name): RATE * before(name)}))
+                per_rate = -per_rate.xreplace({before(name): -before(name)})
             sign = -1 if turned else 1
             times = {s: sign * RATE * s for s in (before(name), sympy.Symbol(name))}
             update = update.xreplace(times)

@@ -133,14 +133,14 @@ def _read(traced: Traced, reader: Reader, rate: sympy.Expr) -> Readings:
             return Value(sympy.Symbol(traced.names[place]), leaf)
 
         renamed[variable] = noted
-    results = read(traced.update, arguments, reader, renamed)
+    results: list[Any] = read(traced.update, arguments, reader, renamed)
     found = []
     for i in range(count):
         own = [p for p, leaf in enumerate(traced.leaves) if leaf == i]
         found.append(
             LeafReading(
                 results[i],
-                {traced.names[p]: after.get(p, results[count + p]) for p in own},
+                {traced.names[p]: after[p] if p in after else results[count + p] for p in own},
                 {traced.names[p]: _initial(traced, p, rate) for p in own},
             )
         )

@@ -214,7 +214,7 @@ def constant(value: Any) -> Value | Mixed:
 
 def number(value: Any) -> Any:
     """A scalar exactly, a float as the decimal it is written as."""
-    scalar = np.asarray(value)
+    scalar: Any = np.asarray(value)
     if scalar.dtype == bool:
         return bool(scalar)
     if np.issubdtype(scalar.dtype, np.integer):

@@ -140,8 +140,9 @@ class _LossesOfBatches(Losses):
 
     def vertex(self, colour: int, batch: int | None) -> sympy.Expr:
         """The loss of the batch, or the mean loss."""
-        free = batch is None or (colour == FREE and not self._ordered)
-        return self.loss if free else self._each[batch]
+        if batch is None or (colour == FREE and not self._ordered):
+            return self.loss
+        return self._each[batch]
 
 
 class _BatchLetters(Letters):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import sympy
 from sympy.polys.rings import PolyRing
@@ -74,9 +75,9 @@ class Differentials:
         return expressions, directions
 
 
-def _expanded(expression: sympy.Expr | int) -> sympy.Expr:
+def _expanded(expression: Any) -> sympy.Expr:
     """Expanded; as a polynomial where it is one, which is many times faster."""
-    expression = sympy.Integer(0) + expression
+    expression = sympy.Add(expression, sympy.Integer(0))
     symbols = sorted(expression.free_symbols, key=str)
     try:
         return PolyRing(symbols, sympy.QQ).from_expr(expression).as_expr()

@@ -187,8 +187,8 @@ class ModifiedEquation:
         """
         weights = {}
         for t in self._trees(self.order):
-            b = self.weights.get(self.colouring.representative(t))
-            if b is not None:
+            b = self._of_representative(t)
+            if b:
                 weights[t] = b
         return self._part("gradient part", weights)
 
@@ -199,6 +199,12 @@ class ModifiedEquation:
         rest = {t: self.weights.get(t, zero) - part.get(t, zero) for t in {**part, **self.weights}}
         ordered = sorted((t for t, b in rest.items() if b), key=lambda t: (rooted.size(t), t))
         return self._part("obstruction", {t: rest[t] for t in ordered})
+
+    def _of_representative(self, t: int) -> Any:
+        """The weight of the rooting that stands for the free tree; zero in no gradient."""
+        representative = self.colouring.representative(t)
+        zero = self.domain.zero
+        return zero if representative is None else self.weights.get(representative, zero)
 
     def _part(self, which: str, weights: Mapping[int, Any]) -> ModifiedEquation:
         reason = self.colouring.no_gradient()
@@ -214,8 +220,7 @@ class ModifiedEquation:
         for t in self._trees(upto):
             if best is not None and best[0] <= rooted.size(t) - 1:
                 break  # larger trees come with higher powers
-            apart = self.weights.get(t, zero)
-            apart -= self.weights.get(self.colouring.representative(t), zero)
+            apart = self.weights.get(t, zero) - self._of_representative(t)
             if apart:
                 power = rooted.size(t) - 1 + step_powers(self._expression(apart))[0][0]
                 if power <= upto and (best is None or power < best[0]):

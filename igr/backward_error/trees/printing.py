@@ -278,11 +278,11 @@ def _applied(tree: Tree, letters: Letters, powers: bool, degree: int) -> str:
 def _contracted(tree: Tree, letters: Letters, powers: bool) -> str:
     """A contraction: E, |g|², gᵀH² g along a path, and a tensor on its arguments else."""
     arms = _children(tree)
-    paths = [_path(arm) for arm in arms]
+    paths = [path for path in map(_path, arms) if path is not None]
     root = letters.operator(tree, len(arms))
     if not arms:
         return root
-    if len(arms) > 2 or None in paths:
+    if len(arms) > 2 or len(paths) < len(arms):
         return f"{root}[{', '.join(_applied(arm, letters, powers, 1) for arm in arms)}]"
     first, *second = [[letters.operator(t, len(_children(t)) + 1) for t in path] for path in paths]
     left, *between = [*reversed(first), root]
@@ -300,7 +300,7 @@ def _path(tree: Tree) -> list[Tree] | None:
     while below := _children(found[-1]):
         if len(below) > 1:
             return None
-        found.append(below[0])
+        found.extend(below)
     return found
 
 

@@ -94,11 +94,11 @@ def two_phase_flow(
     loss = check_start(value_fn, params)
     dynamic, static = partition(params)
     setting = (method, order, directions)
-    h = jnp.asarray(h)
-    start = _start(loss, dynamic, h, state, setting)
+    step_size = jnp.asarray(h)
+    start = _start(loss, dynamic, step_size, state, setting)
 
     def advance(phases: TwoPhases, count: Array) -> tuple[TwoPhases, Any]:
-        return _advance(loss, phases, h, count, setting)
+        return _advance(loss, phases, step_size, count, setting)
 
     done, records = march(advance, start, steps - 1, record_every, progress, "two-phase flow")
     ys, swing, value, eigenvalues = records

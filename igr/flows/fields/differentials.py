@@ -57,7 +57,7 @@ class Differentials:
         self._of_colour = gradient if isinstance(gradient, Mapping) else {trees.PLAIN: gradient}
         self._gradient: Any = self._of_colour.get(trees.PLAIN)  # None where there are several
         self._at = at
-        self._known: dict[object, PyTree] = dict(known or {})
+        self._known: dict[Any, PyTree] = dict(known or {})
         self._singly = 1  # sums of trees with no more vertices are taken tree by tree
 
     def combination(self, wanted: Combination) -> PyTree:
@@ -110,10 +110,11 @@ class Differentials:
         total = jax.tree.map(jnp.zeros_like, self._at)
         slots: dict[tuple[int, tuple[int, ...]], dict[int, Any]] = {}
         for t, c in wanted.items():
-            u, *others = sorted(trees.children(t), key=trees.as_tuple) or [None]
-            if t in self._known or u is None:
+            below = sorted(trees.children(t), key=trees.as_tuple)
+            if t in self._known or not below:
                 total = add(total, scale(c, self.tree(t)))
             else:
+                u, *others = below
                 slots.setdefault((trees.colour(t), tuple(others)), {})[u] = c
         # What several slots want is taken once, by itself.
         wanted_by = Counter(u for slot in slots.values() for u in slot)

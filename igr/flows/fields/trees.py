@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import singledispatch
-from typing import Any, NoReturn
+from typing import Any
 
 import sympy
 from jaxtyping import Array, PyTree
@@ -40,10 +40,18 @@ def _(
     return value_fn_over(eq.colouring, eq, value_fn, h, batches)
 
 
-@kinds.value_fn_of.register
 @kinds.field_of.register
-def _(eq: StochasticEquation, value_fn: Any, h: Any, **options: Any) -> NoReturn:
-    raise TypeError(
+def _(eq: StochasticEquation, value_fn: Any, h: Any, **options: Any) -> Field:
+    raise _stochastic(eq)
+
+
+@kinds.value_fn_of.register
+def _(eq: StochasticEquation, value_fn: Any, h: Any, **options: Any) -> ValueFn:
+    raise _stochastic(eq)
+
+
+def _stochastic(eq: StochasticEquation) -> TypeError:
+    return TypeError(
         f"the equation of {eq.name} is stochastic: igr.flows.stochastic_field compiles it, and "
         "igr.vector_field its drift, eq.drift"
     )

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.backward_error.response import GradientResponse, steady_channels
 from igr.backward_error.terms.algebra import THETA, G, T
-from igr.backward_error.terms.elementwise import ElementwiseMethod
+from igr.backward_error.terms.elementwise import ElementwiseMethod, Kept
 from igr.flows import kinds
 from igr.flows.fields.lambdify import LeafFunctions
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
@@ -71,6 +71,7 @@ def elementwise_step(
                     phi, state.channels[str(name)]
                 )
             else:
+                assert isinstance(part, Kept)
                 read[name] = kept[str(name)] = _moved(
                     state.kept[str(name)], phi, part.rate, h, rates_at
                 )
