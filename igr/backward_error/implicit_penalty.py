@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from igr.backward_error import ModifiedEquation, modified_equation
-from igr.backward_error.methods import Method
+from igr.backward_error.protocols import Method
 from igr.backward_error.trees.one_loss import PLAIN_GRADIENT
 
 

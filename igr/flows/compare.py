@@ -338,6 +338,7 @@ def compare(
             )
         if start_up in ("weights", "shift"):
             assert isinstance(method, LinearMethod)
+            assert isinstance(p, int)
             step = float(learning_rate)
             if start_up == "weights":
                 early = min(filling, int(count[-1]))
