@@ -259,11 +259,18 @@ def _stepping(
 
 def _with(state: Any, **values: Any) -> Any:
     """A state with some parts replaced, each in its dtype; all of a name, as counts of a chain."""
-    for name, value in values.items():
-        for path, old in optax.tree.get_all_with_path(state, name):
-            new = jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), value, old)
-            state = optax.tree.set(state, lambda at, _, path=path: at == path, **{name: new})
-    return state
+    flatten = jax.tree_util.tree_flatten_with_path
+    new = {(name, path): x for name, v in values.items() for path, x in flatten(v)[0]}
+    leaves, structure = flatten(state)
+
+    def replaced(path: tuple[Any, ...], old: Any) -> Any:
+        for i, key in enumerate(path):
+            name = getattr(key, "name", getattr(key, "key", None))
+            if (name, path[i + 1 :]) in new:
+                return jnp.asarray(new[name, path[i + 1 :]]).astype(old.dtype)
+        return old
+
+    return jax.tree.unflatten(structure, [replaced(path, x) for path, x in leaves])
 
 
 def _along_flow(f: Callable[..., PyTree], params: PyTree, t: Array, h: Array, count: int) -> PyTree:

@@ -69,8 +69,8 @@ def test_bad_input(polynomial):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda h, rates: optax.adam(optax.constant_schedule(h), b2=1 - rates["nu"], eps=0.1),
-        lambda h, rates: optax.inject_hyperparams(optax.adam)(h, b2=1 - rates["nu"], eps=0.1),
+        lambda h, rates: optax.adam(optax.constant_schedule(h), 0.5, b2=1 - rates["nu"], eps=0.1),
+        lambda h, rates: optax.inject_hyperparams(optax.adam)(h, 0.5, b2=1 - rates["nu"], eps=0.1),
     ],
 )
 def test_an_optimizer_with_several_counts(polynomial, make):

