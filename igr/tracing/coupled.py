@@ -24,9 +24,9 @@ from igr.backward_error.methods import rule
 from igr.backward_error.rules.rule import RuleMethod
 from igr.tracing.describe import LONG
 from igr.tracing.program import Application, Program, Variable, flatten
-from igr.tracing.states import Readings
+from igr.tracing.states import Readings, readings
 from igr.tracing.symbolic import RATE, STEPS, number
-from igr.tracing.trace import Traced
+from igr.tracing.trace import Traced, trace
 from igr.tracing.unreadable import UnreadableOptimizerError
 
 _BACK = sympy.exp(-Z)
@@ -111,6 +111,7 @@ class _Replayed:
     def __init__(self, traced: Traced, found: Readings):
         self.traced, self.found = traced, found
         self._programs: dict[Any, Program] = {}
+        self._others: dict[Any, _Replayed] = {_shapes(traced.params, traced.structure): self}
         count = len(traced.params)
         self.fixed = {
             place
@@ -128,6 +129,17 @@ class _Replayed:
             for place, value in found.numbers.items()
             if isinstance(value, sympy.Basic)
         }
+
+    def like(self, params: PyTree) -> _Replayed:
+        """The same optimizer on params of another structure, where its state stands elsewhere."""
+        flat, structure = jax.tree.flatten(params)
+        key = _shapes(flat, structure)
+        if key not in self._others:
+            examples = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in flat]
+            tree = jax.tree.unflatten(structure, examples)
+            traced = trace(self.traced.make, tree, self.traced.step)
+            self._others[key] = _Replayed(traced, readings(traced, None))
+        return self._others[key]
 
     def places(self, state: str) -> list[int]:
         """Where the leaves of a state stand."""
@@ -163,8 +175,7 @@ class _Replayed:
 
     def start(self, state: str) -> Any:
         """From params to a state before the first step."""
-        places = self.places(state)
-        for place in places:
+        for place in self.places(state):
             if _depends(self.traced.init, place, [0]):
                 raise UnreadableOptimizerError(
                     f"the state {state} starts from the learning rate: what it is then depends on "
@@ -174,7 +185,7 @@ class _Replayed:
 
         def start(params: PyTree) -> tuple[Any, ...]:
             leaves = jax.tree.leaves(make(step or 1.0).init(params))
-            return tuple(jnp.asarray(leaves[p]) for p in places)
+            return tuple(jnp.asarray(leaves[p]) for p in self.like(params).places(state))
 
         return start
 
@@ -274,17 +285,18 @@ class _Part:
         self.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in self.reads])
 
     def _outputs(self, program: Program) -> list[Any]:
+        """What it makes."""
         count = len(self._replayed.traced.params)
         if self._state is None:
             return list(program.outputs[:count])
         return [program.outputs[count + p] for p in self._replayed.places(self._state)]
 
-    def _after(self, program: Program) -> dict[Variable, tuple[str, int]]:
+    def _after(self, program: Program, replayed: _Replayed) -> dict[Variable, tuple[str, int]]:
         """The variables that are a channel's, after its update: its name and which leaf."""
-        count = len(self._replayed.traced.params)
+        count = len(replayed.traced.params)
         found: dict[Variable, tuple[str, int]] = {}
         for name in sorted(self._eliminated - {self._state}):
-            for i, place in enumerate(self._replayed.places(name)):
+            for i, place in enumerate(replayed.places(name)):
                 variable = program.outputs[count + place]
                 if isinstance(variable, Variable) and variable not in program.inputs:
                     found.setdefault(variable, (name, i))
@@ -294,7 +306,7 @@ class _Part:
         """The names of what it depends on."""
         replayed, traced = self._replayed, self._replayed.traced
         count = len(traced.params)
-        after = self._after(program)
+        after = self._after(program, replayed)
         made_by: dict[Variable, Application] = {
             v: step for step in program.applications for v in step.outputs
         }
@@ -323,8 +335,9 @@ class _Part:
         return sorted(names | {"theta", "g"})
 
     def __call__(self, **values: Any) -> PyTree:
-        replayed, traced = self._replayed, self._replayed.traced
         theta, gradient, clock = values["theta"], values["g"], values["clock"]
+        replayed = self._replayed.like(theta)
+        traced = replayed.traced
         program = replayed.program(gradient, theta)
         flat, structure = jax.tree.flatten(theta)
         count = len(flat)
@@ -349,7 +362,7 @@ class _Part:
             state[place] = value
         changed = {
             variable: lambda _, name=name, i=i: values[name][i]
-            for variable, (name, i) in self._after(program).items()
+            for variable, (name, i) in self._after(program, replayed).items()
             if name in values
         }
         arguments = [jnp.asarray(1 / clock, dtype), *jax.tree.leaves(gradient), *flat, *state]
@@ -358,6 +371,10 @@ class _Part:
             return tuple(made[count + p] for p in replayed.places(self._state))
         rate = clock if traced.step is None else 1 / float(number(traced.step))
         return jax.tree.unflatten(structure, [-(rate * x) for x in made[:count]])
+
+
+def _shapes(leaves: Sequence[Any], structure: Any) -> Any:
+    return tuple(tuple(x.shape) for x in leaves), structure
 
 
 def _depends(program: Program, output: int, on: Any) -> bool:

@@ -92,6 +92,7 @@ def test_read(name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*optimistic_adam_v2")
 @pytest.mark.parametrize("name", DERIVED)
 def test_certified_against_its_own_steps(name):
     make, _, jumps = DERIVED[name]
