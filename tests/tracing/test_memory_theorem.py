@@ -41,7 +41,7 @@ CASES = {
         optax.trace(0.5), optax.clip_by_global_norm(0.5), optax.scale_by_learning_rate(h)
     ),
     "lamb": lambda h: optax.lamb(h, 0.9, 0.95, 0.1),
-    "lars": lambda h: optax.lars(h, 0.1, momentum=0.5),
+    "lars": lambda h: optax.lars(h, 0.1, trust_coefficient=1.0, momentum=0.5),
     "novograd": lambda h: optax.novograd(h, 0.9, 0.25, 0.1),
     "optimistic adam": lambda h: optax.optimistic_adam_v2(h, b1=0.8, b2=0.9, eps=0.1),
     "acprop": lambda h: contrib.acprop(h, 0.9, 0.9, 0.1, 0.01),
