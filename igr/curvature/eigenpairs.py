@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from igr.checks import check_choice, check_count, check_step, is_traced
 from igr.compiled import compiled, traced
+from igr.curvature.copies import with_copies
 from igr.curvature.lanczos import lanczos
 from igr.curvature.operator import wide_product
 from igr.curvature.ritz import RitzPairs
@@ -78,9 +79,12 @@ def top_eigenpairs(
     r / gap. For vectors as good as the values, or close eigenvalues told apart, ask for a smaller
     `tol`.
 
-    "lanczos" needs the fewest products (some 40 for the top ten of a network) and the memory of
-    basis_size + 1 vectors. A single start vector shows one copy of an exactly repeated
-    eigenvalue, unless the basis can hold the whole space. "subspace" is the simultaneous power
+    "lanczos" needs the fewest products (some 60 for the top ten of a network) and the memory of
+    basis_size + k + 1 vectors. A single start vector shows one copy of an exactly repeated
+    eigenvalue. So where k > 1 and the basis does not hold the whole space, a second start with
+    the pairs deflated looks for other copies before anything counts as converged: 1.5 log(n)
+    products more, or as many as tell the next eigenvalue from the last of the k, and about as
+    many again for every copy it finds. "subspace" is the simultaneous power
     iteration of the Metric dissertation, mended; it needs several times the products, in the
     memory of k + 2 vectors, sees repeated eigenvalues (k of them), and starts best from the
     vectors of a call before.
@@ -197,16 +201,16 @@ def _lanczos(
         known = jax.tree.map(lambda x: jnp.where(finite, x, 0), known)
         noise = WARM_NOISE * norm(known) / norm(start)
         start = jax.tree.map(jnp.add, known, scaled(jnp.where(noise > 0, noise, 1), start))
-    found = lanczos(
-        wide_product(product, like),
-        start,
-        k,
-        basis_size=basis_size,
-        which=which,
-        tol=tol,
-        max_products=max_products,
-        seed=seed,
-    )
+    options: dict[str, Any] = {
+        "basis_size": basis_size,
+        "which": which,
+        "tol": tol,
+        "max_products": max_products,
+        "seed": seed,
+    }
+    found = lanczos(wide_product(product, like), start, k, **options)
+    if k > 1 and basis_size < size(like):  # else the basis held the whole space
+        found = with_copies(found, wide_product(product, like), **options)
     return found._replace(vectors=cast_like(found.vectors, like))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from igr.curvature.krylov import krylov_start, krylov_step
-from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors
+from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors, score
 from igr.curvature.vectors import row, size, transformed, working_dtype
 
 
@@ -34,6 +34,8 @@ def lanczos(
     tol: Float[Array, ""],
     max_products: Int[Array, ""],
     seed: UInt32[Array, ""],
+    least: int | None = None,
+    enough: Float[Array, ""] | float = -jnp.inf,
 ) -> RitzPairs:
     """The k best eigenpairs of `product`, from the Krylov space of `start`.
 
@@ -43,14 +45,16 @@ def lanczos(
         A Q = Q T + b q e',
 
     so that the residual of a Ritz pair, |A Q s - Q s theta|, is |b s_last|: no product is spent
-    on it. The memory is that of basis_size + 1 vectors.
+    on it. The memory is that of basis_size + 1 vectors. From `least` products on it also stops,
+    unconverged or not, where the best value is known not to exceed `enough`.
     """
     n = size(start)
     dtype = working_dtype(start)
     kept = max(k, min(k + (basis_size - k) // 2, basis_size - 1))
     # One start shows one copy of a repeated eigenvalue. Where the basis can hold the whole space
     # it is filled before any answer, and the other copies turn up.
-    least = n if (basis_size >= n and k > 1) else k
+    if least is None:
+        least = n if (basis_size >= n and k > 1) else k
 
     def step(state: _State) -> _State:
         j = state.length
@@ -64,7 +68,8 @@ def lanczos(
             known = jnp.arange(basis_size) <= j
             errors = eigenvalue_errors(values, residuals, k, known)[:k]
             allowed = accepted(values[:k], tol, jnp.max(jnp.where(known, jnp.abs(values), 0)))
-            return values, weights, residuals, errors, jnp.all(errors <= allowed)
+            done = jnp.all(errors <= allowed) | (score(values[0], which) + errors[0] <= enough)
+            return values, weights, residuals, errors, done
 
         # The last product allowed is always looked at; so are a full basis and a NaN.
         look = (j + 1 >= least) | (j + 1 >= basis_size) | (state.products + 1 >= max_products)
