@@ -13,10 +13,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from types import FunctionType, MethodType
 from typing import Any
 
 import equinox as eqx
@@ -223,7 +223,7 @@ def content(value: Any) -> Any:
         return type(value), frozenset(map(content, value))
     if isinstance(value, functools.partial):
         return functools.partial, content((value.func, value.args, value.keywords))
-    if isinstance(value, FunctionType | MethodType) and _is_made_in_a_call(value):
+    if (inspect.isfunction(value) or inspect.ismethod(value)) and _is_made_in_a_call(value):
         raise Opaque(f"{value!r} is a function made in a call")
     if type(value).__module__.startswith("igr.") and dataclasses.is_dataclass(value):
         fields = dataclasses.fields(value)
@@ -236,7 +236,7 @@ def content(value: Any) -> Any:
 
 
 def _is_made_in_a_call(function: Any) -> bool:
-    return "<" in function.__qualname__ or isinstance(function, MethodType)
+    return "<" in function.__qualname__ or inspect.ismethod(function)
 
 
 def _array_content(value: Any) -> Any:
