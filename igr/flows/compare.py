@@ -13,7 +13,6 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import methods, modified_equation
-from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
 from igr.compiled import traced
@@ -25,7 +24,7 @@ from igr.flows.from_optax import read_beside
 from igr.flows.run import Trajectory, optimizer_of, run, step_of
 from igr.flows.runnable import check_start, time_like
 from igr.flows.solve import flow, reached
-from igr.flows.start_up import flow_while_filling, shifted_start
+from igr.flows.start_up import flow_while_filling, has_first_steps, shifted_start
 from igr.flows.validity import corrections_along, sharpness_along, unexplained
 from igr.pytrees import combine, partition
 
@@ -337,7 +336,7 @@ def compare(
                 f"'differences' takes start_up = 'burn-in' or 'cold'; got {start_up!r}"
             )
         if start_up in ("weights", "shift"):
-            assert isinstance(method, LinearMethod)
+            assert has_first_steps(method)
             assert isinstance(p, int)
             step = float(learning_rate)
             if start_up == "weights":
@@ -425,7 +424,7 @@ def _start_up(
         if start_up not in (None, "burn-in"):
             raise ValueError(f"burn_in = {burn_in} is for start_up = 'burn-in', got {start_up!r}")
         return ("burn-in" if burn_in else "cold"), burn_in
-    if start_up in ("weights", "shift") and not isinstance(method, LinearMethod):
+    if start_up in ("weights", "shift") and not has_first_steps(method):
         raise ValueError(
             f"start_up = {start_up!r} is for linear methods with memory; {method.name} takes "
             "'burn-in' or 'cold'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any, TypeGuard
 
 import diffrax
 import jax
@@ -20,6 +21,11 @@ from igr.flows.runnable import time_like, traced_loss
 from igr.pytrees import combine, partition
 
 ValueFn = Callable[[PyTree], Array]
+
+
+def has_first_steps(method: Any) -> TypeGuard[LinearMethod]:
+    """Whether the fields of a method's first steps are known: of linear methods they are."""
+    return isinstance(method, LinearMethod)
 
 
 def flow_while_filling(
