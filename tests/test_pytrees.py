@@ -12,6 +12,8 @@ import pytest
 
 import igr
 from igr import curvature, diagnostics, penalties, per_example, transforms
+from igr.flows.edge.central import _moment, _RMSProp
+from igr.flows.steps.rules import check_direction
 from igr.pytrees import combine, num_examples, partition, require_trained, same_shapes
 
 PARAMS = {
@@ -202,3 +204,18 @@ def test_penalties_load_neither_sympy_nor_diffrax():
     code = "import sys, igr.penalties; print([m for m in ('sympy', 'diffrax') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_plain_class_is_like_itself_wherever_something_must_be_like_params():
+    class Plain:  # knows nothing of equality
+        def __init__(self, w):
+            self.w = w
+
+    jax.tree_util.register_pytree_node(Plain, lambda p: ((p.w,), None), lambda _, c: Plain(*c))
+    one, two, other = Plain(jnp.ones(2)), Plain(jnp.zeros(2)), Plain(jnp.zeros(3))
+    check_direction(one, two, "a rule")
+    with pytest.raises(ValueError, match=r"a direction for params, .*\(3,\).*; got .*\(2,\)"):
+        check_direction(one, other, "a rule")
+    assert isinstance(_moment(one, two, _RMSProp(0.9, 1e-8)), Plain)
+    with pytest.raises(ValueError, match=r"nu must be like params, .*\(3,\).*; got .*\(2,\)"):
+        _moment(one, other, _RMSProp(0.9, 1e-8))

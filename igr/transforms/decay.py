@@ -23,17 +23,23 @@ class DecayState(NamedTuple):
     count: Array  # int32 scalar
 
 
-def decay_transformation(rule: str, decay: Decay) -> optax.GradientTransformationExtraArgs:
-    """The transformation that takes `decay` off the updates, in the dtypes of the updates."""
+def decay_transformation(
+    rule: str, decay: Decay, leaf_by_leaf: bool = False
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation that takes `decay` off the updates, in the dtypes of the updates.
+
+    Where the decay is `leaf_by_leaf` it needs no loss, and some leaves may be masked out.
+    """
 
     def init_fn(params: PyTree) -> DecayState:
-        reject_masked_nodes(rule, params)
+        if not leaf_by_leaf:
+            reject_masked_nodes(rule, params)
         return DecayState(count=jnp.zeros([], jnp.int32))
 
     def update_fn(
         updates: PyTree, state: DecayState, params: PyTree | None = None, **extra_args: Any
     ) -> tuple[PyTree, DecayState]:
-        leaves = partitioned(rule, params, updates)
+        leaves = partitioned(rule, params, updates, leaf_by_leaf)
         decays = decay(leaves, state.count, extra_args)
         decayed = [u - p for u, p in zip(leaves.updates, decays, strict=True)]
         return leaves.updates_tree(decayed), DecayState(optax.safe_increment(state.count))

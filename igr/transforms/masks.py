@@ -50,13 +50,18 @@ def static_labels(labels: PyTree | Callable[[PyTree], PyTree], params: PyTree, n
         ) from error
 
 
-def reject_masked_nodes(rule: str, *trees: PyTree) -> None:
-    """Raise if `optax.masked` or `optax.partition` has taken leaves out of a tree."""
+def has_masked_nodes(tree: PyTree) -> bool:
+    """Whether `optax.masked` or `optax.partition` has taken leaves out of a tree."""
 
     def is_masked(leaf: Any) -> bool:
         return isinstance(leaf, optax.MaskedNode)
 
-    if any(is_masked(leaf) for tree in trees for leaf in jax.tree.leaves(tree, is_leaf=is_masked)):
+    return any(is_masked(leaf) for leaf in jax.tree.leaves(tree, is_leaf=is_masked))
+
+
+def reject_masked_nodes(rule: str, *trees: PyTree) -> None:
+    """Raise if `optax.masked` or `optax.partition` has taken leaves out of a tree."""
+    if any(map(has_masked_nodes, trees)):
         raise ValueError(
             f"{rule} needs the whole tree, but optax.masked or optax.partition left MaskedNodes "
             f"in it; take {rule} out of that wrapper and chain it before or after (rules that can "

@@ -111,7 +111,9 @@ def metric_decay(
             or a function of params that returns one. The other leaves count as constants of the
             loss, in the metric too. Under `optax.inject_hyperparams` a callable mask has to be
             declared: `static_args=("mask",)`.
-        lanczos_steps: For "absolute_hessian" alone.
+        lanczos_steps: For "absolute_hessian" alone. Under `optax.inject_hyperparams` it has to be
+            declared in any case: `static_args=("lanczos_steps",)`, with "mask" where that is
+            callable.
 
     Returns:
         A transformation whose `update` needs `params` and the extra argument `value_fn`

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from igr.pytrees import is_trained, reject_complex
 from igr.transforms.losses import require_scalar_loss
-from igr.transforms.masks import reject_masked_nodes, static_labels, static_mask
+from igr.transforms.masks import has_masked_nodes, reject_masked_nodes, static_labels, static_mask
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,29 @@ class Partitioned:
         return everything
 
 
-def partitioned(rule: str, params: PyTree | None, updates: PyTree | None = None) -> Partitioned:
+def partitioned(
+    rule: str,
+    params: PyTree | None,
+    updates: PyTree | None = None,
+    masked_allowed: bool = False,
+) -> Partitioned:
     """The floating arrays of `params`, where `updates`, if given, has a floating array too.
 
     Args:
         rule: The name of the rule, for error messages.
         params: The parameters: floating leaves train; integers, keys, functions are held constant.
         updates: The updates, whose `None`s (as equinox leaves them) mark what is not trained.
+        masked_allowed: Whether `optax.MaskedNode`s may stand for leaves, or all of them.
 
     Raises:
         ValueError: If params are missing, hold no floating array or a complex one, differ from
-            updates in structure or shapes, or where `optax.MaskedNode`s stand in either.
+            updates in structure or shapes, or where `optax.MaskedNode`s stand in either
+            and may not.
     """
     if params is None:
         raise ValueError(f"{rule} needs the parameters: call update(updates, state, params, ...).")
-    reject_masked_nodes(rule, params, updates)
+    if not masked_allowed:
+        reject_masked_nodes(rule, params, updates)
     if updates is None:
         updates = params
     all_updates, structure = jax.tree.flatten(updates, is_leaf=lambda leaf: leaf is None)
@@ -107,7 +115,7 @@ def partitioned(rule: str, params: PyTree | None, updates: PyTree | None = None)
         for i, (u, p) in enumerate(zip(all_updates, all_params, strict=True))
         if is_trained(u) and is_trained(p)
     ]
-    if not positions:
+    if not positions and not (masked_allowed and has_masked_nodes(params)):
         kinds = sorted({type(leaf).__name__ for leaf in jax.tree.leaves(params)})
         raise ValueError(
             f"{rule} needs params with at least one floating array; got leaves of "

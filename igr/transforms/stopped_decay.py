@@ -125,7 +125,8 @@ def decay_until(
     """Take weight_decay * theta off the updates for the first `step` steps.
 
     The updates are those that `optax.apply_updates` adds: **place it after the learning rate**. It
-    needs no loss and may stand inside `optax.MultiSteps`, where it counts the steps that are made.
+    needs no loss and may stand inside `optax.MultiSteps`, where it counts the steps that are made,
+    and inside `optax.masked` and `optax.partition`.
 
     Args:
         weight_decay: The rate, at least 0, a scalar or a schedule; not multiplied by the learning
@@ -140,8 +141,7 @@ def decay_until(
 
     Raises:
         ValueError: If `weight_decay` is negative or not finite, or `step` not an integer of at
-            least 0; on `update`, if params are missing, the mask does not fit, or `MaskedNode`s
-            stand in the trees.
+            least 0; on `update`, if params are missing or the mask does not fit.
 
     >>> import jax.numpy as jnp
     >>> rule, w = decay_until(0.5, step=1), jnp.array([2.0])
@@ -160,7 +160,7 @@ def decay_until(
         rate = jnp.where(count < step, at_count("weight_decay", weight_decay, count), 0.0)
         return _decayed(leaves, leaves.masked(mask), rate)
 
-    return decay_transformation("decay_until", decay)
+    return decay_transformation("decay_until", decay, leaf_by_leaf=True)
 
 
 def decay_until_then_selective(

@@ -114,6 +114,26 @@ def test_step_that_is_no_number_of_steps(step):
         decay_until_then_selective(0.1, step, 0.1)
 
 
+def test_inside_masked_and_partition_it_decays_what_is_left():
+    theta = {"w": jnp.array([1.0, 2.0]), "b": jnp.array([4.0])}
+    gradient = {"w": jnp.array([1.0, 1.0]), "b": jnp.array([1.0])}
+    one = optax.masked(l2_stopped_sgd(0.1, 0.5, 1), {"w": True, "b": False})
+    update, state = jax.jit(one.update)(gradient, one.init(theta), theta)
+    np.testing.assert_allclose(update["w"], [-0.6, -1.1])
+    np.testing.assert_allclose(update["b"], [1.0])  # masked passes it on
+    update, _ = one.update(gradient, state, theta)
+    np.testing.assert_allclose(update["w"], [-0.1, -0.1])
+    rules = {"decayed": decay_until(0.5, 1), "plain": optax.scale(-0.1), "empty": decay_until(1, 1)}
+    two = optax.partition(rules, {"w": "decayed", "b": "plain"})  # "empty" has no leaf
+    update, _ = two.update(gradient, two.init(theta), theta)
+    np.testing.assert_allclose(update["w"], [0.5, 0.0])
+    np.testing.assert_allclose(update["b"], [-0.1])
+    chosen = decay_until(0.5, 1, mask=lambda p: jax.tree.map(lambda x: x.size == 2, p))
+    three = optax.masked(chosen, {"w": True, "b": False})
+    update, _ = three.update(gradient, three.init(theta), theta)
+    np.testing.assert_allclose(update["w"], [0.5, 0.0])
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="weight_decay must be finite and not negative"):
         decay_until(-0.1, 1)
@@ -128,9 +148,11 @@ def test_bad_input():
     rule = decay_until(0.1, 1)
     with pytest.raises(ValueError, match="decay_until needs the parameters"):
         rule.update(THETA, rule.init(THETA))
-    with pytest.raises(ValueError, match="decay_until needs the whole tree"):
-        rule.init(optax.MaskedNode())
+    with pytest.raises(ValueError, match="decay_until needs params with at least one floating"):
+        rule.update(jnp.arange(2), rule.init(jnp.arange(2)), jnp.arange(2))
     rule = decay_until_then_selective(0.1, 1, 0.1)
+    with pytest.raises(ValueError, match="decay_until_then_selective needs the whole tree"):
+        rule.init(optax.MaskedNode())
     with pytest.raises(ValueError, match=r"value_fn=.*stopped_selective_value_and_grad"):
         rule.update(THETA, rule.init(THETA), THETA)
 

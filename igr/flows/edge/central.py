@@ -18,7 +18,7 @@ from igr.curvature.vectors import combination, coordinates, row, size
 from igr.flows.edge.complementarity import solve_complementarity, symmetric_basis
 from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
 from igr.flows.runnable import check_start
-from igr.pytrees import combine, partition
+from igr.pytrees import combine, partition, same_shapes, shapes
 
 CRITICAL = 0.8  # of 2/h: below, a step cannot carry an eigenvalue past it
 CROWDED = 0.98  # of 2/h, which all eigenvalues that are followed have reached
@@ -184,9 +184,8 @@ def _moment(nu: PyTree | None, dynamic: PyTree, rule: _RMSProp | None) -> PyTree
     if rule is None or nu is None:
         return None
     nu = partition(nu)[0]
-    shapes = [jax.tree.map(jnp.shape, x) for x in (nu, dynamic)]
-    if jax.tree.structure(nu) != jax.tree.structure(dynamic) or shapes[0] != shapes[1]:
-        raise ValueError(f"nu must be like params, {shapes[1]}; got {shapes[0]}")
+    if not same_shapes(nu, dynamic):
+        raise ValueError(f"nu must be like params, {shapes(dynamic)}; got {shapes(nu)}")
     return nu
 
 

@@ -18,7 +18,7 @@ from igr.flows import kinds
 from igr.flows.edge.midpoints import step_of
 from igr.flows.fields.interpolation import interpolating_field
 from igr.flows.run import optimizer_of
-from igr.pytrees import combine, like_params, partition
+from igr.pytrees import combine, like_params, partition, same_shapes
 
 
 class TwoPhases(NamedTuple):
@@ -217,10 +217,9 @@ class TwoPhaseField:
         """Params' swing, and each part of the memory's that is like params, in the span."""
         if directions is None:
             return swing
-        like, shapes = jax.tree.structure(swing[0]), jax.tree.map(jnp.shape, swing[0])
 
         def is_vector(part: Any) -> bool:
-            return jax.tree.structure(part) == like and jax.tree.map(jnp.shape, part) == shapes
+            return same_shapes(part, swing[0])
 
         return jax.tree.map(
             lambda part: _projected(part, directions) if is_vector(part) else part,

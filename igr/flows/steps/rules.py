@@ -14,6 +14,7 @@ from igr.backward_error.rules.rule import RuleMethod, RuleState
 from igr.flows import kinds
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.flows.steps.linear import recurrence
+from igr.pytrees import same_shapes, shapes
 
 
 class RuleStepState(NamedTuple):
@@ -167,11 +168,10 @@ def _(
 
 def check_direction(psi: PyTree, params: PyTree, name: str) -> None:
     """Raises `ValueError` unless what a rule returns has the structure and shapes of params."""
-    shapes = [jax.tree.map(jnp.shape, tree) for tree in (psi, params)]
-    if jax.tree.structure(psi) != jax.tree.structure(params) or shapes[0] != shapes[1]:
+    if not same_shapes(psi, params):
         raise ValueError(
             f"the rule of {name} returns a direction for params, of their structure and shapes "
-            f"{shapes[1]}; got {shapes[0]}"
+            f"{shapes(params)}; got {shapes(psi)}"
         )
 
 
