@@ -239,7 +239,7 @@ def _streamed_sums(
     if chunk is None:
         shapes = jax.eval_shape(lambda b: factored_gradients(example_loss_fn, params, b), batch)
         kept = entries_kept(shapes)
-        chunk = size(require_trained(params)) // kept if kept else None
+        chunk = max(1, size(require_trained(params)) // kept) if kept else None
         if chunk is not None and chunk < FEW:
             return _one_by_one(example_loss_fn, params, batch)
 

@@ -31,7 +31,7 @@ def summed_over_chunks(
     def add(sofar: PyTree, part: PyTree) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, sofar, sums(part)), None
 
-    parts = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), batch)
+    parts = jax.tree.map(lambda x: x[:whole].reshape(whole // chunk, chunk, *x.shape[1:]), batch)
     shapes = jax.eval_shape(sums, jax.tree.map(lambda x: x[0], parts))
     none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     found, _ = jax.lax.scan(add, none, parts)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from igr.per_example.factors import Factors, PositionFactors, per_example_factors
-from igr.pytrees import num_examples, trained_part
+from igr.pytrees import num_examples, shapes, trained_part
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would lose half of the digits on a GPU
 
@@ -109,7 +109,7 @@ def centred(left: Array, right: Array) -> tuple[Array, Array]:
     their spread, products over pairs of positions are of the size of its square and cancel: to
     nothing where the cotangents add up to zero, as those of the keys of an attention do.
     """
-    mean = jnp.mean(left, axis=-2, keepdims=True)
+    mean = jnp.sum(left, axis=-2, keepdims=True) / max(1, left.shape[-2])
     total = jnp.sum(right, axis=-2, keepdims=True)
     return jnp.concatenate([left - mean, mean], -2), jnp.concatenate([right, total], -2)
 
@@ -196,8 +196,10 @@ def require_alike(name: str, batch: PyTree, expected_name: str, expected: PyTree
     """An error unless one example of a batch has the shapes of one of the other."""
     num_examples(expected)
     num_examples(batch)
-    got, wanted = (jax.tree.map(lambda x: jnp.shape(x)[1:], b) for b in (batch, expected))
-    if got != wanted:
+    got, wanted = (
+        {path: shape[1:] for path, shape in shapes(b).items()} for b in (batch, expected)
+    )
+    if got != wanted or jax.tree.structure(batch) != jax.tree.structure(expected):
         raise ValueError(
             f"an example of {name} must have the structure and shapes of one of {expected_name}; "
             f"got {got}, expected {wanted}."
@@ -226,7 +228,7 @@ def _row_largest(g: Gradient) -> Array:
 
 
 def _largest(a: Array) -> Array:
-    return jnp.max(jnp.abs(a), axis=tuple(range(1, a.ndim)))
+    return jnp.max(jnp.abs(a), axis=tuple(range(1, a.ndim)), initial=0)
 
 
 def _times(scale: Array, a: Array) -> Array:

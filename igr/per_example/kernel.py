@@ -45,7 +45,7 @@ def kernel_trace(
     if chunk is None:
         made_of = jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), x)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(trained_part(params)))
-        chunk = max(1, max(parameters, KEPT) // (numbers_kept(made_of) // n))
+        chunk = max(1, max(parameters, KEPT) // max(1, numbers_kept(made_of) // n))
     return summed_over_chunks(
         lambda part: jnp.sum(square_sums(output_gradients(apply_fn, params, part), q)), x, chunk
     )

@@ -131,12 +131,12 @@ def _matrix_product(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool
 
     def activations(x: Array) -> Array:
         x = jnp.moveaxis(x, met - other.ndim, -1)
-        return x.reshape(x.shape[0], -1, x.shape[-1])
+        return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
     def cotangents(d: Array) -> Array:
         out = d.ndim - other.ndim  # free axes of the left operand come first
         d = jnp.moveaxis(d, out, -1) if operand == 0 else d
-        return d.reshape(d.shape[0], -1, d.shape[-1])
+        return d.reshape(d.shape[0], math.prod(d.shape[1:-1]), d.shape[-1])
 
     out = _shaped(eqn.outvars[0])
     return Product(
@@ -146,7 +146,7 @@ def _matrix_product(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool
         out.dtype,
         "matrix",
         (summed == 1) != transposed,
-        other.size // matrix.shape[summed],
+        other.size // max(1, matrix.shape[summed]),
         activations,
         cotangents,
     )
@@ -173,7 +173,7 @@ def _convolution(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool) -
         d = d.transpose(0, *(1 + axis for axis in (out_spec[0], *out_spec[2:], out_spec[1])))
         return d.reshape(n, -1, d.shape[-1])
 
-    positions = out.size // out.shape[out_spec[1]]
+    positions = out.size // max(1, out.shape[out_spec[1]])
     layout = "kernel", rhs_spec
     return Product(
         leaf, operand, out.shape, out.dtype, layout, False, positions, activations, cotangents

@@ -112,7 +112,7 @@ def numbers_kept(gradients: OutputGradients) -> int:
         if not _has_positions(arrays):
             return 0
         if pairs_are_less_for_squares(*arrays):
-            return sum(a.size // a.shape[3] * a.shape[2] for a in arrays)
+            return sum(a.size // max(1, a.shape[3]) * a.shape[2] for a in arrays)
         return _size_formed(arrays)
 
     return _size(gradients) + sum(map(leaf, gradients))
