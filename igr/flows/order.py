@@ -260,7 +260,9 @@ def _stepping(
 def _with(state: Any, **values: Any) -> Any:
     """A state with some parts replaced, each in its dtype; all of a name, as counts of a chain."""
     flatten = jax.tree_util.tree_flatten_with_path
-    new = {(name, path): x for name, v in values.items() for path, x in flatten(v)[0]}
+    new: dict[Any, Any] = {
+        (name, path): x for name, v in values.items() for path, x in flatten(v)[0]
+    }
     leaves, structure = flatten(state)
 
     def replaced(path: tuple[Any, ...], old: Any) -> Any:
