@@ -154,11 +154,15 @@ def preconditioner_of(response: Any, h: float | Array) -> Callable[..., PyTree] 
 
 
 def _unregistered(thing: Any, lacks: str, registry: str, wanted: str) -> TypeError:
-    if isinstance(thing, protocols.Equation | protocols.Method):
+    described = protocols.Equation if registry in _OF_EQUATIONS else protocols.Method
+    if isinstance(thing, described):
         return TypeError(
             f"{thing.name} has {lacks}: register its kind with igr.flows.kinds.{registry}"
         )
     return TypeError(f"{wanted}; got {thing!r}")
+
+
+_OF_EQUATIONS = ("field_of", "value_fn_of")
 
 
 def check_numbers(eq: Any) -> None:

@@ -188,5 +188,5 @@ def test_bad_input(polynomial):
         igr.vector_field(open_equation, value_fn, 0.1)
     field = igr.vector_field(open_equation.subs({sympy.Symbol("beta"): 0.9}), value_fn, 0.1)
     assert np.isfinite(field(0.0, polynomial.params)["x"])
-    with pytest.raises(ValueError, match="params has at least one floating array"):
+    with pytest.raises(ValueError, match="params must hold at least one floating array"):
         field(0.0, {"x": jnp.array(1), "y": 2})
