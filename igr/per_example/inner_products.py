@@ -202,7 +202,7 @@ def require_alike(name: str, batch: PyTree, expected_name: str, expected: PyTree
     if got != wanted or jax.tree.structure(batch) != jax.tree.structure(expected):
         raise ValueError(
             f"an example of {name} must have the structure and shapes of one of {expected_name}; "
-            f"got {got}, expected {wanted}."
+            f"got {got.get('.', got)}, expected {wanted.get('.', wanted)}."  # one array: its shape
         )
 
 
