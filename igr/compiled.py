@@ -81,13 +81,14 @@ class Traced(eqx.Module):
         """The function on arguments of the shapes it was traced on."""
         p = self.program
         arrays = [x for x in jax.tree.leaves(args) if _is_array(x)]
-        if len(arrays) != len(p.jaxpr.invars):
-            raise TypeError(f"traced for {len(p.jaxpr.invars)} arrays, called with {len(arrays)}")
+        wanted = len(p.jaxpr.invars) - len(self.consts)
+        if len(arrays) != wanted:
+            raise TypeError(f"traced for {wanted} arrays, called with {len(arrays)}")
         # A result that does not depend on the arguments may come as a plain number.
         results = (
             x if _is_array(x) else jnp.asarray(x, getattr(v.aval, "dtype", None))
             for x, v in zip(
-                jaxpr_as_fun(ClosedJaxpr(p.jaxpr, self.consts))(*arrays),
+                jaxpr_as_fun(ClosedJaxpr(p.jaxpr, []))(*self.consts, *arrays),
                 p.jaxpr.outvars,
                 strict=True,
             )
@@ -376,7 +377,9 @@ def _numbers_as_arguments(jaxpr: Jaxpr) -> tuple[Jaxpr, list[np.ndarray]]:
         else eqn.replace(invars=[argument(atom) for atom in eqn.invars])
         for eqn in jaxpr.eqns
     ]
-    return jaxpr.replace(eqns=eqns, constvars=[*jaxpr.constvars, *new]), values
+    # Constants stand before the arguments: newer JAX has no other place for added ones.
+    arguments = [*jaxpr.constvars, *new, *jaxpr.invars]
+    return jaxpr.replace(eqns=eqns, constvars=[], invars=arguments), values
 
 
 def _is_array(x: Any) -> bool:
