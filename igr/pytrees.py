@@ -212,6 +212,3 @@ def _as_array(leaf: Any) -> Any:
 
 def _kind(leaf: Any) -> str:
     return f"Array of {leaf.dtype}" if hasattr(leaf, "dtype") else type(leaf).__name__
-
-
-floating = partition
