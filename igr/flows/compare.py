@@ -23,7 +23,7 @@ from igr.flows.fields.vector_field import vector_field
 from igr.flows.from_optax import read_beside
 from igr.flows.run import Trajectory, optimizer_of, run, step_of
 from igr.flows.runnable import check_start, time_like
-from igr.flows.solve import flow, reached
+from igr.flows.solve import flow
 from igr.flows.start_up import flow_while_filling, has_first_steps, shifted_start
 from igr.flows.validity import corrections_along, sharpness_along, unexplained
 from igr.pytrees import combine, partition
@@ -304,7 +304,7 @@ def compare(
     times = count * learning_rate
     start, _ = partition(params)
     recorded = partition(discrete.params)[0]
-    flows, distance, beside, own_error = {}, {}, {}, {}
+    flows, distance, beside, own_error, arrived = {}, {}, {}, {}, {}
     h = time_like(learning_rate, params)
     initial = (params, kept) if names else params
 
@@ -324,9 +324,9 @@ def compare(
     # One program for all of them: which field it follows is an argument, as all numbers are.
     chosen = traced(field_at, np.int32(0), h, loss, one_step, state, h, initial)
     for number, p in enumerate(orders):
-        which = jnp.asarray(number, jnp.int32)
+        which = jax.device_put(np.int32(number))  # on the host it would be part of the program
 
-        def field(t: Any, y: PyTree, args: Any, which: Array = which) -> PyTree:
+        def field(t: Any, y: PyTree, args: Any, which: Any = which) -> PyTree:
             return chosen(which, h, loss, one_step, state, jnp.asarray(t, h.dtype), y)
 
         options = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "progress": progress}
@@ -350,9 +350,13 @@ def compare(
             origin = before * float(learning_rate)
             ys, ok, own_error[p] = _saved(field, initial, origin, times, options)
         flows[p], beside[p] = ys if names else (ys, {})
-        apart = np.array(_distance(partition(flows[p])[0], recorded))
-        distance[p] = np.where(ok, apart, np.inf)
-    travelled = np.array(_distance(jax.tree.map(lambda x: x[None], start), recorded))
+        arrived[p] = ok
+    ends = {str(p): partition(ys)[0] for p, ys in flows.items()}
+    apart, travelled, size = jax.tree.map(np.array, _distances(ends, start, recorded))
+    for p in orders:
+        with np.errstate(invalid="ignore"):
+            ok = arrived[p] & np.isfinite(apart[str(p)])
+        distance[p] = np.where(ok, apart[str(p)], np.inf)
 
     along = (recorded, discrete.observed) if names else recorded
     clock = times + before * learning_rate
@@ -366,7 +370,6 @@ def compare(
     leaves = jax.tree.leaves(start)
     eps = max(float(jnp.finfo(x.dtype).eps) for x in leaves)
     used_rtol = rtol if rtol is not None else (1e-10 if eps < 1e-10 else 1e-5)
-    size = np.array(_distance(jax.tree.map(lambda x: jnp.zeros_like(x)[None], start), recorded))
     floor = size * (eps * np.sqrt(1.0 + np.asarray(discrete.step)) + used_rtol)
     return Comparison(
         method=method.name,
@@ -469,11 +472,10 @@ def _saved(
     field: Any, start: PyTree, t0: float, times: np.ndarray, options: dict[str, Any]
 ) -> tuple[PyTree, np.ndarray, float]:
     """The flow at t0 + times, which of these it reached, and the solver's own error."""
-    ts = jnp.asarray(t0 + times)
-    solution = flow(field, start, t0 + times[-1], t0=t0, ts=ts, **options)
+    solution = flow(field, start, t0 + times[-1], t0=t0, ts=t0 + times, **options)
     control = solution.controller_state
     own = float(control[-1]) if isinstance(control, tuple) and len(control) == 5 else float("nan")
-    return solution.ys, np.asarray(reached(solution)), own
+    return solution.ys, np.isfinite(np.asarray(solution.ts)), own
 
 
 def _and_then_along(
@@ -492,9 +494,17 @@ def _and_then_along(
 
 
 @jax.jit
-def _distance(a: PyTree, b: PyTree) -> Array:
-    """Euclidean distance at each record, over all leaves."""
-    squares = jax.tree.map(
-        lambda x, y: jnp.sum((x - y).reshape(max(len(x), len(y)), -1) ** 2, axis=1), a, b
-    )
-    return jnp.sqrt(sum(jax.tree.leaves(squares)))
+def _distances(
+    flows: dict[str, PyTree], start: PyTree, recorded: PyTree
+) -> tuple[dict[str, Array], Array, Array]:
+    """How far each flow and the start are from the run at each record, and the run's own norm."""
+
+    def norm(tree: PyTree) -> Array:
+        squares = [jnp.sum(x**2, axis=tuple(range(1, x.ndim))) for x in jax.tree.leaves(tree)]
+        return jnp.sqrt(sum(squares))
+
+    def from_run(tree: PyTree) -> Array:
+        return norm(jax.tree.map(lambda x, y: x - y, recorded, tree))
+
+    apart = {name: from_run(ys) for name, ys in flows.items()}
+    return apart, from_run(start), norm(recorded)

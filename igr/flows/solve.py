@@ -23,6 +23,13 @@ from igr.pytrees import combine, partition
 Field = Callable[[Any, PyTree, Any], PyTree]
 
 
+_OUTCOMES = (
+    diffrax.RESULTS.successful,
+    diffrax.RESULTS.event_occurred,
+    diffrax.RESULTS.dt_min_reached,
+)
+
+
 class FlowStopped(UserWarning):
     """A flow ended before its last save point."""
 
@@ -96,7 +103,7 @@ def flow(
     options: dict[str, Any] = {
         "saveat": diffrax.SaveAt(
             t1=ts is None,
-            ts=None if ts is None else jnp.asarray(ts, time_dtype),
+            ts=None if ts is None else _on_host(ts, time_dtype),
             controller_state=True,
         ),
         "stepsize_controller": diffrax.PIDController(
@@ -117,9 +124,9 @@ def flow(
         del options["event"]  # which that adjoint forbids: a flow may then reach infinity itself
     if optimizer_step is not None:
         check_step("optimizer_step", optimizer_step)
-        adaptive, step = options["stepsize_controller"], jnp.asarray(optimizer_step, time_dtype)
+        adaptive, step = options["stepsize_controller"], _on_host(optimizer_step, time_dtype)
         options["stepsize_controller"] = BoundedSteps(adaptive, step)
-    t0 = jnp.asarray(t0, time_dtype)
+    t0 = _on_host(t0, time_dtype)
 
     def dynamic_field(t: Any, y: PyTree, args: Any) -> PyTree:
         tangent = partition(field(t, combine(_cast_like(y, dynamic), static), args))[0]
@@ -127,17 +134,18 @@ def flow(
 
     state = jax.tree.map(lambda x: x.astype(time_dtype), dynamic)
 
-    solution = _solved(
+    solution, ok, outcome = _solved(
         traced(dynamic_field, t0, state, options.get("args")),
         diffrax.Dopri8() if solver is None else solver,
         t0,
-        jnp.asarray(t1, time_dtype),
-        None if dt0 is None else jnp.asarray(dt0, time_dtype),
+        _on_host(t1, time_dtype),
+        None if dt0 is None else _on_host(dt0, time_dtype),
         state,
         max_steps,
         options,
+        saves_params="saveat" not in diffeqsolve,
     )
-    _report(solution)
+    _report(solution, ok, outcome)
     if solution.ys is not None and "saveat" not in diffeqsolve:
         ys = combine(_cast_like(solution.ys, dynamic), static)
         solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
@@ -154,23 +162,28 @@ def _solved(
     state: PyTree,
     max_steps: int,
     options: dict[str, Any],
-) -> diffrax.Solution:
+    *,
+    saves_params: bool,
+) -> tuple[diffrax.Solution, Array | None, Array]:
+    """The solution, which save points it reached, and which of `_OUTCOMES` it came to."""
     term = diffrax.ODETerm(field)
-    return diffrax.diffeqsolve(term, solver, t0, t1, dt0, state, max_steps=max_steps, **options)
+    solution = diffrax.diffeqsolve(term, solver, t0, t1, dt0, state, max_steps=max_steps, **options)
+    outcome = jnp.stack([solution.result == code for code in _OUTCOMES])
+    return solution, reached(solution) if saves_params else None, outcome
 
 
 def reached(solution: diffrax.Solution) -> Array:
     """Which save points of a solution were reached: a boolean for each time."""
     assert solution.ts is not None
-    return jnp.isfinite(solution.ts) & jnp.all(
-        jnp.stack(
-            [
-                jnp.all(jnp.isfinite(y.reshape(y.shape[0], -1)), axis=1)
-                for y in jax.tree.leaves(eqx.filter(solution.ys, eqx.is_inexact_array))
-            ]
-        ),
-        axis=0,
-    )
+    ok = jnp.isfinite(solution.ts)
+    for y in jax.tree.leaves(eqx.filter(solution.ys, eqx.is_inexact_array)):
+        ok = ok & jnp.all(jnp.isfinite(y), axis=tuple(range(1, y.ndim)))
+    return ok
+
+
+def _on_host(values: Any, dtype: Any) -> Any:
+    """Times as an argument of the program, made without one of their own unless traced."""
+    return jnp.asarray(values, dtype) if isinstance(values, Tracer) else np.asarray(values, dtype)
 
 
 def _spacing(t1: Any, dtype: Any) -> Any:
@@ -203,21 +216,22 @@ def _left_the_finite(t: Any, y: PyTree, args: Any, **kwargs: Any) -> Array:
     )
 
 
-def _report(solution: diffrax.Solution) -> None:
-    if isinstance(solution.ts, Tracer) or solution.ts is None:
+def _report(solution: diffrax.Solution, ok: Array | None, outcome: Array) -> None:
+    if isinstance(outcome, Tracer) or solution.ts is None:
         return
-    if solution.result == diffrax.RESULTS.successful:
+    successful, left, shrank = np.asarray(outcome)
+    if successful:
         return
-    ok = np.asarray(reached(solution))
-    times = np.asarray(solution.ts)[ok]
+    times = np.asarray(solution.ts)
+    times = times[np.isfinite(times) if ok is None else np.asarray(ok)]
     last = (
         f"the last save point reached is t = {times[-1]:.6g}"
         if times.size
         else ("no save point was reached")
     )
-    if solution.result == diffrax.RESULTS.event_occurred:
+    if left:
         why = "it left the finite numbers"
-    elif solution.result == diffrax.RESULTS.dt_min_reached:
+    elif shrank:
         why = "its steps shrank to nothing, as where a solution blows up"
     else:
         why = f"the solver gave up: {solution.result}"

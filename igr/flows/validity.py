@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
@@ -17,6 +18,8 @@ from igr.curvature import hessian_product, top_eigenpairs
 from igr.flows import kinds
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.runnable import time_like
+
+DENSE = 20  # parameters: up to there the matrix of a Hessian costs less than a search in it
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -113,13 +116,30 @@ def _sharpness(method: Any, loss: Traced, recorded: PyTree, times: Array, h: Arr
         def product(v: PyTree) -> PyTree:
             return _times(root, hessian(_times(root, v)))
 
+        if size <= DENSE:
+            return vector, _extreme(product, params)
         found = top_eigenpairs(product, params, 1, tol=1e-2, initial=vector)
         return jax.tree.map(lambda x: x[0], found.vectors), found.values[0]
 
     like = recorded[0] if keeps else recorded
+    size = sum(x[0].size for x in jax.tree.leaves(like))
     keys = optax.tree.split_key_like(jax.random.key(0), like)
     vector = jax.tree.map(lambda k, x: jax.random.normal(k, x.shape[1:], x.dtype), keys, like)
     return jax.lax.scan(lambda v, at: extreme(v, *at), vector, (recorded, times))[1]
+
+
+def _extreme(product: Callable[[PyTree], PyTree], params: PyTree) -> Array:
+    """The eigenvalue of largest magnitude of a symmetric product, from its matrix."""
+    flat, unravel = ravel_pytree(params)
+    wide = jnp.promote_types(flat.dtype, jnp.float32)  # LAPACK has no half precision
+    rows = jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(
+        jnp.eye(flat.size, dtype=flat.dtype)
+    )
+    matrix = rows.astype(wide)
+    finite = jnp.all(jnp.isfinite(matrix))
+    values = jnp.linalg.eigvalsh(jnp.where(finite, (matrix + matrix.T) / 2, 0))
+    value = values[jnp.argmax(jnp.abs(values))]
+    return jnp.where(finite, value, jnp.nan).astype(flat.dtype)
 
 
 def _times(root: PyTree | None, v: PyTree) -> PyTree:
