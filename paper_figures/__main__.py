@@ -17,6 +17,7 @@ from analysis.sweep import Engine
 from paper_figures.catalogue import FIGURES, chosen_figures
 from paper_figures.claims_page import write_page
 from paper_figures.figure import Figure
+from paper_figures.gallery import write_gallery
 from paper_figures.keep import keep_all
 from paper_figures.produce import Outcome, claims_table, produce
 
@@ -64,6 +65,12 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
     )
     kept.add_argument("--claims", type=Path, metavar="FILE",
                       help="write the page of claims from what --from names, and stop")  # fmt: skip
+    kept.add_argument(
+        "--gallery",
+        type=Path,
+        metavar="DIR",
+        help="write the gallery's pages from what --from names, and stop",
+    )
     arguments = parser.parse_args(argv)
     try:
         if arguments.all and arguments.names:
@@ -81,8 +88,8 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
             if (value := getattr(arguments, name)) is not None
         }
         here = replace(conditions(), **given)
-        if arguments.claims is not None:
-            return _page(arguments.claims, arguments.source, figures)
+        if arguments.claims is not None or arguments.gallery is not None:
+            return _pages(arguments.claims, arguments.gallery, arguments.source, figures)
         if arguments.source is not None:
             results = arguments.source / here.scale / "studies"
             if not results.is_dir():
@@ -107,14 +114,20 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
     return report(outcomes, arguments.out, console())
 
 
-def _page(path: Path, source: Path | None, figures: Sequence[Figure]) -> int:
+def _pages(
+    claims: Path | None, gallery: Path | None, source: Path | None, figures: Sequence[Figure]
+) -> int:
+    """Write the page of claims, the gallery, or both."""
+    option = "--gallery" if claims is None else "--claims"
     if source is None:
-        raise ValueError("--claims needs --from: the folder that --keep wrote to")
+        raise ValueError(f"{option} needs --from: the folder that --keep wrote to")
     try:
-        number = write_page(path, source, figures)
+        if claims is not None:
+            print(f"{write_page(claims, source, figures)} claims in {claims}")
+        if gallery is not None:
+            print(f"{write_gallery(gallery, source, figures)} pictures in {gallery}/")
     except FileNotFoundError as error:
         raise ValueError(str(error)) from error
-    print(f"{number} claims in {path}")
     return 0
 
 

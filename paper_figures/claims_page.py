@@ -115,10 +115,10 @@ def write_page(path: Path, folder: Path, figures: Sequence[Figure]) -> int:
         heads = ("figure", "claim", "the paper", *scales, "verdict", "why")
         parts.append(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
         for row in (row for row in rows if titles[row.figure] == paper):
-            cells = [f"`{row.figure}`", row.claim, row.paper,
-                     *(row.measured.get(scale, "") for scale in scales),
-                     f"*{row.verdict}*", row.why]  # fmt: skip
-            parts.append(f"| {' | '.join(_cell(text) for text in cells)} |")
+            cells = [row.claim, row.paper, *(row.measured.get(scale, "") for scale in scales)]
+            first, last = f"`{row.figure}`", f"*{row.verdict}*"
+            cells = [first, *map(_cell, cells), last, _cell(row.why)]
+            parts.append(f"| {' | '.join(cells)} |")
         parts.append("")
     path.write_text("\n".join(parts), encoding="utf-8")
     return len(rows)
@@ -148,4 +148,14 @@ def found(folder: Path, figures: Sequence[Figure]) -> list[Row]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return one_line(text).replace("|", "\\|")
+
+
+def one_line(text: str) -> str:
+    """The text as Markdown shows it: in one line, nothing in it taken for markup.
+
+    >>> one_line("a < b\\n* c")
+    'a &lt; b \\\\* c'
+    """
+    plain = " ".join(text.split()).replace("<", "&lt;")
+    return "".join(f"\\{sign}" if sign in "*_$" else sign for sign in plain)

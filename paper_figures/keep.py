@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import platform
@@ -14,16 +15,18 @@ from analysis.scale import Conditions
 from analysis.studies import STUDIES, study
 from analysis.sweep import keep, present
 from paper_figures.produce import Outcome
+from paper_figures.thumbnail import thumbnail
 
-_LARGEST = 60_000  # bytes of drawn numbers; more of them are in the studies' results
+_LARGEST = 60_000  # bytes of drawn numbers; more of them are compressed
 
 
 def keep_all(outcomes: Sequence[Outcome], folder: Path, conditions: Conditions) -> None:
     """Write what is small and lasts below `folder/scale`.
 
-    Claims as `paper/number.claims.csv` and drawn numbers as `paper/number.csv`, where they are
-    small; the results of every study that is there in whole as `studies/name.npz` and `.json`, from
-    which all pictures can be drawn again; `provenance.json`.
+    Claims as `paper/number.claims.csv`; drawn numbers as `paper/number.csv`, or `.csv.gz` to five
+    digits where they are many; the picture as a thumbnail, `paper/number.png`; the results of every
+    study that is there in whole as `studies/name.npz` and `.json`, from which all pictures can be
+    drawn again; `provenance.json`.
 
     Args:
         outcomes: What was drawn.
@@ -33,11 +36,7 @@ def keep_all(outcomes: Sequence[Outcome], folder: Path, conditions: Conditions) 
     here = folder / conditions.scale
     for outcome in outcomes:
         for path in outcome.files:
-            small = path.suffix == ".csv" and path.stat().st_size <= _LARGEST
-            if small or path.name.endswith(".claims.csv"):
-                to = here / Path(outcome.figure.name).parent / path.name
-                to.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, to)
+            _keep_file(path, here / Path(outcome.figure.name).parent)
     seconds: dict[str, float] = {}
     for name in () if conditions.committed else STUDIES:
         swept = present(study(name, conditions.scale), conditions.results)
@@ -55,6 +54,25 @@ def keep_all(outcomes: Sequence[Outcome], folder: Path, conditions: Conditions) 
         | {name: round(value) for name, value in seconds.items()},
     }
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _keep_file(path: Path, folder: Path) -> None:
+    """Keep one of a figure's files in the folder of its paper, as it is or made small."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".png":
+        (folder / path.name).write_bytes(thumbnail(path))
+    if path.suffix != ".csv":
+        return
+    packed = folder / f"{path.name}.gz"
+    if path.name.endswith(".claims.csv") or path.stat().st_size <= _LARGEST:
+        shutil.copyfile(path, folder / path.name)
+        packed.unlink(missing_ok=True)
+        return
+    import pandas as pd
+
+    text = pd.read_csv(path).to_csv(index=False, float_format="%.5g")
+    packed.write_bytes(gzip.compress(text.encode(), mtime=0))  # no time: the same bytes again
+    (folder / path.name).unlink(missing_ok=True)
 
 
 def _commit() -> str:

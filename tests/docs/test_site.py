@@ -6,6 +6,7 @@ Run after a build: `IGR_SITE=site python -m pytest -m slow tests/docs/test_site.
 
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
@@ -180,3 +181,33 @@ def test_a_browser_finds_no_raw_formula_and_no_failed_request(site, server, tmp_
         if place == "concepts":
             assert prose.typeset > 40
     assert not _Quiet.failed
+
+
+# Opens every page in a frame as wide as a telephone, and notes those that are wider than it.
+FRAMES = """<!doctype html><iframe width="400" height="800"></iframe><pre id="wide"></pre><script>
+const pages = PAGES, frame = document.querySelector("iframe");
+const done = () => document.getElementById("wide").append("; done " + pages.length);
+const open = i => { if (i == pages.length) { done(); return; }
+  frame.onload = () => { const inside = frame.contentDocument.documentElement;
+    if (inside.scrollWidth > 400) document.getElementById("wide").append(
+      pages[i] + " " + inside.scrollWidth + ", ");
+    open(i + 1); };
+  frame.src = pages[i]; };
+open(0);</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_no_page_scrolls_sideways_on_a_telephone(site, server, tmp_path):
+    places = ["/" + str(page.parent.relative_to(site)).strip(".") for page in pages(site)]
+    known = site / "wide-for-a-test.html"  # that the frames do find what is too wide
+    addresses = [*(place.rstrip("/") + "/" for place in places), f"/{known.name}"]
+    frames = site / "frames-for-a-test.html"
+    known.write_text('<!doctype html><div style="width: 900px">-</div>', encoding="utf-8")
+    frames.write_text(FRAMES.replace("PAGES", json.dumps(addresses)), encoding="utf-8")
+    try:
+        shown = rendered(f"{server}/{frames.name}", tmp_path / "profile")
+    finally:
+        frames.unlink()
+        known.unlink()
+    [found] = re.findall(r'<pre id="wide">(.*?)</pre>', shown, flags=re.DOTALL)
+    assert re.fullmatch(rf"/{known.name} 9\d\d, ; done {len(addresses)}", found), found
