@@ -28,6 +28,7 @@ from igr.backward_error.algebra.naming import named, numbers_for
 from igr.backward_error.algebra.taylor import exact
 from igr.backward_error.trees.colouring import symbols
 from igr.backward_error.trees.equation import ModifiedEquation
+from igr.shown import cut
 
 MOST = 1
 
@@ -174,7 +175,7 @@ class StochasticEquation:
         return f"dθ = ({drift}) dt + {noise}, weak order {self.weak_order}"
 
     def __repr__(self) -> str:
-        return f"<stochastic equation of {self.name}: {self}>"
+        return f"<stochastic equation of {self.name}: {cut(str(self), 400)}>"
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex()}$"

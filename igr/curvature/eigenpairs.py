@@ -28,6 +28,7 @@ from igr.curvature.vectors import (
     working_dtype,
 )
 from igr.pytrees import require_trained, trained_part
+from igr.shown import short, table
 
 SMALL = 128  # parameters: below, the whole space is cheap, and shows repeated eigenvalues
 WARM_NOISE = 0.1  # how much of a warm start is random, so that it can turn elsewhere
@@ -55,6 +56,9 @@ class Eigenpairs(NamedTuple):
     errors: Float[Array, " k"]
     converged: Bool[Array, ""]
     products: Int[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def top_eigenpairs(

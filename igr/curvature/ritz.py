@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from igr.shown import short, table
+
 
 class RitzPairs(NamedTuple):
     """The k best pairs a solver found, in the dtype it worked in."""
@@ -15,6 +17,9 @@ class RitzPairs(NamedTuple):
     errors: Float[Array, " k"]
     converged: Bool[Array, ""]
     products: Int[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def score(values: Float[Array, " m"], which: str) -> Float[Array, " m"]:

@@ -15,6 +15,7 @@ from igr.curvature.hessian import hessian_product
 from igr.curvature.operator import first_example, operator
 from igr.curvature.vectors import working_dtype
 from igr.pytrees import combine, num_examples, partition, trained_part
+from igr.shown import short, table
 
 
 class SGDStability(NamedTuple):
@@ -41,6 +42,9 @@ class SGDStability(NamedTuple):
     non_uniformity_limit: Float[Array, ""]
     necessary: Bool[Array, ""]
     converged: Bool[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def sgd_stability(

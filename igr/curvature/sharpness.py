@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from igr.curvature.eigenpairs import top_eigenpairs
 from igr.curvature.hessian import hessian_product
+from igr.shown import short, table
 
 
 class Sharpness(NamedTuple):
@@ -25,6 +26,9 @@ class Sharpness(NamedTuple):
     vector: PyTree
     converged: Bool[Array, ""]
     products: Int[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def sharpness(

@@ -13,6 +13,7 @@ from igr.curvature.krylov import krylov_start, krylov_step
 from igr.curvature.operator import wide_product
 from igr.curvature.vectors import inner, random_signs, size, widened, working_dtype
 from igr.pytrees import require_trained
+from igr.shown import short, table
 
 
 class Estimate(NamedTuple):
@@ -25,6 +26,9 @@ class Estimate(NamedTuple):
 
     value: Float[Array, ""]
     error: Float[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 class SpectralDensity(NamedTuple):
@@ -46,6 +50,9 @@ class SpectralDensity(NamedTuple):
     width: Float[Array, ""]
     nodes: Float[Array, "probes products"]
     weights: Float[Array, "probes products"]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def trace(

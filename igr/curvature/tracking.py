@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from igr.curvature.operator import wide_product
 from igr.curvature.vectors import HIGHEST, cast_like, require_like, size, widened, working_dtype
 from igr.pytrees import require_trained, trained_part
+from igr.shown import short, table
 
 
 class FollowedPairs(NamedTuple):
@@ -27,6 +28,9 @@ class FollowedPairs(NamedTuple):
     values: Float[Array, " k"]
     vectors: PyTree
     residuals: Float[Array, " k"]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def follow_eigenpairs(

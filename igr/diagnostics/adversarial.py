@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from igr.checks import check_count, check_step
 from igr.diagnostics.tangent_kernel import tangent_kernel_trace
 from igr.pytrees import num_examples
+from igr.shown import short, table
 
 
 class ROC(NamedTuple):
@@ -29,6 +30,9 @@ class ROC(NamedTuple):
     threshold: Float[np.ndarray, " points"]
     area: float
 
+    __repr__ = short
+    _repr_html_ = table
+
 
 class AdversarialDetection(NamedTuple):
     """The scores of clean and perturbed inputs, and how well they are told apart.
@@ -44,6 +48,9 @@ class AdversarialDetection(NamedTuple):
     clean_scores: Float[Array, " n"]
     perturbed_scores: Float[Array, " n"]
     roc: ROC
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def adversarial_detection(

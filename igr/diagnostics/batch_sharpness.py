@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from igr.checks import check_count
 from igr.curvature.vectors import inner
 from igr.pytrees import combine, num_examples, partition, require_trained, trained_part
+from igr.shown import short, table
 
 
 class BatchSharpness(NamedTuple):
@@ -26,6 +27,9 @@ class BatchSharpness(NamedTuple):
     value: Float[Array, ""]
     standard_error: Float[Array, ""]
     batches: Int[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def batch_sharpness(

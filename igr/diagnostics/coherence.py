@@ -14,6 +14,7 @@ from igr.per_example.chunks import summed_over_chunks
 from igr.per_example.example_axis import differentiable
 from igr.per_example.inner_products import entries_kept, factored_gradients, squares, total
 from igr.pytrees import num_examples, require_trained, trained_part
+from igr.shown import short, table
 
 # On CPU forming a few large gradients at a time by vmap costs many times what one at a time does.
 FEW = 16
@@ -38,6 +39,9 @@ class Coherence(NamedTuple):
     mean_gradient_square: Float[Array, ""]
     mean_square: Float[Array, ""]
     standard_error: Float[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def coherence(

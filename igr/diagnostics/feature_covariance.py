@@ -11,6 +11,7 @@ from igr.checks import check_count
 from igr.per_example.kernel import kernel_matrix
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import combine, num_examples, partition
+from igr.shown import short, table
 
 
 class FeatureEigenpairs(NamedTuple):
@@ -27,6 +28,9 @@ class FeatureEigenpairs(NamedTuple):
     values: Float[Array, " k"]
     vectors: PyTree
     functions: Float[Array, "k n q"]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def feature_covariance_eigenpairs(

@@ -11,6 +11,7 @@ from igr.diagnostics.feature_covariance import eigenfunctions
 from igr.per_example.inner_products import HIGHEST
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import num_examples
+from igr.shown import short, table
 
 
 class FunctionSpaceUpdate(NamedTuple):
@@ -27,6 +28,9 @@ class FunctionSpaceUpdate(NamedTuple):
     functions: Float[Array, "nq n q"]
     coefficients: Float[Array, " nq"]
     update: Float[Array, "n q"]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def function_space_update(

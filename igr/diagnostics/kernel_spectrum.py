@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.per_example.kernel import kernel_matrix
+from igr.shown import short, table
 
 
 class KernelSpectrum(NamedTuple):
@@ -25,6 +26,9 @@ class KernelSpectrum(NamedTuple):
     rank: Int[Array, ""]
     effective_rank: Float[Array, ""]
     participation_ratio: Float[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def tangent_kernel_spectrum(

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.diagnostics.input_jacobians import over_jacobians
+from igr.shown import short, table
 
 
 class LinearPieces(NamedTuple):
@@ -28,6 +29,9 @@ class LinearPieces(NamedTuple):
     counts: Int[Array, " pieces"]
     piece: Int[Array, " n"]
     complexity: Float[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def linear_pieces(

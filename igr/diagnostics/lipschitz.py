@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.curvature.vectors import widened
 from igr.diagnostics.input_jacobians import jacobian_shape, over_jacobians
+from igr.shown import short, table
 
 
 class LipschitzBound(NamedTuple):
@@ -26,6 +27,9 @@ class LipschitzBound(NamedTuple):
     mean_square: Float[Array, ""]
     bound: Float[Array, ""]
     slope: Float[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def lipschitz_bound(

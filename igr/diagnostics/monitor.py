@@ -24,6 +24,7 @@ from igr.diagnostics.met_sharpness import limits, watched
 from igr.diagnostics.named_measures import NAMED, NamedMeasures, named, scalars
 from igr.diagnostics.records import CSVFile, LiveTable, sink
 from igr.pytrees import combine, num_examples, partition, trained_part
+from igr.shown import cut, short, table, table_of
 
 
 class Cost(NamedTuple):
@@ -40,6 +41,9 @@ class Cost(NamedTuple):
     compile_seconds: float
     run_seconds: float
     share: float
+
+    __repr__ = short
+    _repr_html_ = table
 
     def __str__(self) -> str:
         return (
@@ -240,6 +244,15 @@ class Monitor:
     def compilations(self) -> int:
         """How many times the measures were compiled: once for each shape of batch."""
         return self._traces
+
+    def __repr__(self) -> str:
+        measured = ", ".join(self._columns or self._measures)
+        rows = len(self._rows)
+        until = f", the last of step {self._rows[-1][0]}" if rows else ""
+        return cut(f"<Monitor of {measured}: {rows} rows{until}>", 400)
+
+    def _repr_html_(self) -> str:
+        return table_of(self.record if self._rows else {}, repr(self))
 
     @property
     def record(self) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from igr.checks import check_count
 from igr.compiled import compiled, traced
 from igr.curvature.vectors import random_vector
 from igr.pytrees import combine, partition
+from igr.shown import short, table
 
 
 class NoiseRobustness(NamedTuple):
@@ -26,6 +27,9 @@ class NoiseRobustness(NamedTuple):
     values: PyTree
     mean: PyTree
     deviation: PyTree
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def noise_robustness(

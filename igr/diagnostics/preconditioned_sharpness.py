@@ -15,6 +15,7 @@ from igr.checks import check_step
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.vectors import require_like
 from igr.pytrees import require_trained, trained_part
+from igr.shown import short, table
 
 
 class PreconditionedSharpness(NamedTuple):
@@ -32,6 +33,9 @@ class PreconditionedSharpness(NamedTuple):
     vector: PyTree
     converged: Bool[Array, ""]
     products: Int[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def preconditioned_sharpness(

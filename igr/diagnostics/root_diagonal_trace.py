@@ -13,6 +13,7 @@ from igr.checks import check_count
 from igr.curvature import hessian_product
 from igr.curvature.vectors import random_signs, size, working_dtype
 from igr.pytrees import require_trained
+from igr.shown import short, table
 
 
 class RootDiagonalTrace(NamedTuple):
@@ -27,6 +28,9 @@ class RootDiagonalTrace(NamedTuple):
     value: Float[Array, ""]
     clipped: Float[Array, ""]
     clipped_size: Float[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def root_diagonal_trace(

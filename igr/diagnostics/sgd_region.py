@@ -7,6 +7,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from igr.checks import check_count, check_step
+from igr.shown import short, table
 
 
 class SGDRegion(NamedTuple):
@@ -23,6 +24,9 @@ class SGDRegion(NamedTuple):
     noise: Float[Array, ""]
     sharpness_limit: Float[Array, ""]
     non_uniformity_limit: Float[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
     def allows(self, sharpness: Any, non_uniformity: Any) -> Bool[Array, "..."]:
         """Whether minima meet the necessary condition of Remark 2.5: those outside cannot be kept.

@@ -14,6 +14,7 @@ from igr.backward_error.methods import Method
 from igr.checks import check_step
 from igr.curvature.vectors import norm, size, widened
 from igr.pytrees import combine, is_trained, partition, require_trained
+from igr.shown import short, table
 
 
 def implicit_gradient_regularizer(
@@ -79,6 +80,9 @@ class ModifiedLossShare(NamedTuple):
     loss: Float[Array, ""]
     penalty: Float[Array, ""]
     share: Float[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def modified_loss_share(

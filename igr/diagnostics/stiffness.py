@@ -19,6 +19,7 @@ from igr.per_example.inner_products import (
     squares,
 )
 from igr.pytrees import num_examples
+from igr.shown import short, table
 
 Kind = Literal["cosine", "sign", "distance"]
 
@@ -100,6 +101,9 @@ class ClassStiffness(NamedTuple):
     matrix: Float[Array, "classes classes"]
     within: Float[Array, ""]
     between: Float[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def class_stiffness(

@@ -14,6 +14,7 @@ from igr.per_example.kernel import (
     kernel_trace,
     log_determinant,
 )
+from igr.shown import short, table
 
 
 def tangent_kernel(
@@ -125,6 +126,9 @@ class TraceEstimate(NamedTuple):
     trace: Float[Array, ""]
     variance: Float[Array, ""]
     standard_error: Float[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def tangent_kernel_trace_estimate(

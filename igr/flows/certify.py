@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error.protocols import Method
 from igr.checks import check_count
 from igr.flows.order import ObservedOrder, check_optimizer, observed_order
+from igr.shown import cut, table_of
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -44,6 +45,20 @@ class Certificate:
     def holds(self) -> bool:
         """Whether every order is reached."""
         return all(self.reached.values())
+
+    def __repr__(self) -> str:
+        slopes = {p: f"{slope:.2f}" for p, slope in self.observed.items()}
+        found = ", ".join(f"{slope} at order {p}" for p, slope in slopes.items())
+        return cut(f"<Certificate of {self.method}: slopes {found}; holds: {self.holds}>", 400)
+
+    def _repr_html_(self) -> str:
+        columns = {
+            "order": list(self.observed),
+            "slope": [float(slope) for slope in self.observed.values()],
+            "expected": list(self.expected.values()),
+            "reached": list(self.reached.values()),
+        }
+        return table_of(columns, f"{self.method}: {'certified' if self.holds else 'NOT certified'}")
 
     def __str__(self) -> str:
         lines = [

@@ -13,6 +13,7 @@ import sympy
 from jaxtyping import PyTree
 
 from igr.flows.run import optimizer_of
+from igr.shown import short, table
 from igr.tracing import Reading, UnreadableOptimizerError, read_optimizer
 from igr.tracing.smoothing import smoothed
 from igr.tracing.symbolic import STEPS
@@ -81,6 +82,9 @@ class BesideState(NamedTuple):
 
     leaves: list[Any]
     kept: dict[str, PyTree]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def read_beside(

@@ -18,6 +18,7 @@ from igr.compiled import Traced, compiled, number_as_array, traced
 from igr.flows import kinds
 from igr.flows.runnable import check_start
 from igr.pytrees import combine, partition
+from igr.shown import short, table
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -40,6 +41,9 @@ class Trajectory(NamedTuple):
     gradient_norm: Float[Array, " r"]
     state: Any
     observed: Any = None
+
+    __repr__ = short
+    _repr_html_ = table
 
     @property
     def last(self) -> PyTree:

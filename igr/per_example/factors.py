@@ -11,6 +11,7 @@ from igr.per_example.example_axis import differentiable, with_zeros_for_constant
 from igr.per_example.matmuls import Path, Product, products_of_leaves
 from igr.per_example.probed_program import ProbedProgram
 from igr.pytrees import num_examples
+from igr.shown import short, table
 
 
 class Factors(NamedTuple):
@@ -23,6 +24,9 @@ class Factors(NamedTuple):
 
     left: Float[Array, "n a"]
     right: Float[Array, "n b"]
+
+    __repr__ = short
+    _repr_html_ = table
 
     def mean(self) -> Float[Array, "a b"]:
         """The mean gradient."""
@@ -40,6 +44,9 @@ class PositionFactors(NamedTuple):
 
     left: Float[Array, "n p a"]
     right: Float[Array, "n p b"]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def per_example_factors(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.shown import short, table
 from igr.transforms.losses import require_scalar_loss
 from igr.transforms.masks import reject_masked_nodes
 from igr.transforms.partitioned import Partitioned, partitioned
@@ -21,6 +22,9 @@ class DecayState(NamedTuple):
     """State of a decay: the number of steps taken."""
 
     count: Array  # int32 scalar
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def decay_transformation(

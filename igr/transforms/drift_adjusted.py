@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.shown import short, table
 from igr.transforms.hyperparameters import require_number
 from igr.transforms.losses import require_value_fn
 from igr.transforms.masks import reject_masked_nodes
@@ -20,6 +21,9 @@ class DriftAdjustedState(NamedTuple):
     """State of `scale_by_drift_adjusted_rate`: the learning rate of the last step, to be logged."""
 
     learning_rate: Array
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def drift_adjusted(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.shown import short, table
 from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
 from igr.transforms.losses import require_scalar_loss, require_value_fn
 from igr.transforms.masks import reject_masked_nodes
@@ -64,6 +65,9 @@ class AddGradientNormPenaltyState(NamedTuple):
     """State of `add_gradient_norm_penalty`: the number of steps taken, for a scheduled mu."""
 
     count: Array  # int32 scalar
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def add_gradient_norm_penalty(

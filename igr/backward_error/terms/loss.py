@@ -14,6 +14,7 @@ from igr.backward_error.terms import printing
 from igr.backward_error.terms.algebra import THETA, G, T
 from igr.backward_error.terms.certificate import SQUARE, Descent, descent
 from igr.backward_error.trees.loss import NotAGradientError
+from igr.shown import cut
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,7 +120,7 @@ class PreconditionedLoss:
         return printing.preconditioned_loss(self, latex=False)
 
     def __repr__(self) -> str:
-        return f"<modified loss of {self.name}, order {self.order}: {self}>"
+        return f"<modified loss of {self.name}, order {self.order}: {cut(str(self), 400)}>"
 
     def __hash__(self) -> int:
         return hash((self.name, self.order, self.parts))

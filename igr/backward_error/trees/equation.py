@@ -34,6 +34,7 @@ from igr.backward_error.trees.loss import ModifiedLoss, NotAGradientError, pickl
 from igr.backward_error.trees.one_loss import PLAIN_GRADIENT
 from igr.backward_error.trees.powers import by_power, step_powers
 from igr.backward_error.trees.rooted import Tree
+from igr.shown import cut
 
 
 @dataclass(frozen=True, repr=False)
@@ -294,7 +295,7 @@ class ModifiedEquation:
         return restored, pickled(self)
 
     def __repr__(self) -> str:
-        return f"<modified equation of {self.name}, order {self.order}: {self}>"
+        return f"<modified equation of {self.name}, order {self.order}: {cut(str(self), 400)}>"
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex()}$"

@@ -22,6 +22,7 @@ from igr.backward_error.trees.colouring import Colouring
 from igr.backward_error.trees.one_loss import PLAIN_GRADIENT
 from igr.backward_error.trees.powers import by_power
 from igr.backward_error.trees.rooted import Tree
+from igr.shown import cut
 
 
 class NotAGradientError(ValueError):
@@ -114,7 +115,7 @@ class ModifiedLoss:
         return restored, pickled(self)
 
     def __repr__(self) -> str:
-        return f"<modified loss of {self.name}, order {self.order}: {self}>"
+        return f"<modified loss of {self.name}, order {self.order}: {cut(str(self), 400)}>"
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex()}$"

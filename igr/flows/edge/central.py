@@ -19,6 +19,7 @@ from igr.flows.edge.complementarity import solve_complementarity, symmetric_basi
 from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
 from igr.flows.runnable import check_start
 from igr.pytrees import combine, partition, same_shapes, shapes
+from igr.shown import short, table
 
 CRITICAL = 0.8  # of 2/h: below, a step cannot carry an eigenvalue past it
 CROWDED = 0.98  # of 2/h, which all eigenvalues that are followed have reached
@@ -54,6 +55,9 @@ class CentralFlow(NamedTuple):
     solved: Bool[Array, " r"]
     crowded: Bool[Array, " r"]
     reached: Bool[Array, " r"]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 class _State(NamedTuple):

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from igr.shown import short, table
+
 MOST_ITERATIONS = 60
 CENTERING = 0.1  # of the complementarity that a step aims at
 BACK_OFF = 0.95  # of the way to the border of the cone
@@ -32,6 +34,9 @@ class ConeSolution(NamedTuple):
     gap: Float[Array, ""]
     converged: Bool[Array, ""]
     iterations: Int[Array, ""]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def solve_complementarity(a: Float[Array, "k k"], b: Float[Array, "m m"]) -> ConeSolution:

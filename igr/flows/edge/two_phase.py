@@ -19,6 +19,7 @@ from igr.flows.edge.midpoints import step_of
 from igr.flows.fields.interpolation import interpolating_field
 from igr.flows.run import optimizer_of
 from igr.pytrees import combine, like_params, partition, same_shapes
+from igr.shown import short, table
 
 
 class TwoPhases(NamedTuple):
@@ -36,6 +37,9 @@ class TwoPhases(NamedTuple):
     swing: PyTree
     memory: list[tuple[Array, Array]] | None
     directions: PyTree | None
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def two_phase_field(

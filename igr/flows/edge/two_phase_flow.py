@@ -18,6 +18,7 @@ from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
 from igr.flows.edge.two_phase import TwoPhases, two_phase_field
 from igr.flows.runnable import check_start
 from igr.pytrees import combine, partition
+from igr.shown import short, table
 
 
 class TwoPhaseFlow(NamedTuple):
@@ -40,6 +41,9 @@ class TwoPhaseFlow(NamedTuple):
     value: Float[Array, " r"]
     eigenvalues: Float[Array, "r k"]
     reached: Bool[Array, " r"]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def two_phase_flow(

@@ -13,6 +13,7 @@ from jaxtyping import Array, Int, PyTree
 from igr.checks import check_count, check_step
 from igr.flows.run import Trajectory
 from igr.pytrees import combine, partition
+from igr.shown import short, table
 
 
 class FieldAlong(NamedTuple):
@@ -27,6 +28,9 @@ class FieldAlong(NamedTuple):
     step: Int[Array, " r"]
     params: PyTree
     field: PyTree
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 def modified_field_along(

@@ -30,6 +30,7 @@ from igr.flows.fields.vector_field import Field, vector_field
 from igr.per_example import per_example_gradients
 from igr.per_example.example_axis import differentiable
 from igr.pytrees import combine, num_examples, partition
+from igr.shown import short, table
 
 ExampleLossFn = Callable[[PyTree, PyTree], Array]
 
@@ -49,6 +50,9 @@ class StochasticField(NamedTuple):
     diffusion: Callable[[Any, PyTree, Any], lineax.AbstractLinearOperator]
     num_examples: int
     h: float | Array
+
+    __repr__ = short
+    _repr_html_ = table
 
     def terms(
         self,

@@ -18,6 +18,7 @@ from igr.flows import kinds
 from igr.flows.fields.lambdify import LeafFunctions
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.flows.steps.linear import recurrence
+from igr.shown import short, table
 
 
 @kinds.step_of.register
@@ -102,6 +103,9 @@ class ElementwiseState(NamedTuple):
     count: Float[Array, ""]
     channels: dict[str, PyTree]
     kept: dict[str, PyTree]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 @kinds.shares_of.register

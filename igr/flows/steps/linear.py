@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error.methods.linear import LinearMethod
 from igr.flows import kinds
 from igr.flows.steps.sam import uphill
+from igr.shown import short, table
 
 
 @kinds.step_of.register
@@ -65,3 +66,6 @@ class RecurrenceState(NamedTuple):
     """What a recurrence remembers: one buffer a lag."""
 
     memory: tuple[PyTree, ...]
+
+    __repr__ = short
+    _repr_html_ = table

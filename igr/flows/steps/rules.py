@@ -15,6 +15,7 @@ from igr.flows import kinds
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.flows.steps.linear import recurrence
 from igr.pytrees import same_shapes, shapes
+from igr.shown import short, table
 
 
 class RuleStepState(NamedTuple):
@@ -29,6 +30,9 @@ class RuleStepState(NamedTuple):
     count: Float[Array, ""]
     channels: dict[str, PyTree]
     kept: dict[str, PyTree]
+
+    __repr__ = short
+    _repr_html_ = table
 
 
 @kinds.step_of.register
