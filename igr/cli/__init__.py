@@ -19,10 +19,12 @@ from igr.backward_error.algebra.expressions import nfkc, parse
 from igr.backward_error.protocols import UnansweredError
 from igr.backward_error.trees.printing import plain
 from igr.cli.named_methods import listed, method_named, optax_method
+from igr.cli.plotted import add_plot
 from igr.cli.printed import FORMATS, STEP
 from igr.cli.refusal import BadInput
 
 _HIGHEST = 14
+_VALUES = ("--loss", "--beta", "--transfer", "--order", "--set", "--limit", "--learning-rate")
 
 _EXAMPLES = """\
 examples:
@@ -32,6 +34,7 @@ examples:
   igr derive --optax adamw --set weight_decay=0.1
   igr derive nesterov --order 1 --loss "(y - a*b*x)^2/2" --params a,b
   igr derive linear_memory --transfer "(1 + exp(-z))/2" --order 3
+  igr plot run.csv --column sharpness --learning-rate 0.1
 """
 
 
@@ -145,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     known.set_defaults(command=_methods)
+    add_plot(commands)
     return parser
 
 
@@ -245,7 +249,7 @@ def _with_values(arguments: list[str]) -> list[str]:
     tied: list[str] = []
     for argument in arguments:
         before = tied[-1] if tied else ""
-        if before in ("--loss", "--beta", "--transfer", "--order", "--set") and argument[:1] == "-":
+        if before in _VALUES and argument[:1] == "-":
             tied[-1] = f"{before}={argument}"
         else:
             tied.append(argument)
