@@ -1,6 +1,7 @@
 """The slope of the loss surface, and the share of it that an optimizer adds to the loss."""
 
 from collections.abc import Callable
+from functools import singledispatch
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,11 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.backward_error import methods
+from igr.backward_error import methods, modified_equation
 from igr.backward_error.implicit_penalty import implicit_penalty
 from igr.backward_error.methods import Method
+from igr.backward_error.terms.equation import ElementwiseEquation
 from igr.checks import check_step
 from igr.curvature.vectors import norm, size, widened
+from igr.flows import kinds
+from igr.flows.fields.terms import loss_and_penalty
 from igr.pytrees import combine, is_trained, partition, require_trained
 from igr.shown import short, table
 
@@ -90,6 +94,9 @@ def modified_loss_share(
     params: PyTree,
     learning_rate: Any,
     method: Method | None = None,
+    *,
+    kept: dict[str, PyTree] | None = None,
+    t: float | Array = jnp.inf,
 ) -> ModifiedLossShare:
     """The share of the implicit penalty in the loss that an optimizer really follows.
 
@@ -97,18 +104,24 @@ def modified_loss_share(
     E + h (c1/c0) |grad E|^2: a factor of the whole loss changes how fast it is followed, and not
     what is followed. Gradient descent has c1/c0 = 1/4 (Barrett and Dherin, 2021, equation 2).
 
+    An adaptive method has a modified loss in the metric of its preconditioner, which adds
+    h (1 + b1)/(4 (1 - b1)) sum_i g_i^2/(sqrt(nu_i) + eps) for Adam with its second moment kept.
+
     Args:
         value_fn: `params -> scalar`, the loss E.
         params: Any pytree with floating leaves.
         learning_rate: h, positive and finite.
         method: From `igr.methods`, with numbers for its parameters; gradient descent by default.
+        kept: What the method keeps, by name, each like params: {"nu": nu} for Adam.
+        t: n h, of which the bias corrections are functions; by default they have died out.
 
     Returns:
         A `ModifiedLossShare`: loss, penalty, share. A share is NaN where both parts are zero.
 
     Raises:
         ValueError: As `implicit_gradient_regularizer`; if `learning_rate` is not positive and
-            finite, or as `igr.transforms.cancel_implicit`.
+            finite, if `kept` has not what the method keeps, or as
+            `igr.transforms.cancel_implicit`.
         NotAGradientError: If the method follows no modified loss at first order.
 
     >>> import igr, jax.numpy as jnp
@@ -120,12 +133,46 @@ def modified_loss_share(
     3.0
     """
     check_step("learning_rate", learning_rate)
-    weight = implicit_penalty(methods.gradient_descent() if method is None else method)
+    method = methods.gradient_descent() if method is None else method
+    if set(kept or {}) != set(method.kept):
+        raise ValueError(
+            f"kept holds the states that {method.name} keeps, which are "
+            f"{', '.join(method.kept) or 'none'}; got {', '.join(kept or {}) or 'none'}"
+        )
+    found = _of_equation(modified_equation(method, 1), value_fn, params, learning_rate, kept, t)
+    if found is not None:
+        return found
+    weight = implicit_penalty(method)
     value, slope = _value_and_slope(value_fn, params)
     steepness = jnp.asarray(weight * learning_rate * slope, slope.dtype)
     # 1 / (1 + loss / penalty), of which no part leaves the range of the dtype before its time.
     share = 1 / (1 + value / slope / steepness)
     return ModifiedLossShare(value, steepness * slope, share)
+
+
+@singledispatch
+def _of_equation(
+    eq: Any, value_fn: Any, params: PyTree, h: Any, kept: dict[str, PyTree] | None, t: Any
+) -> ModifiedLossShare | None:
+    """The parts, where the equation has a loss of its own kind; None where a length will do."""
+    return None
+
+
+@_of_equation.register
+def _(
+    eq: ElementwiseEquation,
+    value_fn: Any,
+    params: PyTree,
+    h: Any,
+    kept: dict[str, PyTree] | None,
+    t: Any,
+) -> ModifiedLossShare:
+    kinds.check_numbers(eq)
+    require_trained(params)
+    value, added = loss_and_penalty(eq.modified_loss(), value_fn, h)(
+        (params, kept) if eq.kept else params, t
+    )
+    return ModifiedLossShare(value, added, added / (value + added))
 
 
 def _value_and_slope(

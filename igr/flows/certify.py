@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
 from igr.checks import check_count
-from igr.flows.order import ObservedOrder, check_optimizer, observed_order
+from igr.flows.order import ObservedOrder, check_optimizer, is_optimizer, observed_order
 from igr.shown import cut, table_of
+from igr.tracing.reading import name_of
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -75,12 +80,14 @@ class Certificate:
 
 
 def certify(
-    method: Method,
-    optimizer: Callable[..., optax.GradientTransformation],
-    value_fn: ValueFn,
-    params: PyTree,
+    method: Method | Callable[..., optax.GradientTransformation],
+    optimizer: Callable[..., optax.GradientTransformation] | None = None,
+    value_fn: ValueFn | None = None,
+    params: PyTree | None = None,
     *,
     order: int = 1,
+    keep: Iterable[str] | None = None,
+    smooth: float | None = None,
 ) -> Certificate:
     """Holds the equation of a method against an optax optimizer, by the slope of its error.
 
@@ -88,21 +95,26 @@ def certify(
     the slope falls short at the first order that sees the mistake.
 
     Args:
-      method: the description, from `igr.methods`, without open symbols.
+      method: the description, from `igr.methods`, without open symbols; or an optax optimizer as a
+        function of the learning rate, which is read, and whose own code is then replayed with
+        its clocks slowed as h falls: `certify(lambda h: optax.adam(h))`.
       optimizer: `learning_rate -> optax.GradientTransformation`, such as
         `lambda h: optax.sgd(h, momentum=0.9)`. For a method that keeps states
         `(learning_rate, rates)`: `lambda h, rates: optax.adam(h, b2=1 - rates["nu"])`, for the
-        share of a new value falls with h (see `igr.observed_order`).
-      value_fn: a loss, `params -> scalar`; it should be smooth.
+        share of a new value falls with h (see `igr.observed_order`). Not for an optimizer.
+      value_fn: a loss, `params -> scalar`; it should be smooth. A small network's, in float64, if
+        not given.
       params: where to measure, in float64 (in float32 the error soon reaches rounding).
       order: the highest power of h to certify; those below it are certified too.
+      keep: as in `igr.from_optax`, for an optimizer that is read.
+      smooth: as in `igr.from_optax`, for an optimizer that is read.
 
     Returns:
       A `Certificate`; `print` it for a small table.
 
     Raises:
       TypeError: if `optimizer` is a transformation itself, whose step cannot be changed.
-      ValueError: as `igr.observed_order`.
+      ValueError: as `igr.observed_order`, or if one of `value_fn` and `params` is missing.
 
     >>> import jax, jax.numpy as jnp
     >>> from igr.backward_error import methods
@@ -115,11 +127,32 @@ def certify(
     (True, False, {0: False, 1: False})
     """
     order = check_count("order", order, 0)
-    if optimizer is None:
+    read = is_optimizer(method)
+    if optimizer is None and not read:
         raise TypeError("optimizer is a function of the learning rate, got None")
     check_optimizer(optimizer)
-    observed: dict[int, Any] = {
-        p: observed_order(method, value_fn, params, p, optimizer=optimizer)
-        for p in range(order + 1)
+    if (value_fn is None) != (params is None):
+        raise ValueError("value_fn and params are given together, or neither of them")
+    how: dict[str, Any] = {"optimizer": optimizer, "keep": keep, "smooth": smooth}
+    with jax.enable_x64(True) if value_fn is None else contextlib.nullcontext():
+        if value_fn is None:
+            value_fn, params = small_network()
+        observed: dict[int, Any] = {
+            p: observed_order(method, value_fn, params, p, **how) for p in range(order + 1)
+        }
+    return Certificate(name_of(method) if read else method.name, observed)
+
+
+def small_network() -> tuple[ValueFn, dict[str, Array]]:
+    """A tanh network of one matrix and one vector on fixed data, and params in its middle."""
+    random = np.random.default_rng(0)
+    inputs, targets = jnp.asarray(random.normal(size=(6, 3))), jnp.asarray(random.normal(size=6))
+    params = {
+        "matrix": jnp.asarray(random.normal(size=(3, 2))),
+        "vector": jnp.asarray(random.normal(size=(2,))),
     }
-    return Certificate(method.name, observed)
+
+    def value_fn(p: Any) -> Array:
+        return jnp.mean((jnp.tanh(inputs @ p["matrix"]) @ p["vector"] - targets) ** 2)
+
+    return value_fn, params

@@ -14,10 +14,12 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
 from igr.compiled import Traced, compiled, traced
+from igr.flows.parts import with_parts
 from igr.flows.run import optimizer_of
 
 TOLERANCE = 0.01  # of a step, which rounding and what a memory still lacks stay below
 _MOST_STEPS = 1000
+_FEW_STEPS = 100  # from empty memories, where filling them takes too many
 
 
 def check_described(
@@ -38,20 +40,24 @@ def check_described(
       loss: of the floating leaves.
       params: the floating leaves at the start.
       learning_rate: the step h of the description.
-      filling: the steps after which the memory is taken to be full; where they are more than a
-        thousand, nothing is held against anything.
+      filling: the steps after which the memory is taken to be full. Where they are more than a
+        thousand, both start with their counts there, so that nothing is corrected for a memory
+        that has not filled, and with memories as empty.
 
     Raises:
       ValueError: if their steps differ by more than a hundredth.
     """
-    if filling > _MOST_STEPS:
-        return  # by then it still lacks much of what it will hold, and so would the steps
     described = optimizer_of(method, learning_rate)
-    pair = [_updates_of(o) for o in (optimizer, described)]
-    starts = [traced(o.init, params) for o in (optimizer, described)]
+    both = (optimizer, described)
+    pair = [_updates_of(o) for o in both]
+    starts = [traced(o.init, params) for o in both]
     states = [eqx.filter_eval_shape(start, params) for start in starts]
     steps = [traced(u, loss, params, s) for u, s in zip(pair, states, strict=True)]
-    apart = _apart(steps, starts, loss, params, filling + 2)
+    if filling <= _MOST_STEPS:
+        apart = _apart(steps, starts, loss, params, filling + 2)
+    else:
+        late = [traced(lambda p, o=o: _late(o.init(p), filling), params) for o in both]
+        apart = _apart(steps, late, loss, params, _FEW_STEPS)
     if isinstance(apart, Tracer) or float(apart) <= TOLERANCE:
         return
     raise ValueError(
@@ -60,6 +66,11 @@ def check_described(
         " for optax.sgd(h, momentum=0.9), with the optimizer's own learning rate; or give the "
         "optimizer as a function of it, lambda h: optax.sgd(h, momentum=0.9), to have it read"
     )
+
+
+def _late(state: Any, filling: int) -> Any:
+    """A state whose counts say that so many steps are done."""
+    return with_parts(state, count=filling)
 
 
 def _updates_of(optimizer: optax.GradientTransformation) -> Callable[..., Any]:

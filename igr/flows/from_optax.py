@@ -16,7 +16,7 @@ from igr.flows.run import optimizer_of
 from igr.shown import short, table
 from igr.tracing import Reading, UnreadableOptimizerError, read_optimizer
 from igr.tracing.smoothing import smoothed
-from igr.tracing.symbolic import STEPS
+from igr.tracing.values import STEPS
 
 _STEPS = 20
 _TOLERANCE = {8: 1e-9, 4: 2e-6}  # by the bytes of the coarsest float in the update

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import diffrax
 import equinox as eqx
@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.backward_error import modified_equation
+from igr.backward_error import modified_equation, protocols
 from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
 from igr.compiled import Opaque, Traced, compiled, content, traced
@@ -23,13 +23,18 @@ from igr.curvature import sharpness
 from igr.flows import kinds
 from igr.flows.fields.interpolation import interpolating_field
 from igr.flows.fields.vector_field import vector_field
+from igr.flows.parts import with_parts
+from igr.flows.refined import refined
 from igr.flows.runnable import check_start, time_like
 from igr.pytrees import partition
+from igr.tracing import read_optimizer
 
 ValueFn = Callable[[PyTree], Array]
 Optimizer = Callable[..., optax.GradientTransformation]
 
 _MIDWAY = 40  # the steps after which a kept state is looked at, where its rate is the method's
+
+_CLEAR = 300  # times rounding: an error that shows
 
 
 class ObservedOrder(float):
@@ -63,7 +68,7 @@ class ObservedOrder(float):
 
 
 def observed_order(
-    method: Method,
+    method: Method | Callable[..., optax.GradientTransformation],
     value_fn: ValueFn,
     params: PyTree,
     order: int,
@@ -71,6 +76,8 @@ def observed_order(
     *,
     optimizer: Optimizer | None = None,
     field: Literal["derived", "interpolating"] = "derived",
+    keep: Iterable[str] | None = None,
+    smooth: float | None = None,
 ) -> ObservedOrder:
     """The slope of the one-step error against h in a log-log plot: order + 2 is expected.
 
@@ -81,7 +88,9 @@ def observed_order(
     share of the new value that enters in a step falls with h.
 
     Args:
-      method: from `igr.methods`, without open symbols.
+      method: from `igr.methods`, without open symbols; or an optax optimizer as a function of the
+        learning rate, which is read. The steps then are its own, its code replayed with its clocks
+        slowed as h falls.
       value_fn: the loss E, `params -> scalar`.
       params: where to measure. In float32 the error reaches rounding before the order shows.
       order: the highest power of h kept in the field, at least 0.
@@ -93,6 +102,8 @@ def observed_order(
         names: `lambda h, rates: optax.adam(h, b2=1 - rates["nu"])`.
       field: "derived" from the method, or "interpolating" its iterates (`igr.interpolating_field`;
         methods without memory).
+      keep: as in `igr.from_optax`, for an optimizer that is read.
+      smooth: as in `igr.from_optax`, for an optimizer that is read.
 
     Returns:
       The slope, a float, with the errors it was fitted to; nan if fewer than two of them stand
@@ -102,6 +113,7 @@ def observed_order(
       ValueError: if the loss is not a finite scalar at params, a step is not positive, or fewer
         than two steps are given.
       TypeError: if `optimizer` is a transformation itself, whose step cannot be changed.
+      UnreadableOptimizerError: a `ValueError`, if `method` is an optimizer that cannot be read.
 
     >>> from igr.backward_error import methods
     >>> with jax.enable_x64(True):
@@ -111,16 +123,29 @@ def observed_order(
     3.0
     """
     order = check_count("order", order, 0)
-    kinds.check_runnable(method)
+    slowed, midway, described = None, _MIDWAY, cast("Any", method)
+    if is_optimizer(described):
+        if optimizer is not None:
+            raise TypeError(
+                "method is an optimizer itself, whose steps are taken: leave optimizer= out"
+            )
+        reading = read_optimizer(described, keep=keep, params=params, smooth=smooth)
+        described, slowed = reading.method, refined(reading)
+        midway = max(midway, reading.since)  # before it, what is eliminated has not filled
+    elif keep is not None or smooth is not None:
+        raise ValueError(
+            "keep and smooth say how an optimizer is read; method is described already"
+        )
+    kinds.check_runnable(described)
     loss = check_start(value_fn, params)
     check_optimizer(optimizer)
     if field not in ("derived", "interpolating"):
         raise ValueError(f"field is 'derived' or 'interpolating', got {field!r}")
-    memory = _memory(method)
-    keeps = bool(method.kept)
+    memory = _memory(described)
+    keeps = bool(described.kept)
     if field == "interpolating" and (memory or keeps):
         raise ValueError(
-            f"{method.name} has a memory: an interpolating field needs a step of params alone"
+            f"{described.name} has a memory: an interpolating field needs a step of params alone"
         )
     dynamic, _ = partition(params)
     if hs is not None:
@@ -128,8 +153,8 @@ def observed_order(
             check_step("hs", h)
         if len(hs) < 2:
             raise ValueError(f"hs has at least two steps, got {len(hs)}")
-    equation = modified_equation(method, order)
-    largest = float(max(hs)) if hs is not None else _largest_step(method, loss, dynamic)
+    equation = modified_equation(described, order)
+    largest = float(max(hs)) if hs is not None else _largest_step(described, loss, dynamic)
     # So slow that a kept state moves little over the past that a memory beside it is filled from.
     rates_at = largest * (1 + memory)
 
@@ -137,7 +162,9 @@ def observed_order(
 
     # What the optimizer reads is read now: a program is compiled for what it does.
     def stepping(h: Array, at: Array) -> optax.GradientTransformationExtraArgs:
-        return optax.with_extra_args_support(_stepping(method, optimizer, h, at))
+        if slowed is not None:
+            return slowed(h, at)
+        return optax.with_extra_args_support(_stepping(described, optimizer, h, at))
 
     def step(h: Array, at: Array, loss: ValueFn, state: Any, p: PyTree) -> tuple[Any, PyTree]:
         gradient = jax.grad(lambda q: loss(q))(p)
@@ -147,7 +174,10 @@ def observed_order(
     start = traced(lambda h, at, p: stepping(h, at).init(p), at, at, dynamic)
     example = eqx.filter_eval_shape(start, at, at, dynamic)
     one_step = traced(step, at, at, loss, example, dynamic)
-    recipe, shared = _Recipe(method, equation, field, order, memory, keeps), None
+    recipe, shared = (
+        _Recipe(described, equation, field, order, memory, keeps, midway, slowed is not None),
+        None,
+    )
     with contextlib.suppress(Opaque):
         content(recipe)
         shared = recipe
@@ -161,7 +191,9 @@ def observed_order(
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(dynamic))
     rounding = eps * float(optax.tree.norm(dynamic))
     if hs is None:
-        steps = _default_steps(error_at, order, largest, rounding)
+        # An optimizer's own code rounds more than once for each number it remembers.
+        clear = _CLEAR if slowed is None else 10 * _CLEAR
+        steps = _default_steps(error_at, order, largest, clear * rounding)
     else:
         steps = np.sort(np.asarray(hs, float))[::-1]
     errors = np.array([error_at(h) for h in steps])
@@ -178,6 +210,8 @@ class _Recipe:
     order: int
     memory: int
     keeps: bool
+    midway: int
+    slowed: bool
 
 
 class _OfThisCall:
@@ -207,34 +241,72 @@ def _error(
     at, t = params, jnp.zeros_like(h)
     count = jnp.zeros_like(h)
     memory = recipe.memory
-    if recipe.keeps:
+    if recipe.keeps or recipe.slowed:
         # In the middle of the run: as if the gradient had stood still for that long.
         f = kinds.field_of(recipe.equation, loss, h, rates_at=rates_at)
-        count = memory + jnp.round(_MIDWAY * rates_at / h)
+        count = memory + jnp.round(recipe.midway * rates_at / h)
         t = count * h
-        gradient = jax.grad(lambda p: loss(p))(params)
-        rest = kinds.state_at_rest(
-            recipe.method, gradient, params, h, rates_at=rates_at, count=count, value_fn=loss
-        )
-        at = params, rest
+        if not recipe.keeps:
+            rest = {}
+        elif recipe.slowed:
+            rest = _about(one_step, start, loss, params, rates_at, recipe)
+        else:
+            gradient = jax.grad(lambda p: loss(p))(params)
+            rest = kinds.state_at_rest(
+                recipe.method, gradient, params, h, rates_at=rates_at, count=count, value_fn=loss
+            )
+        at = (params, rest) if recipe.keeps else params
     elif recipe.field == "derived":
         f = vector_field(recipe.equation, loss, h)
     else:
         f = interpolating_field(lambda p: step(state, p)[1], recipe.order, h)
     past = _along_flow(f, at, t, -h, memory)
     if memory:
-        oldest_first = jax.tree.map(lambda x: x[::-1], past[0] if recipe.keeps else past)
-        if recipe.keeps:
-            state = _with(state, count=count - memory)
-        state, _ = jax.lax.scan(lambda s, p: (step(s, p)[0], None), state, oldest_first)
+        oldest_first = jax.tree.map(lambda x: x[::-1], past)
+        if recipe.keeps or recipe.slowed:
+            state = with_parts(state, count=count - memory)
+
+        def fill(state: Any, seen: Any) -> tuple[Any, None]:
+            if recipe.keeps:  # what was remembered then may have been made of what was kept then
+                return step(with_parts(state, **seen[1]), seen[0])[0], None
+            return step(state, seen)[0], None
+
+        state, _ = jax.lax.scan(fill, state, oldest_first)
     if recipe.keeps:
-        state = _with(state, **at[1], count=count)
+        state = with_parts(state, **at[1], count=count)
+    elif recipe.slowed:
+        state = with_parts(state, count=count)
     after, stepped = step(state, params)
     ahead = jax.tree.map(lambda x: x[0], _along_flow(f, at, t, h, 1))
     if not recipe.keeps:
         return optax.tree.norm(optax.tree.sub(ahead, stepped))
     reached = stepped, {y: optax.tree.get(after, y) for y in at[1]}
     return optax.tree.norm(optax.tree.sub(ahead, reached))
+
+
+def _about(
+    one_step: Traced, start: Traced, loss: Traced, params: PyTree, at: Array, recipe: _Recipe
+) -> dict[str, PyTree]:
+    """What an optimizer keeps after some whole steps, the gradients those of points about params.
+
+    Gradients that did not vary would leave a variance at 0, where its root has no derivative.
+    """
+
+    def step(state: Any, n: Array) -> tuple[Any, None]:
+        shift = 0.1 * jnp.sin(n.astype(at.dtype))
+        about = jax.tree.map(lambda p: p + (shift * jnp.cos(p)).astype(p.dtype), params)
+        return one_step(at, at, loss, state, about)[0], None
+
+    state, _ = jax.lax.scan(step, start(at, at, params), jnp.arange(recipe.midway))
+    return {y: optax.tree.get(state, y) for y in recipe.method.kept}
+
+
+def is_optimizer(method: Any) -> bool:
+    """Whether it is a function of the learning rate, or the transformation one would return."""
+    if isinstance(method, protocols.Method):
+        return False
+    pair = isinstance(method, optax.GradientTransformation)
+    return pair or (callable(method) and not isinstance(method, type))
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -249,30 +321,12 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def _stepping(
-    method: Method, optimizer: Optimizer | None, h: Array, at: float | Array
+    method: Any, optimizer: Optimizer | None, h: Array, at: float | Array
 ) -> optax.GradientTransformation:
     """The transformation that takes the steps, its rates those of the step `at`."""
     if optimizer is None:
         return kinds.step_of(method, h, rates_at=at)
     return optimizer(h, kinds.shares_of(method, h, at)) if method.kept else optimizer(h)
-
-
-def _with(state: Any, **values: Any) -> Any:
-    """A state with some parts replaced, each in its dtype; all of a name, as counts of a chain."""
-    flatten = jax.tree_util.tree_flatten_with_path
-    new: dict[Any, Any] = {
-        (name, path): x for name, v in values.items() for path, x in flatten(v)[0]
-    }
-    leaves, structure = flatten(state)
-
-    def replaced(path: tuple[Any, ...], old: Any) -> Any:
-        for i, key in enumerate(path):
-            name = getattr(key, "name", getattr(key, "key", None))
-            if (name, path[i + 1 :]) in new:
-                return jnp.asarray(new[name, path[i + 1 :]]).astype(old.dtype)
-        return old
-
-    return jax.tree.unflatten(structure, [replaced(path, x) for path, x in leaves])
 
 
 def _along_flow(f: Callable[..., PyTree], params: PyTree, t: Array, h: Array, count: int) -> PyTree:
@@ -301,16 +355,19 @@ def _memory(method: Method) -> int:
 
 
 def _default_steps(
-    error: Callable[[float], float], order: int, largest: float, rounding: float
+    error: Callable[[float], float], order: int, largest: float, aim: float
 ) -> np.ndarray:
     """Five steps, small enough for the order to show and large enough to stand over rounding."""
     smallest = largest / 8
-    for _ in range(3):
+    for _ in range(6):
         measured = error(smallest)
-        if not (np.isfinite(measured) and measured > 0):
+        if measured == 0 or aim / 4 < measured < 4 * aim:
             break
-        wanted = smallest * (300 * rounding / measured) ** (1 / (order + 2))
-        smallest = min(max(wanted, smallest / 16), largest / 4)
+        finite = np.isfinite(measured)
+        wanted = smallest * (aim / measured) ** (1 / (order + 2)) if finite else 0.0
+        smallest, before = min(max(wanted, smallest / 16), largest / 4), smallest
+        if smallest == before:
+            break
     return smallest * 2.0 ** (np.arange(4, -1, -1) / 4)
 
 

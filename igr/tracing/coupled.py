@@ -10,12 +10,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import sympy
 from jaxtyping import PyTree
 
@@ -23,11 +21,12 @@ from igr.backward_error.algebra.taylor import Z
 from igr.backward_error.methods import rule
 from igr.backward_error.rules.rule import RuleMethod
 from igr.tracing.describe import LONG
-from igr.tracing.program import Application, Program, Variable, flatten
-from igr.tracing.states import Readings, readings
-from igr.tracing.symbolic import RATE, STEPS, number
-from igr.tracing.trace import Traced, trace
+from igr.tracing.program import Application, Program, Variable
+from igr.tracing.replayed import Replayed
+from igr.tracing.states import Readings
+from igr.tracing.trace import Traced
 from igr.tracing.unreadable import UnreadableOptimizerError
+from igr.tracing.values import number
 
 _BACK = sympy.exp(-Z)
 
@@ -58,7 +57,7 @@ def coupled_reading(
       UnreadableOptimizerError: where a state is a count that does not run with the steps, a rule
         jumps, or a memory grows.
     """
-    replayed = _Replayed(traced, found)
+    replayed = Replayed(traced, found)
     replayed.check()
     fading: dict[Any, Any] = {}
     why: dict[Any, str] = {}
@@ -82,7 +81,7 @@ def coupled_reading(
 
 
 def _method(
-    replayed: _Replayed, fading: dict[str, sympy.Expr], why: dict[str, str], name: str
+    replayed: Replayed, fading: dict[str, sympy.Expr], why: dict[str, str], name: str
 ) -> RuleMethod:
     psi = _Part(replayed, None, frozenset(fading))
     channels: dict[str, Any] = {}
@@ -105,169 +104,6 @@ def _method(
     return rule(psi, channels, kept, {"clock": 1}, name=name)
 
 
-class _Replayed:
-    """An optimizer's update, traced for any params with counts that are real numbers."""
-
-    def __init__(self, traced: Traced, found: Readings):
-        self.traced, self.found = traced, found
-        self._programs: dict[Any, Program] = {}
-        self._others: dict[Any, _Replayed] = {_shapes(traced.params, traced.structure): self}
-        count = len(traced.params)
-        self.fixed = {
-            place
-            for place, leaf in enumerate(traced.leaves)
-            if place not in found.numbers
-            and traced.update.outputs[count + place] is traced.update.inputs[1 + 2 * count + place]
-            and not _depends(traced.init, place, range(1, 1 + count))
-        }
-        names = [
-            n for p, n in enumerate(traced.names) if p not in found.numbers and p not in self.fixed
-        ]
-        self.moving = list(dict.fromkeys(names))
-        self.numbers = {
-            place: sympy.lambdify((STEPS, RATE), value, "jax")
-            for place, value in found.numbers.items()
-            if isinstance(value, sympy.Basic)
-        }
-
-    def like(self, params: PyTree) -> _Replayed:
-        """The same optimizer on params of another structure, where its state stands elsewhere."""
-        flat, structure = jax.tree.flatten(params)
-        key = _shapes(flat, structure)
-        if key not in self._others:
-            examples = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in flat]
-            tree = jax.tree.unflatten(structure, examples)
-            traced = trace(self.traced.make, tree, self.traced.step)
-            self._others[key] = _Replayed(traced, readings(traced, None))
-        return self._others[key]
-
-    def places(self, state: str) -> list[int]:
-        """Where the leaves of a state stand."""
-        return [p for p, n in enumerate(self.traced.names) if n == state and p not in self.fixed]
-
-    def check(self) -> None:
-        """Raises where the update does what no expansion follows."""
-        traced = self.traced
-        for place, name in enumerate(traced.names):
-            shape = traced.update.shapes[traced.update.inputs[1 + 2 * len(traced.params) + place]]
-            unsolved = place not in self.found.numbers and place not in self.fixed
-            if unsolved and not jnp.issubdtype(shape.dtype, jnp.inexact):
-                raise UnreadableOptimizerError(
-                    f"the state {name} counts or chooses what does not run with the steps, as an "
-                    "optimizer does that updates only every so many steps, or takes different "
-                    "steps in turn: there is no one rule to follow. Read the optimizer inside it"
-                )
-        if any(
-            step.primitive.name == "rem" for step in traced.update.before(traced.update.outputs)
-        ):
-            raise UnreadableOptimizerError(
-                "it does something only every so many steps, as renewing a projection: between "
-                "them and at them it follows different equations, and there is no one rule"
-            )
-        jumps = {"sign", "round", "floor", "ceil", "sort", "top_k", "argmax", "argmin"}
-        for step in traced.update.before(traced.update.outputs[: len(traced.params)]):
-            shape = traced.update.shapes[step.outputs[0]].shape
-            if step.primitive.name in jumps and shape != ():
-                raise UnreadableOptimizerError(
-                    f"its rule jumps ({step.primitive.name}) and couples elements besides: no "
-                    "expansion holds, and there is no smoothing of such a rule"
-                )
-
-    def start(self, state: str) -> Any:
-        """From params to a state before the first step."""
-        for place in self.places(state):
-            if _depends(self.traced.init, place, [0]):
-                raise UnreadableOptimizerError(
-                    f"the state {state} starts from the learning rate: what it is then depends on "
-                    "the step, and no one equation holds"
-                )
-        make, step = self.traced.make, self.traced.step
-
-        def start(params: PyTree) -> tuple[Any, ...]:
-            leaves = jax.tree.leaves(make(step or 1.0).init(params))
-            return tuple(jnp.asarray(leaves[p]) for p in self.like(params).places(state))
-
-        return start
-
-    def program(self, gradient: PyTree, params: PyTree) -> Program:
-        """The update on params of these shapes."""
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
-        key = tuple(map(str, jax.tree.leaves(shapes))), jax.tree.structure(shapes)
-        if key not in self._programs:
-            traced, step = self.traced, self.traced.step
-            dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(shapes))
-            rate = jax.ShapeDtypeStruct((), dtype)
-
-            def update(h: Any, g: PyTree, p: PyTree, state: PyTree) -> Any:
-                return traced.make(h if step is None else step).update(g, state, p)
-
-            init = lambda p: traced.make(step or 0.1).init(p)  # noqa: E731
-            state = jax.eval_shape(init, shapes)
-            leaves = jax.tree.leaves(state)
-            for place in self.numbers:
-                leaves[place] = jax.ShapeDtypeStruct((), dtype)
-            state = jax.tree.unflatten(jax.tree.structure(state), leaves)
-            self._programs[key] = flatten(jax.make_jaxpr(update)(rate, shapes, shapes, state))
-        return self._programs[key]
-
-    @cached_property
-    def _point(self) -> tuple[Any, ...]:
-        random = np.random.default_rng(0)
-        shapes = [x.shape for x in self.traced.params]
-        params, gradient = (
-            jax.tree.unflatten(
-                self.traced.structure, [jnp.asarray(random.normal(size=s)) for s in shapes]
-            )
-            for _ in range(2)
-        )
-        return gradient, params, random
-
-    def fading(self, state: str) -> sympy.Expr | None:
-        """b of s <- b s + phi, None where it is none."""
-        with jax.enable_x64(True):
-            gradient, params, random = self._point
-            program = self.program(gradient, params)
-            places = self.places(state)
-            first = 1 + 2 * len(self.traced.params)
-            seen = []
-            for _ in range(2):
-                leaves = [
-                    jnp.asarray(random.uniform(0.5, 1.5, program.shapes[v].shape))
-                    for v in program.inputs[first:]
-                ]
-                for place, value in self.fixed_values(params).items():
-                    leaves[place] = value
-                for place, value in self.found.numbers.items():
-                    at = self.numbers[place](50.0, 0.1) if place in self.numbers else value
-                    leaves[place] = jnp.asarray(
-                        at, program.shapes[program.inputs[first + place]].dtype
-                    )
-
-                def after(own: list[Any], leaves: list[Any] = leaves) -> list[Any]:
-                    whole = list(leaves)
-                    for place, value in zip(places, own, strict=True):
-                        whole[place] = value
-                    flat = [jax.tree.leaves(x) for x in (gradient, params)]
-                    made = program.replay([jnp.asarray(0.1), *flat[0], *flat[1], *whole])
-                    return [made[len(flat[0]) + p] for p in places]
-
-                own = [leaves[p] for p in places]
-                along = [jnp.asarray(random.uniform(0.5, 1.5, x.shape)) for x in own]
-                _, slopes = jax.jvp(after, (own,), (along,))
-                seen += [np.ravel(s / a) for s, a in zip(slopes, along, strict=True)]
-            every = np.concatenate(seen)
-        if every.size == 0 or not np.allclose(every, every[0], rtol=1e-10, atol=1e-13):
-            return None
-        return sympy.Rational(f"{float(every[0]):.12g}")
-
-    def fixed_values(self, params: PyTree) -> dict[int, Any]:
-        """The states that stay as they start."""
-        if not self.fixed:
-            return {}
-        leaves = jax.tree.leaves(self.traced.make(self.traced.step or 0.1).init(params))
-        return {place: jnp.asarray(leaves[place]) for place in self.fixed}
-
-
 class _Part:
     """The update of a state, or the rule, as a function of what it reads by name.
 
@@ -277,7 +113,7 @@ class _Part:
       eliminated: the states that are channels.
     """
 
-    def __init__(self, replayed: _Replayed, state: str | None, eliminated: frozenset[str]):
+    def __init__(self, replayed: Replayed, state: str | None, eliminated: frozenset[str]):
         self._replayed, self._state, self._eliminated = replayed, state, eliminated
         traced = replayed.traced
         self.reads = self._reads(traced.update)
@@ -291,7 +127,7 @@ class _Part:
             return list(program.outputs[:count])
         return [program.outputs[count + p] for p in self._replayed.places(self._state)]
 
-    def _after(self, program: Program, replayed: _Replayed) -> dict[Variable, tuple[str, int]]:
+    def _after(self, program: Program, replayed: Replayed) -> dict[Variable, tuple[str, int]]:
         """The variables that are a channel's, after its update: its name and which leaf."""
         count = len(replayed.traced.params)
         found: dict[Variable, tuple[str, int]] = {}
@@ -371,15 +207,3 @@ class _Part:
             return tuple(made[count + p] for p in replayed.places(self._state))
         rate = clock if traced.step is None else 1 / float(number(traced.step))
         return jax.tree.unflatten(structure, [-(rate * x) for x in made[:count]])
-
-
-def _shapes(leaves: Sequence[Any], structure: Any) -> Any:
-    return tuple(tuple(x.shape) for x in leaves), structure
-
-
-def _depends(program: Program, output: int, on: Any) -> bool:
-    """Whether an output depends on some of the inputs."""
-    wanted = {program.inputs[i] for i in on}
-    outputs = [program.outputs[output]]
-    atoms = [*outputs, *(a for step in program.before(outputs) for a in step.inputs)]
-    return any(isinstance(a, Variable) and a in wanted for a in atoms)

@@ -9,9 +9,11 @@ from typing import Any
 import sympy
 
 from igr.backward_error.terms.algebra import THETA, G
-from igr.tracing.program import Variable
-from igr.tracing.symbolic import RATE, STEPS, Mixed, Reader, Value, number, read
+from igr.tracing.program import Atom, Variable
+from igr.tracing.reader import Reader
+from igr.tracing.symbolic import read
 from igr.tracing.trace import Traced
+from igr.tracing.values import RATE, STEPS, Mixed, Value, number
 
 
 def before(name: str) -> sympy.Symbol:
@@ -45,6 +47,7 @@ class Readings:
       settled: the step from which on conditions on the first steps no longer matter.
       smoothed: what was smoothed.
       smoothed_at: the first outputs of the applications in the update that were.
+      chosen: what a decided choice in the update is the same as.
     """
 
     leaves: tuple[LeafReading, ...]
@@ -53,6 +56,7 @@ class Readings:
     settled: int
     smoothed: tuple[str, ...]
     smoothed_at: frozenset[Variable]
+    chosen: Mapping[Variable, Atom]
 
 
 def readings(traced: Traced, smooth: Any | None) -> Readings:
@@ -151,6 +155,7 @@ def _read(traced: Traced, reader: Reader, rate: sympy.Expr) -> Readings:
         reader.settled,
         tuple(sorted(reader.smoothed)),
         frozenset(reader.smoothed_at),
+        dict(reader.chosen),
     )
 
 

@@ -4,6 +4,10 @@ A method whose h^1 term is a gradient follows the loss w E + h a |grad E|^2: for
 w = 1 and a = 1/4 (Barrett and Dherin 2021, Theorem 3.1). Run on E + mu |grad E|^2 instead (their
 equation 8, `igr.transforms.egr`) it follows w E + (w mu + h a) |grad E|^2, up to terms of
 h mu and h^2. So mu can stand in for what another step would add, or take away what this one adds.
+
+An adaptive method follows E + h a sum_i P_i g_i^2 in the metric of its preconditioner P, and mu
+weighs mu sum_i P_i g_i^2 there: with 2 mu H(P g) added to the gradient that its first moment
+averages, P = 1/(sqrt(nu) + eps) for Adam.
 """
 
 from __future__ import annotations
@@ -25,18 +29,21 @@ def match_implicit(method: Method, learning_rate: float, target_learning_rate: f
       target_learning_rate: the step whose implicit regularization is wanted.
 
     Returns:
-      mu = (a/w) (target_learning_rate - learning_rate); (target - h)/4 for gradient descent.
+      mu = (a/w) (target_learning_rate - learning_rate); (target - h)/4 for gradient descent,
+      (1 + b1)/(4 (1 - b1)) (target - h) in Adam's metric for Adam with its second moment kept.
       Negative where the target is the smaller of the two.
 
     Raises:
       ValueError: if a step is not positive and finite, the method has open symbols, or it follows
-        anything but the loss E alone by fixed coefficients: adaptive rules, weight decay, several
-        losses.
-      NotAGradientError: if the method's h^1 term is not a gradient.
+        anything but the loss E alone: weight decay, several losses.
+      NotAGradientError: if the method's h^1 term is not a gradient, in the metric of its
+        preconditioner where it is adaptive.
 
     >>> from igr.backward_error import methods
     >>> match_implicit(methods.gradient_descent(), 0.01, 0.09)
     0.02
+    >>> match_implicit(methods.adam(0.5), 0.001, 0.003)
+    0.0015
     """
     check_step("learning_rate", learning_rate)
     check_step("target_learning_rate", target_learning_rate)

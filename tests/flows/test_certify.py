@@ -52,6 +52,20 @@ def test_a_mistake_at_the_next_order_only(polynomial):
     assert certificate.reached == {0: True, 1: False}
 
 
+def test_an_optimizer_and_no_description(polynomial):
+    """The right reading is certified on its own slowed code, one with another beta is not."""
+    half = igr.observed_order(lambda h: optax.sgd(h, 0.5), *polynomial, 1)
+    assert abs(half - 3) < 0.1
+    with pytest.raises(TypeError, match="steps are taken: leave optimizer= out"):
+        igr.certify(lambda h: optax.sgd(h, 0.5), lambda h: optax.sgd(h, 0.5), *polynomial)
+    with pytest.raises(ValueError, match="together, or neither"):
+        igr.certify(lambda h: optax.sgd(h, 0.5), value_fn=polynomial.value_fn)
+    with pytest.raises(ValueError, match="method is described already"):
+        igr.observed_order(igr.methods.heavy_ball(0.5), *polynomial, 1, keep=())
+    with pytest.raises(TypeError, match="whose step is fixed"):
+        igr.certify(optax.sgd(0.1))
+
+
 def test_bad_input(polynomial):
     method = igr.methods.heavy_ball(0.5)
     with pytest.raises(TypeError, match=r"lambda h: optax\.sgd\(h\).*whose step is fixed"):

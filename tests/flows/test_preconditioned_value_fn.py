@@ -93,6 +93,24 @@ def test_where_there_is_no_loss_none_is_compiled():
         igr.modified_value_fn(eq, network, H)
 
 
-def test_a_share_of_the_squared_gradient_is_not_made_up():
-    with pytest.raises(ValueError, match=r"in the metric of a preconditioner.*got Adam"):
-        igr.diagnostics.modified_loss_share(network, PARAMS, H, igr.methods.adam())
+def test_the_share_is_that_in_the_metric():
+    gradient = jax.grad(network)(PARAMS)
+    penalty = H * 1.6 / (4 * 0.4) * float(jnp.sum(gradient**2 / (jnp.sqrt(NU) + EPS)))
+    adam = igr.methods.adam(0.6, 0.9, EPS)
+    share = igr.diagnostics.modified_loss_share(network, PARAMS, H, adam, kept={"nu": NU})
+    value = float(network(PARAMS))
+    np.testing.assert_allclose(share, (value, penalty, penalty / (value + penalty)), rtol=1e-12)
+    biased = igr.diagnostics.modified_loss_share(network, PARAMS, H, adam, kept={"nu": NU}, t=T)
+    root = jnp.sqrt(NU / (1 - 0.9 ** (T / H))) + EPS
+    expected = H * 1.6 / (4 * 0.4) * jnp.sum(gradient**2 / root)
+    np.testing.assert_allclose(biased.penalty, expected, rtol=1e-12)
+
+
+def test_the_share_asks_for_what_is_kept():
+    share = igr.diagnostics.modified_loss_share
+    with pytest.raises(ValueError, match=r"states that Adam.* keeps, which are nu; got none"):
+        share(network, PARAMS, H, igr.methods.adam())
+    with pytest.raises(ValueError, match="which are none; got nu"):
+        share(network, PARAMS, H, kept={"nu": NU})
+    with pytest.raises(igr.NotAGradientError, match="the term"):
+        share(network, PARAMS, H, igr.methods.adam(keep=()))

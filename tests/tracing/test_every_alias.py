@@ -99,6 +99,21 @@ def test_certified_against_its_own_steps(name):
     igr.from_optax(make, smooth=1e-2 if jumps else None)
 
 
+FAST = ("sign_sgd", "adagrad")
+
+
+@pytest.mark.filterwarnings("ignore:.*optimistic_adam_v2")
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in DERIVED]
+)
+def test_certified_slopes(name):
+    """One step of its own code against the flow over h: p + 2 at orders 0 and 1."""
+    make, _, jumps = DERIVED[name]
+    certificate = igr.certify(make, smooth=1e-2 if jumps else None)
+    for order, slope in certificate.observed.items():
+        assert abs(slope - (order + 2)) < 0.1, (slope.hs, slope.errors)
+
+
 @pytest.mark.filterwarnings("ignore:.*seed.*is deprecated")
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_by_name(name):

@@ -111,6 +111,34 @@ def test_formulas_by_hand():
     assert cancel_implicit(heavy, 0.01) == pytest.approx(-0.01 * expected)
 
 
+def test_adam_in_its_metric():
+    """Matched or cancelled, it follows the same loss as the other step, or E alone."""
+    b1, eps, h, target, nu = 0.6, 0.05, 1e-3, 4e-3, jnp.array([0.3, 0.9])
+    adam = igr.methods.adam(b1, 0.9, eps)
+    equation, at = igr.modified_equation(adam, 1), (jnp.array([1.2, -0.7]), {"nu": nu})
+
+    def value_fn(p):
+        return jnp.cosh(p[0]) * p[1] ** 2 + jnp.sin(p[0] * p[1])
+
+    gradient = jax.grad(value_fn)(at[0])
+    length = jnp.sum(gradient**2 / (jnp.sqrt(nu) + eps))
+    small, large = (igr.modified_value_fn(equation, value_fn, x)(at) for x in (h, target))
+    assert small + match_implicit(adam, h, target) * length == pytest.approx(
+        float(large), rel=1e-14
+    )
+    cancelled = small + cancel_implicit(adam, h) * length
+    assert cancelled == pytest.approx(float(value_fn(at[0])), rel=1e-14)
+    assert match_implicit(adam, h, target) == pytest.approx(0.003 * 1.6 / (4 * 0.4))
+    assert cancel_implicit(igr.methods.rmsprop(keep=("nu",)), 0.1) == pytest.approx(-0.1 / 4)
+
+
+def test_where_a_metric_does_not_do():
+    with pytest.raises(ValueError, match=r"Adam.*more to its loss than a multiple.*weight decay"):
+        cancel_implicit(igr.methods.adamw(weight_decay=0.1), 0.1)
+    with pytest.raises(igr.NotAGradientError, match="the term"):
+        cancel_implicit(igr.methods.adam(keep=()), 0.1)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="learning_rate must be positive"):
         cancel_implicit(GD, 0.0)
@@ -121,7 +149,7 @@ def test_bad_input():
     with pytest.raises(TypeError, match=r"method is one of igr\.methods"):
         cancel_implicit("gradient descent", 0.1)
     for method in (
-        igr.methods.adam(),
+        igr.methods.simultaneous(),
         igr.methods.heavy_ball(0.9, weight_decay=0.1),
         igr.methods.reshuffled_sgd(4),
     ):

@@ -66,28 +66,51 @@ def preconditioned_value_fn(
       `vector_field`. `t` is n h, for the bias corrections; if not given they have died out. Its
       gradient in params, with the kept states held, is what the field is -P times of.
     """
+    parts = loss_and_penalty(modified, value_fn, h)
+
+    def value(state: PyTree, t: float | Array = jnp.inf) -> Array:
+        total, added = parts(state, t)
+        return total + added
+
+    return value
+
+
+def loss_and_penalty(
+    modified: PreconditionedLoss, value_fn: ValueFn, h: float | Array
+) -> Callable[..., tuple[Array, Array]]:
+    """Compiles the two parts of the modified loss of an elementwise method: E, and what is added.
+
+    Args:
+      modified: as in `preconditioned_value_fn`.
+      value_fn: the loss E, `params -> scalar`.
+      h: the step.
+
+    Returns:
+      `f(state, t)`, both of the dtype of E.
+    """
     rates = {symbol: forgetting(rate, h, None) for symbol, rate in modified.rates.items()}
     functions = LeafFunctions()
     psi = modified.penalty
     phi = modified.of_length
     of_length = sympy.lambdify([SQUARE, STEP], phi, modules="jax")
 
-    def value(state: PyTree, t: float | Array = jnp.inf) -> Array:
+    def parts(state: PyTree, t: float | Array = jnp.inf) -> tuple[Array, Array]:
         params, kept = state if modified.states else (state, {})
         dynamic, static = partition(params)
         total, gradient = jax.value_and_grad(lambda p: value_fn(combine(p, static)))(dynamic)
         scalars = {**rates, T: t, STEP: h}
+        penalty = jnp.zeros_like(total)
         if psi != 0:
             vectors = {THETA: dynamic, G: gradient}
             vectors |= {y: partition(kept[str(y)])[0] for y in modified.states}
             added = functions(psi, vectors, scalars, dynamic)
-            total = total + optax.tree.sum(added).astype(total.dtype)
+            penalty = penalty + optax.tree.sum(added).astype(total.dtype)
         if phi != 0:
             square = optax.tree.norm(gradient, squared=True)
-            total = total + of_length(square, h).astype(total.dtype)
-        return total
+            penalty = penalty + of_length(square, h).astype(total.dtype)
+        return total, penalty
 
-    return value
+    return parts
 
 
 def elementwise_field(

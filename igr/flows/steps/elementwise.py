@@ -130,6 +130,8 @@ def _(
     value_fn: Callable[[PyTree], Array] | None = None,
 ) -> dict[str, PyTree]:
     del value_fn
+    # As many steps of the size the rates are meant for as take the same time.
+    at = h if rates_at is None else rates_at
     functions = LeafFunctions()
     steady = dict(steady_channels(method))
     states = dict(method.states)
@@ -138,7 +140,7 @@ def _(
     def step(n: Array, kept: dict[str, PyTree]) -> dict[str, PyTree]:
         read = {G: gradient, THETA: params}
         read |= {method.before(y): kept[str(y)] for y in states}
-        scalars = {**forgets, T: (n + 1) * h}
+        scalars = {**forgets, T: (n + 1) * at}
         after = {}
         for name, part in method.sequence:
             phi = functions(steady.get(name, part.of), read, scalars, params)
@@ -146,14 +148,15 @@ def _(
                 read[name] = phi
             else:
                 read[name] = after[str(name)] = _moved(
-                    kept[str(name)], phi, states[name].rate, h, rates_at
+                    kept[str(name)], phi, states[name].rate, at, rates_at
                 )
         return after
 
     start = {
         str(y): functions(state.init, {THETA: params}, {}, params) for y, state in method.states
     }
-    return jax.lax.fori_loop(0, jnp.asarray(count, int), step, start) if start else {}
+    steps = jnp.round(count * h / at).astype(int)
+    return jax.lax.fori_loop(0, steps, step, start) if start else {}
 
 
 @kinds.preconditioner_of.register

@@ -1,0 +1,75 @@
+"""How a program is read: what is known of symbols, and what is done at a kink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sympy
+
+from igr.backward_error.algebra.taylor import exact
+from igr.tracing.on_steps import EARLY, settled
+from igr.tracing.program import Atom, Variable
+from igr.tracing.unreadable import KinkError
+
+
+class Reader:
+    """How a program is read: what is known of symbols, and what is done at a kink.
+
+    Args:
+      smooth: x/sqrt(x^2 + smooth) is taken for the sign of x, from which maxima and conditions are
+        made; None if there is to be no such thing.
+      nonnegative: symbols known not to be negative, as averages of squares are.
+    """
+
+    def __init__(self, smooth: Any | None, nonnegative: Iterable[sympy.Symbol] = ()):
+        self.smooth = None if smooth is None else exact(smooth, "smooth")
+        self.smoothed: set[str] = set()
+        self.smoothed_at: set[Variable] = set()  # the applications that were
+        self.at: Variable | None = None
+        self.chosen: dict[Variable, Atom] = {}  # what a decided choice is the same as
+        self.settled = 0  # the step from which conditions on the first steps no longer hold
+        nonnegative = frozenset(nonnegative)
+        self._real: dict[sympy.Symbol, sympy.Dummy] = {}
+        self._nonnegative = nonnegative
+
+    def assumed(self, x: sympy.Expr) -> sympy.Expr:
+        """The expression in symbols that are real, or not negative."""
+        for s in x.free_symbols - set(self._real):
+            known = {"nonnegative": True} if s in self._nonnegative else {"real": True}
+            self._real[s] = sympy.Dummy(s.name, **(s._assumptions_orig or known))
+        return x.xreplace({s: self._real[s] for s in x.free_symbols})
+
+    def sign(self, x: sympy.Expr, what: str) -> sympy.Expr:
+        """The sign of x, or what is taken for it."""
+        known = self.assumed(x)
+        if known.is_nonnegative:
+            return sympy.Integer(1)  # zero only at single points
+        if known.is_nonpositive:
+            return sympy.Integer(-1)
+        if self.smooth is None:
+            raise KinkError(
+                f"its rule has a jump or a kink ({what}), where no expansion holds. Ask for it to "
+                "be smoothed: from_optax(..., smooth=1e-2) reads x/sqrt(x² + smooth) for the sign "
+                "of x, and follows the optimizer so changed"
+            )
+        self.smoothed.add(what)
+        if self.at is not None:
+            self.smoothed_at.add(self.at)
+        return x / sympy.sqrt(x**2 + self.smooth)
+
+    def absolute(self, x: sympy.Expr, what: str = "abs") -> sympy.Expr:
+        """|x|, or the root that is taken for it."""
+        sign = self.sign(x, what)
+        return sign * x if sign.is_number else sympy.sqrt(x**2 + self.smooth)
+
+    def settle(self, condition: Any) -> Any:
+        """A condition on the step, decided where it holds, or fails, for the first few alone."""
+        found = settled(condition)
+        if found is None:
+            return condition
+        truth, since = found
+        if since > EARLY:
+            return condition
+        self.settled = max(self.settled, since)
+        return truth
