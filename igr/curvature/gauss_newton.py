@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from igr.compiled import traced
 from igr.curvature.operator import first_example, operator, traced_scalar
+from igr.forward_mode import jvp, linearize
 from igr.pytrees import combine, partition
 
 
@@ -139,9 +140,8 @@ class _GaussNewtonTerm(eqx.Module):
                 return self.output_loss_fn(outputs)
             return jnp.sum(jax.vmap(self.output_loss_fn)(outputs, batch[1]))
 
-        f, along = jax.linearize(outputs, vector)
-        bent = jax.jvp(jax.grad(loss), (f,), (along(v),))[1]
-        return jax.linear_transpose(along, vector)(bent)[0]
+        f, along, back, _ = linearize(outputs, vector)
+        return back(jvp(jax.grad(loss), (f,), (along(v),))[1])
 
 
 class _FisherTerm(eqx.Module):
@@ -154,5 +154,5 @@ class _FisherTerm(eqx.Module):
             whole = combine(vector, rest)
             return jax.vmap(lambda example: self.example_loss_fn(whole, example))(batch)
 
-        _, along = jax.linearize(losses, vector)
-        return jax.linear_transpose(along, vector)(along(v))[0]
+        _, along, back, _ = linearize(losses, vector)
+        return back(along(v))

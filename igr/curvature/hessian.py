@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from igr.curvature.operator import first_example, operator, traced_scalar
+from igr.forward_mode import jvp
 from igr.pytrees import combine, partition
 
 
@@ -71,4 +72,4 @@ class _HessianTerm(eqx.Module):
                 return self.loss_fn(whole)
             return jnp.sum(jax.vmap(lambda example: self.loss_fn(whole, example))(batch))
 
-        return jax.jvp(jax.grad(loss), (vector,), (v,))[1]
+        return jvp(jax.grad(loss), (vector,), (v,))[1]

@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 from igr.checks import check_count
 from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import cast_like, require_like, widened
+from igr.forward_mode import linearize
 from igr.pytrees import combine, is_trained, num_examples, partition, trained_part
 
 Term = Callable[[PyTree, PyTree, PyTree], PyTree]
@@ -115,7 +116,7 @@ def _linearized(term: Term, params: PyTree, batch: PyTree) -> Callable[[PyTree],
     # `mean` is linear already: what linearizing gains is to compute once, here, all that does
     # not depend on v.
     zero = jax.tree.map(jnp.zeros_like, trained_part(params))
-    return jax.linearize(mean, zero)[1]
+    return linearize(mean, zero)[1]
 
 
 def wide_product(product: Callable[[PyTree], PyTree], like: PyTree) -> Callable[[PyTree], PyTree]:

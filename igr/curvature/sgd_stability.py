@@ -14,6 +14,7 @@ from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.hessian import hessian_product
 from igr.curvature.operator import first_example, operator
 from igr.curvature.vectors import working_dtype
+from igr.forward_mode import linearize
 from igr.pytrees import combine, num_examples, partition, trained_part
 from igr.shown import short, table
 
@@ -174,7 +175,7 @@ class _SquaresTerm(eqx.Module):
             def loss(vector: PyTree) -> Any:
                 return self.example_loss_fn(combine(vector, rest), example)
 
-            _, product = jax.linearize(jax.grad(loss), vector)
+            _, product, _, _ = linearize(jax.grad(loss), vector)
             return product(product(v))
 
         return jax.tree.map(lambda x: jnp.sum(x, 0), jax.vmap(squared)(batch))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from igr.checks import check_count
 from igr.curvature.vectors import inner
+from igr.forward_mode import linearize
 from igr.pytrees import combine, num_examples, partition, require_trained, trained_part
 from igr.shown import short, table
 
@@ -87,7 +88,7 @@ def batch_sharpness(
             return jnp.mean(jax.vmap(example_loss_fn, (None, 0))(whole, examples))
 
         # The gradient is evaluated where it is linearized: its product with itself costs one more.
-        gradient, product = jax.linearize(jax.grad(loss), dynamic)
+        gradient, product, _, _ = linearize(jax.grad(loss), dynamic)
         g = trained_part(gradient)
         return inner(g, product(gradient)), inner(g, g)
 

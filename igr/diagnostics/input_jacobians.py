@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count
 from igr.curvature.vectors import widened
+from igr.forward_mode import jacobian
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import num_examples
 
@@ -57,7 +58,7 @@ def over_jacobians(
     def of_one(x: PyTree) -> Array:
         return jnp.ravel(apply_fn(params, x))
 
-    differentiate = jax.jacrev(of_one) if q <= d else jax.jacfwd(of_one)
+    differentiate = jacobian(of_one, forward=q > d)
 
     def mapped(x: PyTree) -> PyTree:
         leaves = jax.tree.leaves(widened(differentiate(x)))

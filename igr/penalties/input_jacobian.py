@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from igr.forward_mode import jacobian
 from igr.per_example.outputs import square_sum
 from igr.pytrees import num_examples
 
@@ -16,5 +17,5 @@ def mean_jacobian_square(
 ) -> Float[Array, ""]:
     """The mean of |d of_one(x_i)/dx|_F^2, a pass an output or an input, whichever are fewer."""
     inputs = sum(leaf.size for leaf in jax.tree.leaves(x)) // num_examples(x)
-    jacobian = jax.jacrev(of_one) if outputs <= inputs else jax.jacfwd(of_one)
-    return jnp.mean(jax.vmap(lambda x: square_sum(jacobian(x)))(x))
+    matrix = jacobian(of_one, forward=outputs > inputs)
+    return jnp.mean(jax.vmap(lambda x: square_sum(matrix(x)))(x))

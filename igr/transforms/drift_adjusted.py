@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.forward_mode import linearize
 from igr.shown import short, table
 from igr.transforms.hyperparameters import require_number
 from igr.transforms.losses import require_value_fn
@@ -108,7 +109,7 @@ def scale_by_drift_adjusted_rate(
         del extra_args, state
         value_fn = require_value_fn(rule, value_fn, "jax.grad")
         leaves = partitioned(rule, params, updates)
-        gradient, hessian = jax.linearize(jax.grad(leaves.loss(value_fn)), leaves.params)
+        gradient, hessian, _, _ = linearize(jax.grad(leaves.loss(value_fn)), leaves.params)
         drift, slope = _norm(hessian(gradient)), _norm(gradient)
         flat = drift * max_learning_rate <= jnp.finfo(jnp.float32).tiny
         ratio = jnp.where(flat, 1.0, slope) / jnp.where(flat, 1.0, drift)

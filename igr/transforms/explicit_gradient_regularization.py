@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.forward_mode import linearize
 from igr.shown import short, table
 from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
 from igr.transforms.losses import require_scalar_loss, require_value_fn
@@ -233,7 +234,7 @@ def _value_gradient_and_product(
         return gradient, value_and_aux
 
     chosen = leaves.masked(mask)
-    gradient, hessian, (value, aux) = jax.linearize(gradient_and_rest, leaves.params, has_aux=True)
+    gradient, hessian, _, (value, aux) = linearize(gradient_and_rest, leaves.params, has_aux=True)
     product = hessian(
         [g if c else jnp.zeros_like(g) for g, c in zip(gradient, chosen, strict=True)]
     )

@@ -5,9 +5,10 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from igr.curvature.matrix_function import function_times_vector
+from igr.forward_mode import jvp, linearize
 from igr.transforms.losses import require_scalar_loss, require_value_fn
 from igr.transforms.partitioned import Partitioned
 
@@ -101,7 +102,7 @@ def require_metric(metric: Any) -> None:
 def _hessian_theta(
     gradient: Callable[[list[Array]], list[Array]], theta: list[Array]
 ) -> list[Array]:
-    return jax.jvp(gradient, (theta,), (theta,))[1]  # theta is frozen as a direction
+    return jvp(gradient, (theta,), (theta,))[1]  # theta is frozen as a direction
 
 
 def _hessian_metric_product(
@@ -111,7 +112,9 @@ def _hessian_metric_product(
     lanczos_steps: int,
 ) -> list[Array]:
     if metric == "absolute_hessian":
-        return _absolute_hessian_theta(gradient, theta, lanczos_steps)
+        # |H| = (H^2)^(1/2)
+        _, hessian, _, _ = linearize(gradient, theta)
+        return function_times_vector(jnp.abs, hessian, theta, lanczos_steps)
     product = _hessian_theta(gradient, theta)
     if metric == "absolute_distance":
         distance = sum(jnp.vdot(t, p) for t, p in zip(theta, product, strict=True))
@@ -130,49 +133,5 @@ def _gauss_newton_product(
 ) -> list[Array]:
     """J' L'' J theta: J the Jacobian of the outputs, L'' the Hessian of the loss in the outputs."""
     output_gradient = jax.grad(lambda outputs: require_scalar_loss(output_loss_fn(outputs)))
-    outputs, pushed = jax.jvp(apply_fn, (theta,), (theta,))
-    curved = jax.jvp(output_gradient, (outputs,), (pushed,))[1]
-    return jax.vjp(apply_fn, theta)[1](curved)[0]
-
-
-def _absolute_hessian_theta(
-    gradient: Callable[[list[Array]], list[Array]], theta: list[Array], steps: int
-) -> list[Array]:
-    """|H| theta with |H| = (H^2)^(1/2), by Lanczos from theta: |theta| Q |T| e_1.
-
-    Exact once the steps reach the number of distinct eigenvalues that theta has a part in.
-    """
-    wide = [t.astype(jnp.promote_types(t.dtype, jnp.float32)) for t in theta]
-    start, unravel = ravel_pytree(wide)
-    _, hessian = jax.linearize(gradient, theta)
-
-    def product(vector: Float[Array, " p"]) -> Float[Array, " p"]:
-        tangent = [v.astype(t.dtype) for v, t in zip(unravel(vector), theta, strict=True)]
-        image = [h.astype(w.dtype) for h, w in zip(hessian(tangent), wide, strict=True)]
-        return ravel_pytree(image)[0]
-
-    def step(carry: tuple[Array, Array], j: Array) -> tuple[tuple[Array, Array], Array]:
-        basis, current = carry
-        basis = basis.at[j].set(current)
-        image = product(current)
-        rest = image
-        for _ in range(2):  # twice is enough to stay orthogonal
-            rest = rest - basis.T @ (basis @ rest)
-        # Where nothing but rounding is left, theta's invariant subspace is found: go on with zeros.
-        floor = 100 * jnp.finfo(image.dtype).eps * jnp.linalg.norm(image)
-        return (basis, _normalized(rest, floor)), image
-
-    steps = min(steps, start.size)
-    basis = jnp.zeros((steps, start.size), start.dtype)
-    (basis, _), images = jax.lax.scan(step, (basis, _normalized(start)), jnp.arange(steps))
-    projected = basis @ images.T
-    eigenvalues, vectors = jnp.linalg.eigh((projected + projected.T) / 2)
-    weights = vectors @ (jnp.abs(eigenvalues) * vectors[0])
-    found = jnp.linalg.norm(start) * (weights @ basis)
-    return [v.astype(t.dtype) for v, t in zip(unravel(found), theta, strict=True)]
-
-
-def _normalized(vector: Float[Array, " p"], floor: Array | float = 0.0) -> Float[Array, " p"]:
-    """The unit vector, or zero where the norm is not above `floor`."""
-    norm = jnp.linalg.norm(vector)
-    return jnp.where(norm > floor, vector / jnp.where(norm > 0, norm, 1.0), 0.0)
+    outputs, along, back, _ = linearize(apply_fn, theta)
+    return back(jvp(output_gradient, (outputs,), (along(theta),))[1])

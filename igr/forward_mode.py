@@ -1,0 +1,150 @@
+"""Derivatives along a direction, also of what has no rule for them: `jax.custom_vjp`.
+
+A function with a `jax.custom_vjp` in it (a fused attention, a clipped gradient, a kernel written by
+hand) can be differentiated in reverse alone. Its derivative along v is then found by reverse mode
+twice: u -> J'u is linear, and the derivative of <J'u, v> by u is Jv. The compiler removes what of
+it is not needed, so that it costs little more than the forward derivative would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jaxtyping import PyTree
+
+Linear = Callable[[PyTree], PyTree]
+
+
+def jvp(fn: Callable[..., PyTree], at: tuple[Any, ...], along: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The value and the derivative along a direction, as `jax.jvp`; by reverse mode if need be.
+
+    Args:
+        fn: A function of pytrees of floating arrays.
+        at: Its arguments.
+        along: A direction for each of them.
+
+    >>> @jax.custom_vjp
+    ... def square(x):
+    ...     return x**2
+    >>> square.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
+    >>> print(*jvp(square, (3.0,), (1.0,)))
+    9.0 6.0
+    """
+    try:
+        return _run(lambda at, along: jax.jvp(fn, at, along), at, along)
+    except _REFUSALS as refused:
+        at, along = jax.tree.map(jnp.asarray, (at, along))
+        value, push, _ = _in_reverse(lambda at: fn(*at), at, refused, has_aux=False)
+        return value, push(along)
+
+
+def linearize(
+    fn: Callable[[PyTree], Any], at: PyTree, *, has_aux: bool = False
+) -> tuple[Any, Linear, Linear, Any]:
+    """The value, v -> Jv, u -> J'u, and the auxiliary output; by reverse mode alone if need be.
+
+    What the maps need of `fn` is computed once, here. They are pytrees, as that of
+    `jax.linearize` is.
+
+    Args:
+        fn: A function of one pytree of floating arrays.
+        at: Where.
+        has_aux: Whether it returns a pair, the second of which is handed on (else None is).
+
+    >>> product = lambda x: jnp.stack([x[0] * x[1], x[0]])
+    >>> value, push, pull, _ = linearize(product, jnp.array([2.0, 3.0]))
+    >>> print(value, push(jnp.array([1.0, 0])), pull(jnp.array([1.0, 0])))
+    [6. 2.] [3. 1.] [3. 2.]
+    """
+    try:
+        value, push, *aux = jax.linearize(fn, at, has_aux=has_aux)
+        _require_rules(jax.make_jaxpr(push)(at).jaxpr)
+    except _REFUSALS as refused:
+        value, push, (pull, aux) = _in_reverse(fn, at, refused, has_aux)
+        return value, push, pull, aux
+    pull = jax.tree_util.Partial(_transposed, push, at)
+    return value, push, pull, aux[0] if has_aux else None
+
+
+def jacobian(fn: Callable[[Any], Any], *, forward: bool) -> Callable[[Any], Any]:
+    """`jax.jacfwd` where `forward` is wanted and possible, else `jax.jacrev`.
+
+    Args:
+        fn: A function of one pytree of floating arrays.
+        forward: Whether a pass an input is cheaper than one an output.
+    """
+
+    def matrix(x: Any) -> Any:
+        if forward:
+            try:
+                return _run(jax.jacfwd(fn), x)
+            except _REFUSALS as refused:
+                return _or_raise(refused, lambda: jax.jacrev(fn)(x))
+        return jax.jacrev(fn)(x)
+
+    return matrix
+
+
+# What JAX and the libraries around it raise where a rule is missing. An error of any other cause
+# comes up in reverse mode again, and the first one is then raised.
+_REFUSALS = (TypeError, ValueError, NotImplementedError, RuntimeError)
+
+
+def _run(fn: Callable[..., Any], *args: Any) -> Any:
+    """fn(*args), or an error here where a rule is missing, and not when the program is compiled."""
+    try:
+        program, out = jax.make_jaxpr(fn, return_shape=True)(*args)
+    except jax.errors.ConcretizationTypeError:  # its branches depend on values: they are known
+        return fn(*args)
+    _require_rules(program.jaxpr)
+    found = jaxpr_as_fun(program)(*jax.tree.leaves(args))
+    return jax.tree.unflatten(jax.tree.structure(out), found)
+
+
+def _require_rules(jaxpr: Any) -> None:
+    """Raises where a program has a linear map in it that is known by its transpose alone."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "custom_lin":
+            raise NotImplementedError("no forward-mode derivative of a function with a custom_vjp")
+        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_program):
+            if _is_program(inner):
+                _require_rules(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)
+
+
+def _is_program(value: Any) -> bool:
+    return isinstance(value, ClosedJaxpr | Jaxpr)
+
+
+def _or_raise(refused: Exception, otherwise: Callable[[], Any]) -> Any:
+    try:
+        return otherwise()
+    except Exception:
+        raise refused from None  # of the two the one that says what is wrong
+
+
+def _in_reverse(
+    fn: Callable[[PyTree], Any], at: PyTree, refused: Exception, has_aux: bool
+) -> tuple[Any, Linear, tuple[Linear, Any]]:
+    """The value, v -> Jv, and u -> J'u with the auxiliary output."""
+
+    def both() -> Any:
+        value, back, *aux = jax.vjp(fn, at, has_aux=has_aux)
+        zero = jax.tree.map(jnp.zeros_like, value)
+        _, push = jax.vjp(lambda u: back(u)[0], zero)
+        maps = jax.tree_util.Partial(_only, push), jax.tree_util.Partial(_only, back)
+        _require_rules(jax.make_jaxpr(maps[0])(at).jaxpr)
+        return value, maps[0], (maps[1], aux[0] if has_aux else None)
+
+    return _or_raise(refused, both)
+
+
+def _only(pulled: Callable[[PyTree], tuple[PyTree]], u: PyTree) -> PyTree:
+    return pulled(u)[0]
+
+
+def _transposed(push: Linear, at: PyTree, u: PyTree) -> PyTree:
+    return jax.linear_transpose(push, at)(u)[0]
