@@ -62,6 +62,12 @@ def main(work: Path) -> None:
     shown = run(python, "-c", loaded, cwd=work, env=away, capture_output=True).stdout
     assert shown.split()[0] == "False", "import igr loads JAX"
 
+    for page in ("modified_loss", "egr_adamw", "layers"):
+        text = (Path("docs") / "howto" / f"{page}.md").read_text(encoding="utf-8")
+        short = text.split("## In short")[1].split("```python\n")[1].split("```")[0]
+        shown = run(python, "-c", short, cwd=work, env=away, capture_output=True).stdout
+        assert shown, page
+
     script = work / "typed.py"
     script.write_text(TYPED)
     run(sys.executable, "-m", "mypy", "--strict", "--python-executable", python, script,
