@@ -18,7 +18,7 @@ jax.config.update("jax_enable_x64", True)
 def _drop_compiled_programs():
     """Frees what a file has compiled, whatever room there is."""
     yield
-    drop_compiled_programs(0.0)
+    drop_compiled_programs(0.35)
 
 
 @pytest.fixture(scope="session")

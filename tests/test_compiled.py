@@ -65,14 +65,17 @@ def _product(f, *args, **kwargs):
     return f(*args, **kwargs)(W)
 
 
+def _compared(found):
+    """What each of the programs of a comparison says: the run, its flow, and its sharpness."""
+    return np.array([found.discrete.value[0], found.sharpness[0], *(found.flows[1][-1] - W)])
+
+
 PUBLIC = {
     "run": lambda f, e: igr.run(optax.sgd(1e-3), f, W, 2).value[0],
     "run_epochs": lambda f, e: (
         igr.flows.run_epochs(optax.sgd(1e-5), e, W, POINTS, jnp.array([[0, 1, 2]]))[1] - W
     ),
-    "compare": lambda f, e: igr.compare(f, W, 1e-4, 3, orders=(0,)).discrete.value[0],
-    "compare's flow": lambda f, e: igr.compare(f, W, 1e-6, 3, orders=(1,)).flows[1][-1] - W,
-    "compare's sharpness": lambda f, e: igr.compare(f, W, 1e-4, 3, orders=(0,)).sharpness[0],
+    "compare": lambda f, e: _compared(igr.compare(f, W, 1e-6, 3, orders=(1,))),
     "flow": lambda f, e: (
         igr.flow(igr.vector_field(igr.modified_equation(METHOD, 1), f, 1e-6), W, 1e-6).ys[0] - W
     ),

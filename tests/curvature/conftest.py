@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 
 from tests.curvature.cases import BUILDERS
+from tests.quick import quick
 
 
 @cache
@@ -12,7 +13,16 @@ def built(name):
     return BUILDERS[name]()
 
 
-@pytest.fixture(params=BUILDERS)
+@pytest.fixture(
+    params=quick(
+        list(BUILDERS),
+        "linear_regression",
+        "softmax_mlp_float32",
+        "saddle",
+        "equinox_mlp",
+        "nnx_linear",
+    )
+)
 def case(request):
     return built(request.param)
 

@@ -25,7 +25,7 @@ def dense(hessians, eta, batch_size):
 
 @pytest.mark.parametrize(
     ("name", "eta", "batch_size"),
-    [("softmax_mlp", 0.3, 2), ("equinox_mlp", 0.2, 7)],
+    [("softmax_mlp", 0.3, 2), pytest.param("equinox_mlp", 0.2, 7, marks=pytest.mark.slow)],
 )
 def test_against_the_dense_matrices(case_named, name, eta, batch_size):
     case = case_named(name)

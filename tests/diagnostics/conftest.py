@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from igr.diagnostics import coherence, stiffness
+from tests.quick import quick
 
 
 class LeNet(nn.Module):
@@ -62,7 +63,7 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(scope="session", params=list(NETWORKS))
+@pytest.fixture(scope="session", params=quick(list(NETWORKS), "mlp", "norm", "tied"))
 def network(request):
     """A network, its loss, two batches (x, label) of 7 and 4, and all their gradients."""
     apply_fn, params, d = NETWORKS[request.param]()

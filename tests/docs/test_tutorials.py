@@ -25,6 +25,7 @@ def test_there_are_tutorials():
     assert TUTORIALS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_runs(tutorial):
     runpy.run_path(str(tutorial), run_name="__main__")

@@ -96,6 +96,7 @@ def test_a_flow_that_stops_has_infinite_distance():
     assert np.isfinite(result.travelled).all()
 
 
+@pytest.mark.slow
 def test_adam_at_its_defaults():
     """300 steps at 1e-3 beside the flow with the second moment kept, after 500 of burn-in.
 
@@ -161,6 +162,7 @@ def test_bad_input(change, message):
         igr.compare(**arguments)
 
 
+@pytest.mark.slow
 def test_works_on_a_sharded_or_jitted_loss(tanh_network):
     value_fn = jax.jit(tanh_network.value_fn)
     result = igr.compare(value_fn, tanh_network.params, 0.01, 2, (0,), sharpness=False)

@@ -239,6 +239,7 @@ def moments_of_the_scheme(h, steps, dt):
     return mean, second - np.outer(mean, mean)
 
 
+@pytest.mark.slow
 def test_paths_of_diffrax_have_the_moments_of_the_scheme():
     """4000 paths, one key: mean and covariance within four standard errors of what is exact."""
     h, steps = 0.4, 8

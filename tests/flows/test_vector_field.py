@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 import igr
 from igr.backward_error.methods import z
+from tests.quick import quick
 
 from .conftest import POLYNOMIAL, X, Y
 
@@ -23,7 +24,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", quick(list(METHODS), "heavy ball", "a gradient to all orders"))
 def test_field_is_the_closed_form(polynomial, name):
     equation, h = igr.modified_equation(METHODS[name], 4), sympy.Rational(1, 7)
     at = {X: sympy.Rational(7, 10), Y: -sympy.Rational(4, 10)}
@@ -113,11 +114,13 @@ def _frameworks():
     yield "mixed", with_integers, lambda p: jnp.mean(jnp.tanh(x @ p["w"]) ** 2) * p["count"]
 
 
-@pytest.mark.parametrize(
-    ("params", "value_fn"), [f[1:] for f in _frameworks()], ids=[f[0] for f in _frameworks()]
-)
-def test_params_of_every_framework(params, value_fn):
+FRAMEWORKS = {name: rest for name, *rest in _frameworks()}
+
+
+@pytest.mark.parametrize("framework", quick(FRAMEWORKS, "equinox", "mixed"))
+def test_params_of_every_framework(framework):
     """One field of order 1 against the dense formula, one discrete step, one short flow."""
+    params, value_fn = framework
     dynamic, static = eqx.partition(params, eqx.is_inexact_array)
     dynamic = jax.tree.map(lambda x: x.astype(jnp.float64), dynamic)
     params = eqx.combine(dynamic, static)
@@ -140,7 +143,7 @@ def test_params_of_every_framework(params, value_fn):
     np.testing.assert_allclose(after, flat - 0.1 * g, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["linen", "nnx", "equinox", "haiku"])
+@pytest.mark.parametrize("kind", quick(["linen", "nnx", "equinox", "haiku"], "nnx"))
 def test_observed_order_on_params_of_every_framework(kind):
     params, value_fn = next(f[1:] for f in _frameworks() if f[0] == kind)
     double = jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, params)

@@ -8,6 +8,7 @@ import pytest
 from optax import contrib
 
 import igr
+from tests.quick import quick
 from tests.tracing.memory_theorem import POINT, first_two_terms, loss
 
 CASES = {
@@ -52,7 +53,17 @@ CASES = {
 LATE = 4.0  # a time by which every memory has filled, whatever the step below
 
 
-@pytest.mark.parametrize("make", CASES.values(), ids=CASES)
+QUICK = (
+    "momentum",
+    "adamw",
+    "adan",
+    "decay, trace, average",
+    "clipping, then momentum",
+    "novograd",
+)
+
+
+@pytest.mark.parametrize("make", quick(CASES, *QUICK))
 def test_the_first_two_terms(make):
     """A rule's field is not cut after h^1: the terms are what is left as h goes to zero."""
     equation = igr.modified_equation(igr.from_optax(make, keep=(), certify=False), 1)

@@ -13,6 +13,8 @@ import pytest
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
+from tests.quick import quick
+
 
 class Problem(NamedTuple):
     value_fn: Callable[[Any], jax.Array]
@@ -86,7 +88,9 @@ def haiku() -> Problem:
 PROBLEMS = {f.__name__: f for f in (handwritten, linen, flax_nnx, equinox, haiku)}
 
 
-@pytest.fixture(params=sorted(PROBLEMS), scope="session")
+@pytest.fixture(
+    params=quick(sorted(PROBLEMS), "handwritten", "flax_nnx", "equinox"), scope="session"
+)
 def problem(request) -> Problem:
     return PROBLEMS[request.param]()
 
