@@ -60,6 +60,10 @@ _READY: tuple[Figure, ...] = (
            "paper_figures.mgs_label_noise:table_a1", 90, default=False),
     Figure("mgs/A.2", _MGS, "Test accuracy while a fully connected network trains, by label noise",
            "paper_figures.mgs_label_noise:figure_a2", 90, default=False),
+    Figure("mgs/A.1", _MGS, "Two circles: decision boundaries by method, all of them",
+           "paper_figures.mgs_two_circles:figure_a1", 115, default=False),
+    Figure("mgs/A.3", _MGS, "Test accuracy while LeNet-5 trains, by label noise",
+           "paper_figures.mgs_label_noise:figure_a3", 90, default=False),
     Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "
            "weights, test loss", "paper_figures.coherence_real_or_random:figure_5_1", 6),
     Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels",
@@ -143,6 +147,18 @@ def _eigenvalues() -> Iterator[Figure]:
     )
 
 
+def _noise_and_size() -> Iterator[Figure]:
+    """Figures A.4 to A.13: a map a regularizer, of LeNet-5 and of the fully connected network."""
+    methods = ("none", "weight", "dropout", "loss gradient", "MGS")
+    networks = (("blurred mnist", "LeNet-5"), ("blurred mnist, FCN", "Fully connected"))
+    pairs = ((data, network, method) for data, network in networks for method in methods)
+    for number, (data, network, method) in enumerate(pairs, 4):
+        named = "unregularized" if method == "none" else f"with {method}"
+        shows = f"{network}, {named}: test accuracy by label noise and training size"
+        yield Figure(f"mgs/A.{number}", _MGS, shows, "paper_figures.mgs_noise_and_size:figure_map",
+                     90, False, (data, method))  # fmt: skip
+
+
 def _planned() -> Iterator[Figure]:
     """What cannot be drawn yet."""
     for name, shows in (
@@ -153,10 +169,6 @@ def _planned() -> Iterator[Figure]:
     for name, shows in (
         ("mgs/3", "AlexNet on corrupted MNIST: test accuracy and similarity while training"),
         ("mgs/4", "Quantiles of the test accuracy over what controls training"),
-        ("mgs/A.1", "Two circles: decision boundaries by method, all of them"),
-        ("mgs/A.3", "LeNet-5: test accuracy while training, by method"),
-        *((f"mgs/A.{n}", "Quantiles of the test accuracy, by method and network")
-          for n in range(4, 14)),
         ("mgs/table-2", "Test loss on corrupted keypoints, LeNet-5"),
         ("mgs/table-A.2", "Test loss on corrupted keypoints, a fully connected network"),
     ):  # fmt: skip
@@ -176,6 +188,7 @@ FIGURES: tuple[Figure, ...] = (
     *_READY,
     *_rules_on_the_way(),
     *_eigenvalues(),
+    *_noise_and_size(),
     *_planned(),
 )
 

@@ -53,7 +53,7 @@ _LOOKS = {
     "loss gradient": (style.GREEN, "D", "loss gradient"),
     "MGS": (style.RED, "P", "MGS (trace)"),
 }
-_NETWORKS = {
+NETWORKS = {
     "digits": "MLP on digits",
     "blurred mnist": "LeNet-5 on blurred MNIST",
     "blurred mnist, FCN": "FCN on blurred MNIST",
@@ -73,7 +73,16 @@ def table_a1(conditions: Conditions) -> Drawing:
 
 def figure_a2(conditions: Conditions) -> Drawing:
     """Test accuracy while a fully connected network trains, by noise and regularizer."""
-    swept = _of(conditions, "blurred mnist, FCN")
+    return _while_training(conditions, "blurred mnist, FCN", "Table A.1")
+
+
+def figure_a3(conditions: Conditions) -> Drawing:
+    """The same of LeNet-5."""
+    return _while_training(conditions, "blurred mnist", "Table 1")
+
+
+def _while_training(conditions: Conditions, data: str, table: str) -> Drawing:
+    swept = _of(conditions, data)
     curves = _curves(swept)
     picture = style.picture(style.PAGE, 2.4)
     panels = picture.subplots(1, len(NOISES), sharey=True, sharex=True)
@@ -91,17 +100,21 @@ def figure_a2(conditions: Conditions) -> Drawing:
         axes.set_title(f"{noise:.0%} wrong")
     panels[0].set(ylabel="test accuracy (%)", ylim=(0, 102))
     picture.supxlabel("steps", fontsize=8)
-    data = _NETWORKS[swept["MGS"][0].data]
+    learned = NETWORKS[swept["MGS"][0].data]
     handles, labels = panels[0].get_legend_handles_labels()
-    picture.legend(handles, labels, loc="outside upper center", ncols=5, title=data)
-    return Drawing(picture, pd.concat(rows, ignore_index=True), claims_of_curves(curves))
+    picture.legend(handles, labels, loc="outside upper center", ncols=5, title=learned)
+    found = claims_of_curves(curves, table)
+    return Drawing(picture, pd.concat(rows, ignore_index=True), found)
 
 
-def claims_of_curves(curves: Mapping[str, np.ndarray]) -> tuple[Claim, ...]:
+def claims_of_curves(
+    curves: Mapping[str, np.ndarray], table: str = "Table A.1"
+) -> tuple[Claim, ...]:
     """What appendix D.2 says of training curves: MGS's do not fall once they have risen.
 
     Args:
         curves: Test accuracy in percent by regularizer; axes are noise, draw, sample.
+        table: The paper's, of the same network.
     """
     found = []
     for i, noise in enumerate(NOISES[1:], 1):
@@ -114,7 +127,7 @@ def claims_of_curves(curves: Mapping[str, np.ndarray]) -> tuple[Claim, ...]:
                 "over-fits: MGS's loses least",
                 f"points lost from a run's highest to its end: {said}",
                 all(one.above() for one in others.values()),
-                paper="Table A.1: MGS is not susceptible to overfitting",
+                paper=f"{table}: MGS is not susceptible to overfitting",
                 otherwise="A penalty that holds training back as a whole loses nothing either, or "
                 "the factor chosen after fewer epochs is too small.",
             )
@@ -152,8 +165,8 @@ def _table(
     _draw(ours, table, ("final", "sd", "highest"))
     _draw(theirs, table, ("paper final", "paper sd", "paper highest"))
     learned = swept["MGS"][0].data
-    ours.set(ylabel="test accuracy (%)", title=f"ours: {_NETWORKS[learned]}")
-    theirs.set(title=f"the paper: {_NETWORKS[data]}")
+    ours.set(ylabel="test accuracy (%)", title=f"ours: {NETWORKS[learned]}")
+    theirs.set(title=f"the paper: {NETWORKS[data]}")
     handles = [
         Line2D([], [], color=colour, marker=mark, markersize=4, linestyle="", label=label)
         for colour, mark, label in _LOOKS.values()

@@ -129,7 +129,7 @@ def run(cell: Cell) -> Mapping[str, Any]:
         samples at the tuning noise, infinite where training diverged; and where the data are from.
     """
     parts = _data(cell.data)
-    losses = _tune(cell, parts)
+    losses = _tune(replace(cell, noises=(), examples=0, samples=100))
     factor = cell.factors[int(np.argmin(losses.mean(axis=1)))]
 
     def one(job: tuple[float, int]) -> dict[str, np.ndarray]:
@@ -178,8 +178,10 @@ class Parts:
         return flip_labels(TrainTest(drawn, held_out, self.source), noise, seed=draw)
 
 
-def _tune(cell: Cell, parts: Parts) -> np.ndarray:
+@cache  # cells that differ only in what is trained afterwards share it
+def _tune(cell: Cell) -> np.ndarray:
     """The validation loss at the end, by factor and draw."""
+    parts = _data(cell.data)
     if len(cell.factors) == 1:
         return np.zeros((1, 1))
     steps = cell.tuning_epochs * (cell.tuning_examples // cell.batch_size)

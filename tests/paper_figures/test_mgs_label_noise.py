@@ -60,6 +60,18 @@ def test_the_claims_follow_the_numbers(results):
         assert "93.1 %; loss gradient 88.7 %" in drawing.claims[0].measured
 
 
+def test_both_networks_have_their_curves(results, monkeypatch):
+    whole = figure.computed("mgs-label-noise", None)
+    curved = {cell: CellResult({**found.values, "step": np.arange(7)}, {})
+              for cell, found in whole.results.items()}  # fmt: skip
+    monkeypatch.setattr(figure, "computed", lambda name, _: Sweep(whole.study, curved))
+    lenet, wide = figure.figure_a3(Conditions()), figure.figure_a2(Conditions())
+    assert len(lenet.table) == 4 * 5 * 7
+    assert {claim.paper.split(":")[0] for claim in lenet.claims} == {"Table 1"}
+    assert {claim.paper.split(":")[0] for claim in wide.claims} == {"Table A.1"}
+    assert lenet.claims[-1].holds == results
+
+
 def test_a_lead_within_two_standard_errors_is_none():
     paper = {"MGS": 2.0, "none": 1.0}
     same = np.array([50.0, 51, 52])

@@ -16,7 +16,14 @@ from analysis.studies import mgs_two_circles as study
 from analysis.studies.mgs_two_circles import FACTORS, RIDGE, Cell, run
 from analysis.sweep import CellResult, Study, Sweep
 from paper_figures import mgs_two_circles as figure
-from paper_figures.mgs_two_circles import LOOKS, best_radius, claims, figure_2
+from paper_figures.mgs_two_circles import (
+    LOOKS,
+    best_radius,
+    claims,
+    claims_of_boundaries,
+    figure_2,
+    figure_a1,
+)
 
 
 def ends(sign):
@@ -53,6 +60,12 @@ def test_claims_hold_where_the_numbers_say_so_and_fail_where_they_say_the_contra
     assert [claim.claim for claim in contrary if claim.holds] == [alike]
     opposed = claims(ends(1).assign(logdet=lambda rows: -rows["logdet"]))
     assert [claim.holds for claim in opposed if claim.claim == alike] == [False]
+
+
+def test_claims_of_boundaries():
+    assert [claim.holds for claim in claims_of_boundaries(ends(1))] == [True] * 7
+    worse = ends(1).assign(off=lambda rows: -rows["off"])
+    assert [claim.holds for claim in claims_of_boundaries(worse)] == [False] * 6 + [True]
 
 
 def test_the_best_classifier_is_where_both_densities_meet():
@@ -150,3 +163,8 @@ def test_the_figure_counts_where_boundaries_differ(monkeypatch):
         assert last.loc[method, "off"] == pytest.approx(area, abs=0.005)
         area = np.pi * abs(radius**2 - radii["none"] ** 2) / 3.6**2
         assert last.loc[method, "from none"] == pytest.approx(area, abs=0.005)
+    alone = figure_a1(Conditions())
+    assert len(alone.table) == 7 * 2
+    off = alone.table.groupby("method")["off"].mean()
+    assert off["none"] == pytest.approx(last.loc["none", "off"])
+    assert len(alone.claims) == 7
