@@ -108,8 +108,10 @@ def _winsorized_by_percentile(g: jax.Array) -> jax.Array:
 
 
 def _error(result: Any, gradients: Any) -> float:
-    """The largest error against numpy in float64, in units of eps times the largest value of the
-    same coordinate."""
+    """The largest error against numpy in float64.
+
+    In units of eps times the largest value of the same coordinate.
+    """
     worst = 0.0
     for r, g in zip(jax.tree.leaves(result), jax.tree.leaves(gradients), strict=True):
         exact = np.asarray(g, np.float64).reshape(g.shape[0], -1)[:, :20_000]

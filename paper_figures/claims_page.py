@@ -152,10 +152,10 @@ def _cell(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text as Markdown shows it: in one line, nothing in it taken for markup.
+    r"""The text as Markdown shows it: in one line, nothing in it taken for markup.
 
-    >>> one_line("a < b\\n* c")
-    'a &lt; b \\\\* c'
+    >>> one_line("a < b\n* c")
+    'a &lt; b \\* c'
     """
     plain = " ".join(text.split()).replace("<", "&lt;")
     return "".join(f"\\{sign}" if sign in "*_$" else sign for sign in plain)

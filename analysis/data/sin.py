@@ -10,7 +10,7 @@ from analysis.data.examples import Regression, TrainTest
 def sin(
     seed: int = 0, *, number: int = 100, noise: float = 0.1, grid: int = 900
 ) -> TrainTest[Regression]:
-    """y = sin(5 x) on [-1, 1].
+    """The curve y = sine of 5x on [-1, 1], with noise.
 
     Args:
         seed: Of the points and their noise.

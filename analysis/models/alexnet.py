@@ -69,6 +69,7 @@ class AlexNet(eqx.Module):
     def __call__(
         self, x: Float[Array, "channels side side"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, " outputs"]:
+        """The outputs for one input."""
         for i, convolution in enumerate(self.convolutions):
             x = jax.nn.relu(convolution(x))
             x = max_pool(x) if i in _POOLED else x

@@ -30,6 +30,7 @@ class Dense(eqx.Module):
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+        """The outputs for one input."""
         return x @ self.weight + self.bias
 
 

@@ -69,6 +69,7 @@ class LeNet(eqx.Module):
     def __call__(
         self, x: Float[Array, "channels side side"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, " outputs"]:
+        """The outputs for one input."""
         for convolution in self.convolutions:
             x = max_pool(jax.nn.relu(convolution(x)))
         first, last = dropout_keys(self.dropout, key, 2)

@@ -65,6 +65,7 @@ class MLP(eqx.Module):
     def __call__(
         self, x: Float[Array, ...], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, " outputs"]:
+        """The outputs for one input."""
         x = jnp.ravel(x)
         keys = dropout_keys(self.dropout, key, len(self.layers) - 1)
         for layer, k in zip(self.layers[:-1], keys, strict=True):

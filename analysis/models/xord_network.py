@@ -52,5 +52,6 @@ class XordNetwork(eqx.Module):
     def __call__(
         self, x: Float[Array, " 2*pairs"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, " outputs"]:
+        """The outputs for one input."""
         del key
         return self.output(jnp.ravel(self.activation(self.filters(x.reshape(-1, 2)))))

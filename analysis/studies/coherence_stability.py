@@ -165,6 +165,7 @@ class Minimum:
 
     @classmethod
     def of(cls, kernel: Float[np.ndarray, "n n"]) -> Minimum:
+        """The minimum that a kernel describes."""
         values, vectors = np.linalg.eigh(np.asarray(kernel, float) / len(kernel))
         kept = values > 1e-9 * values[-1]
         return cls(values[kept], vectors[:, kept], np.diag(kernel))

@@ -63,6 +63,7 @@ class Start:
 
     @property
     def params(self) -> Params:
+        """The two parameters as an array."""
         return jnp.array(self.at)
 
 

@@ -1,5 +1,8 @@
-"""What a monitor measures: the measures it knows by name, with what several of them need computed
-once, and those it is given, checked and read."""
+"""What a monitor measures.
+
+The measures it knows by name, with what several of them need computed once, and those it is given,
+checked and read.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

@@ -54,6 +54,7 @@ class ObservedOrder(float):
     at_rounding: np.ndarray
 
     def __new__(cls, hs: np.ndarray, errors: np.ndarray, rounding: float) -> ObservedOrder:
+        """The slope through the errors that are above rounding."""
         at_rounding = errors < 30 * rounding
         usable = ~at_rounding & np.isfinite(errors)
         slope = (

@@ -76,8 +76,11 @@ def sort_examples(examples: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
 
 
 def _layers(wires: int) -> Iterator[tuple[int, bool]]:
-    """The layers of the bitonic sorter: in runs of 2 `half` wires, each wire of the first half is
-    compared with the one `half` further on, or mirrored, with the last but so many."""
+    """The layers of the bitonic sorter, as (half, mirrored).
+
+    In runs of 2 `half` wires, each wire of the first half is compared with the one `half` further
+    on, or mirrored, with the last but so many.
+    """
     half = 1
     while half < wires:  # runs of `half` wires are in order; merge them in pairs
         yield half, True

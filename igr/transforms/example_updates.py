@@ -20,8 +20,9 @@ def aggregate(
     mask: PyTree | Callable[[PyTree], PyTree] | None,
     check_length: Callable[[int], Any] = lambda length: None,
 ) -> PyTree:
-    """Per-example updates reduced over their leading axis: by `reduce_leaf` where the mask says so,
-    by the mean elsewhere; zeros for integer leaves.
+    """Per-example updates reduced over their leading axis.
+
+    By `reduce_leaf` where the mask says so, by the mean elsewhere; zeros for integer leaves.
 
     Raises:
         ValueError: If there is no array, the leading axes disagree, the shapes are not those of

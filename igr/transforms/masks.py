@@ -38,8 +38,10 @@ def static_mask(mask: PyTree | Callable[[PyTree], PyTree] | None, params: PyTree
 
 
 def static_labels(labels: PyTree | Callable[[PyTree], PyTree], params: PyTree, name: str) -> PyTree:
-    """A tree of labels, given as one, as a prefix of one or as a function of params, in the
-    structure of params."""
+    """A tree of labels in the structure of params.
+
+    Given as one, as a prefix of one, or as a function of params.
+    """
     tree = labels(params) if callable(labels) else labels
     try:
         return jax.tree.map(lambda label, below: jax.tree.map(lambda _: label, below), tree, params)

@@ -43,20 +43,27 @@ class Partitioned:
         return self._structure.unflatten(self._replaced(self._all_params, leaves))
 
     def updates_tree(self, leaves: list[Array]) -> PyTree:
-        """Updates with `leaves`, cast back to the dtypes of the updates, in place of the trained
-        leaves and the others untouched."""
+        """Updates with `leaves` in place of the trained leaves, and the others untouched.
+
+        `leaves` are cast back to the dtypes of the updates.
+        """
         kept = [leaf.astype(u.dtype) for leaf, u in zip(leaves, self.updates, strict=True)]
         return self._structure.unflatten(self._replaced(self._all_updates, kept))
 
     def gradient_tree(self, leaves: list[Array]) -> PyTree:
-        """A gradient for params: zeros for the arrays that do not train, None for what is no
-        array; both leave such leaves as they are when the update is applied."""
+        """A gradient for params, from that of the trained leaves.
+
+        Zeros for the arrays that do not train, None for what is no array: both leave such leaves as
+        they are when the update is applied.
+        """
         constants = [_zeros_or_none(leaf) for leaf in self._all_params]
         return self._structure.unflatten(self._replaced(constants, leaves))
 
     def labels(self, labels: PyTree | Callable[[PyTree], PyTree], name: str) -> list[Any]:
-        """What a tree of static labels (a prefix of params, or a function of params that returns
-        one) says of every trained leaf."""
+        """What a tree of static labels says of every trained leaf.
+
+        The tree is a prefix of params, or a function of params that returns one.
+        """
         params = self._structure.unflatten(self._all_params)
         full = self._structure.flatten_up_to(static_labels(labels, params, name))
         return [full[i] for i in self._positions]

@@ -123,8 +123,9 @@ def selective_value_and_grad(
     *,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    """The loss and g + rate * theta where theta matters little, for loops that cannot pass
-    `value_fn` on.
+    """The loss, and its gradient g + rate * theta where theta matters little.
+
+    For loops that cannot pass `value_fn` on.
 
     `optax.sgd(alpha)` fed from here with rate = lambda / alpha takes the steps of
     `selective_l2_sgd(alpha, lambda, threshold)`; behind momentum or Adam the two differ, as L2

@@ -219,8 +219,9 @@ def stopped_selective_value_and_grad(
     selective_rate: ScalarOrSchedule | None = None,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    """The loss and its gradient with the decay of `decay_until_then_selective` added, for loops
-    that cannot pass `value_fn` on.
+    """The loss, and its gradient with the decay of `decay_until_then_selective` added.
+
+    For loops that cannot pass `value_fn` on.
 
     `optax.sgd(alpha)` fed from here with rate = lambda / alpha takes the steps of
     `l2_stopped_selective_sgd(alpha, lambda, step, threshold)`.

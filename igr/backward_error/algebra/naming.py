@@ -29,6 +29,7 @@ class Name(str):
     def __new__(
         cls, label: str, settings: Mapping[str, sympy.Expr] | None = None, suffix: str = ""
     ):
+        """A label with the settings that tell it from others of its kind."""
         settings = dict(settings or {})
         inside = ", ".join(f"{key} = {value}" for key, value in settings.items())
         self = super().__new__(cls, f"{label} ({inside}){suffix}" if inside else label + suffix)

@@ -23,6 +23,7 @@ class LeafFunctions:
         scalars: dict[sympy.Symbol, Any],
         like: PyTree,
     ) -> PyTree:
+        """The expression's value, of the structure and dtypes of `like`."""
         if expression not in self._compiled:
             atoms = sorted(expression.free_symbols, key=str)
             self._compiled[expression] = (
