@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,10 @@ from igr.curvature.vectors import (
     scaled,
     size,
     widened,
+    with_row,
 )
+
+LEAST_ROOM = 8  # vectors of the basis of a search: with two it would be steepest ascent
 
 
 def with_copies(
@@ -46,7 +50,7 @@ def with_copies(
     Args:
         found: The k best pairs of the space of one vector, vectors orthonormal.
         product: The whole matrix.
-        basis_size: That of each search.
+        basis_size: The vectors there is room for, the pairs among them.
         which: As in `top_eigenpairs`.
         tol: The same.
         max_products: The most products, those that `found` took among them.
@@ -54,7 +58,8 @@ def with_copies(
     """
     last = found.values.size - 1
     like = row(found.vectors, 0)
-    least = min(basis_size, max(2, math.ceil(1.5 * math.log(size(like)))))
+    least = max(2, math.ceil(1.5 * math.log(size(like))))
+    room = max(basis_size - last - 1, LEAST_ROOM)  # what the pairs leave of the basis
 
     def search(state: tuple[RitzPairs, Bool[Array, ""]]) -> tuple[RitzPairs, Bool[Array, ""]]:
         pairs, _ = state
@@ -73,7 +78,7 @@ def with_copies(
             deflated,
             orthogonalized(generic_vector(fresh, widened(like)), basis)[0],
             1,
-            basis_size=basis_size,
+            basis_size=min(room, size(like)),
             which=which,
             tol=tol,
             max_products=max_products - pairs.products - 1,
@@ -83,28 +88,44 @@ def with_copies(
         )
         pairs = pairs._replace(products=pairs.products + best.products)
         better = best.converged & (score(best.values[0], which) > enough)
-        pairs = jax.lax.cond(better, _inserted, lambda pairs, *_: pairs, pairs, best)
-        return pairs._replace(converged=best.converged), better
+        vector = row(best.vectors, 0)
 
-    def _inserted(pairs: RitzPairs, best: RitzPairs) -> RitzPairs:
-        value, vector = best.values[0], row(best.vectors, 0)
-        image = product(vector)
-        # What ties it to the pairs before: a two by two matrix bounds what each tie can shift.
-        ties = jnp.abs(coordinates(pairs.vectors, image))
-        gaps = jnp.abs(pairs.values - value)
-        squared = ties * (ties / jnp.where(gaps > ties, gaps, 1))
-        shift = jnp.sum(jnp.where(gaps > ties, squared, ties))
-        residual = norm(minus(image, scaled(value, vector)))
-        values = pairs.values.at[last].set(value)
-        order = jnp.argsort(-score(values, which))
-        vectors = jax.tree.map(lambda q, x: q.at[last].set(x)[order], pairs.vectors, vector)
-        return pairs._replace(
-            values=values[order],
-            vectors=vectors,
-            residuals=pairs.residuals.at[last].set(residual)[order],
-            errors=pairs.errors.at[last].set(best.errors[0] + shift)[order],
-            products=pairs.products + 1,
+        def measured() -> tuple[Array, Array]:
+            image = product(vector)
+            # What ties it to the pairs before: a two by two matrix bounds what each can shift.
+            ties = jnp.abs(coordinates(pairs.vectors, image))
+            gaps = jnp.abs(pairs.values - best.values[0])
+            squared = ties * (ties / jnp.where(gaps > ties, gaps, 1))
+            shift = jnp.sum(jnp.where(gaps > ties, squared, ties))
+            return norm(minus(image, scaled(best.values[0], vector))), best.errors[0] + shift
+
+        nothing = jnp.zeros_like(worst), jnp.zeros_like(worst)
+        residual, error = jax.lax.cond(better, measured, lambda: nothing)
+        # Of a product that is not finite nothing is kept. It is also what makes the vectors wait
+        # to be overwritten until they were measured against.
+        sound = jnp.isfinite(residual + error)
+        better = better & sound
+        new = best.values[0], residual, error
+        old = pairs.values, pairs.residuals, pairs.errors
+        old = tuple(
+            x.at[last].set(jnp.where(better, y, x[last])) for x, y in zip(old, new, strict=True)
         )
+        order = jnp.where(better, jnp.argsort(-score(old[0], which)), jnp.arange(last + 1))
+        place = jnp.where(better, jnp.argmax(order == last), last + 1)
+
+        def shifted(i: Any, vectors: PyTree) -> PyTree:
+            i = last - i  # from the last one up, each overwritten by the one before it
+            before = row(vectors, jnp.maximum(i - 1, 0))
+            following = jax.tree.map(lambda x, y: jnp.where(i == place, x, y), vector, before)
+            return with_row(vectors, i, following)
+
+        # In place: a reordered copy would take the memory of the k vectors once more.
+        vectors = jax.lax.fori_loop(0, last + 1 - place, shifted, pairs.vectors)
+        pairs = RitzPairs(
+            old[0][order], vectors, old[1][order], old[2][order], best.converged & sound,
+            pairs.products + better,
+        )  # fmt: skip
+        return pairs, better
 
     def unfinished(state: tuple[RitzPairs, Bool[Array, ""]]) -> Bool[Array, ""]:
         pairs, better = state

@@ -16,6 +16,7 @@ from igr.curvature.operator import wide_product
 from igr.curvature.ritz import RitzPairs
 from igr.curvature.subspace import subspace
 from igr.curvature.vectors import (
+    Divided,
     cast_like,
     generic_vector,
     inner,
@@ -84,14 +85,15 @@ def top_eigenpairs(
     `tol`.
 
     "lanczos" needs the fewest products (some 60 for the top ten of a network) and the memory of
-    basis_size + k + 1 vectors. A single start vector shows one copy of an exactly repeated
-    eigenvalue. So where k > 1 and the basis does not hold the whole space, a second start with
-    the pairs deflated looks for other copies before anything counts as converged: 1.5 log(n)
-    products more, or as many as tell the next eigenvalue from the last of the k, and about as
-    many again for every copy it finds. "subspace" is the simultaneous power
-    iteration of the Metric dissertation, mended; it needs several times the products, in the
-    memory of k + 2 vectors, sees repeated eigenvalues (k of them), and starts best from the
-    vectors of a call before.
+    basis_size + 1 vectors and some four more: with the default basis and the parameters k + 20. A
+    single start vector shows one copy of an exactly repeated eigenvalue. So where k > 1 and the
+    basis does not hold the whole space, a second start with the pairs deflated looks for other
+    copies before anything counts as converged: 1.5 log(n) products more, or as many as tell the
+    next eigenvalue from the last of the k, and about as many again for every copy it finds; it
+    has the rest of the basis for it, and room for 8 vectors at least. "subspace" is the
+    simultaneous power iteration of the Metric dissertation, mended; it needs several times the
+    products, in the memory of k + 2 vectors and some five more (k + 8 with the parameters), sees
+    repeated eigenvalues (k of them), and starts best from the vectors of a call before.
 
     Works inside jit and vmap. `product` is traced at every call, so that what it reads may change
     between calls; arrays it closes over are arguments of the compiled program.
@@ -110,7 +112,7 @@ def top_eigenpairs(
         max_products: The most products to spend, 100 (k + 1) by default; when they are spent the
             result says `converged=False`.
         basis_size: The size of the Lanczos basis, at least k + 2 (or the number of parameters);
-            max(20, 2 k + 10) by default, for k > 1 the number of parameters up to 128.
+            k + 14 by default, for k > 1 the number of parameters up to 128.
         initial: Where to start: a vector, or vectors with a leading axis of k, as
             `Eigenpairs.vectors` has.
         key: For random starts, `jax.random.key(0)` by default.
@@ -148,7 +150,7 @@ def top_eigenpairs(
     check_step("tol", tol)
     width = min(k + 2, n)
     if basis_size is None:
-        basis_size = n if k > 1 and n <= SMALL else max(20, 2 * k + 10)
+        basis_size = n if k > 1 and n <= SMALL else k + 14
     else:
         basis_size = check_count(f"basis_size (for k = {k})", basis_size, width)
     if max_products is None:
@@ -235,10 +237,13 @@ def _subspace(
         return with_row(basis, j, generic_vector(seed + j.astype(seed.dtype), wide))
 
     # One vector at a time: memory is the point of this method.
-    start = jax.tree.map(lambda x: jnp.zeros((width, *x.shape), x.dtype), wide)
-    start = jax.lax.fori_loop(0, width, drawn, start)
+    blocks = (
+        jax.tree.map(lambda x, m=m: jnp.zeros((m, *x.shape), x.dtype), wide) for m in (k, width - k)
+    )
+    start = jax.lax.fori_loop(0, width, drawn, Divided(*blocks))
     if initial is not None:
-        start = jax.tree.map(lambda s, x: s.at[: x.shape[0]].set(x), start, initial)
+        first = jax.tree.map(lambda s, x: s.at[: x.shape[0]].set(x), start.first, initial)
+        start = start._replace(first=first)
     found = subspace(
         wide_product(product, like), start, k, tol=tol, max_products=max_products, seed=seed
     )

@@ -7,12 +7,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, UInt32
 
-from igr.curvature.vectors import norm, orthogonalized, row, scaled, size, unit_outside, with_row
+from igr.curvature.vectors import (
+    Divided,
+    norm,
+    orthogonalized,
+    row,
+    scaled,
+    size,
+    unit_outside,
+    with_row,
+)
 
 
-def krylov_start(start: PyTree, width: int, dtype: Any) -> tuple[PyTree, Float[Array, "m m"]]:
-    """A basis with room for `width` vectors and the one after them, and an empty projection."""
-    empty = jax.tree.map(lambda x: jnp.zeros((width + 1, *x.shape), x.dtype), start)
+def krylov_start(
+    start: PyTree, width: int, dtype: Any, first: int | None = None
+) -> tuple[PyTree, Float[Array, "m m"]]:
+    """A basis with room for `width` vectors and the one after them, and an empty projection.
+
+    With `first`, the basis is a `Divided` one, with so many vectors in its first block.
+    """
+
+    def zeros(m: int) -> PyTree:
+        return jax.tree.map(lambda x: jnp.zeros((m, *x.shape), x.dtype), start)
+
+    empty = zeros(width + 1) if first is None else Divided(zeros(first), zeros(width + 1 - first))
     basis = with_row(empty, 0, scaled(1 / norm(start), start))
     return basis, jnp.zeros((width, width), dtype)
 

@@ -9,11 +9,11 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from igr.curvature.krylov import krylov_start, krylov_step
 from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors, score
-from igr.curvature.vectors import row, size, transformed, working_dtype
+from igr.curvature.vectors import Divided, size, transformed, working_dtype
 
 
 class _State(NamedTuple):
-    basis: PyTree  # Q in the rows 0..length-1, q in row `length`, 0 behind
+    basis: Divided  # Q in the rows 0..length-1, q in row `length`, 0 behind
     projected: Float[Array, "m m"]  # T, 0 outside its first `length` rows
     length: Int[Array, ""]
     values: Float[Array, " m"]  # the Ritz values, best first
@@ -45,8 +45,9 @@ def lanczos(
         A Q = Q T + b q e',
 
     so that the residual of a Ritz pair, |A Q s - Q s theta|, is |b s_last|: no product is spent
-    on it. The memory is that of basis_size + 1 vectors. From `least` products on it also stops,
-    unconverged or not, where the best value is known not to exceed `enough`.
+    on it. The memory is that of basis_size + 1 vectors, k of which are the result. From `least`
+    products on it also stops, unconverged or not, where the best value is known not to exceed
+    `enough`.
     """
     n = size(start)
     dtype = working_dtype(start)
@@ -72,7 +73,8 @@ def lanczos(
             return values, weights, residuals, errors, done
 
         # The last product allowed is always looked at; so are a full basis and a NaN.
-        look = (j + 1 >= least) | (j + 1 >= basis_size) | (state.products + 1 >= max_products)
+        spent = state.products + 1
+        look = (spent >= least) | (j + 1 >= basis_size) | (spent >= max_products)
         look = look | ~jnp.all(jnp.isfinite(projected))
         unknown = (state.values, state.weights, state.residuals, state.errors, state.converged)
         values, weights, residuals, errors, converged = jax.lax.cond(look, looked, lambda: unknown)
@@ -84,8 +86,8 @@ def lanczos(
             weights=weights,
             residuals=residuals,
             errors=errors,
-            converged=converged & (j + 1 >= least),
-            products=state.products + 1,
+            converged=converged & (spent >= least),
+            products=spent,
         )
 
     def unfinished(state: _State) -> Bool[Array, ""]:
@@ -103,7 +105,7 @@ def lanczos(
             length=jnp.asarray(kept),
         )
 
-    basis, projected = krylov_start(start, basis_size, dtype)
+    basis, projected = krylov_start(start, basis_size, dtype, k)
     final = jax.lax.while_loop(
         unfinished,
         cycle,
@@ -121,7 +123,7 @@ def lanczos(
     )
     return RitzPairs(
         values=final.values[:k],
-        vectors=row(final.basis, slice(k)),
+        vectors=final.basis.first,
         residuals=final.residuals[:k],
         errors=final.errors,
         converged=final.converged,

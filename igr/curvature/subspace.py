@@ -9,16 +9,18 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors
 from igr.curvature.vectors import (
-    combination,
+    Divided,
     coordinates,
     minus,
     norm,
     orthogonalized,
     row,
+    rows,
     scaled,
     transformed,
     unit_outside,
     with_row,
+    without,
     working_dtype,
 )
 
@@ -27,7 +29,7 @@ MAX_GROWTH = 1e3  # of the first column over the last in a sweep: digits that fl
 
 
 class _State(NamedTuple):
-    basis: PyTree  # orthonormal columns: those found, then the others, best first
+    basis: Divided  # orthonormal columns: those found, then the others, best first
     projected: Float[Array, "c c"]  # Q'AQ, kept for the columns found
     values: Float[Array, " c"]
     residuals: Float[Array, " c"]  # measured for the columns found, estimated for the others
@@ -42,7 +44,7 @@ class _State(NamedTuple):
 
 def subspace(
     product: Callable[[PyTree], PyTree],
-    start: PyTree,
+    start: Divided,
     k: int,
     *,
     tol: Float[Array, ""],
@@ -59,9 +61,9 @@ def subspace(
     products have shown, turn the p(A) q towards eigenvectors, since p(A) (Q u) = (p(A) Q) u.
     p is x, or the Chebyshev polynomial that is small up to the smallest magnitude in the block
     (Zhou and Saad, 2007), of a degree that float32 can bear. The memory is that of the columns
-    and a few vectors.
+    and a few vectors; those of the k best, the first block of the columns, are the result.
     """
-    c = jax.tree.leaves(start)[0].shape[0]
+    c = rows(start)
     dtype = working_dtype(start)
     eps = float(jnp.finfo(dtype).eps)
     columns = jnp.arange(c)
@@ -97,7 +99,7 @@ def subspace(
 
             def deflated(w: PyTree) -> tuple[PyTree, Float[Array, " c"]]:
                 h = coordinates(basis, w)
-                return minus(w, combination(h * keep, basis)), h
+                return without(w, h * keep, basis), h
 
             # What couples a column to one that was found is left to the Ritz step at the end.
             image, h = deflated(product(q))
@@ -106,16 +108,16 @@ def subspace(
             residuals = residuals.at[j].set(norm(minus(image, scaled(h[j], q))))
             kept = _found(values, residuals, k, tol)[j] | (degree == 0)
 
-            def filtered() -> PyTree:
-                def chebyshev(_: Any, pair: Any) -> Any:
-                    last, this = pair
-                    following = scaled(2 / edge, deflated(product(this))[0])
-                    return this, minus(following, last)
+            def chebyshev(_: Any, pair: Any) -> Any:
+                last, this = pair
+                following = scaled(2 / edge, deflated(product(this))[0])
+                return this, minus(following, last)
 
-                pair = (q, scaled(1 / edge, image))
-                return jax.lax.fori_loop(1, degree, chebyshev, pair)[1]
-
-            basis = with_row(basis, j, jax.lax.cond(kept, lambda: q, filtered))
+            # What is kept is read again: held along the loop it would be one vector more.
+            pair = (q, scaled(1 / edge, image))
+            _, new = jax.lax.fori_loop(1, jnp.where(kept, 1, degree), chebyshev, pair)
+            new = jax.tree.map(lambda x, y: jnp.where(kept, x, y), row(basis, j), new)
+            basis = with_row(basis, j, new)
             products = products + jnp.where(kept, 1, degree)
             return basis, projected, values, residuals, keep.at[j].set(kept), products
 
@@ -187,7 +189,7 @@ def subspace(
     residuals = jnp.abs(weights).T @ final.residuals
     return RitzPairs(
         values=values[:k],
-        vectors=row(transformed(final.basis, weights.T), slice(k)),
+        vectors=transformed(final.basis, weights.T).first,
         residuals=residuals[:k],
         errors=eigenvalue_errors(values, residuals, k)[:k],
         converged=final.converged,

@@ -2,12 +2,13 @@
 
 Nothing is raveled: leaf by leaf the arithmetic keeps each leaf's sharding. A *vector* has the
 structure of the parameters, with None where they hold something that is not a floating array; a
-*basis* is a vector whose leaves carry a leading axis. Solvers keep both in at least float32,
-whatever the parameters are in: orthogonality does not survive bfloat16.
+*basis* is a vector whose leaves carry a leading axis, or the two of a `Divided` one. Solvers keep
+both in at least float32, whatever the parameters are in: orthogonality does not survive bfloat16.
 """
 
 from collections.abc import Callable
-from typing import Any
+from math import gcd
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,16 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt32
 from igr.pytrees import same_shapes, shapes
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalization on a GPU
-BLOCK = 2**14  # entries of each vector that `transformed` takes at a time
+BLOCK = 2**14  # entries of each vector that `transformed` takes at a time, or some more
+FEW = 3  # rows that are added one by one
+SHARDS = 64  # the most of an axis, in powers of two, that `transformed` leaves where they are
+
+
+class Divided(NamedTuple):
+    """A basis in two blocks of rows, so that the first can be handed out without a copy."""
+
+    first: PyTree
+    rest: PyTree
 
 
 def require_like(name: str, vector: PyTree, like: PyTree, leading: tuple[int, ...] = ()) -> None:
@@ -84,25 +94,65 @@ def minus(a: PyTree, b: PyTree) -> PyTree:
 
 
 def row(basis: PyTree, i: Any) -> PyTree:
-    """The vector `i`, or the vectors of a slice."""
-    return jax.tree.map(lambda q: q[i], basis)
+    """The vector `i`."""
+    if not isinstance(basis, Divided):
+        return jax.tree.map(lambda q: q[i], basis)
+    m = rows(basis.first)
+    if not rows(basis.rest):
+        return row(basis.first, i)
+    return jax.tree.map(
+        lambda q, r: jnp.where(i < m, q[jnp.minimum(i, m - 1)], r[jnp.maximum(i - m, 0)]), *basis
+    )
 
 
 def with_row(basis: PyTree, i: Any, vector: PyTree) -> PyTree:
     """The basis with `vector` in place of the vector `i`."""
-    return jax.tree.map(lambda q, x: q.at[i].set(x), basis, vector)
+    if not isinstance(basis, Divided):
+        return jax.tree.map(lambda q, x: q.at[i].set(x), basis, vector)
+    m = rows(basis.first)
+    if not rows(basis.rest):
+        return Divided(with_row(basis.first, i, vector), basis.rest)
+
+    def once(block: PyTree, j: Any, here: Any) -> PyTree:
+        # Loops of one round or none: what else could leave a block as it is would copy it.
+        return jax.lax.fori_loop(0, here.astype(int), lambda _, q: with_row(q, j, vector), block)
+
+    i = jnp.asarray(i)
+    return Divided(once(basis.first, i, i < m), once(basis.rest, i - m, i >= m))
+
+
+def rows(basis: PyTree) -> int:
+    """How many vectors there are."""
+    if isinstance(basis, Divided):
+        return rows(basis.first) + rows(basis.rest)
+    return jax.tree.leaves(basis)[0].shape[0]
 
 
 def coordinates(basis: PyTree, a: PyTree) -> Float[Array, " m"]:
     """The inner product of every basis vector with `a`."""
+    if isinstance(basis, Divided):
+        return jnp.concatenate([coordinates(block, a) for block in basis])
     return _sum_leaves(lambda q, x: jnp.tensordot(q, x, x.ndim, precision=HIGHEST), basis, a)
 
 
 def combination(weights: Float[Array, " m"], basis: PyTree) -> PyTree:
     """sum_i weights_i basis_i."""
+    few = rows(basis)
+    if few <= FEW:  # in the pass that uses the sum, which is then nowhere held
+        return jax.tree.map(
+            lambda q: sum(weights[i].astype(q.dtype) * q[i] for i in range(few)), basis
+        )
     return jax.tree.map(
         lambda q: jnp.tensordot(weights.astype(q.dtype), q, 1, precision=HIGHEST), basis
     )
+
+
+def without(w: PyTree, weights: Float[Array, " m"], basis: PyTree) -> PyTree:
+    """w - sum_i weights_i basis_i."""
+    if isinstance(basis, Divided):
+        m = rows(basis.first)
+        return without(without(w, weights[:m], basis.first), weights[m:], basis.rest)
+    return minus(w, combination(weights, basis))
 
 
 def orthogonalized(
@@ -119,14 +169,13 @@ def orthogonalized(
         w, total, _ = carry
         before = norm(w)
         h = coordinates(basis, w) * use
-        w = minus(w, combination(h, basis))
+        w = without(w, h, basis)
         return w, total + h, norm(w) <= 0.5 * before
 
     def where_needed(_: Any, carry: Any) -> Any:
         return jax.lax.cond(carry[2], once, lambda carry: carry, carry)
 
-    rows = jax.tree.leaves(basis)[0].shape[0]
-    start = w, jnp.zeros(rows, working_dtype(w)), jnp.asarray(True)
+    start = w, jnp.zeros(rows(basis), working_dtype(w)), jnp.asarray(True)
     # A loop, since what is written out twice is compiled twice.
     return jax.lax.fori_loop(0, 2, where_needed, start)
 
@@ -145,27 +194,63 @@ def unit_outside(
     return scaled(jnp.where(length > 0, 1 / length, 0), w)
 
 
-def transformed(basis: PyTree, weights: Float[Array, "m m"]) -> PyTree:
-    """The basis with rows sum_j weights[i, j] basis_j, in place of the old one under jit."""
+def transformed(basis: Divided, weights: Float[Array, "m m"]) -> Divided:
+    """The basis with rows sum_j weights[i, j] basis_j, in place of the old one under jit.
 
-    def leaf(q: Array) -> Array:
-        w = weights.astype(q.dtype)
-        flat = q.reshape(q.shape[0], -1)
-        blocks, rest = divmod(flat.shape[1], BLOCK)
+    A part of every vector is taken at a time. Of the axis that is cut, each of up to `SHARDS`
+    pieces gives its share, so that an axis that is sharded stays where it is.
+    """
+    m = rows(basis.first)
 
-        def block(i: Any, flat: Array) -> Array:
-            part = jax.lax.dynamic_slice_in_dim(flat, i * BLOCK, BLOCK, 1)
-            part = jnp.matmul(w, part, precision=HIGHEST)
-            return jax.lax.dynamic_update_slice_in_dim(flat, part, i * BLOCK, 1)
+    def leaf(first: Array, rest: Array) -> tuple[Array, Array]:
+        w = weights.astype(first.dtype)
 
-        if blocks:
-            flat = jax.lax.fori_loop(0, blocks, block, flat)
-        if rest:
-            last = jnp.matmul(w, flat[:, blocks * BLOCK :], precision=HIGHEST)
-            flat = flat.at[:, blocks * BLOCK :].set(last)
-        return flat.reshape(q.shape)
+        def turned(blocks: Any) -> Any:
+            part = jnp.tensordot(w, jnp.concatenate(blocks), 1, precision=HIGHEST)
+            return part[:m], part[m:]
 
-    return jax.tree.map(leaf, basis)
+        shape = first.shape[1:]
+        total = int(np.prod(shape))
+        if total <= 2 * BLOCK:
+            return turned((first, rest))
+        lengths = [n // gcd(n, SHARDS) for n in shape]  # what each piece has of an axis
+        wanted = -(-total // BLOCK)
+        # The first axis that can be cut as finely as is wanted, for its parts are contiguous.
+        enough = [n >= wanted for n in lengths]
+        axis = enough.index(True) if any(enough) else lengths.index(max(lengths))
+        pieces, length = shape[axis] // lengths[axis], lengths[axis]
+        split = shape[:axis], (pieces, length), shape[axis + 1 :]
+        blocks = tuple(q.reshape(q.shape[0], *sum(split, ())) for q in (first, rest))
+        cut = axis + 2  # behind the rows and the pieces
+        step = _part(length, wanted)
+
+        def at(i: Any, blocks: Any, size: int) -> Any:
+            parts = (jax.lax.dynamic_slice_in_dim(q, i, size, cut) for q in blocks)
+            parts = turned(tuple(parts))
+            return tuple(
+                jax.lax.dynamic_update_slice_in_dim(q, part, i, cut)
+                for q, part in zip(blocks, parts, strict=True)
+            )
+
+        whole = length // step
+        blocks = jax.lax.fori_loop(0, whole, lambda i, q: at(i * step, q, step), blocks)
+        if length % step:
+            blocks = at(whole * step, blocks, length % step)
+        return blocks[0].reshape(first.shape), blocks[1].reshape(rest.shape)
+
+    firsts, structure = jax.tree.flatten(basis.first)
+    pairs = [leaf(*both) for both in zip(firsts, jax.tree.leaves(basis.rest), strict=True)]
+    return Divided(*(jax.tree.unflatten(structure, block) for block in zip(*pairs, strict=True)))
+
+
+def _part(length: int, wanted: int) -> int:
+    """About length / wanted, and a divisor of the length where one is near.
+
+    What is left over is turned behind the loop, for which the compiler copies the leaf.
+    """
+    ideal = max(1, length // wanted)
+    near = [n for n in range(-(-ideal // 4), 4 * ideal + 1) if length % n == 0]
+    return min(near, key=lambda n: max(n / ideal, ideal / n), default=ideal)
 
 
 def generic_vector(seed: UInt32[Array, ""], like: PyTree) -> PyTree:
