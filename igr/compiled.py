@@ -96,6 +96,18 @@ class Traced(eqx.Module):
         found = [next(results) if m else x for m, x in zip(p.arrays_out, p.fixed_out, strict=True)]
         return jax.tree.unflatten(p.form, found)
 
+    @property
+    def shapes(self) -> Any:
+        """What it returns, a `jax.ShapeDtypeStruct` for an array: known without tracing again."""
+        p = self.program
+        avals = iter(p.jaxpr.outvars)
+        found = [
+            jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) if m else x
+            for m, x in zip(p.arrays_out, p.fixed_out, strict=True)
+            for v in ([next(avals)] if m else [None])
+        ]
+        return jax.tree.unflatten(p.form, found)
+
 
 class Program:
     """A jaxpr whose constants are arguments, equal to another that does the same.

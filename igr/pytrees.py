@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 
 def is_trained(leaf: Any) -> bool:
@@ -212,3 +212,19 @@ def _as_array(leaf: Any) -> Any:
 
 def _kind(leaf: Any) -> str:
     return f"Array of {leaf.dtype}" if hasattr(leaf, "dtype") else type(leaf).__name__
+
+
+def inner_product(a: PyTree, b: PyTree) -> Array:
+    """The sum over all entries of a b, in the precision of their dtype on any device.
+
+    Unlike `jnp.vdot` it flattens nothing, for which an array whose axes are sharded would be
+    gathered first.
+
+    >>> print(inner_product({"w": jnp.ones((2, 3))}, {"w": 2 * jnp.ones((2, 3))}))
+    12.0
+    """
+
+    def leaf(x: Array, y: Array) -> Array:
+        return jnp.tensordot(x, y, jnp.ndim(x), precision=jax.lax.Precision.HIGHEST)
+
+    return jax.tree.reduce(jnp.add, jax.tree.map(leaf, a, b))

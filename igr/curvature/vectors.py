@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt32
 
-from igr.pytrees import same_shapes, shapes
+from igr.pytrees import inner_product, same_shapes, shapes
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalization on a GPU
 BLOCK = 2**14  # entries of each vector that `transformed` takes at a time, or some more
@@ -67,7 +67,7 @@ def cast_like(vector: PyTree, like: PyTree) -> PyTree:
 
 def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:
     """The Euclidean inner product."""
-    return _sum_leaves(lambda x, y: jnp.vdot(x, y, precision=HIGHEST), a, b)
+    return inner_product(a, b)
 
 
 def norm(a: PyTree) -> Float[Array, ""]:

@@ -102,14 +102,16 @@ def run(
     initial = None
     if state is None:
         initial = traced(optimizer.init, dynamic)
-        example = eqx.filter_eval_shape(initial, dynamic)
+        example = initial.shapes
     else:
         state = example = jax.tree.map(number_as_array, state)
-    step = traced(step_of(optimizer), loss, dynamic, example)
+    # The loss is traced already, and its gradient is taken where the program is compiled: only the
+    # update, which may read anything, is traced in every call.
+    update = traced(update_of(optimizer), loss, dynamic, example, loss.shapes, dynamic)
     watch = None
     if observe is not None:
         watch = traced(lambda p, s: observe(combine(p, static), s), dynamic, example)
-    records, final_state = _scan(step, loss, dynamic, state, initial, watch, steps, record_every)
+    records, final_state = _scan(update, loss, dynamic, state, initial, watch, steps, record_every)
     stacked, value, gradient_norm, observed = records
     done = np.arange(0, steps, record_every)
     return Trajectory(
@@ -122,6 +124,19 @@ def run(
     )
 
 
+def update_of(optimizer: optax.GradientTransformation) -> Callable[..., tuple[PyTree, Any]]:
+    """(loss, params, state, value, gradient) -> params, state; as in `step_of`."""
+    update = optax.with_extra_args_support(optimizer).update
+
+    def updated(
+        loss: ValueFn, params: PyTree, state: Any, value: Array, gradient: PyTree
+    ) -> tuple[PyTree, Any]:
+        updates, state = update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
+        return optax.apply_updates(params, updates), state
+
+    return updated
+
+
 def step_of(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
     """(loss, params, state) -> params, state, and the loss and its gradient's norm before.
 
@@ -129,19 +144,18 @@ def step_of(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
       optimizer: any optax transformation; one that takes extra arguments gets `value`, `grad` and
         `value_fn`.
     """
-    update = optax.with_extra_args_support(optimizer).update
+    update = update_of(optimizer)
 
     def step(loss: ValueFn, params: PyTree, state: Any) -> tuple[PyTree, Any, Array, Array]:
         value, gradient = jax.value_and_grad(lambda p: loss(p))(params)
-        updates, state = update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
-        return optax.apply_updates(params, updates), state, value, optax.tree.norm(gradient)
+        return *update(loss, params, state, value, gradient), value, optax.tree.norm(gradient)
 
     return step
 
 
 @compiled
 def _scan(
-    one_step: Traced,
+    update: Traced,
     loss: Traced,
     params: PyTree,
     state: Any,
@@ -154,8 +168,8 @@ def _scan(
         return None if observe is None else observe(params, state)
 
     def step(carry, _):
-        params, state, value, norm = one_step(loss, *carry)
-        return (params, state), (value, norm)
+        value, gradient = jax.value_and_grad(lambda p: loss(p))(carry[0])
+        return update(loss, *carry, value, gradient), (value, optax.tree.norm(gradient))
 
     def record(carry, length: int):
         # The first step of a stretch has the loss and gradient of the record in hand.

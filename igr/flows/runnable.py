@@ -26,7 +26,7 @@ def traced_loss(value_fn: Any, params: PyTree) -> Traced:
     check_value_fn(value_fn)
     dynamic, static = partition(params)
     loss = traced(lambda p: value_fn(combine(p, static)), dynamic)
-    value = jax.eval_shape(loss, dynamic)
+    value = loss.shapes
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape != ():
         raise ValueError(f"value_fn must return a scalar, got shape {shape}")

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import ModifiedEquation, trees
@@ -23,7 +22,7 @@ from igr.flows import kinds
 from igr.flows.fields.differentials import Differentials, add, directional
 from igr.flows.fields.trees import central_edge, field_coefficients, field_over, value_fn_over
 from igr.flows.kinds import Field, ValueFn
-from igr.pytrees import combine, like_params, num_examples, partition
+from igr.pytrees import combine, inner_product, like_params, num_examples, partition
 
 Gradient = Callable[[PyTree], PyTree]
 Combination = Mapping[int, float | Array]  # tree -> coefficient
@@ -87,7 +86,7 @@ def _(
             total = jnp.zeros_like(value)
             for c, halves in terms:
                 if halves is not None:
-                    value_of_term = optax.tree.vdot(*map(at.tree, halves))
+                    value_of_term = inner_product(*map(at.tree, halves))
                 else:
                     value_of_term = value
                 total = total + (c * value_of_term).astype(total.dtype)

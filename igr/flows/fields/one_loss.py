@@ -18,7 +18,7 @@ from igr.flows import kinds
 from igr.flows.fields.differentials import Differentials, add, scale
 from igr.flows.fields.trees import central_edge, field_coefficients, field_over, value_fn_over
 from igr.flows.kinds import Field, ValueFn
-from igr.pytrees import combine, like_params, partition
+from igr.pytrees import combine, inner_product, like_params, partition
 
 
 @field_over.register
@@ -76,7 +76,7 @@ def _(
                 total = total + jnp.asarray(c * value, total.dtype)
             else:
                 left, right = (at.combination({t: Fraction(1)}) for t in halves)
-                total = total + (c / h * optax.tree.vdot(left, right)).astype(total.dtype)
+                total = total + (c / h * inner_product(left, right)).astype(total.dtype)
         return total
 
     return modified_value

@@ -20,7 +20,7 @@ from igr.flows import kinds
 from igr.flows.fields.differentials import directional
 from igr.flows.fields.lambdify import LeafFunctions
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
-from igr.pytrees import combine, like_params, partition
+from igr.pytrees import combine, inner_product, like_params, partition
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -166,7 +166,7 @@ def elementwise_field(
                     vectors[atom] = contraction(eq.contractions[atom])
                 elif atom in eq.products and atom not in scalars:
                     a, b = map(value, eq.products[atom])
-                    scalars[atom] = optax.tree.vdot(a, b)
+                    scalars[atom] = inner_product(a, b)
             return functions(expression, vectors, scalars, dynamic)
 
         def contraction(which: Contraction) -> PyTree:
