@@ -147,7 +147,7 @@ def main():
         new = [f.read_text() for f in set(folder.glob("*after_optimizations.txt")) - before]
         results[name] = {
             "difference": max(
-                float(np.abs(np.asarray(a) - np.asarray(b)).max())
+                float(np.abs(np.asarray(a, float) - np.asarray(b, float)).max())
                 for a, b in zip(one, four, strict=True)
             ),
             "programs": len(new),
