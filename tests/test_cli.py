@@ -373,3 +373,8 @@ def test_help(capsys):
     out = capsys.readouterr().out
     assert "--transfer EXPR" in out
     assert "igr derive heavy_ball:0.9 --order 2" in out
+
+
+def test_epsilon_is_a_symbol_until_it_is_given(answer):
+    assert "ε + sqrt(" in answer("derive", "adam", "--order", "0")[0]
+    assert "+ 10⁻⁸" in answer("derive", "adam", "--order", "0", "--set", "eps=1e-8")[0]

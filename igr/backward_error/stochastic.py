@@ -26,6 +26,7 @@ import sympy
 
 from igr.backward_error.algebra.naming import named, numbers_for
 from igr.backward_error.algebra.taylor import exact
+from igr.backward_error.algebra.tex import tex
 from igr.backward_error.trees.colouring import symbols
 from igr.backward_error.trees.equation import ModifiedEquation
 from igr.shown import cut
@@ -56,7 +57,7 @@ class Diffusion:
         """As text or LaTeX."""
         one = self.batch_size == 1
         if latex:
-            noise = "h" if one else rf"\frac{{h}}{{{sympy.latex(self.batch_size)}}}"
+            noise = "h" if one else rf"\frac{{h}}{{{tex(self.batch_size)}}}"
             return rf"\sqrt{{{noise} \Sigma}}\, dW"
         return f"√(h Σ{'' if one else f'/{self.batch_size}'}) dW"
 

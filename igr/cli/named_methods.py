@@ -98,6 +98,8 @@ def method_named(
                     raise BadInput(f"{name} wants --set {argument}=, such as {_EXAMPLES[argument]}")
                 continue
             read[argument] = sympy.Symbol(_SYMBOLS.get(argument, argument))
+        elif argument == "eps" and parameter.default and argument not in read:
+            read[argument] = sympy.Symbol("epsilon", positive=True)  # a number where one is given
     if name == "elementwise":
         own = {methods.g, methods.theta, methods.t}
         free = read["rule"].free_symbols - own

@@ -7,6 +7,7 @@ from typing import Any
 
 import sympy
 
+from igr.backward_error.algebra.tex import tex
 from igr.backward_error.trees.printing import plain
 from igr.cli.refusal import BadInput
 
@@ -30,12 +31,12 @@ def _latex(equation: Any, modified: Any, loss: _Loss, params: _Symbols) -> Itera
     yield equation.latex()
     if loss is not None:
         line = r"\dot{{{}}} = {} + O({})"
-        yield from _components(line, sympy.latex, equation, loss, params)
+        yield from _components(line, tex, equation, loss, params)
     if modified is not None:
         yield rf"\tilde{{E}} = {modified.latex()}"
     if loss is not None and modified is not None:
-        closed = _ascending(modified.on(loss, params, STEP), sympy.latex)
-        yield rf"\tilde{{E}} = {closed} + O({sympy.latex(STEP ** (modified.order + 1))})"
+        closed = _ascending(modified.on(loss, params, STEP), tex)
+        yield rf"\tilde{{E}} = {closed} + O({tex(STEP ** (modified.order + 1))})"
 
 
 def _sympy(equation: Any, modified: Any, loss: _Loss, params: _Symbols) -> Iterator[str]:

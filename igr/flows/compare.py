@@ -34,6 +34,7 @@ StartUp = Literal["burn-in", "weights", "shift", "cold"]
 
 LARGEST_REMAINDER = 0.5  # of a change of the gradient, beyond which its derivatives say too little
 LARGEST_CORRECTION = 0.3  # h |F1| / |F0| beyond which a truncated expansion is not to be trusted
+_LAGS = 32  # of the slowest memory, after which kept states have settled
 EDGE_OF_STABILITY = 0.9  # of the stability limit, about which the sharpness then hovers
 
 
@@ -227,7 +228,8 @@ def compare(
         methods; distances at the first records are those of the shift.
         "cold": nothing is done.
       burn_in: steps of the discrete run before the comparison starts; 0 is a cold start. If not
-        given: as many as make what the memory still lacks 1e-8 of it.
+        given: as many as make what the memory still lacks 1e-8 of it, and where states are kept at
+        least 32 times as many as the slowest memory looks back on the mean.
       sharpness: whether to measure the sharpness at every record.
       rtol: the solver's relative tolerance, as in `igr.flow`.
       atol: the solver's absolute tolerance, as in `igr.flow`.
@@ -433,8 +435,10 @@ def _start_up(
             "'burn-in' or 'cold'"
         )
     if start_up in (None, "burn-in"):
-        # A kept state that is still empty may be divided by: one step at least fills it.
-        return "burn-in", max(filling, 1 if method.kept else 0)
+        # After n steps a kept average, its bias corrected, changes by 1/n of itself in a step, and
+        # by the lag of the memories beside it over n while these look back: squared, a thousandth.
+        settled = int(np.ceil(_LAGS / (1 - method.memory().fading))) if method.kept else 0
+        return "burn-in", max(filling, settled)
     return start_up, 0
 
 

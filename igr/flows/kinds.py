@@ -191,6 +191,18 @@ def check_no_batches(eq: Any, batches: Any) -> None:
         )
 
 
+def check_one_loss(eq: Any, value_fn: Any, batches: Any) -> None:
+    """Raises unless an equation of one loss has numbers, a loss, and no batches.
+
+    Raises:
+      TypeError: unless `value_fn` is a function.
+      ValueError: if symbols are open, or batches are given.
+    """
+    check_numbers(eq)
+    check_no_batches(eq, batches)
+    check_value_fn(eq, value_fn)
+
+
 def check_runnable(method: Any) -> None:
     """Raises unless a method has a discrete step of params on one loss.
 

@@ -193,8 +193,15 @@ def observed_order(
     rounding = eps * float(optax.tree.norm(dynamic))
     if hs is None:
         # An optimizer's own code rounds more than once for each number it remembers.
-        clear = _CLEAR if slowed is None else 10 * _CLEAR
+        clear = _CLEAR if slowed is None else 10 * _CLEAR * (1 + memory / 10)
         steps = _default_steps(error_at, order, largest, clear * rounding)
+        # One whose steps have a length of their own may move little in what curvature allows.
+        for _ in range(5 if slowed is not None else 0):
+            if steps[-1] < largest / 4:
+                break
+            largest *= 16
+            at = time_like(largest * (1 + memory), params)
+            steps = _default_steps(error_at, order, largest, clear * rounding)
     else:
         steps = np.sort(np.asarray(hs, float))[::-1]
     errors = np.array([error_at(h) for h in steps])
@@ -282,7 +289,12 @@ def _error(
     if not recipe.keeps:
         return optax.tree.norm(optax.tree.sub(ahead, stepped))
     reached = stepped, {y: optax.tree.get(after, y) for y in at[1]}
-    return optax.tree.norm(optax.tree.sub(ahead, reached))
+    apart = optax.tree.sub(ahead, reached)
+    if recipe.slowed:  # a sum kept over a run may be of any size
+        sizes = {y: jnp.maximum(optax.tree.norm(value), 1) for y, value in at[1].items()}
+        relative = {y: jax.tree.map(lambda x, y=y: x / sizes[y], apart[1][y]) for y in sizes}
+        apart = apart[0], relative
+    return optax.tree.norm(apart)
 
 
 def _about(
@@ -290,15 +302,17 @@ def _about(
 ) -> dict[str, PyTree]:
     """What an optimizer keeps after some whole steps, the gradients those of points about params.
 
-    Gradients that did not vary would leave a variance at 0, where its root has no derivative.
+    Gradients that did not vary would leave a variance at 0, where its root has no derivative; so
+    would params that never left their start leave the distance from it.
     """
 
-    def step(state: Any, n: Array) -> tuple[Any, None]:
-        shift = 0.1 * jnp.sin(n.astype(at.dtype))
-        about = jax.tree.map(lambda p: p + (shift * jnp.cos(p)).astype(p.dtype), params)
-        return one_step(at, at, loss, state, about)[0], None
+    def about(shift: Any) -> PyTree:
+        return jax.tree.map(lambda p: p + (shift * jnp.cos(p)).astype(p.dtype), params)
 
-    state, _ = jax.lax.scan(step, start(at, at, params), jnp.arange(recipe.midway))
+    def step(state: Any, n: Array) -> tuple[Any, None]:
+        return one_step(at, at, loss, state, about(0.1 * jnp.sin(n.astype(at.dtype))))[0], None
+
+    state, _ = jax.lax.scan(step, start(at, at, about(0.3)), jnp.arange(_MIDWAY))
     return {y: optax.tree.get(state, y) for y in recipe.method.kept}
 
 
@@ -359,14 +373,16 @@ def _default_steps(
     error: Callable[[float], float], order: int, largest: float, aim: float
 ) -> np.ndarray:
     """Five steps, small enough for the order to show and large enough to stand over rounding."""
-    smallest = largest / 8
-    for _ in range(6):
+    smallest, most = largest / 8, largest / 4
+    for _ in range(8):
         measured = error(smallest)
+        if not np.isfinite(measured):  # too far back along the flow, or past its expansion
+            smallest, most = smallest / 16, smallest / 4
+            continue
         if measured == 0 or aim / 4 < measured < 4 * aim:
             break
-        finite = np.isfinite(measured)
-        wanted = smallest * (aim / measured) ** (1 / (order + 2)) if finite else 0.0
-        smallest, before = min(max(wanted, smallest / 16), largest / 4), smallest
+        wanted = smallest * (aim / measured) ** (1 / (order + 2))
+        smallest, before = min(max(wanted, smallest / 16), most), smallest
         if smallest == before:
             break
     return smallest * 2.0 ** (np.arange(4, -1, -1) / 4)

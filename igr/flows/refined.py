@@ -118,7 +118,7 @@ def refined(reading: Reading) -> Refined:
             arguments = [rate, *jax.tree.leaves(updates), *jax.tree.leaves(params), *leaves]
             if sums and elementwise:
                 # A sum is read as it is after its step: it starts from where that makes it so.
-                whole = program.replay(arguments, instead=instead)[count:]
+                whole = program.replay(arguments, instead=instead, changed=changed)[count:]
                 for place in sums:
                     arguments[1 + 2 * count + place] -= (1 - h / at) * (
                         whole[place] - leaves[place]

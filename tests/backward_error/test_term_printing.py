@@ -114,3 +114,12 @@ def test_no_loss_is_handed_out(method, message):
     assert hash(equation) == hash(modified_equation(method, 0))
     with pytest.raises(NotAGradientError, match=message):
         equation.modified_loss()
+
+
+def test_latex_as_one_would_write_it():
+    """Adam at its defaults, and sign descent, which sympy writes as the root of a square."""
+    adam = modified_equation(methods.adam(), 0).latex()
+    assert r"+ 10^{-8}} + O(h)" in adam
+    assert "100000000" not in adam
+    sign = modified_equation(methods.adam(eps=0, keep=()), 0).latex()
+    assert sign == r"\dot\theta = - \frac{g}{\left|{g}\right|} + O(h)"

@@ -48,6 +48,19 @@ def test_the_wrong_equation_is_refused(optimizer, off):
         igr.compare(product_loss, START, 0.05, 5, (0,), optimizer=optimizer)
 
 
+def test_a_memory_that_takes_long_to_fill_is_looked_at_too():
+    """With momentum of 0.99, 1,833 steps: both are held against each other from empty memories."""
+    slow = igr.methods.heavy_ball(0.99)
+    wrong = optax.sgd(1e-3, momentum=0.98)
+    with pytest.raises(ValueError, match="steps differ by .* from those of heavy ball"):
+        igr.compare(product_loss, START, 1e-3, 5, (0,), slow, optimizer=wrong)
+    right = optax.sgd(1e-3, momentum=0.99)
+    seen = igr.compare(
+        product_loss, START, 1e-3, 5, (0,), slow, optimizer=right, burn_in=0, sharpness=False
+    )
+    assert np.isfinite(seen.distance[0]).all()
+
+
 def test_the_method_is_read_from_a_function_of_the_step():
     seen = igr.compare(
         product_loss, START, 0.01, 20, (0, 1), optimizer=lambda h: optax.sgd(h, momentum=0.5)

@@ -7,6 +7,7 @@ from typing import Any
 import sympy
 
 from igr.backward_error.algebra.taylor import taylor_coefficients
+from igr.backward_error.algebra.tex import tex
 from igr.backward_error.trees.printing import plain
 
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
@@ -103,7 +104,7 @@ def _phi(a: str, latex: bool) -> str:
 def _times(c: sympy.Expr, what: str, latex: bool) -> str:
     if c == 1:
         return what
-    text = sympy.latex(c) if latex else plain(c)
+    text = tex(c) if latex else plain(c)
     if not latex and c.is_Add:
         text = f"({text})"
     return f"{text} {what}"
@@ -118,7 +119,7 @@ def _jacobian(of: str | None, latex: bool) -> str:
 def _name(n: str, latex: bool) -> str:
     if n == "theta":
         return r"\theta" if latex else "θ"
-    return sympy.latex(sympy.Symbol(n)) if latex else n
+    return tex(sympy.Symbol(n)) if latex else n
 
 
 def _field(k: int, latex: bool) -> str:

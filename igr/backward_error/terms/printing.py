@@ -6,6 +6,7 @@ from typing import Any
 
 import sympy
 
+from igr.backward_error.algebra.tex import tex
 from igr.backward_error.terms.algebra import THETA, G, T
 from igr.backward_error.terms.certificate import SQUARE
 from igr.backward_error.trees.printing import expansion, plain
@@ -23,7 +24,7 @@ def equation(eq: Any, latex: bool) -> str:
     names = _Names(eq, latex)
     lines = [_line(r"\dot\theta" if latex else "θ'", eq.field, eq, names)]
     for y, part in eq.states.items():
-        left = rf"\dot{{{sympy.latex(y)}}}" if latex else f"{plain(y)}'"
+        left = rf"\dot{{{tex(y)}}}" if latex else f"{plain(y)}'"
         lines.append(_line(left, part, eq, names))
     said = [f"{name} = {names.text(e)}" for e, name in names.directions()]
     h = sympy.Symbol("h")
@@ -92,7 +93,7 @@ def term(eq: Any, expression: sympy.Expr) -> str:
 
 
 def _shown(expression: sympy.Expr, latex: bool) -> str:
-    return sympy.latex(expression) if latex else plain(expression)
+    return tex(expression) if latex else plain(expression)
 
 
 def _line(left: str, coefficients: tuple[sympy.Expr, ...], eq: Any, names: _Names) -> str:
@@ -141,7 +142,7 @@ class _Names:
         shown = expression.subs(symbols) if self.eq.products else expression.xreplace(symbols)
         if not self.latex:
             return plain(shown)
-        return sympy.latex(shown.xreplace({THETA: sympy.Symbol(r"{\theta}")}))
+        return tex(shown.xreplace({THETA: sympy.Symbol(r"{\theta}")}))
 
     def contraction(self, atom: sympy.Symbol, brackets: bool = False) -> str:
         """H g, H^2 g, nabla^3 E[g, g]; H[s] where the direction has a name, or brackets are due."""

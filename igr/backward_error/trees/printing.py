@@ -9,6 +9,7 @@ import sympy
 from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.str import StrPrinter
 
+from igr.backward_error.algebra.tex import small_power_of_ten, tex
 from igr.backward_error.trees.colouring import Colouring, Letters, superscript
 from igr.backward_error.trees.powers import by_power
 from igr.backward_error.trees.rooted import Tree, order
@@ -115,10 +116,8 @@ class _ByHand(StrPrinter):
         return f"{below}^{above}"
 
     def _print_Rational(self, expr: sympy.Rational) -> str:
-        digits = len(str(expr.q)) - 1
-        if expr.p == 1 and digits > 3 and expr.q == 10**digits:  # a small number, as an epsilon is
-            return f"10⁻{superscript(digits)}"
-        return super()._print_Rational(expr)
+        power = small_power_of_ten(expr)  # as an epsilon is
+        return super()._print_Rational(expr) if power is None else f"10⁻{superscript(power)}"
 
     def _print_Mul(self, expr: sympy.Mul) -> str:
         over, under = [], []
@@ -232,7 +231,7 @@ def _factors(part: sympy.Expr) -> tuple[sympy.Expr, list[tuple[sympy.Expr, int]]
 
 
 def _factor(factor: sympy.Expr, k: int, latex: bool, bare: bool) -> str:
-    text = sympy.latex(factor) if latex else plain(factor)
+    text = tex(factor) if latex else plain(factor)
     if isinstance(factor, sympy.Add) and not (bare and k == 1):
         text = rf"\left({text}\right)" if latex else f"({text})"
     return text + _power(k, latex)

@@ -34,9 +34,7 @@ def _(
     batches: PyTree | None = None,
     rates_at: float | None = None,
 ) -> Callable[[Any, PyTree, Any], PyTree]:
-    kinds.check_numbers(eq)
-    kinds.check_no_batches(eq, batches)
-    kinds.check_value_fn(eq, value_fn)
+    kinds.check_one_loss(eq, value_fn, batches)
     return elementwise_field(eq, value_fn, h, rates_at=rates_at)
 
 
