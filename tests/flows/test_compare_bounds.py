@@ -52,7 +52,7 @@ def test_a_memory_that_takes_long_to_fill_is_looked_at_too():
     """With momentum of 0.99, 1,833 steps: both are held against each other from empty memories."""
     slow = igr.methods.heavy_ball(0.99)
     wrong = optax.sgd(1e-3, momentum=0.98)
-    with pytest.raises(ValueError, match="steps differ by .* from those of heavy ball"):
+    with pytest.raises(ValueError, match=r"steps differ by .* from those of heavy ball"):
         igr.compare(product_loss, START, 1e-3, 5, (0,), slow, optimizer=wrong)
     right = optax.sgd(1e-3, momentum=0.99)
     seen = igr.compare(
