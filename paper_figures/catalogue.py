@@ -87,6 +87,10 @@ _READY: tuple[Figure, ...] = (
            "paper_figures.metric_rules:table_5_2", 300, default=False),
     Figure("spectreg/table-1", _SPECTREG, "Test accuracy on small MNIST, with weight decay",
            "paper_figures.spectreg_mnist:table_1", 180, default=False),
+    Figure("spectreg/table-3", _SPECTREG, "Confidence penalty against SpectReg and DoubleBack",
+           "paper_figures.spectreg_combined:table_3", 60, default=False),
+    Figure("spectreg/5", _SPECTREG, "Weight loss and accuracy over DoubleBack's weight, by weight "
+           "decay", "paper_figures.spectreg_combined:figure_5", 60, default=False),
     Figure("spectreg/table-6", _SPECTREG, "SpectReg, FrobReg and JacReg on small MNIST",
            "paper_figures.spectreg_mnist:table_6", 180, default=False),
     Figure("spectreg/table-7", _SPECTREG, "Error on SIN against SpectReg's weight",
@@ -175,11 +179,9 @@ def _planned() -> Iterator[Figure]:
         yield Figure(name, _MGS, shows)
     for name, shows in (
         ("spectreg/table-2", "Dropout and batch normalization against DoubleBack and SpectReg"),
-        ("spectreg/table-3", "Confidence penalty against SpectReg and DoubleBack"),
         ("spectreg/table-4", "Small CIFAR-10 and CIFAR-100, by regularizer"),
         ("spectreg/table-5", "TinyImageNet-200, by regularizer"),
         ("spectreg/1", "Test accuracy on MNIST against the size of the training set"),
-        ("spectreg/5", "Weight loss and accuracy over the weight, for several weight decays"),
     ):
         yield Figure(name, _SPECTREG, shows)
 

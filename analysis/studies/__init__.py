@@ -29,6 +29,7 @@ STUDIES: dict[str, str] = {
     "mgs-label-noise": "analysis.studies.mgs_label_noise:study",
     "mgs-noise-and-size": "analysis.studies.mgs_noise_and_size:study",
     "mgs-two-circles": "analysis.studies.mgs_two_circles:study",
+    "spectreg-combined": "analysis.studies.spectreg_combined:study",
     "spectreg-mnist": "analysis.studies.spectreg_mnist:study",
     "spectreg-sin": "analysis.studies.spectreg_sin:study",
 }
@@ -52,6 +53,7 @@ SECONDS: dict[str, float] = {
     "mgs-label-noise": 90,
     "mgs-noise-and-size": 90,
     "mgs-two-circles": 115,
+    "spectreg-combined": 60,
     "spectreg-mnist": 180,
     "spectreg-sin": 15,
 }

@@ -159,8 +159,8 @@ def run(cell: Cell | Timing) -> Mapping[str, Any]:
     if isinstance(cell, Timing):
         return _timed(cell)
     runs = train(
-        _network(cell.data, cell.width, cell.dropout),
-        _optimizer(cell.steps),
+        network(cell.data, cell.width, cell.dropout),
+        optimizer(cell.steps),
         training_set(cell),
         grid={
             "learning_rate": (cell.learning_rate,),
@@ -172,17 +172,17 @@ def run(cell: Cell | Timing) -> Mapping[str, Any]:
         options=Options(
             batch_size=cell.batch_size,
             samples=1,
-            penalty=_penalty(cell.rule),
-            metrics={"correct": _correct},
+            penalty=penalty_of(cell.rule),
+            metrics={"correct": correct},
             together=cell.together,
         ),
     )
     last = (0, slice(None), slice(None), 0, -1)
-    correct = np.asarray(runs["correct"])[last]
+    found = np.asarray(runs["correct"])[last]
     return {
         "train": np.asarray(runs["train_accuracy"])[last],
-        "validation": correct[..., : cell.held_out].mean(-1),
-        "test": correct[..., cell.held_out :].mean(-1),
+        "validation": found[..., : cell.held_out].mean(-1),
+        "test": found[..., cell.held_out :].mean(-1),
         "source": runs.source,
     }
 
@@ -225,7 +225,7 @@ def _parts(name: str, held_out: int) -> tuple[Classification, Classification, Cl
     return parts.train, parts.test, rest.test, "scikit-learn's digits"
 
 
-def _correct(at: At) -> Float[Array, " examples"]:
+def correct(at: At) -> Float[Array, " examples"]:
     """1 for each held-out example whose class is found, else 0."""
     guess = jax.lax.map(lambda x: jnp.argmax(at.apply_fn(at.params, x)), at.test_x, batch_size=1000)
     return (guess == at.test_y).astype(jnp.float32)
@@ -235,21 +235,24 @@ def _correct(at: At) -> Float[Array, " examples"]:
 
 
 @cache
-def _penalty(rule: Rule) -> Callable[[At], Array]:
+def penalty_of(rule: Rule) -> Callable[[At], Array]:
+    """The penalty of a rule, with weight decay, weighted by the settings of a run."""
+
     def penalty(at: At) -> Array:
-        decay = at.settings["decay"] * weight_penalty(at.params, mask=_is_weight)
+        decay = at.settings["decay"] * weight_penalty(at.params, mask=is_weight)
         return decay + at.settings["weight"] * PENALTIES[rule](at)
 
     return penalty
 
 
-def _is_weight(params: PyTree) -> PyTree:
+def is_weight(params: PyTree) -> PyTree:
     """By name: a convolution's bias has as many axes as its weight."""
     return jax.tree.map_with_path(lambda path, leaf: path[-1].name == "weight", params)
 
 
 @cache
-def _optimizer(steps: int) -> Callable[..., optax.GradientTransformation]:
+def optimizer(steps: int) -> Callable[..., optax.GradientTransformation]:
+    """Adam, its rate a tenth after half of the steps and a hundredth after three quarters."""
     divided = {steps // 2: 0.1, 3 * steps // 4: 0.1}
 
     def make(settings: Mapping[str, Array]) -> optax.GradientTransformation:
@@ -264,7 +267,8 @@ def _optimizer(steps: int) -> Callable[..., optax.GradientTransformation]:
 
 
 @cache
-def _network(name: str, width: int, dropout: float) -> Callable[..., Any]:
+def network(name: str, width: int, dropout: float) -> Callable[..., Any]:
+    """What makes a network for these images from a key: LeNet-5, or an MLP for digits."""
     if name == "mnist":
         return lambda key: LeNet(dropout=dropout, key=key)
     return lambda key: MLP(64, 10, width, 2, dropout=dropout, key=key)
@@ -273,7 +277,7 @@ def _network(name: str, width: int, dropout: float) -> Callable[..., Any]:
 def _timed(cell: Timing) -> Mapping[str, Any]:
     keys = jax.random.split(jax.random.key(0), 3)
     params, static = eqx.partition(
-        _network(cell.data, cell.width, 0.0)(keys[0]), eqx.is_inexact_array
+        network(cell.data, cell.width, 0.0)(keys[0]), eqx.is_inexact_array
     )
     shape = (1, 28, 28) if cell.data == "mnist" else (64,)
     x = jax.random.normal(keys[1], (cell.batch_size, *shape))
@@ -293,7 +297,7 @@ def _timed(cell: Timing) -> Mapping[str, Any]:
 
             step = jnp.zeros((), jnp.int32)
             at = At(params, apply_fn, example_loss_fn, value_fn, x, y, settings, step, keys[2])
-            return value_fn(params) + _penalty(rule)(at)
+            return value_fn(params) + penalty_of(rule)(at)
 
         return jax.grad(objective)
 

@@ -14,13 +14,15 @@ from analysis.sweep.identity import canonical, cell_name, code_version
 from analysis.sweep.results import CellResult
 from analysis.sweep.run import Study, Sweep
 
+_EXACT = 40_000  # bytes up to which an array is kept as it is
+
 
 def keep(swept: Sweep, folder: Path, largest: int = 400_000) -> int:
     """Write a study's results as `folder/study.name.npz` and `.json`, compressed.
 
     Cells are known there by their configuration alone: whatever becomes of the code, these are the
-    numbers that were found, and their records say with which code and versions. Arrays of float64
-    are rounded to float32, for they are for pictures.
+    numbers that were found, and their records say with which code and versions. Large arrays of
+    float64 are rounded to float32, for they are for pictures.
 
     Args:
         swept: The results.
@@ -93,4 +95,9 @@ def present(study: Study, folder: Path) -> Sweep | None:
 
 
 def _rounded(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    """In float32, but for a small array and one with numbers that are too large for it."""
+    if array.dtype != np.float64 or array.nbytes <= _EXACT:
+        return array
+    with np.errstate(over="ignore"):
+        small = array.astype(np.float32)
+    return small if np.array_equal(np.isfinite(small), np.isfinite(array)) else array

@@ -2,12 +2,13 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_produce import LINE
 
 from analysis.studies import spectreg_sin
-from analysis.sweep import CellResult, Sweep, keep
+from analysis.sweep import CellResult, Sweep, committed, keep
 from paper_figures.__main__ import main
 from paper_figures.claims_page import found, write_page
 from paper_figures.figure import Figure
@@ -24,6 +25,18 @@ def test_claims_and_numbers_are_kept(tmp_path, monkeypatch):
         assert text == (tmp_path / f"out/fake/line{end}").read_bytes()
     record = json.loads((kept / "quick/provenance.json").read_text())
     assert {"commit", "machine", "cores"} <= set(record)
+
+
+def test_kept_numbers_are_rounded_where_they_are_many_and_not_too_large(tmp_path):
+    (cell,) = spectreg_sin.study("quick").cells
+    many = np.full(6000, 1 / 3)
+    values = {"large": 1e145 * many, "many": many, "few": many[:9], "none": np.inf * many}
+    whole = Sweep(spectreg_sin.study("quick"), {cell: CellResult(values, {})})
+    keep(whole, tmp_path)
+    found = committed(whole.study, tmp_path)[cell]
+    for exact in ("large", "few", "none"):
+        np.testing.assert_array_equal(found[exact], values[exact])
+    np.testing.assert_array_equal(found["many"], many.astype(np.float32))
 
 
 def test_figures_are_drawn_from_what_was_kept_alone(tmp_path, capsys):

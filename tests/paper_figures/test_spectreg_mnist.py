@@ -144,7 +144,7 @@ def test_decay_is_of_weights_and_not_of_biases():
     shapes = eqx.filter_eval_shape(lambda: eqx.filter(LeNet(key=jax.random.key(0)), eqx.is_array))
     params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
     settings = {"decay": 0.5, "weight": 0.0}
-    penalty = study._penalty("baseline")
+    penalty = study.penalty_of("baseline")
     gradient = jax.grad(lambda p: penalty(SimpleNamespace(settings=settings, params=p)))(params)  # pyright: ignore
     for layer in (*gradient.convolutions, *gradient.layers):
         np.testing.assert_array_equal(layer.weight, 0.5)
@@ -153,7 +153,7 @@ def test_decay_is_of_weights_and_not_of_biases():
 
 def test_the_rate_is_divided_by_ten_at_a_half_and_at_three_quarters():
     """Adam's step on a constant gradient is the learning rate."""
-    rule = study._optimizer(8)({"learning_rate": jnp.asarray(0.1)})
+    rule = study.optimizer(8)({"learning_rate": jnp.asarray(0.1)})
     state = rule.init(jnp.zeros(()))
     steps = []
     for _ in range(8):
