@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import importlib
 import json
 import pkgutil
 import platform
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -102,7 +104,14 @@ def names() -> list[str]:
 def collect(name: str) -> list[Row]:
     """Measures one benchmark."""
     module = importlib.import_module(f"benchmarks.{name}")
-    return [row if isinstance(row, Row) else Row(*row) for row in module.rows()]
+    found: list[Row] = []
+    before = time.perf_counter()
+    for row in module.rows():
+        after = time.perf_counter()
+        whole = row if isinstance(row, Row) else Row(*row)
+        found.append(dataclasses.replace(whole, took=after - before))
+        before = after
+    return found
 
 
 def table(found: dict[str, list[Row]]) -> Table:
@@ -115,11 +124,15 @@ def table(found: dict[str, list[Row]]) -> Table:
     result.add_column("measured", justify="right", no_wrap=True)
     for column in ("unit", "target", "met"):
         result.add_column(column)
+    result.add_column("took", justify="right", no_wrap=True)
     for name, some in found.items():
         for i, row in enumerate(some):
             verdict = {True: "[green]yes[/green]", False: "[red]no[/red]", None: ""}[row.met]
             first = name if i == 0 else ""
-            result.add_row(first, row.name, f"{row.measured:.3g}", row.unit, row.target, verdict)
+            result.add_row(
+                first, row.name, f"{row.measured:.3g}", row.unit, row.target, verdict,
+                "" if row.took is None else f"{row.took:.1f} s",
+            )  # fmt: skip
         result.add_section()
     return result
 
@@ -139,6 +152,7 @@ def record(found: dict[str, list[Row]]) -> dict[str, object]:
                 "unit": row.unit,
                 "target": row.target,
                 "met": row.met,
+                "took": None if row.took is None else round(row.took, 2),
             }
             for name, some in found.items()
             for row in some

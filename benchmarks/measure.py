@@ -10,7 +10,7 @@ import operator
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
@@ -25,6 +25,7 @@ class Row:
       measured: the number.
       unit: of the number; for a ratio, what it is a multiple of.
       target: such as `<= 3.5`; empty where there is none.
+      took: the seconds from the row before to this one, where that was measured.
 
     >>> Row("order 1", 3.1, "gradients", "<= 3.5").met
     True
@@ -34,6 +35,7 @@ class Row:
     measured: float
     unit: str
     target: str = ""
+    took: float | None = field(default=None, compare=False)
 
     @property
     def met(self) -> bool | None:

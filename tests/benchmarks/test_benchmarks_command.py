@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import sys
+import time
 import types
 
 import pytest
@@ -53,7 +54,21 @@ def test_a_target_that_cannot_be_read():
 
 def test_tuples_are_rows(fake):
     fake("field", lambda: [("a", 1.0, "s", "<= 2"), Row("b", 2.0, "s"), ("c", 3.0, "s")])
-    assert collect("field") == [Row("a", 1.0, "s", "<= 2"), Row("b", 2.0, "s"), Row("c", 3.0, "s")]
+    found = collect("field")
+    assert found == [Row("a", 1.0, "s", "<= 2"), Row("b", 2.0, "s"), Row("c", 3.0, "s")]
+
+
+def test_every_row_says_what_it_took(fake):
+    def slow():
+        yield Row("a", 1.0, "s")
+        time.sleep(0.05)
+        yield Row("b", 1.0, "s")
+
+    fake("field", slow)
+    first, second = collect("field")
+    assert first.took is not None
+    assert second.took is not None
+    assert second.took >= 0.05
 
 
 def test_the_table(fake, capsys):
@@ -74,6 +89,7 @@ def test_json(fake, tmp_path, capsys):
     path = tmp_path / "numbers.json"
     assert main(["field", "--json", str(path)]) == 0
     written = json.loads(path.read_text())
+    assert 0 <= written["rows"][0].pop("took") < 1
     assert written["rows"] == [
         {
             "benchmark": "field",
