@@ -61,7 +61,10 @@ def figure_map(conditions: Conditions, data: str, method: str) -> Drawing:
         for i, size in enumerate(sizes) for j, noise in enumerate(noises)
         for draw in range(bench[method].shape[2])
     ]  # fmt: skip
-    return Drawing(picture, pd.DataFrame(rows), claims(bench, method, sizes, noises))
+    # The digits' MLP stands for both networks: what it shows is counted once.
+    again = data == "blurred mnist, FCN" and next(iter(ours)).data == "digits"
+    found = () if again else claims(bench, method, sizes, noises)
+    return Drawing(picture, pd.DataFrame(rows), found)
 
 
 def claims(

@@ -39,6 +39,9 @@ def test_the_claims_follow_the_numbers(sign, method):
     drawing = figure.figure_map(Conditions(), "blurred mnist", method)
     assert [claim.holds for claim in drawing.claims] == [sign > 0] * (3 if method == "MGS" else 2)
     assert set(drawing.table["regularizer"]) == {method}
+    again = figure.figure_map(Conditions(), "blurred mnist, FCN", method)
+    assert again.claims == ()  # the same digits
+    assert again.table.equals(drawing.table)
     assert len(drawing.table) == 3 * 4 * 3
     row = drawing.table.query("examples == 288 and noise == 0.6 and draw == 1")
     best = 0.1 * (method == "MGS")
