@@ -191,7 +191,7 @@ def _read(method: str, name: str, text: str) -> Any:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if name == "scale":
         return text
-    if name == "eps_in_sqrt":
+    if name in ("eps_in_sqrt", "nesterov"):
         return _truth(name, text)
     if name == "A":
         return [[parse(entry) for entry in row.split(",")] for row in text.split(";")]

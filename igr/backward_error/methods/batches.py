@@ -19,9 +19,10 @@ import sympy
 
 from igr.backward_error.algebra.naming import Name
 from igr.backward_error.algebra.orders import check_order
-from igr.backward_error.algebra.taylor import fraction_field
+from igr.backward_error.algebra.taylor import Z, exact, fraction_field
 from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.methods.memoryless import Memoryless
+from igr.backward_error.protocols import Memory
 from igr.backward_error.stochastic import MOST, Diffusion, StochasticEquation
 from igr.backward_error.stochastic import batch_size as checked_batch_size
 from igr.backward_error.trees.batches import Batches, number_of_batches
@@ -40,25 +41,35 @@ class EpochMethod(Memoryless):
       num_batches: m, a positive integer or a symbol.
       order: the order of the batches, fixed; None if it is drawn anew for each epoch. Empty if m
         is a symbol.
+      remembers: what becomes of the gradients of the steps, with batches in random order; None for
+        steps along the gradient itself.
     """
 
     name: str
     num_batches: sympy.Expr
     order: tuple[int, ...] | None
+    remembers: LinearMethod | None = None
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open: m, if it is one."""
-        return tuple(self.num_batches.free_symbols)
+        """The symbols left open: m, if it is one, and those of the memory."""
+        of_memory = () if self.remembers is None else self.remembers.parameters
+        return tuple(sorted(self.num_batches.free_symbols.union(of_memory), key=str))
+
+    def memory(self) -> Memory:
+        """How fast it forgets the gradients of earlier steps."""
+        return Memory() if self.remembers is None else self.remembers.memory()
 
     def equation(self, order: int) -> ModifiedEquation:
         """The modified equation of epochs, to h^order.
 
         Raises:
-          ValueError: for an order above 2 of reshuffled SGD.
+          ValueError: for an order above 2 of reshuffled SGD, or above 1 with momentum.
         """
         order = check_order(order)
         over = Batches(self.num_batches, self.order)
+        if self.remembers is not None:
+            return self._with_memory(self.remembers, order, over)
         if not over.ordered and order > MOST_RESHUFFLED:
             raise ValueError(
                 f"the mean of {self.name} follows an equation of its own up to "
@@ -72,8 +83,43 @@ class EpochMethod(Memoryless):
         by_tree = dict(zip(kept, weights, strict=True))
         return ModifiedEquation(self.name, order, by_tree, domain, over)
 
+    def _with_memory(self, memory: LinearMethod, order: int, over: Batches) -> ModifiedEquation:
+        """F_1 of the method on the mean loss, and what batches that come once an epoch do to it.
 
-def reshuffled_sgd(num_batches: Any) -> EpochMethod:
+        With weights w_k of the memory and A_s = w_0 + .. + w_(s-1), how far the gradient of s steps
+        ago has moved params by now, the mean meets the covariance of two batches s steps apart:
+        -1/(m - 1) times that of one with itself where they are of one epoch, which of m steps
+        m - s have, and none where they are not.
+        """
+        if order > 1:
+            raise ValueError(
+                f"the mean of {self.name} is known up to h^1, got order {order}: beyond, the "
+                "memory carries the order of the batches from one epoch into the next"
+            )
+        m = int(self.num_batches)
+        b, a = memory.recurrence
+        weights: list[sympy.Expr] = []
+        for k in range(m - 1):
+            earlier = sympy.Add(*(a[i] * weights[k - i] for i in range(1, min(k, len(a) - 1) + 1)))
+            weights.append((b[k] if k < len(b) else sympy.Integer(0)) - earlier)
+        plain = memory.equation(1)
+        total = plain.coefficient(())
+        moved = sympy.Add(
+            *(sympy.Add(*weights[:s]) * sympy.Rational(m - s, m * (m - 1)) for s in range(1, m))
+        )
+        terms = {
+            (0,): total,
+            (0, (0,)): plain.coefficient(((),)) + total * moved,
+            (1, (1,)): -total * moved,
+        }
+        found = {over.read(t): sympy.factor(c) for t, c in terms.items()}
+        found = {t: c for t, c in found.items() if c != 0}
+        domain, values = fraction_field(list(found.values()))
+        by_tree = dict(zip(found, values, strict=True))
+        return ModifiedEquation(self.name, 1, by_tree, domain, over).truncate(order)
+
+
+def reshuffled_sgd(num_batches: Any, *, momentum: Any = 0, nesterov: bool = False) -> EpochMethod:
     """SGD in epochs of `num_batches` steps, the order of the batches drawn anew for each.
 
     Its equation is that of the mean iterate after each epoch, at times n m h, up to h^2. At h^1 it
@@ -82,12 +128,17 @@ def reshuffled_sgd(num_batches: Any) -> EpochMethod:
 
     Args:
       num_batches: m, an integer of at least 1, or a sympy symbol.
+      momentum: as in `optax.sgd`, a number or symbol. Its equation goes up to h^1, for m a number:
+        to the term of the mean loss comes what the memory of an epoch's own batches does. Batches
+        drawn with replacement have no such term: their mean follows that of the mean loss.
+      nesterov: as in `optax.sgd`.
 
     Returns:
       A method for `igr.modified_equation`.
 
     Raises:
-      ValueError: if `num_batches` is not a positive integer or a symbol.
+      ValueError: if `num_batches` is not a positive integer or a symbol, or with momentum if it is
+        a symbol.
 
     >>> from sympy import Symbol
     >>> from igr.backward_error import modified_equation
@@ -98,9 +149,23 @@ def reshuffled_sgd(num_batches: Any) -> EpochMethod:
     E + h/4 ⟨|gₖ|²⟩ + O(h²)
     >>> eq.coefficient((1, (1,)))
     -1/2
+    >>> print(modified_equation(reshuffled_sgd(2, momentum=0.5), order=1))
+    θ' = -2 g - h (5 H g + ⟨Hₖ gₖ⟩) + O(h²)
     """
     m = number_of_batches(num_batches)
-    return EpochMethod(Name("reshuffled SGD", {"num_batches": m}), m, None)
+    settings: dict[str, Any] = {"num_batches": m}
+    if momentum == 0:
+        return EpochMethod(Name("reshuffled SGD", settings), m, None)
+    if not m.is_Integer:
+        raise ValueError(f"with momentum num_batches is an integer, got {num_batches!r}")
+    beta = exact(momentum, "momentum")
+    if beta.is_number and not (beta.is_real and 0 <= beta < 1):
+        raise ValueError(f"momentum is a number from 0 up to but not including 1, got {momentum!r}")
+    settings["momentum"] = beta
+    memory = 1 / (1 - beta * sympy.exp(-Z))
+    transfer = 1 + beta * memory if nesterov else memory
+    name = Name("reshuffled SGD, Nesterov" if nesterov else "reshuffled SGD", settings)
+    return EpochMethod(name, m, None, LinearMethod(name, transfer))
 
 
 def cyclic_sgd(batches: Any) -> EpochMethod:
