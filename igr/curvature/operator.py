@@ -17,6 +17,7 @@ from igr.checks import check_count
 from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import cast_like, require_like, widened
 from igr.forward_mode import linearize
+from igr.meshes import in_parts
 from igr.pytrees import combine, is_trained, num_examples, partition, trained_part
 
 Term = Callable[[PyTree, PyTree, PyTree], PyTree]
@@ -84,19 +85,15 @@ class ChunkedOperator(Operator):
     def apply(self, vector: PyTree) -> PyTree:
         """Av, summed over the chunks in at least float32; the last chunk may be smaller."""
         n = num_examples(self.batch)
-        chunks, rest = divmod(n, self.chunk)
-        end = chunks * self.chunk
-        whole = jax.tree.map(
-            lambda x: x[:end].reshape(chunks, self.chunk, *x.shape[1:]), self.batch
-        )
+        whole, last = in_parts(self.batch, self.chunk)
 
         def add(total: PyTree, examples: PyTree) -> tuple[PyTree, None]:
             part = self.term(self.params, examples, vector)
             return jax.tree.map(jnp.add, total, widened(part)), None
 
         total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, widened(vector)), whole)
-        if rest:
-            total, _ = add(total, jax.tree.map(lambda x: x[end:], self.batch))
+        if n % self.chunk:
+            total, _ = add(total, last)
         return jax.tree.map(lambda t, x: (t / n).astype(x.dtype), total, vector)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count, check_step
 from igr.diagnostics.tangent_kernel import tangent_kernel_trace
+from igr.meshes import on_any_mesh
 from igr.pytrees import num_examples
 from igr.shown import short, table
 
@@ -107,6 +108,7 @@ def adversarial_detection(
     return AdversarialDetection(perturbed, clean, moved, roc_curve(clean, moved))
 
 
+@on_any_mesh
 def example_kernel_traces(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, *, chunk: int = 128
 ) -> Float[Array, " n"]:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from igr.checks import check_count
 from igr.curvature.vectors import inner
 from igr.forward_mode import linearize
+from igr.meshes import on_any_mesh
 from igr.pytrees import combine, num_examples, partition, require_trained, trained_part
 from igr.shown import short, table
 
@@ -33,6 +34,7 @@ class BatchSharpness(NamedTuple):
     _repr_html_ = table
 
 
+@on_any_mesh
 def batch_sharpness(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,

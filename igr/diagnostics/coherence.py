@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_choice, check_count
 from igr.curvature.vectors import HIGHEST, inner, size, widened
+from igr.meshes import on_any_mesh
 from igr.per_example.chunks import summed_over_chunks
 from igr.per_example.example_axis import differentiable
 from igr.per_example.inner_products import entries_kept, factored_gradients, squares, total
@@ -44,6 +45,7 @@ class Coherence(NamedTuple):
     _repr_html_ = table
 
 
+@on_any_mesh
 def coherence(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
@@ -114,6 +116,7 @@ def coherence(
     return _coherence(sum_square / n**2, mean_square, n, error / n)
 
 
+@on_any_mesh
 def coherence_from_batches(
     batch_gradients: PyTree, batch_size: int, *, finite_sample: bool = False
 ) -> Coherence:

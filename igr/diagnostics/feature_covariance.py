@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count
+from igr.meshes import on_any_mesh
 from igr.per_example.kernel import kernel_matrix
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import combine, num_examples, partition
@@ -33,6 +34,7 @@ class FeatureEigenpairs(NamedTuple):
     _repr_html_ = table
 
 
+@on_any_mesh
 def feature_covariance_eigenpairs(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, k: int
 ) -> FeatureEigenpairs:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.diagnostics.feature_covariance import eigenfunctions
+from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import HIGHEST
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import num_examples
@@ -33,6 +34,7 @@ class FunctionSpaceUpdate(NamedTuple):
     _repr_html_ = table
 
 
+@on_any_mesh
 def function_space_update(
     apply_fn: Callable[[PyTree, Any], Any],
     params: PyTree,

@@ -9,10 +9,12 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_choice, check_count
 from igr.diagnostics.input_jacobians import jacobian_shape, over_jacobians
+from igr.meshes import on_any_mesh
 from igr.per_example.outputs import random_signs_of_outputs, square_sum
 from igr.pytrees import num_examples
 
 
+@on_any_mesh
 def geometric_complexity(
     apply_fn: Callable[[PyTree, Any], Any],
     params: PyTree,

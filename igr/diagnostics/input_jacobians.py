@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 from igr.checks import check_count
 from igr.curvature.vectors import widened
 from igr.forward_mode import jacobian
+from igr.meshes import on_any_mesh
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import num_examples
 
@@ -31,6 +32,7 @@ def jacobian_shape(
     return output_dimension(apply_fn, params, x), inputs
 
 
+@on_any_mesh
 def over_jacobians(
     fn: Callable[[Float[Array, "q d"]], PyTree],
     apply_fn: Callable[[PyTree, Any], Any],

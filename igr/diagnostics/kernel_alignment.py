@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import HIGHEST
 from igr.per_example.kernel import kernel_matrix
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import num_examples
 
 
+@on_any_mesh
 def tangent_kernel_alignment(
     apply_fn: Callable[[PyTree, Any], Any],
     params: PyTree,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from igr.meshes import on_any_mesh
 from igr.per_example.kernel import kernel_matrix
 from igr.shown import short, table
 
@@ -31,6 +32,7 @@ class KernelSpectrum(NamedTuple):
     _repr_html_ = table
 
 
+@on_any_mesh
 def tangent_kernel_spectrum(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
 ) -> KernelSpectrum:

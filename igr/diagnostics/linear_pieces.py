@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.diagnostics.input_jacobians import over_jacobians
+from igr.meshes import on_any_mesh
 from igr.shown import short, table
 
 
@@ -34,6 +35,7 @@ class LinearPieces(NamedTuple):
     _repr_html_ = table
 
 
+@on_any_mesh
 def linear_pieces(
     apply_fn: Callable[[PyTree, Any], Any],
     params: PyTree,

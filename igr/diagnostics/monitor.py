@@ -23,6 +23,7 @@ from igr.compiled import Traced, traced
 from igr.diagnostics.met_sharpness import limits, watched
 from igr.diagnostics.named_measures import NAMED, NamedMeasures, named, scalars
 from igr.diagnostics.records import CSVFile, LiveTable, sink
+from igr.meshes import on_any_mesh
 from igr.pytrees import combine, num_examples, partition, trained_part
 from igr.shown import cut, short, table, table_of
 
@@ -228,9 +229,12 @@ class Monitor:
             Scalars by column. The search for the sharpness starts anew.
         """
         key = self._key if key is None else key
-        functions = self._functions_now(params, batch)
-        values, _ = self._values(functions, params, batch, key, self._step_size(step), None)
-        return values
+
+        def work(params: PyTree, batch: PyTree, key: PRNGKeyArray) -> dict[str, Array]:
+            functions = self._functions_now(params, batch)
+            return self._values(functions, params, batch, key, self._step_size(step), None)[0]
+
+        return on_any_mesh(work)(params, batch, key)
 
     @property
     def cost(self) -> Cost:
@@ -307,16 +311,21 @@ class Monitor:
         if self._vector is None and "sharpness" in self._names:
             # Zeros, and not None: the first call shall compile what the later ones run.
             self._vector = jax.tree.map(jnp.zeros_like, trained_part(params))
-        functions = self._functions_now(params, batch)
-        values, vector = self._work(
-            functions,
-            params,
-            batch,
-            self._key,
-            np.asarray(step, np.uint32),
-            self._step_size(step),
-            self._vector,
-        )
+
+        def work(
+            params: PyTree, batch: PyTree, key: PRNGKeyArray, vector: PyTree
+        ) -> tuple[list[Array], PyTree]:
+            return self._work(
+                self._functions_now(params, batch),
+                params,
+                batch,
+                key,
+                np.asarray(step, np.uint32),
+                self._step_size(step),
+                vector,
+            )
+
+        values, vector = on_any_mesh(work)(params, batch, self._key, self._vector)
         # Where the compiler puts the vector is its own choice; other places would compile again.
         if vector is not None:
             self._vector = jax.tree.map(_placed_like, vector, trained_part(params))
@@ -481,7 +490,8 @@ def _first(batch: PyTree) -> PyTree:
     def shape(x: Any) -> Any:
         if not isinstance(x, jax.Array | np.ndarray):
             return x
-        return jax.eval_shape(lambda x: x[0], x)
+        weak = bool(getattr(x, "weak_type", False))
+        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=weak)
 
     return jax.tree.map(shape, batch)
 

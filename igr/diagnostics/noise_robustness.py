@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from igr.checks import check_count
 from igr.compiled import compiled, traced
 from igr.curvature.vectors import random_vector
+from igr.meshes import on_any_mesh
 from igr.pytrees import combine, partition
 from igr.shown import short, table
 
@@ -32,6 +33,7 @@ class NoiseRobustness(NamedTuple):
     _repr_html_ = table
 
 
+@on_any_mesh
 def noise_robustness(
     measure_fn: Callable[[PyTree], PyTree],
     params: PyTree,
@@ -103,6 +105,7 @@ def noise_robustness(
     return NoiseRobustness(values, mean, deviation)
 
 
+@on_any_mesh
 def accuracy(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, labels: Array
 ) -> Float[Array, ""]:

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.curvature.vectors import minus, norm, widened
+from igr.meshes import on_any_mesh
 from igr.per_example.kernel import kernel_trace
 from igr.per_example.outputs import output_dimension, square_sum
 from igr.pytrees import combine, partition, require_trained
 
 
+@on_any_mesh
 def path_complexity(
     apply_fn: Callable[[PyTree, Any], Any], path: PyTree, x: PyTree
 ) -> Float[Array, " steps"]:

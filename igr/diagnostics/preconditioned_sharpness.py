@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from igr.checks import check_step
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.vectors import require_like
+from igr.meshes import on_any_mesh
 from igr.pytrees import require_trained, trained_part
 from igr.shown import short, table
 
@@ -38,6 +39,7 @@ class PreconditionedSharpness(NamedTuple):
     _repr_html_ = table
 
 
+@on_any_mesh
 def preconditioned_sharpness(
     loss_fn: Callable[..., Any],
     params: PyTree,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from igr.checks import check_count
 from igr.curvature import hessian_product
 from igr.curvature.vectors import random_signs, size, working_dtype
+from igr.meshes import on_any_mesh
 from igr.pytrees import require_trained
 from igr.shown import short, table
 
@@ -33,6 +34,7 @@ class RootDiagonalTrace(NamedTuple):
     _repr_html_ = table
 
 
+@on_any_mesh
 def root_diagonal_trace(
     loss_fn: Callable[..., Any],
     params: PyTree,

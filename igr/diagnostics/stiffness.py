@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.curvature.vectors import HIGHEST
+from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import (
     Gradients,
     factored_gradients,
@@ -24,6 +25,7 @@ from igr.shown import short, table
 Kind = Literal["cosine", "sign", "distance"]
 
 
+@on_any_mesh
 def stiffness(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
@@ -106,6 +108,7 @@ class ClassStiffness(NamedTuple):
     _repr_html_ = table
 
 
+@on_any_mesh
 def class_stiffness(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
@@ -202,7 +205,8 @@ def _checked_labels(name: str, labels: Any, n: int, num_classes: int) -> Array:
         )
     if isinstance(labels, Tracer):
         return labels
-    outside = np.unique(labels[(labels < 0) | (labels >= num_classes)])
+    known = np.asarray(labels)  # under jit jnp would trace what is known
+    outside = np.unique(known[(known < 0) | (known >= num_classes)])
     if outside.size:
         raise ValueError(
             f"{name} must lie in 0, ..., {num_classes - 1}; got {outside[:5].tolist()}."

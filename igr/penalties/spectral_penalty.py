@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from igr.meshes import on_any_mesh
 from igr.penalties.example_loss import require_inputs
 from igr.per_example.outputs import output_dimension, square_sum
 from igr.pytrees import num_examples
 
 
+@on_any_mesh
 def spectral_penalty(
     apply_fn: Callable[[PyTree, Any], Any],
     params: PyTree,

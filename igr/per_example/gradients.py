@@ -7,10 +7,12 @@ import jax
 from jaxtyping import PyTree
 
 from igr.checks import check_count
+from igr.meshes import on_any_mesh
 from igr.per_example.example_axis import differentiable, with_zeros_for_constants
 from igr.pytrees import num_examples
 
 
+@on_any_mesh(like=1)
 def per_example_gradients(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from igr.meshes import on_any_mesh
 from igr.per_example.chunks import summed_over_chunks
 from igr.per_example.output_gradients import (
     numbers_kept,
@@ -26,6 +27,7 @@ class KernelTooLargeError(ValueError, MemoryError):
     """A kernel was asked for that memory cannot hold."""
 
 
+@on_any_mesh
 def kernel_matrix(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, other: PyTree | None = None
 ) -> Float[Array, "nq mq"]:
@@ -37,6 +39,7 @@ def kernel_matrix(
     return products(rows, columns, q)
 
 
+@on_any_mesh
 def kernel_trace(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, chunk: int | None = None
 ) -> Float[Array, ""]:
@@ -51,6 +54,7 @@ def kernel_trace(
     )
 
 
+@on_any_mesh
 def drawn_kernel_traces(
     apply_fn: Callable[[PyTree, Any], Any],
     params: PyTree,

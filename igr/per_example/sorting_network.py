@@ -12,10 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from igr.meshes import on_any_mesh
+
 # Up to here XLA keeps the whole network in one loop (measured: at 64 it no longer does).
 UNROLLED = 32
 
 
+@on_any_mesh(like=1)
 def reduce_sorted(
     reduce: Callable[[Float[Array, "n b"]], Float[Array, " b"]], examples: Float[Array, "n ..."]
 ) -> Float[Array, "..."]:
@@ -42,6 +45,7 @@ def reduce_sorted(
     return _in_blocks(reduce, columns, flat.shape[1], 1, examples, at_once).reshape(shape)
 
 
+@on_any_mesh
 def reduce_sorted_products(
     reduce: Callable[[Float[Array, "n b"]], Float[Array, " b"]],
     left: Float[Array, "n a"],

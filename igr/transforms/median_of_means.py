@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count
+from igr.meshes import on_any_mesh
 from igr.per_example.grouped import group_size
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.example_updates import aggregate
@@ -114,6 +115,7 @@ def median_of_means(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+@on_any_mesh(like=0)
 @partial(jax.jit, static_argnames="num_groups")  # compiled once where the step itself is not
 def median_of_group_means(examples: Float[Array, "n ..."], num_groups: int) -> Float[Array, "..."]:
     """The median over consecutive groups of equal size of their means, in at least float32."""

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_number
+from igr.meshes import on_any_mesh
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.example_updates import aggregate
 from igr.transforms.hyperparameters import require_number, require_static
@@ -119,6 +120,7 @@ def winsorize(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+@on_any_mesh(like=0)
 @partial(jax.jit, static_argnames="level")  # compiled once where the step itself is not
 def winsorized_mean(examples: Float[Array, "n ..."], level: Fraction) -> Float[Array, "..."]:
     """The mean over the leading axis after clipping each coordinate at its percentiles."""

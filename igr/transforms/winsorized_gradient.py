@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from igr.meshes import on_any_mesh
 from igr.per_example.factors import Factors, per_example_factors
 from igr.per_example.sorting_network import reduce_sorted_products
 from igr.transforms.masks import static_mask
 from igr.transforms.winsorization import mean_of_clipped, require_percentile, winsorized_mean
 
 
+@on_any_mesh(like=1)
 def winsorized_gradient(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
