@@ -1,6 +1,7 @@
 """Products of the Gauss-Newton and Fisher matrices: positive semi-definite kin of the Hessian."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ from jaxtyping import PyTree
 from igr.compiled import traced
 from igr.curvature.operator import first_example, operator, traced_scalar
 from igr.forward_mode import jvp, linearize
+from igr.one_example import of_one_example
 from igr.pytrees import combine, partition
 
 
@@ -77,7 +79,7 @@ def gauss_newton_product(
             + (f" of length {len(batch)}." if isinstance(batch, tuple | list) else ".")
         )
     x, y = first_example(tuple(batch))
-    apply = traced(apply_fn, params, x)
+    apply = traced(partial(of_one_example, apply_fn), params, x)
     outputs = eqx.filter_eval_shape(apply, params, x)
     loss = traced_scalar("output_loss_fn", output_loss_fn, outputs, y)
     return operator(_GaussNewtonTerm(apply, loss), params, tuple(batch), chunk)

@@ -6,6 +6,7 @@ The Hessian, Gauss-Newton and Fisher matrices are means over examples; what diff
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +19,7 @@ from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import cast_like, require_like, widened
 from igr.forward_mode import linearize
 from igr.meshes import in_parts
+from igr.one_example import of_one_example
 from igr.pytrees import combine, is_trained, num_examples, partition, trained_part
 
 Term = Callable[[PyTree, PyTree, PyTree], PyTree]
@@ -135,7 +137,8 @@ def first_example(batch: PyTree) -> PyTree:
 
 def traced_scalar(name: str, fn: Callable[..., Any], *args: Any) -> Traced:
     """A function as it is now; an error where fn(*args) is not a floating scalar."""
-    found = traced(fn, *args)
+    # With more than the parameters it is given one example.
+    found = traced(partial(of_one_example, fn) if len(args) > 1 else fn, *args)
     out = eqx.filter_eval_shape(found, *args)
     if not (is_trained(out) and out.shape == ()):
         raise ValueError(f"{name} must return a floating scalar; got {out}.")

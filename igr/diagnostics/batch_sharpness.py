@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from igr.checks import check_count
 from igr.curvature.vectors import inner
 from igr.forward_mode import linearize
 from igr.meshes import on_any_mesh
+from igr.one_example import of_one_example
 from igr.pytrees import combine, num_examples, partition, require_trained, trained_part
 from igr.shown import short, table
 
@@ -87,7 +89,9 @@ def batch_sharpness(
 
         def loss(p: PyTree) -> Array:
             whole = combine(p, static)
-            return jnp.mean(jax.vmap(example_loss_fn, (None, 0))(whole, examples))
+            return jnp.mean(
+                jax.vmap(partial(of_one_example, example_loss_fn), (None, 0))(whole, examples)
+            )
 
         # The gradient is evaluated where it is linearized: its product with itself costs one more.
         gradient, product, _, _ = linearize(jax.grad(loss), dynamic)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
+from igr.one_example import of_one_example
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import num_examples
 
@@ -35,7 +36,7 @@ def example_loss(
     num_examples({"x": x, "y": y})
     pair = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (x, y))
     try:
-        value = jax.eval_shape(lambda pair: fn(params, pair), pair)
+        value = jax.eval_shape(lambda pair: of_one_example(fn, params, pair), pair)
     except Exception as error:
         if not _applies(fn, params, pair[0]):
             raise

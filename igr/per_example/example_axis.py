@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from igr.one_example import of_one_example
 from igr.pytrees import combine, is_trained, partition
 
 
@@ -22,7 +23,7 @@ def differentiable(
     trained, constant = partition(params)
 
     def loss_fn(trained: PyTree, example: PyTree) -> Array:
-        value = example_loss_fn(combine(trained, constant), example)
+        value = of_one_example(example_loss_fn, combine(trained, constant), example)
         if not is_trained(value) or jnp.ndim(value) != 0:
             kind = f"shape {value.shape}" if isinstance(value, jax.Array) else repr(value)
             raise ValueError(

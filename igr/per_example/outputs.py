@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from igr.one_example import of_one_example
+
 
 def output_dimension(apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree) -> int:
     """The number q of outputs for one example.
@@ -15,7 +17,7 @@ def output_dimension(apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: 
         ValueError: If they are neither a vector of real floating numbers nor a scalar.
     """
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
-    output = jax.eval_shape(lambda example: apply_fn(params, example), example)
+    output = jax.eval_shape(lambda example: of_one_example(apply_fn, params, example), example)
     if not isinstance(output, jax.ShapeDtypeStruct):
         raise ValueError(
             "apply_fn must return one array, the outputs (q,) of one example; it returned "

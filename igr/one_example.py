@@ -1,0 +1,98 @@
+"""A function of one example must not need the others: batch normalization in training mode does."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+HOW = (
+    "Evaluate the network with its running statistics (use_running_average=True in flax, "
+    "is_training=False in haiku, equinox.nn.inference_mode); or take a whole batch as one example: "
+    "give the arrays a leading axis of batches, and a loss of one batch."
+)
+
+
+def of_one_example(fn: Callable[..., Any], *args: Any) -> Any:
+    """fn(*args) for one example, or an error that says that it needs others.
+
+    Seen are an axis of examples that the network asks for by name, and the batch normalizations of
+    flax's linen and of haiku that are handed a batch of one in training mode, which would subtract
+    from every example itself.
+
+    Args:
+        fn: A function that is given one example.
+        *args: Its arguments.
+
+    Raises:
+        ValueError: If examples meet in it.
+
+    >>> of_one_example(lambda w, x: w * x, 2.0, 3.0)
+    6.0
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            for watched in (_watched_linen, _watched_haiku):
+                stack.enter_context(watched())
+            return fn(*args)
+    except NameError as error:
+        if "axis name" not in str(error):
+            raise
+        raise ValueError(
+            f"the examples meet in the network, which asks for an axis of them by name ({error}); "
+            f"here it is given one at a time. {HOW}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _watched_linen() -> Iterator[None]:
+    linen = sys.modules.get("flax.linen")
+    if linen is None:  # then no network is one of its modules
+        yield
+        return
+
+    def watch(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, linen.BatchNorm) and context.method_name == "__call__" and args:
+            average = module.use_running_average
+            if average is None:
+                given = args[1] if len(args) > 1 else None
+                average = kwargs.get("use_running_average", given)
+            if average is False and not module.is_initializing():
+                _require_many(args[0], "flax.linen.BatchNorm", module.name)
+        return call(*args, **kwargs)
+
+    with linen.intercept_methods(watch):
+        yield
+
+
+@contextlib.contextmanager
+def _watched_haiku() -> Iterator[None]:
+    haiku = sys.modules.get("haiku")
+    if haiku is None:
+        yield
+        return
+
+    def watch(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if (
+            isinstance(context.module, haiku.BatchNorm)
+            and context.method_name == "__call__"
+            and args
+        ):
+            training = kwargs.get("is_training", args[1] if len(args) > 1 else None)
+            if training is True and not haiku.running_init():
+                _require_many(args[0], "haiku.BatchNorm", context.module.name)
+        return call(*args, **kwargs)
+
+    with haiku.intercept_methods(watch):
+        yield
+
+
+def _require_many(x: Any, kind: str, name: str | None) -> None:
+    if x.ndim < 2 or x.shape[0] == 1:
+        raise ValueError(
+            f"the examples meet in the network: {kind} {name or ''} is in training mode, where it "
+            f"normalizes by the statistics of a batch, and is given one example, of shape "
+            f"{x.shape}. {HOW}".replace("  ", " ")
+        )
