@@ -67,9 +67,8 @@ def table_3(conditions: Conditions) -> Drawing:
 def measured(conditions: Conditions, figure: str) -> pd.DataFrame:
     """A row a setting and draw: accuracies in percent, the weight loss, where the data are from."""
     rows = []
-    for cell, result in computed("spectreg-combined", conditions).results.items():
-        if cell.figure != figure:
-            continue
+    swept = computed("spectreg-combined", conditions, lambda cell: cell.figure == figure)
+    for cell, result in swept.results.items():
         small = cell.small
         for i, decay in enumerate(small.decays):
             for j, weight in enumerate(small.weights):

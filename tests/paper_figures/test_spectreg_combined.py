@@ -75,7 +75,13 @@ def test_weights_are_chosen_on_tuning_draws_and_others_reported(monkeypatch):
             test = np.arange(np.prod(shape)).reshape(shape) / 100 + draw / 1000
             found = {"validation": validation, "test": test, "weight loss": test, "source": "made"}
             cells[study.Cell(small, (0.0, 0.1, 1.0), "table-3")] = found
-    monkeypatch.setattr(figure, "computed", lambda name, _: SimpleNamespace(results=cells))
+    asked = []
+
+    def computed(name, conditions, only):
+        asked.append([cell.figure for cell in study.study("quick").cells if only(cell)])
+        return SimpleNamespace(results=cells)
+
+    monkeypatch.setattr(figure, "computed", computed)
     drawing = figure.table_3(Conditions())
     means = drawing.table.groupby("rule")["test accuracy"].mean()
     expected = {"baseline": 0.25, "SpectReg": 3.25, "DoubleBack": 3.25}
@@ -83,6 +89,7 @@ def test_weights_are_chosen_on_tuning_draws_and_others_reported(monkeypatch):
     assert means.to_dict() == pytest.approx(expected)
     assert set(means.index) == set(NAMES)
     assert drawing.table["draw"].unique().tolist() == [2, 3]
+    assert [set(figures) for figures in asked] == [{"table-3"}]  # nothing else is computed for it
 
 
 def test_the_penalty_is_the_sum_of_its_parts():
