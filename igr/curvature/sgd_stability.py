@@ -9,13 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_count, check_step
-from igr.compiled import traced
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.hessian import hessian_product
-from igr.curvature.operator import first_example, operator
+from igr.curvature.operator import first_example, operator, traced_scalar
 from igr.curvature.vectors import working_dtype
 from igr.forward_mode import linearize
-from igr.pytrees import combine, num_examples, partition, trained_part
+from igr.pytrees import combine, is_trained, num_examples, partition, trained_part
 from igr.shown import short, table
 
 
@@ -107,26 +106,34 @@ def sgd_stability(
         raise ValueError(f"batch must hold at least 2 examples; got {n}.")
     batch_size = check_count("batch_size", batch_size, 1, n, ", the number of examples")
     check_step("learning_rate", learning_rate)
-    loss = traced(example_loss_fn, params, first_example(batch))
-    hessian = hessian_product(example_loss_fn, params, batch, chunk=chunk)
-    squares = operator(_SquaresTerm(loss), params, batch, chunk)
     noise = (n - batch_size) / (batch_size * (n - 1))
     eta = jnp.asarray(learning_rate, working_dtype(trained_part(params)))
 
+    def step_loss(params: PyTree, example: PyTree) -> Any:
+        # Steps, and not losses, have a size that means something: squares of a Hessian far from
+        # one in size may leave the range of the dtype, those of the step size times it do not.
+        value = jnp.asarray(example_loss_fn(params, example))
+        return eta.astype(value.dtype) * value if is_trained(value) else value
+
+    loss = traced_scalar("example_loss_fn", step_loss, params, first_example(batch))
+    hessian = hessian_product(step_loss, params, batch, chunk=chunk)
+    squares = operator(_SquaresTerm(loss), params, batch, chunk)
+
     def largest(*weights: Any) -> Eigenpairs:
-        product = _Combination(hessian, squares, jnp.stack([eta * 0 + w for w in weights]))
+        product = _Combination(hessian, squares, jnp.asarray(weights, eta.dtype))
         return top_eigenpairs(
             product, params, 1, which="largest", tol=tol, max_products=max_products, key=key
         )
 
     # Of the growth less one: where most of the matrix is the identity, as with more parameters
     # than examples, a random start looks converged at one before what exceeds it shows.
-    above = largest(-2 * eta, eta**2 * (1 - noise), eta**2 * noise)
+    above = largest(-2, 1 - noise, noise)
     sharpness = largest(1, 0, 0)
     variance = largest(0, -1, 1)
     a, s = sharpness.values[0], jnp.sqrt(jnp.maximum(variance.values[0], 0))
     rounding = 100 * jnp.finfo(a.dtype).eps
     uniform = variance.values[0] + variance.errors[0] <= rounding * a**2
+    a, s = a / eta, s / eta
     a_limit = 2 / eta
     s_limit = jnp.inf if noise == 0 else 1 / (eta * noise**0.5)
     s_limit = jnp.asarray(s_limit, a.dtype)

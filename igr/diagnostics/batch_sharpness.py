@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from igr.checks import check_count
-from igr.curvature.vectors import inner
+from igr.curvature.vectors import inner, norm, scaled
 from igr.forward_mode import linearize
 from igr.meshes import on_any_mesh
 from igr.one_example import of_one_example
@@ -95,12 +95,14 @@ def batch_sharpness(
 
         # The gradient is evaluated where it is linearized: its product with itself costs one more.
         gradient, product, _, _ = linearize(jax.grad(loss), dynamic)
-        g = trained_part(gradient)
-        return inner(g, product(gradient)), inner(g, g)
+        # Of a unit vector: squares of numbers far from one may leave the range of the dtype.
+        length = norm(trained_part(gradient))
+        unit = scaled(jnp.where(length > 0, 1 / length, 0), gradient)
+        return inner(unit, product(unit)), length
 
-    products, squares = jax.lax.map(curvature, chosen)
-    usable = squares > 0
-    found = jnp.where(usable, products / jnp.where(usable, squares, 1), 0)
+    found, lengths = jax.lax.map(curvature, chosen)
+    usable = lengths > 0
+    found = jnp.where(usable, found, 0)
     count = jnp.sum(usable)
     mean = jnp.sum(found) / count
     spread = jnp.sum(jnp.where(usable, (found - mean) ** 2, 0)) / (count - 1)

@@ -106,14 +106,15 @@ def coherence(
     if chunk is not None:
         check_count("chunk", chunk, 1)
     n = num_examples(batch)
+    example_loss_fn, unit = _near_one(example_loss_fn, params, batch)
     if method == "exact":
         sum_square, square_sum = _streamed_sums(example_loss_fn, params, batch, chunk)
-        return _coherence(sum_square / n**2, square_sum / n, n)
+        return _coherence(sum_square / n**2, square_sum / n, n, unit=unit)
     sum_square, spreads = _spreads(example_loss_fn, params, batch, probes, key)
     mean_square = (sum_square / n + jnp.mean(spreads)) / n
     # with one probe the sample variance is 0/0
     error = jnp.std(spreads, ddof=1) / probes**0.5 if probes > 1 else jnp.inf
-    return _coherence(sum_square / n**2, mean_square, n, error / n)
+    return _coherence(sum_square / n**2, mean_square, n, error / n, unit)
 
 
 @on_any_mesh
@@ -232,11 +233,41 @@ def generalization_gap_bound(
     return lipschitz**2 / num_examples * sums
 
 
-def _coherence(aligned: Array, mean_square: Array, n: int, error: Any = 0.0) -> Coherence:
-    """Everything from |mean g|^2 and the mean of |g_i|^2, which has the standard error `error`."""
+def _coherence(
+    aligned: Array, mean_square: Array, n: int, error: Any = 0.0, unit: Array | float = 1.0
+) -> Coherence:
+    """Everything from |mean g|^2 and the mean of |g_i|^2, which has the standard error `error`.
+
+    Both are of gradients measured in a `unit`.
+    """
     alpha = aligned / mean_square
     standard_error = jnp.asarray(alpha * error / mean_square, alpha.dtype)
-    return Coherence(alpha, n * alpha, aligned, mean_square, standard_error)
+    unit = jnp.asarray(unit, alpha.dtype)
+    whole = [unit * (unit * square) for square in (aligned, mean_square)]
+    return Coherence(alpha, n * alpha, *whole, standard_error)
+
+
+def _near_one(
+    example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
+) -> tuple[Callable[[PyTree, PyTree], Any], Array]:
+    """The loss in a unit near its own size, and the unit: a power of two, which rounds nothing.
+
+    It is one unless the size is so far from one that squares of gradients might leave the range of
+    the dtype.
+    """
+    trained, loss_fn = differentiable(example_loss_fn, params)
+    few = jax.tree.map(lambda x: jnp.asarray(x)[:FEW], batch)
+    largest = jnp.max(jnp.abs(jax.vmap(loss_fn, (None, 0))(trained, few)))
+    largest = jax.lax.stop_gradient(largest.astype(jnp.promote_types(largest.dtype, jnp.float32)))
+    exponent = jnp.frexp(largest)[1]
+    far = jnp.isfinite(largest) & (jnp.abs(exponent) > 30)
+    unit = jnp.ldexp(jnp.ones_like(largest), jnp.where(far, jnp.clip(exponent, -120, 120), 0))
+
+    def scaled(params: PyTree, example: PyTree) -> Array:
+        value = jnp.asarray(example_loss_fn(params, example))
+        return value / unit.astype(value.dtype)
+
+    return scaled, unit
 
 
 def _streamed_sums(

@@ -5,9 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from igr.curvature import hessian_product, sharpness, spectral_density, top_eigenpairs, trace
+from igr.curvature import (
+    hessian_product,
+    sgd_stability,
+    sharpness,
+    spectral_density,
+    top_eigenpairs,
+    trace,
+)
 from igr.curvature.vectors import norm
-from igr.diagnostics import coherence, loss_surface_slope, modified_loss_share, stiffness
+from igr.diagnostics import (
+    batch_sharpness,
+    coherence,
+    loss_surface_slope,
+    modified_loss_share,
+    stiffness,
+)
 
 A = jnp.asarray(np.random.default_rng(0).normal(size=(30, 30)), jnp.float32)
 A = A + A.T
@@ -85,3 +98,30 @@ def test_a_root_of_a_spectrum_that_touches_zero():
     found = trace(lambda v: matrix @ v, W, function=jnp.sqrt, num_probes=20)
     expected = np.sum(np.linalg.svd(half.astype(float), compute_uv=False))
     assert abs(found.value - expected) < 4 * found.error
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_sums_over_examples_scale_with_the_loss_in_float32(scale):
+    c = jnp.float32(scale)
+    x = jnp.asarray(np.random.default_rng(3).normal(size=(6, 3)), jnp.float32)
+    w = jnp.ones(3, jnp.float32)
+    plain = lambda w, x: jnp.tanh(w @ x) ** 2 / 2
+    ours = lambda w, x: c * plain(w, x)
+    g = np.asarray(jax.vmap(jax.grad(plain), (None, 0))(w, x), float)
+    alpha = np.sum(g.mean(0) ** 2) / np.mean(np.sum(g**2, 1))
+    np.testing.assert_allclose(coherence(ours, w, x).alpha, alpha, rtol=1e-5)
+    drawn = coherence(ours, w, x, method="random_signs", probes=4).alpha
+    expected = coherence(plain, w, x, method="random_signs", probes=4).alpha
+    np.testing.assert_allclose(drawn, expected, rtol=1e-5)
+    hessian = np.asarray(jax.hessian(lambda w: jnp.mean(jax.vmap(plain, (None, 0))(w, x)))(w))
+    mean = g.mean(0)
+    along = mean @ hessian @ mean / (mean @ mean)
+    found = batch_sharpness(ours, w, x, 6).value
+    np.testing.assert_allclose(found / c, along, rtol=1e-4)
+    found = sgd_stability(ours, w, x, jnp.float32(0.1) / c, 2, tol=1e-6)
+    expected = sgd_stability(plain, w, x, jnp.float32(0.1), 2, tol=1e-6)
+    assert found.converged
+    np.testing.assert_allclose(found.growth, expected.growth, rtol=1e-4)
+    np.testing.assert_allclose(found.sharpness / c, expected.sharpness, rtol=1e-4)
+    np.testing.assert_allclose(found.sharpness / c, np.linalg.eigvalsh(hessian)[-1], rtol=1e-4)
+    np.testing.assert_allclose(found.non_uniformity / c, expected.non_uniformity, rtol=1e-3)
