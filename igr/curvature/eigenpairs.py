@@ -242,7 +242,18 @@ def _subspace(
     )
     start = jax.lax.fori_loop(0, width, drawn, Divided(*blocks))
     if initial is not None:
-        first = jax.tree.map(lambda s, x: s.at[: x.shape[0]].set(x), start.first, initial)
+        # A vector that is not finite, left by parameters that were not, is no place to start from.
+        finite = [
+            jnp.all(jnp.isfinite(x), tuple(range(1, x.ndim))) for x in jax.tree.leaves(initial)
+        ]
+        usable = jnp.all(jnp.stack(finite), 0)
+
+        def warm(s: Array, x: Array) -> Array:
+            drawn = s[: len(x)]
+            here = usable.reshape(-1, *[1] * (x.ndim - 1))
+            return s.at[: len(x)].set(jnp.where(here, x.astype(s.dtype), drawn))
+
+        first = jax.tree.map(warm, start.first, initial)
         start = start._replace(first=first)
     found = subspace(
         wide_product(product, like), start, k, tol=tol, max_products=max_products, seed=seed

@@ -39,6 +39,17 @@ def test_eigenvalues_scale_with_the_loss_in_float32(scale):
     np.testing.assert_allclose(pairs.values / np.float32(scale), largest[:3], rtol=1e-4)
 
 
+def test_a_subspace_that_is_not_finite_is_left():
+    initial = jnp.stack([jnp.full(30, jnp.nan, jnp.float32), jnp.ones(30, jnp.float32)])
+    found = top_eigenpairs(
+        lambda v: A @ v, W, 2, method="subspace", initial=initial, tol=1e-4, max_products=3000
+    )
+    assert found.converged
+    expected = np.linalg.eigvalsh(np.asarray(A, float))
+    largest = expected[np.argsort(-np.abs(expected))][:2]
+    np.testing.assert_allclose(found.values, largest, rtol=1e-3)
+
+
 def test_norms_of_any_size():
     for scale in (1e-30, 1e-20, 1.0, 1e30):
         x = {"a": jnp.float32(scale) * jnp.array([3.0], jnp.float32)}
