@@ -21,6 +21,11 @@ ONE = (X**2 * Y / 2 + X * Y**3, (X, Y))
 BATCHES = ([X**2 + Y, X * Y**2], (X, Y))
 PLAYERS = ((X * Y**2, X**2 * Y), ((X,), (Y,)))
 
+
+def _memory_alone(m):
+    return m
+
+
 SHIPPED = {
     "gradient descent": (methods.gradient_descent(), ONE),
     "gradient descent, decay": (methods.gradient_descent(weight_decay=0.1), ONE),
@@ -42,6 +47,7 @@ SHIPPED = {
     "sign descent": (methods.signsgd(0.1), ONE),
     "Lion": (methods.lion(0.5, 0.5, smoothing=0.1), ONE),
     "Lion, kept": (methods.lion(smoothing=0.1, keep=("mu",)), ONE),
+    "rule": (methods.rule(_memory_alone, {"m": methods.ema(0.5)}, name="averages"), ONE),
     "elementwise": (methods.elementwise(methods.g / (1 + methods.g**2), {}), ONE),
     "Runge-Kutta": (methods.runge_kutta([[0, 0], [1, 0]], [Rational(1, 2)] * 2), ONE),
     "SAM": (methods.sam(2), ONE),
@@ -67,9 +73,7 @@ everyone = pytest.mark.parametrize("name", SHIPPED)
 
 
 def test_every_factory_stands_in_the_table():
-    # A rule is a JAX function, without a closed form: it has tests of its own.
-    elsewhere = ("Method", "RuleMethod")
-    kinds = [getattr(methods, n) for n in methods.__all__ if n[0].isupper() and n not in elsewhere]
+    kinds = [getattr(methods, n) for n in methods.__all__ if n[0].isupper() and n != "Method"]
     for kind in kinds:
         assert any(isinstance(method, kind) for method, _ in SHIPPED.values()), kind
 
@@ -186,7 +190,12 @@ def test_the_field_is_its_gradient_part_and_the_obstruction(name):
 def test_the_closed_form(name):
     _, (loss, params) = SHIPPED[name]
     eq = equation(name)
-    found = eq.on(loss, params, H)
+    try:
+        found = eq.on(loss, params, H)
+    except UnansweredError as error:
+        assert f"its field in closed form cannot be said for {eq.name}" in str(error)  # noqa: PT017
+        assert name == "rule"
+        return
     entries = found[0] if isinstance(found, tuple) else found
     assert entries.shape == (2, 1)
     numbered = eq.on(loss, params, np.float64(0.125))

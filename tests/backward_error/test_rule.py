@@ -76,7 +76,7 @@ def test_symbols_get_numbers():
     assert filled.truncate(1).method.memory() == (0.75, 1)
     with pytest.raises(ValueError, match="no symbol 'gamma'"):
         eq.subs({"gamma": 1})
-    with pytest.raises(ValueError, match="order is from 0 to 2"):
+    with pytest.raises(ValueError, match="order is at most 2"):
         eq.truncate(3)
 
 

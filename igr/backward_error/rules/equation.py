@@ -19,11 +19,13 @@ from typing import Any, NoReturn
 
 import sympy
 
+from igr.backward_error.algebra.losses import check_loss
 from igr.backward_error.algebra.naming import Name, named, numbers_for
+from igr.backward_error.algebra.orders import check_order
+from igr.backward_error.algebra.taylor import exact
 from igr.backward_error.protocols import UnansweredError
 from igr.backward_error.rules import printing
 from igr.backward_error.rules.rule import RuleMethod
-from igr.backward_error.trees.equation import check_order
 from igr.backward_error.trees.loss import NotAGradientError
 
 
@@ -53,9 +55,7 @@ class RuleEquation:
 
     def truncate(self, order: int) -> RuleEquation:
         """The same equation with fewer powers of h."""
-        if not 0 <= check_order(order) <= self.order:
-            raise ValueError(f"order is from 0 to {self.order}, that of the equation; got {order}")
-        return RuleEquation(self.name, order, self.method)
+        return RuleEquation(self.name, check_order(order, self.order), self.method)
 
     def subs(self, values: Mapping[Any, Any]) -> RuleEquation:
         """The equation with numbers, or other expressions, for symbols of the memories.
@@ -93,8 +93,9 @@ class RuleEquation:
         raise self._unanswered("what part of its field is no gradient")
 
     def on(self, loss: Any, params: Any, h: Any) -> NoReturn:
-        """Raises `UnansweredError`: there is no closed form."""
-        del loss, params, h
+        """Raises `UnansweredError`: there is no closed form; or `TypeError` for what is no loss."""
+        check_loss(loss, params)
+        exact(h, "h")
         raise self._unanswered("its field in closed form")
 
     def latex(self) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sympy
 
 from igr.backward_error.algebra.naming import named
+from igr.backward_error.algebra.orders import check_order
 from igr.backward_error.algebra.taylor import Z, exact, taylor_coefficients
 from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.protocols import Memory
@@ -145,7 +146,7 @@ class RuleMethod:
         """The modified equation, to h^order."""
         from igr.backward_error.rules.equation import RuleEquation
 
-        return RuleEquation(named(self.name), order, self)
+        return RuleEquation(named(self.name), check_order(order), self)
 
     def memory(self) -> Memory:
         """How fast the slowest channel fades, and how many steps the longest reaches back.
