@@ -31,7 +31,11 @@ def unexplained(loss: ValueFn, before: PyTree, after: PyTree) -> Array:
     where the loss is smooth on the scale of the step, near 1 where the step crosses kinks, which
     no derivative sees.
     """
-    gradient = jax.grad(lambda p: loss(p))
+    return unexplained_by(jax.grad(lambda p: loss(p)), before, after)
+
+
+def unexplained_by(gradient: Callable[[PyTree], PyTree], before: PyTree, after: PyTree) -> Array:
+    """`unexplained` of a gradient, or of any other field in its place."""
     move = jax.tree.map(jnp.subtract, after, before)
     g, along = jax.jvp(gradient, (before,), (move,))
     change = jax.tree.map(jnp.subtract, gradient(after), g)

@@ -86,7 +86,7 @@ def central_flow(
     eps: float = 1e-8,
     nu: PyTree | None = None,
     record_every: int | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> CentralFlow:
     """The flow of the centre of gradient descent, or RMSProp, that oscillates at its edge.
 
@@ -117,7 +117,8 @@ def central_flow(
       nu: RMSProp's second moment at the start, like params, as the next step of the run will divide
         by it; that of its first step from nu = 0, (1 - decay) g^2, if not given.
       record_every: steps of h from one record to the next; by default for about 100 records.
-      progress: shows a bar with the time left.
+      progress: whether to show a bar with the time left; once it has taken some seconds if not
+        given.
 
     Returns:
       A `CentralFlow`. Look at `reached`, `solved` and `crowded`. Where no oscillation can lower the

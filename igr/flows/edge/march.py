@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
 from igr.checks import check_count
+from igr.flows.late_bar import bar_options
 
 
 def runge_kutta_4(
@@ -46,7 +47,7 @@ def march(
     start: PyTree,
     steps: int,
     record_every: int | None,
-    progress: bool,
+    progress: bool | None,
     what: str,
 ) -> tuple[np.ndarray, PyTree]:
     """Records `advance` makes at 0, every `record_every` steps and the last.
@@ -57,7 +58,7 @@ def march(
       start: the first carry.
       steps: how many in all.
       record_every: a hundred records if None.
-      progress: whether to show a bar with the time left.
+      progress: whether to show a bar with the time left; None: once it has taken some seconds.
       what: the name of the bar.
 
     Returns:
@@ -70,7 +71,7 @@ def march(
     carry, records, ok = start, [], True
 
     def lengths() -> Iterator[int]:
-        yield from tqdm(np.diff(done, prepend=0).tolist(), desc=what, disable=not progress)
+        yield from tqdm(np.diff(done, prepend=0).tolist(), desc=what, **bar_options(progress))
 
     for length in lengths():
         if ok:

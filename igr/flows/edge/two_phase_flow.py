@@ -57,7 +57,7 @@ def two_phase_flow(
     directions: int | None = None,
     state: Any = None,
     record_every: int | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> TwoPhaseFlow:
     """Follows the two phases of a run from its first three points.
 
@@ -75,7 +75,8 @@ def two_phase_flow(
       directions: as in `two_phase_field`.
       state: the optimizer's state at params; that of a start if not given.
       record_every: steps of h from one record to the next; by default for about 100 records.
-      progress: shows a bar with the time left.
+      progress: whether to show a bar with the time left; once it has taken some seconds if not
+        given.
 
     Returns:
       A `TwoPhaseFlow`. It is for you to see in `reached` whether it stayed finite.

@@ -1,0 +1,77 @@
+"""What a comparison was asked for, its method and optimizer found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+from igr.backward_error import methods
+from igr.backward_error.protocols import Method
+from igr.flows.comparison.filling import StartUp
+from igr.flows.comparison.result import FlowName
+from igr.flows.from_optax import read_beside
+
+
+@dataclass
+class Asked:
+    """The arguments of `igr.compare`, checked.
+
+    Attributes:
+      own_optimizer: whether the optimizer was given, and not made from the method.
+      more: for `igr.flow`.
+    """
+
+    value_fn: Any
+    params: PyTree
+    learning_rate: float
+    steps: int | None
+    flows: list[FlowName]
+    method: Method
+    optimizer: optax.GradientTransformation
+    own_optimizer: bool
+    record_every: int | None
+    start_up: StartUp | None
+    burn_in: int | None
+    sharpness: bool
+    directions: int | None
+    rtol: float | None
+    atol: float | None
+    max_steps: int
+    progress: bool | None
+    more: dict[str, Any]
+
+
+def method_and_optimizer(
+    method: Method | None, optimizer: Any, params: PyTree, h: float
+) -> tuple[Method | None, optax.GradientTransformation | None]:
+    """Both as they were given; the method read from an optimizer that is a function of the step.
+
+    Raises:
+      TypeError: if `optimizer` is neither a transformation nor a function.
+    """
+    if optimizer is None or isinstance(optimizer, optax.GradientTransformation):
+        return method, optimizer
+    if not callable(optimizer):
+        raise TypeError(f"optimizer is an optax transformation or h -> one, got {optimizer!r}")
+    if method is None:
+        return read_beside(optimizer, params, h)
+    return method, optimizer(h)
+
+
+def watched(run: Callable[[], Any]) -> tuple[Any, float]:
+    """A result and the seconds that it was waited for, which compiling does not count among."""
+    result = run()
+    start = time.perf_counter()
+    jax.block_until_ready(jax.tree.leaves(result))
+    return result, time.perf_counter() - start
+
+
+def default_method() -> Method:
+    """Gradient descent."""
+    return methods.gradient_descent()

@@ -1,0 +1,79 @@
+"""What says whether an equation is to be trusted, along the mean of runs on batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+
+from igr.backward_error import modified_equation
+from igr.compiled import Traced, compiled
+from igr.flows.fields.vector_field import vector_field
+from igr.flows.validity import unexplained_by
+
+
+def validity_over_batches(
+    method: Any, losses: Any, along: PyTree, times: np.ndarray, h: float
+) -> Any:
+    """Loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record."""
+    equation = modified_equation(method, 1)
+    equation = getattr(equation, "drift", equation)
+    drawing = losses.drawing
+    step = "none" if not drawing.own else "batch" if drawing.size is None else "whole"
+    return _measured(
+        equation, losses.traced, along, times, losses.batches, jnp.asarray(h), step,
+        bool(method.kept),
+    )  # fmt: skip
+
+
+@compiled
+def _measured(
+    equation: Any, loss: Traced, along: PyTree, times: Array, batches: PyTree, h: Array,
+    step: str, kept: bool,
+) -> Any:  # fmt: skip
+    """Loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record.
+
+    The remainder is that of a step down the gradient of a batch, or of the whole loss.
+    """
+
+    def mean(p: PyTree) -> Array:
+        return jnp.mean(jax.vmap(lambda b: loss(p, b))(batches))
+
+    def field(order: int) -> Any:
+        eq = equation.truncate(order)
+        if step == "batch":
+            return vector_field(eq, lambda p, b: loss(p, b), h, batches)
+        return vector_field(eq, mean, h)
+
+    def of_step(gradient: Any, p: PyTree) -> tuple[Array, Array]:
+        own, along_own = jax.jvp(gradient, (p,), (gradient(p),))
+        after = jax.tree.map(lambda x, d: x - (h * d).astype(x.dtype), p, own)
+        square = optax.tree.vdot(own, own)
+        curved = jnp.where(
+            square > 0, optax.tree.vdot(own, along_own) / jnp.where(square > 0, square, 1), 0
+        )
+        return unexplained_by(gradient, p, after), curved
+
+    def at(point: Any) -> Any:
+        state, t = point
+        f0, f1 = field(0)(t, state, None), field(1)(t, state, None)
+        p = state
+        if kept:
+            p, f0, f1 = state[0], f0[0], f1[0]
+        value, g = jax.value_and_grad(mean)(p)
+        norm = optax.tree.norm(f0)
+        apart = optax.tree.norm(optax.tree.sub(f1, f0))
+        ratio = jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
+        rest = sharp = jnp.full((), jnp.nan, value.dtype)
+        if step == "batch":
+            one = lambda b: of_step(jax.grad(lambda q: loss(q, b)), p)  # noqa: E731
+            rest, sharp = jax.tree.map(jnp.mean, jax.lax.map(one, batches))
+        elif step == "whole":
+            rest, _ = of_step(jax.grad(mean), p)
+        return value, optax.tree.norm(g), ratio, rest, sharp
+
+    return jax.lax.map(at, (along, times))

@@ -1,0 +1,387 @@
+"""The comparison of runs on mini-batches: the mean of many beside the flows of their equation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+
+from igr.backward_error import modified_equation
+from igr.backward_error.methods import EpochMethod, SampledMethod, reshuffled_sgd
+from igr.backward_error.protocols import Method
+from igr.checks import check_count, check_value_fn
+from igr.compiled import Traced, compiled, traced
+from igr.curvature.vectors import size
+from igr.flows.comparison.asked import Asked, method_and_optimizer, watched
+from igr.flows.comparison.batch_validity import validity_over_batches
+from igr.flows.comparison.ensemble import records, run_together
+from igr.flows.comparison.filling import kept_states, said, start_up_of, steps_to_fill
+from igr.flows.comparison.follow import (
+    LONG_RUN,
+    Followed,
+    distances,
+    each,
+    rounding_floor,
+    saved,
+    solver_options,
+    unreached,
+)
+from igr.flows.comparison.result import Comparison, FlowName
+from igr.flows.fields.stochastic import moments_field
+from igr.flows.fields.vector_field import vector_field
+from igr.flows.run import Trajectory, optimizer_of
+from igr.pytrees import combine, num_examples, partition
+
+RUNS = 16
+MOMENTS = 64  # parameters up to which the covariance is followed too
+
+
+class Drawing(NamedTuple):
+    """How a method takes its batches.
+
+    Attributes:
+      unit: the steps of a unit, which is what is drawn anew: m for an epoch.
+      random: whether anything is drawn.
+      size: of the batch that a step draws from all examples; None where batches are given.
+      own: whether the method's equation knows its batches.
+    """
+
+    unit: int
+    random: bool
+    size: int | None
+    own: bool
+    order: tuple[int, ...] | None = None
+
+
+@singledispatch
+def drawing_of(method: Any, count: int) -> Drawing:
+    """How a method takes its batches, `count` of them: each once an epoch, in random order."""
+    return Drawing(count, True, None, False)
+
+
+@drawing_of.register
+def _(method: EpochMethod, count: int) -> Drawing:
+    m = int(method.num_batches)
+    if m != count:
+        raise ValueError(
+            f"batches must have a leading axis of {m}, the batches of {method.name}; it has {count}"
+        )
+    return Drawing(count, method.order is None, None, True, method.order)
+
+
+@drawing_of.register
+def _(method: SampledMethod, count: int) -> Drawing:
+    return Drawing(1, True, int(method.batch_size), True)
+
+
+def compare_batches(
+    asked: Asked, batches: PyTree, epochs: int | None, runs: int | None, key: Any
+) -> Comparison:
+    """Runs the optimizer many times over the batches, and follows the flows beside the mean.
+
+    Args:
+      asked: what `igr.compare` was asked for; its `value_fn` is `(params, batch) -> scalar`, or
+        `(params, example) -> scalar` for a method that draws examples. Its `steps` are ignored
+        where epochs are given.
+      batches: with a leading axis: of batches, or of all examples.
+      epochs: how many; of a method that draws for every step, `steps` of it instead.
+      runs: how many runs the mean is of.
+      key: draws.
+    """
+    method, h, names = asked.method, asked.learning_rate, asked.flows
+    check_value_fn(asked.value_fn)
+    _check_names(names)
+    batches = jax.tree.map(jnp.asarray, batches)
+    drawing = drawing_of(method, num_examples(batches, "batches"))
+    unit, units, every = _units(asked, drawing, epochs)
+    runs = _runs(runs, drawing)
+    if key is None and drawing.random:
+        raise ValueError("key is needed: the order of the batches is drawn at random")
+    start_up, burn_in = start_up_of(method, asked.start_up, asked.burn_in)
+    if start_up in ("weights", "shift"):
+        raise ValueError(f"with batches start_up is 'burn-in' or 'cold'; got {start_up!r}")
+    filling_units = -(-burn_in // unit)
+    dynamic, static = partition(asked.params)
+    losses = _Losses(asked.value_fn, asked.params, batches, drawing)
+    draws, paired = _draws(key, drawing, runs, filling_units + units, num_examples(batches))
+
+    state = asked.optimizer.init(dynamic)
+    advance = traced(
+        _unit(asked.optimizer, losses, drawing),
+        (dynamic, state), jax.tree.map(lambda x: x[0, 0], draws), batches,
+    )  # fmt: skip
+    spread_out = jax.tree.map(
+        lambda x: jnp.broadcast_to(jnp.asarray(x), (runs, *jnp.shape(x))), (dynamic, state)
+    )
+    if filling_units:
+        early = jax.tree.map(lambda x: x[:filling_units], draws)
+        _, spread_out = run_together(advance, spread_out, early, batches, filling_units, paired)
+        draws = jax.tree.map(lambda x: x[filling_units:], draws)
+    (ensemble, ends), seconds = watched(
+        lambda: run_together(advance, spread_out, draws, batches, every, paired)
+    )
+    recorded, states = ensemble.mean
+    done = records(units, every)
+    step = done * unit
+    times, origin = step * h, filling_units * unit * h
+    kept = kept_states(method.kept, states)
+    first = combine(jax.tree.map(lambda x: x[0], recorded), static)
+    begin = (first, jax.tree.map(lambda x: x[0], kept)) if method.kept else first
+    options = solver_options(
+        h * unit, asked.rtol, asked.atol, asked.max_steps, asked.progress,
+        seconds > LONG_RUN, asked.more,
+    )  # fmt: skip
+
+    def follow(p: FlowName) -> tuple[Followed, dict[str, PyTree]]:
+        field, unpack = _field(method, p, losses, h, first)
+        found = saved(field, unpack.start(begin), origin, times, options)
+        ys, beside = unpack.end(found.ys)
+        return found._replace(ys=ys), beside
+
+    results, failures = each(names, follow)
+    followed = {p: found for p, (found, _) in results.items()}
+    distance, travelled, norm = distances(followed, partition(first)[0], recorded)
+    for p in failures:
+        distance[p] = np.full(len(step), np.inf)
+    spread = np.asarray(ensemble.spread)
+    along = (recorded, kept) if method.kept else recorded
+    value, slope, correction, remainder, sharp = jax.tree.map(
+        np.asarray, validity_over_batches(method, losses, along, np.asarray(times + origin), h)
+    )
+    response = method.response()
+    nothing = np.full(len(step), np.nan)
+    limit = 2.0 if unit > 1 and drawing.own else float("nan")
+    return Comparison(
+        method=method.name,
+        learning_rate=h,
+        step=step,
+        time=times,
+        discrete=Trajectory(
+            jnp.asarray(step),
+            combine(recorded, static),
+            value,
+            slope,
+            ends[1],
+            kept if method.kept else None,
+        ),
+        flows={p: followed[p].ys if p in followed else unreached(recorded) for p in names},
+        distance={p: distance[p] for p in names},
+        travelled=travelled,
+        correction=correction,
+        remainder=remainder,
+        sharpness=sharp if asked.sharpness and drawing.size is None else nothing,
+        stability_limit=limit if response is None else response.stability_limit(),
+        convergence_radius=1.0 if response is None else response.convergence_radius(),
+        floor=rounding_floor(norm, step, dynamic, asked.rtol),
+        start_up=said(start_up, filling_units * unit, steps_to_fill(method)),
+        kept={p: results[p][1] if p in results else {} for p in names},
+        solver_error={p: followed[p].own_error if p in followed else np.nan for p in names},
+        runs=runs,
+        standard_error={p: spread for p in names} if runs > 1 else {},
+        failures=failures,
+        notes=()
+        if drawing.own
+        else (
+            f"the equation of {method.name} knows no batches: it is that of their mean loss, and "
+            "holds to h^0"
+            + (
+                "; states that average squares see the batches' noise besides"
+                if method.kept
+                else ""
+            ),
+        ),
+    )
+
+
+def method_over_batches(
+    method: Method | None, optimizer: Any, batches: PyTree, params: PyTree, h: float
+) -> tuple[Method, Any]:
+    """The method and the optimizer as given, or reshuffled SGD."""
+    count = num_examples(batches, "batches")
+    if method is None and optimizer is None:
+        return reshuffled_sgd(count), None
+    found, given = method_and_optimizer(method, optimizer, params, h)
+    return (reshuffled_sgd(count) if found is None else found), given
+
+
+def step_over(method: Method, h: float, over_batches: bool) -> Any:
+    """The method's own step; of one on batches that of SGD."""
+    if over_batches and drawn(method):
+        return optax.sgd(h)
+    return optimizer_of(method, h)
+
+
+@singledispatch
+def drawn(method: Any) -> bool:
+    """Whether a method is SGD by how it draws its batches."""
+    return False
+
+
+@drawn.register(EpochMethod)
+@drawn.register(SampledMethod)
+def _(method: Any) -> bool:
+    return True
+
+
+class _Losses:
+    """The loss of a batch, and the mean of all, as functions of params."""
+
+    def __init__(self, value_fn: Any, params: PyTree, batches: PyTree, drawing: Drawing):
+        self.batches, self.drawing = batches, drawing
+        self._static = partition(params)[1]
+        self._value_fn = value_fn
+        dynamic = partition(params)[0]
+        one = jax.tree.map(lambda x: x[0], batches)
+        out = jax.eval_shape(lambda p, b: value_fn(combine(p, self._static), b), dynamic, one)
+        shape = getattr(out, "shape", None)
+        if shape != ():
+            raise ValueError(f"value_fn must return a scalar for one batch, got shape {shape}")
+        self.traced = traced(lambda p, b: value_fn(combine(p, self._static), b), dynamic, one)
+        value = float(_mean_value(self.traced, dynamic, batches))
+        if not np.isfinite(value):
+            raise ValueError(
+                f"value_fn is {value} on average over batches at the given params: it must be "
+                "finite at the start"
+            )
+
+    def of(self, params: PyTree, batch: PyTree) -> Array:
+        return self._value_fn(params, batch)
+
+    def mean(self, params: PyTree) -> Array:
+        return _mean_value(self.traced, partition(params)[0], self.batches)
+
+
+@compiled
+def _mean_value(loss: Traced, params: PyTree, batches: PyTree) -> Array:
+    return jnp.mean(jax.vmap(lambda b: loss(params, b))(batches))
+
+
+def _check_names(names: list[FlowName]) -> None:
+    for p in names:
+        if isinstance(p, str):
+            raise ValueError(f"flows are orders, counts, where there are batches; got {p!r}")
+
+
+def _runs(runs: int | None, drawing: Drawing) -> int:
+    if not drawing.random:
+        if runs not in (None, 1):
+            raise ValueError(f"runs = {runs}: in a fixed order all runs are the same one")
+        return 1
+    return RUNS if runs is None else check_count("runs", runs, 1)
+
+
+def _units(asked: Asked, drawing: Drawing, epochs: int | None) -> tuple[int, int, int]:
+    """Steps a unit, units, and units from one record to the next."""
+    unit = drawing.unit
+    if epochs is not None:
+        if drawing.size is not None:
+            raise ValueError("epochs is for methods that take each batch once in one: give steps")
+        units = check_count("epochs", epochs, 1)
+    else:
+        steps = check_count("steps", asked.steps, 1)
+        if steps % unit:
+            raise ValueError(f"steps must be whole epochs of {unit} steps, got {steps}")
+        units = steps // unit
+    every = asked.record_every or -(-units // 100) * unit
+    if every % unit:
+        raise ValueError(f"record_every counts steps, in whole epochs of {unit}; got {every}")
+    return unit, units, every // unit
+
+
+def _draws(key: Any, drawing: Drawing, runs: int, units: int, count: int) -> tuple[Array, bool]:
+    """What each unit of each run takes, (units, runs, ...), and whether runs are in pairs."""
+    if not drawing.random:
+        order = drawing.order or tuple(range(count))
+        return jnp.broadcast_to(jnp.asarray(order, jnp.int32), (units, 1, count)), False
+    if drawing.size is not None:
+        return _drawn_examples(key, units, runs, drawing.size, count), False
+    # To every run there is one that takes each epoch backwards: most of the spread cancels.
+    paired = runs >= 4 and runs % 2 == 0
+    orders = _drawn_orders(key, units, runs // 2 if paired else runs, count)
+    return (jnp.concatenate([orders, orders[..., ::-1]], axis=1) if paired else orders), paired
+
+
+@compiled
+def _drawn_examples(key: Any, units: int, runs: int, batch_size: int, count: int) -> Array:
+    return jax.random.randint(key, (units, runs, batch_size), 0, count)
+
+
+@compiled
+def _drawn_orders(key: Any, units: int, runs: int, count: int) -> Array:
+    keys = jax.random.split(key, (units, runs))
+    permute = lambda k: jax.random.permutation(k, count)  # noqa: E731
+    return jax.vmap(jax.vmap(permute))(keys)
+
+
+def _unit(optimizer: Any, losses: _Losses, drawing: Drawing) -> Callable[..., Any]:
+    """`(carry, draw, batches) -> carry` for an epoch, or for a step on examples drawn."""
+    update = optax.with_extra_args_support(optimizer).update
+
+    def step(carry: Any, batch: PyTree, batches: PyTree) -> Any:
+        params, state = carry
+
+        def loss(p: PyTree) -> Array:
+            if drawing.size is None:
+                return losses.traced(p, batch)
+            return jnp.mean(jax.vmap(lambda example: losses.traced(p, example))(batch))
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
+        return optax.apply_updates(params, updates), state
+
+    def unit(carry: Any, draw: Array, batches: PyTree) -> Any:
+        if drawing.size is not None:
+            return step(carry, jax.tree.map(lambda x: x[draw], batches), batches)
+        one = lambda c, k: (step(c, jax.tree.map(lambda x: x[k], batches), batches), None)  # noqa: E731
+        return jax.lax.scan(one, carry, draw)[0]
+
+    return unit
+
+
+class _Unpack(NamedTuple):
+    """From a comparison's start to a flow's state, and back from its states."""
+
+    start: Callable[[Any], Any]
+    end: Callable[[Any], tuple[PyTree, dict[str, PyTree]]]
+
+
+@singledispatch
+def _field(
+    method: Any, p: FlowName, losses: _Losses, h: float, params: PyTree
+) -> tuple[Any, _Unpack]:
+    """The field of one order, of the mean loss."""
+    field = vector_field(modified_equation(method, int(p)), losses.mean, h)
+    if method.kept:
+        return field, _Unpack(lambda y: y, lambda ys: ys)
+    return field, _Unpack(lambda y: y, lambda ys: (ys, {}))
+
+
+@_field.register
+def _(method: EpochMethod, p: FlowName, losses: _Losses, h: float, params: PyTree) -> Any:
+    field = vector_field(modified_equation(method, int(p)), losses.of, h, losses.batches)
+    return field, _Unpack(lambda y: y, lambda ys: (ys, {}))
+
+
+@_field.register
+def _(method: SampledMethod, p: FlowName, losses: _Losses, h: float, params: PyTree) -> Any:
+    """The mean's: at h^0 gradient flow; from h^1 on the covariance moves it too."""
+    equation = modified_equation(method, int(p))
+    if p == 0:
+        field = vector_field(equation.drift, losses.mean, h)
+        return field, _Unpack(lambda y: y, lambda ys: (ys, {}))
+    count = size(partition(params)[0])
+    if count > MOMENTS:
+        raise ValueError(
+            f"at h^1 the mean of {method.name} moves with its covariance, which is followed for "
+            f"at most {MOMENTS} parameters; there are {count}"
+        )
+    field = moments_field(equation, losses.of, h, losses.batches)
+    dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(partition(params)[0]))
+    none = np.zeros((count, count), dtype)
+    return field, _Unpack(lambda y: (y, jnp.asarray(none)), lambda ys: (ys[0], {}))

@@ -1,0 +1,96 @@
+"""The mean of many runs in parallel, recorded now and then, and how far its spread lets it be off.
+
+Memory is that of the runs and of one mean a record.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from igr.compiled import Traced, compiled
+
+
+class Ensemble(NamedTuple):
+    """The mean of runs at r records.
+
+    Attributes:
+      mean: of what was recorded, with a leading axis r.
+      spread: the root of the summed squared standard errors of the mean's params, (r,); 0 for a
+        single run.
+    """
+
+    mean: PyTree
+    spread: Float[Array, " r"]
+
+
+def run_together(
+    unit: Traced, start: PyTree, draws: PyTree, data: PyTree, record_every: int, paired: bool
+) -> tuple[Ensemble, PyTree]:
+    """Runs all at once over the units in `draws`.
+
+    Args:
+      unit: `(carry, draw, data) -> carry`, an epoch, a step or a round; `carry[0]` is params.
+      start: the carries of all runs, with a leading axis of their number.
+      draws: what each unit of each run draws, with leading axes (units, runs).
+      data: the batches, the same for all.
+      record_every: units from one record to the next.
+      paired: whether runs i and i + runs/2 are drawn as opposites, so that their means are what is
+        independent.
+
+    Returns:
+      The records, at 0, every `record_every` and the last, and the carries at the end.
+    """
+    units = len(jax.tree.leaves(draws)[0])
+    whole, rest = divmod(units, record_every)
+    chunks = jax.tree.map(
+        lambda x: x[: whole * record_every].reshape(whole, record_every, *x.shape[1:]), draws
+    )
+    last = jax.tree.map(lambda x: x[whole * record_every :], draws) if rest else None
+    mean, spread, end = _run(unit, start, chunks, last, data, paired)
+    return Ensemble(mean, spread), end
+
+
+def records(units: int, record_every: int) -> np.ndarray:
+    """The units done at each record."""
+    return np.append(np.arange(0, units, record_every), units)
+
+
+@compiled
+def _run(
+    unit: Traced, start: PyTree, chunks: PyTree, last: PyTree | None, data: PyTree, paired: bool
+) -> tuple[PyTree, Array, PyTree]:
+    def step(carry: PyTree, draw: PyTree) -> tuple[PyTree, None]:
+        return jax.vmap(lambda c, d: unit(c, d, data))(carry, draw), None
+
+    def chunk(carry: PyTree, draws: PyTree) -> tuple[PyTree, tuple[PyTree, Array]]:
+        record = _mean_of(carry, paired)
+        return jax.lax.scan(step, carry, draws)[0], record
+
+    carry, found = jax.lax.scan(chunk, start, chunks)
+    more = [found]
+    if last is not None:
+        carry, record = chunk(carry, last)
+        more.append(jax.tree.map(lambda x: x[None], record))
+    more.append(jax.tree.map(lambda x: x[None], _mean_of(carry, paired)))
+    mean, spread = jax.tree.map(lambda *xs: jnp.concatenate(xs), *more)
+    return mean, spread, carry
+
+
+def _mean_of(carry: PyTree, paired: bool) -> tuple[PyTree, Array]:
+    mean = jax.tree.map(
+        lambda x: jnp.mean(x, axis=0) if jnp.issubdtype(x.dtype, jnp.inexact) else x[0], carry
+    )
+    squares = []
+    for x in jax.tree.leaves(carry[0]):
+        if paired:
+            x = (x[: len(x) // 2] + x[len(x) // 2 :]) / 2
+        if len(x) > 1:
+            squares.append(jnp.sum(jnp.var(x, axis=0, ddof=1)) / len(x))
+        else:
+            squares.append(jnp.zeros((), x.dtype))
+    return mean, jnp.sqrt(sum(squares))

@@ -1,0 +1,89 @@
+"""The steps in which a memory fills, and the states that are kept beside params."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import optax
+from jaxtyping import PyTree
+
+from igr.backward_error.protocols import Method
+from igr.checks import check_choice, check_count
+from igr.flows.start_up import has_first_steps
+
+_LAGS = 32  # of the slowest memory, after which kept states have settled
+
+StartUp = Literal["burn-in", "weights", "shift", "cold"]
+
+
+def steps_to_fill(method: Method) -> int:
+    """After how many steps a memory lacks 1e-8 of what it will hold."""
+    fading, steps = method.memory()
+    if fading == 0:
+        return steps
+    return int(np.ceil(np.log(1e-8) / np.log(fading)))
+
+
+def start_up_of(
+    method: Method, start_up: StartUp | None, burn_in: int | None
+) -> tuple[StartUp, int]:
+    """The start-up that was asked for, and the steps of burn-in.
+
+    Raises:
+      ValueError: for one that is unknown, or that the method does not have.
+    """
+    if start_up is not None:
+        check_choice("start_up", start_up, ("burn-in", "weights", "shift", "cold"))
+    if burn_in is not None:
+        burn_in = check_count("burn_in", burn_in, 0)
+        if start_up not in (None, "burn-in"):
+            raise ValueError(f"burn_in = {burn_in} is for start_up = 'burn-in', got {start_up!r}")
+        return ("burn-in" if burn_in else "cold"), burn_in
+    if start_up in ("weights", "shift") and not has_first_steps(method):
+        raise ValueError(
+            f"start_up = {start_up!r} is for linear methods with memory; {method.name} takes "
+            "'burn-in' or 'cold'"
+        )
+    if start_up in (None, "burn-in"):
+        # After n steps a kept average, its bias corrected, changes by 1/n of itself in a step, and
+        # by the lag of the memories beside it over n while these look back: squared, a thousandth.
+        settled = int(np.ceil(_LAGS / (1 - method.memory().fading))) if method.kept else 0
+        return "burn-in", max(steps_to_fill(method), settled)
+    return start_up, 0
+
+
+def said(start_up: StartUp, burn_in: int, filling: int) -> str:
+    """The start-up in words."""
+    if not filling and not burn_in:
+        return "no memory to fill"
+    return {
+        "burn-in": f"burn-in of {burn_in} steps",
+        "weights": f"step-dependent weights for {filling} steps",
+        "shift": "start shifted by the first steps",
+        "cold": "cold start: every order is only O(h) close",
+    }[start_up]
+
+
+def kept_states(names: Sequence[str], state: Any) -> dict[str, PyTree]:
+    """The kept states by name, from the state of any optax transformation.
+
+    Raises:
+      ValueError: if there is not one part of that name.
+    """
+    kept = {}
+    for name in names:
+        try:
+            kept[name] = optax.tree.get(state, name)
+        except KeyError as error:
+            raise ValueError(
+                f"the optimizer's state should have one part named {name!r}, which the method "
+                f"keeps: {error}"
+            ) from error
+        if kept[name] is None:
+            raise ValueError(
+                f"the optimizer's state has no part named {name!r}, which the method keeps; "
+                "describe the method with that state eliminated, or run the optimizer that has it"
+            )
+    return kept

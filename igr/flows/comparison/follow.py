@@ -1,0 +1,145 @@
+"""Flows followed one by one: saved where the run was recorded, and none at the others' cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from igr.flows.comparison.result import FlowName
+from igr.flows.late_bar import LateBar
+from igr.flows.solve import flow
+from igr.pytrees import combine, partition
+
+LONG_RUN = 0.1  # seconds: the flows beside a run that took so long take many times that
+
+
+class Followed(NamedTuple):
+    """A flow at each record.
+
+    Attributes:
+      ys: its states, with a leading axis r.
+      reached: which records it reached, (r,).
+      own_error: the sum of the solver's own estimates; nan where its steps are fixed.
+    """
+
+    ys: PyTree
+    reached: np.ndarray
+    own_error: float
+
+
+def each(
+    names: list[FlowName], follow: Callable[[FlowName], Any]
+) -> tuple[dict[FlowName, Any], dict[FlowName, str]]:
+    """What `follow` makes of each name, and why where it fails.
+
+    Raises:
+      Exception: the first failure's own, if all of them fail.
+    """
+    found, failures, first = {}, {}, None
+    for p in names:
+        try:
+            found[p] = follow(p)
+        except Warning:
+            raise  # made an error by the caller
+        except Exception as error:
+            first = first or error
+            failures[p] = reason(error)
+    if first is not None and not found:
+        raise first
+    return found, failures
+
+
+def unreached(recorded: PyTree) -> PyTree:
+    """In place of a flow that could not be followed."""
+    return jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), recorded)
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'without a word'}"
+
+
+def saved(
+    field: Any, start: PyTree, t0: float, times: np.ndarray, options: dict[str, Any]
+) -> Followed:
+    """The flow at t0 + times."""
+    ts: Any = t0 + times
+    solution = flow(field, start, ts[-1], t0=t0, ts=ts, **options)
+    control = solution.controller_state
+    own = float(control[-1]) if isinstance(control, tuple) and len(control) == 5 else float("nan")
+    return Followed(solution.ys, np.isfinite(np.asarray(solution.ts)), own)
+
+
+def saved_after(
+    field: Any, first: PyTree, filling: int, count: np.ndarray, h: float, options: dict[str, Any]
+) -> Followed:
+    """The flow at each count: of the first steps' own fields, then of the equation's."""
+    first, static = partition(first)
+    early = count[count <= filling]
+    ys = jax.tree.map(lambda x: x[early], first)
+    if early.size == count.size:
+        return Followed(combine(ys, static), np.ones(count.size, bool), 0.0)
+    start = combine(jax.tree.map(lambda x: x[-1], first), static)
+    later = saved(field, start, filling * h, (count[early.size :] - filling) * h, options)
+    ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, partition(later.ys)[0])
+    ok = np.concatenate([np.ones(early.size, bool), later.reached])
+    return Followed(combine(ys, static), ok, later.own_error)
+
+
+def solver_options(
+    h: float, rtol: Any, atol: Any, max_steps: int, progress: bool | None, long: bool, more: dict
+) -> dict[str, Any]:
+    """For `igr.flow`: of bounded cost, and with a bar where it will take long."""
+    options: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
+    options |= {"progress": bool(progress), "optimizer_step": h}
+    if progress is None and long:
+        options["progress_meter"] = LateBar()
+    return options | more
+
+
+def distances(
+    flows: dict[FlowName, Followed], start: PyTree, recorded: PyTree
+) -> tuple[dict[FlowName, np.ndarray], np.ndarray, np.ndarray]:
+    """How far each flow and the start are from the run at each record, and the run's own norm.
+
+    Args:
+      flows: by name; states of params alone.
+      start: the floating leaves at the start.
+      recorded: the floating leaves of the run, with a leading axis r.
+    """
+    ends = {str(p): partition(found.ys)[0] for p, found in flows.items()}
+    apart, travelled, size = jax.tree.map(np.array, _distances(ends, start, recorded))
+    distance = {}
+    for p, found in flows.items():
+        with np.errstate(invalid="ignore"):
+            ok = found.reached & np.isfinite(apart[str(p)])
+        distance[p] = np.where(ok, apart[str(p)], np.inf)
+    return distance, travelled, size
+
+
+@jax.jit
+def _distances(
+    flows: dict[str, PyTree], start: PyTree, recorded: PyTree
+) -> tuple[dict[str, Array], Array, Array]:
+    def norm(tree: PyTree) -> Array:
+        squares = [jnp.sum(x**2, axis=tuple(range(1, x.ndim))) for x in jax.tree.leaves(tree)]
+        return jnp.sqrt(sum(squares))
+
+    def from_run(tree: PyTree) -> Array:
+        return norm(jax.tree.map(lambda x, y: x - y, recorded, tree))
+
+    apart = {name: from_run(ys) for name, ys in flows.items()}
+    return apart, from_run(start), norm(recorded)
+
+
+def rounding_floor(size: np.ndarray, step: np.ndarray, params: PyTree, rtol: Any) -> np.ndarray:
+    """The distance that rounding and the solver's tolerance alone may make, (r,)."""
+    eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(params))
+    used = rtol if rtol is not None else (1e-10 if eps < 1e-10 else 1e-5)
+    return size * (eps * np.sqrt(1.0 + step) + used)

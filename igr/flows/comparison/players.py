@@ -1,0 +1,149 @@
+"""The comparison of two players, each on a loss of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+
+from igr.backward_error import modified_equation
+from igr.backward_error.methods import GameMethod
+from igr.checks import check_count
+from igr.compiled import Traced, compiled, traced
+from igr.flows.comparison.asked import Asked, watched
+from igr.flows.comparison.ensemble import records, run_together
+from igr.flows.comparison.follow import (
+    LONG_RUN,
+    Followed,
+    distances,
+    each,
+    rounding_floor,
+    saved,
+    solver_options,
+    unreached,
+)
+from igr.flows.comparison.result import Comparison, FlowName
+from igr.flows.fields.vector_field import vector_field
+from igr.flows.run import Trajectory
+from igr.flows.validity import unexplained_by
+from igr.pytrees import combine, partition
+
+
+def compare_players(asked: Asked) -> Comparison:
+    """Lets two players move, and follows the flows of their round.
+
+    Args:
+      asked: what `igr.compare` was asked for: `value_fn` the pair of their losses, each of the pair
+        of their params, and `params` that pair. A step is a round.
+    """
+    method, h, names = asked.method, asked.learning_rate, asked.flows
+    if not isinstance(method, GameMethod):
+        raise TypeError(
+            f"value_fn is a pair of losses: method is one of two players, such as "
+            f"igr.methods.simultaneous(); got {method.name}"
+        )
+    if not isinstance(asked.value_fn, Sequence) or len(asked.value_fn) != 2:
+        raise TypeError(f"value_fn is a pair of losses for {method.name}; got {asked.value_fn!r}")
+    if not isinstance(asked.params, tuple) or len(asked.params) != 2:
+        raise TypeError("params is the pair (theta, phi) of the params of the two players")
+    if asked.own_optimizer:
+        raise ValueError(f"optimizer is not for two players: {method.name} is their optimizer")
+    for p in names:
+        if isinstance(p, str):
+            raise ValueError(f"flows are orders, counts, for two players; got {p!r}")
+    steps = check_count("steps", asked.steps, 1)
+    every = asked.record_every or -(-steps // 100)
+    dynamic, static = partition(asked.params)
+    losses = [traced(lambda z, f=f: f(combine(z, static)), dynamic) for f in asked.value_fn]
+    for player, loss in enumerate(losses):
+        value = jax.eval_shape(loss, dynamic)
+        if getattr(value, "shape", None) != ():
+            raise ValueError(f"the loss of player {player + 1} must return a scalar")
+    ratios = tuple(float(r) for r in method.ratios)
+    turn = traced(_round(losses, ratios, method.turns, h), (dynamic,), jnp.zeros(()), None)
+    start = jax.tree.map(lambda x: jnp.asarray(x)[None], (dynamic,))
+    (ensemble, _), seconds = watched(
+        lambda: run_together(turn, start, jnp.zeros((steps, 1)), None, every, False)
+    )
+    (recorded,) = ensemble.mean
+    step = records(steps, every)
+    times = step * h
+    options = solver_options(
+        h, asked.rtol, asked.atol, asked.max_steps, asked.progress, seconds > LONG_RUN, asked.more
+    )
+
+    def follow(p: FlowName) -> Followed:
+        field = vector_field(modified_equation(method, int(p)), asked.value_fn, h)
+        return saved(field, asked.params, 0.0, times, options)
+
+    followed, failures = each(names, follow)
+    distance, travelled, norm = distances(followed, dynamic, recorded)
+    correction, remainder, values, slope = jax.tree.map(
+        np.asarray,
+        _along(modified_equation(method, 1), losses, turn, recorded, jnp.asarray(h)),
+    )
+    nothing = np.full(len(step), np.nan)
+    return Comparison(
+        method=method.name,
+        learning_rate=h,
+        step=step,
+        time=times,
+        discrete=Trajectory(jnp.asarray(step), combine(recorded, static), values, slope, None),
+        flows={p: followed[p].ys if p in followed else unreached(recorded) for p in names},
+        distance={p: distance.get(p, np.full(len(step), np.inf)) for p in names},
+        travelled=travelled,
+        correction=correction,
+        remainder=remainder,
+        sharpness=nothing,
+        stability_limit=float("nan"),
+        convergence_radius=float("nan"),
+        floor=rounding_floor(norm, step, dynamic, asked.rtol),
+        start_up="no memory to fill",
+        kept={p: {} for p in names},
+        solver_error={p: followed[p].own_error if p in followed else np.nan for p in names},
+        failures=failures,
+        notes=("a step is a round of both players; the recorded loss is that of the first",),
+    )
+
+
+def _round(losses: list[Traced], ratios: tuple, turns: tuple[int, ...], h: float) -> Any:
+    """One round, as `(carry, draw, data) -> carry`."""
+
+    def moved(z: PyTree, at: PyTree, player: int) -> PyTree:
+        own = jax.grad(
+            lambda x: losses[player](tuple(x if i == player else at[i] for i in (0, 1)))
+        )(at[player])
+        rate = h * ratios[player]
+        new = jax.tree.map(lambda x, g: (x - rate * g).astype(x.dtype), z[player], own)
+        return tuple(new if i == player else z[i] for i in (0, 1))
+
+    def turn(carry: tuple[PyTree], draw: Any, data: Any) -> tuple[PyTree]:
+        (z,) = carry
+        before = z
+        for player in turns or (0, 1):
+            z = moved(z, z if turns else before, player)
+        return (z,)
+
+    return turn
+
+
+@compiled
+def _along(equation: Any, losses: list[Traced], turn: Traced, recorded: PyTree, h: Array) -> Any:
+    """h |F1|/|F0|, the remainder of the field over a round, the first loss and |F0|."""
+    plain, corrected = (vector_field(equation.truncate(p), tuple(losses), h) for p in (0, 1))
+
+    def at(z: PyTree) -> Any:
+        f0, f1 = plain(0.0, z, None), corrected(0.0, z, None)
+        norm = optax.tree.norm(f0)
+        apart = optax.tree.norm(optax.tree.sub(f1, f0))
+        (after,) = turn((z,), jnp.zeros(()), None)
+        rest = unexplained_by(lambda q: plain(0.0, q, None), z, after)
+        ratio = jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
+        return ratio, rest, losses[0](z), norm
+
+    return jax.lax.map(at, recorded)

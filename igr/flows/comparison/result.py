@@ -1,0 +1,193 @@
+"""A comparison: a run, the flows beside it, and what says how far they are to be trusted."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import PyTree
+
+from igr.flows.comparison import report, saved
+from igr.flows.run import Trajectory
+
+FlowName = int | str  # an order; or "differences", "two-phase" or "central"
+
+LARGEST_REMAINDER = 0.5  # of a change of the gradient, beyond which its derivatives say too little
+LARGEST_CORRECTION = 0.3  # h |F1| / |F0| beyond which a truncated expansion is not to be trusted
+EDGE_OF_STABILITY = 0.9  # of the stability limit, about which the sharpness then hovers
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """A discrete run and the flows of its modified equation, at r recorded steps.
+
+    Flows go by their names: an order, a count; or "differences", "two-phase" or "central".
+
+    Attributes:
+      method: the method's name.
+      learning_rate: the step h.
+      step: the steps done at each record, (r,).
+      time: step * h, at which the flows are taken.
+      discrete: the recorded run; over batches its params are the mean of all runs.
+      flows: flow -> params of the flow at each record, with a leading axis r; inf after a flow
+        has stopped, nan where it could not be followed at all.
+      kept: flow -> the states kept beside params, by name, at each record of the flow; empty
+        where the method keeps none.
+      distance: flow -> Euclidean distance of run and flow at each record, (r,).
+      travelled: Euclidean distance of the run from its start, (r,).
+      correction: h |F1| / |F0| at the run's params, (r,).
+      sharpness: the Hessian's eigenvalue of largest magnitude at the run's params, (r,); for an
+        elementwise method that of the Hessian preconditioned as the method does it, by
+        1/(sqrt(nu) + eps) for Adam; for SGD in epochs the batch sharpness, the mean over batches
+        of g_b' H_b g_b / |g_b|^2. nan if it was not asked for, or has no meaning.
+      stability_limit: h * sharpness beyond which the method diverges on a quadratic.
+      convergence_radius: h * sharpness up to which the expansion converges on a quadratic. Past
+        it a mode oscillates: its share of the motion shows in `correction` until it has died out.
+      remainder: how much of the change of the gradient over the run's next step the Hessian does
+        not explain, (r,): near 0 where the loss is smooth, near 1 where the step crosses kinks, as
+        those of a ReLU network, which no derivative sees. nan where it has no meaning.
+      trusted: where the expansion is to be trusted, (r,): the correction is at most 0.3, the
+        remainder at most 0.5, and h * |sharpness| below nine tenths of the stability limit, where
+        the edge of stability begins.
+      solver_error: flow -> the sum of the solver's own estimates of its error, over the flow; nan
+        where its steps are fixed.
+      floor: the distance that rounding and the solver's tolerance alone may make, (r,).
+      start_up: how the comparison deals with the steps in which the memory fills.
+      runs: how many runs the mean is of; 1 for a run on the whole loss.
+      standard_error: flow -> that of the distance, (r,), as the spread of the runs makes it; empty
+        for a single run.
+      midpoints: the middle (w[n-1] + 2 w[n] + w[n+1])/4 of the run at each record, which distances
+        are from where a flow past the edge of stability is among them; else None.
+      amplitude: "run" and the flows past the edge -> the size of the oscillation, (r,).
+      mean_value: the same -> the loss averaged over the oscillation, (r,).
+      eigenvalues: the same -> the largest of the Hessian at the middle, (r, k).
+      failures: flow, or what else could not be measured -> why.
+      notes: what else is to be known of this comparison.
+    """
+
+    method: str
+    learning_rate: float
+    step: np.ndarray
+    time: np.ndarray
+    discrete: Trajectory
+    flows: dict[FlowName, PyTree]
+    distance: dict[FlowName, np.ndarray]
+    travelled: np.ndarray
+    correction: np.ndarray
+    remainder: np.ndarray
+    sharpness: np.ndarray
+    stability_limit: float
+    convergence_radius: float
+    floor: np.ndarray
+    start_up: str
+    kept: dict[FlowName, dict[str, PyTree]]
+    solver_error: dict[FlowName, float]
+    runs: int = 1
+    standard_error: dict[FlowName, np.ndarray] = field(default_factory=dict)
+    midpoints: PyTree | None = None
+    amplitude: dict[FlowName, np.ndarray] = field(default_factory=dict)
+    mean_value: dict[FlowName, np.ndarray] = field(default_factory=dict)
+    eigenvalues: dict[FlowName, np.ndarray] = field(default_factory=dict)
+    failures: dict[FlowName, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def h_sharpness(self) -> np.ndarray:
+        """h times sharpness, (r,)."""
+        return self.learning_rate * self.sharpness
+
+    @property
+    def trusted(self) -> np.ndarray:
+        """Where the expansion is to be trusted, (r,)."""
+        return ~np.any(list(self.failed.values()), axis=0)
+
+    @property
+    def failed(self) -> dict[str, np.ndarray]:
+        """Where each of the three tests of validity fails, (r,) each."""
+        edge = EDGE_OF_STABILITY * self.stability_limit
+        return {
+            "h|F1|/|F0|": ~(self.correction <= LARGEST_CORRECTION),
+            "kinks": self.remainder > LARGEST_REMAINDER,  # false where not measured
+            "edge of stability": np.abs(self.h_sharpness) > edge,  # likewise
+        }
+
+    @property
+    def at_rounding(self) -> dict[FlowName, np.ndarray]:
+        """Where a distance says nothing, being as small as rounding and tolerance make it."""
+        return {p: d <= self.floor for p, d in self.distance.items()}
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draws the distances on matplotlib Axes, see `igr.plots.comparison`."""
+        from igr.plots import comparison  # matplotlib is only there with the extra `figures`
+
+        return comparison(self, ax)
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with a row a record: needs pandas.
+
+        Its index is `step`, its columns `time`, `loss`, `travelled`, `correction`, `remainder`,
+        `sharpness`, `trusted`, `floor`, and of each flow "distance to order 1", and the like.
+        """
+        import pandas as pd  # it is no dependency
+
+        columns: dict[str, Any] = {"time": self.time, "loss": np.asarray(self.discrete.value)}
+        names = ("travelled", "correction", "remainder", "sharpness", "trusted", "floor")
+        columns |= {name: getattr(self, name) for name in names}
+        for what, table in (
+            ("distance to", self.distance),
+            ("standard error of", self.standard_error),
+            ("amplitude of", self.amplitude),
+            ("mean loss of", self.mean_value),
+        ):
+            columns |= {f"{what} {report.flow_title(p)}": x for p, x in table.items()}
+        for p, x in self.eigenvalues.items():
+            columns |= {
+                f"eigenvalue {k + 1} of {report.flow_title(p)}": x[:, k] for k in range(x.shape[1])
+            }
+        return pd.DataFrame(columns, index=pd.Index(self.step, name="step"))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes it to one file: numpy's npz, with its structure in JSON; nothing is pickled.
+
+        The file is there whole or not at all. Left out are the optimizer's state
+        (`discrete.state`) and leaves of params that are neither arrays nor plain values.
+
+        Args:
+          path: of the file; an existing one is replaced.
+
+        Raises:
+          FileNotFoundError: if there is no such folder.
+        """
+        saved.write(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Comparison:
+        """Reads what `save` wrote.
+
+        Dictionaries, lists and tuples come back as they were, arrays as numpy's; other containers,
+        such as modules and named tuples, as dictionaries by the names of their parts.
+
+        Args:
+          path: of the file.
+
+        Raises:
+          FileNotFoundError: if there is no such file.
+          ValueError: if it is not a comparison.
+        """
+        fields = saved.read(path)
+        try:
+            fields["discrete"] = Trajectory(**fields["discrete"])
+            return cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)} is not a comparison: {error}") from error
+
+    def __str__(self) -> str:
+        return report.text(self)
+
+    def __repr__(self) -> str:
+        return report.short(self)
+
+    def _repr_html_(self) -> str:
+        return report.html(self)

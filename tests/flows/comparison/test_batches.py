@@ -1,0 +1,107 @@
+"""Runs on batches and of two players, against loops in numpy and expectations by enumeration."""
+
+from itertools import permutations, product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import igr
+
+A = np.array([0.5, 2.0, 1.0])
+B = np.array([1.0, -1.0, 0.5])
+H = 0.05
+
+
+def loss(w, batch):
+    a, b = batch
+    return jnp.sum(a * (w - b) ** 2 / 2)
+
+
+def step(w, k):
+    return w - H * A[k] * (w - B[k])
+
+
+def over(method=None, **options):
+    given = {"orders": (0, 1), "batches": (jnp.array(A), jnp.array(B)), "method": method, **options}
+    return igr.compare(loss, jnp.array([2.0]), H, **given)
+
+
+def test_a_fixed_order_of_batches():
+    seen = over(igr.methods.cyclic_sgd((2, 0, 1)), epochs=4)
+    w, points = 2.0, [2.0]
+    for _ in range(4):
+        for k in (2, 0, 1):
+            w = step(w, k)
+        points.append(w)
+    np.testing.assert_array_equal(seen.step, [0, 3, 6, 9, 12])
+    np.testing.assert_allclose(seen.discrete.params[:, 0], points, rtol=1e-12)
+    assert seen.standard_error == {}
+    assert 10 * seen.distance[1][-1] < seen.distance[0][-1]
+
+
+@pytest.mark.slow
+def test_the_mean_over_random_orders():
+    """On a quadratic the mean of an epoch is that over all six orders, whatever went before."""
+    seen = over(epochs=3, runs=64, key=jax.random.key(1))
+    mean, points = 2.0, [2.0]
+    for _ in range(3):
+        ends = []
+        for order in permutations(range(3)):
+            w = mean
+            for k in order:
+                w = step(w, k)
+            ends.append(w)
+        mean = np.mean(ends)
+        points.append(mean)
+    apart = np.abs(seen.discrete.params[:, 0] - points)
+    assert (apart <= 4 * seen.standard_error[1] + 1e-15).all()
+    assert 0 < seen.standard_error[1][-1] < 0.01
+    assert 5 * seen.distance[1][-1] < seen.distance[0][-1]
+    sharp = np.mean(A)  # the batch sharpness of scalar quadratics, the mean of their curvatures
+    np.testing.assert_allclose(seen.sharpness, sharp, rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_the_mean_with_replacement():
+    seen = over(igr.methods.sgd_with_replacement(2), steps=4, runs=2000, key=jax.random.key(0))
+    mean = 2.0
+    for _ in range(4):
+        mean = np.mean(
+            [(step(mean, i) + step(mean, j)) / 2 for i, j in product(range(3), repeat=2)]
+        )
+    assert abs(seen.discrete.params[-1, 0] - mean) < 4 * seen.standard_error[0][-1]
+
+
+@pytest.mark.slow
+def test_two_players():
+    first = lambda z: jnp.sum(z[0] * z[1]) + 0.1 * jnp.sum(z[0] ** 2)
+    start = (jnp.array([1.0]), jnp.array([2.0]))
+    method = igr.methods.alternating()
+    seen = igr.compare((first, lambda z: -first(z)), start, H, 20, (0, 1), method)
+    x, y = 1.0, 2.0
+    for _ in range(20):
+        x = x - H * (y + 0.2 * x)
+        y = y + H * x
+    np.testing.assert_allclose([p[-1, 0] for p in seen.discrete.params], [x, y], rtol=1e-12)
+    assert 10 * seen.distance[1][-1] < seen.distance[0][-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 1, "batches": (jnp.ones(3), jnp.ones(2)), "key": 0}, "batches"),
+        ({"epochs": 1}, "key is needed"),
+        ({"epochs": 1, "steps": 3, "key": 0}, "give epochs, or steps"),
+        ({"key": 0}, "give epochs, or steps"),
+        ({"steps": 4, "key": 0}, "steps must be whole epochs of 3 steps, got 4"),
+        ({"epochs": 1, "method": igr.methods.reshuffled_sgd(2)}, "leading axis of 2"),
+        ({"epochs": 1, "method": igr.methods.cyclic_sgd(3), "runs": 4}, "all runs are the same"),
+        ({"epochs": 1, "key": 0, "orders": ("central",)}, "flows are orders, counts"),
+        ({"steps": 1, "batches": None, "runs": 4}, "runs is for runs on batches"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        over(**options)
