@@ -98,11 +98,10 @@ def compare_run(asked: Asked) -> Comparison:
 
     try:
         discrete, seconds = watched(real_run)
-    except Exception:
-        why = _untraceable(lambda p: unexplained(the.loss, p, p), dynamic)
-        if why is None:
-            raise
-        failures["remainder"] = why
+    except Warning:
+        raise
+    except Exception as error:  # as where a loss lacks a second derivative
+        failures["remainder"] = reason(error)
         discrete, seconds = watched(real_run)
     seen, remainder, swing, moments = discrete.observed
     discrete = discrete._replace(observed=seen)
@@ -135,12 +134,20 @@ def compare_run(asked: Asked) -> Comparison:
             )  # fmt: skip
             return found.followed, found.kept, found
         assert chosen is not None
-        field = chosen(p)
 
-        def along(at: np.ndarray) -> Followed:
-            return _along(p, field, the, asked, at, h, origin, options)
+        def follow_by(field: Any) -> Followed:
+            along = lambda at: _along(p, field, the, asked, at, h, origin, options)  # noqa: E731
+            return along(times) if swing is None else past_the_edge.middle_of_flow(along, step, h)
 
-        found = along(times) if swing is None else past_the_edge.middle_of_flow(along, step, h)
+        try:
+            found = follow_by(chosen(p))
+        except Warning:
+            raise
+        except Exception:
+            alone, _ = _one_program([p], equation, the, h)  # the fault may be another flow's
+            if len(smooth) == 1 or alone is None:
+                raise
+            found = follow_by(alone(p))
         if method.kept:
             return found._replace(ys=found.ys[0]), found.ys[1], None
         return found, {}, None
@@ -338,15 +345,6 @@ def _along(
 def _whole_step(step: Callable[..., Any], loss: Any, params: PyTree, state: Any) -> PyTree:
     dynamic, static = partition(params)
     return combine(step(loss, dynamic, state)[0], static)
-
-
-def _untraceable(fn: Callable[..., Any], *args: Any) -> str | None:
-    """Why a function cannot be traced, as where a loss lacks a second derivative; else None."""
-    try:
-        jax.eval_shape(fn, *args)
-    except Exception as error:
-        return reason(error)
-    return None
 
 
 def _measured(
