@@ -79,8 +79,8 @@ def compare(
         taken once an epoch; of all examples for `igr.methods.sgd_with_replacement`. The mean of
         many runs is then what distances are from, beside the standard error that their spread
         makes. The method is `igr.methods.reshuffled_sgd(m)` if none is given; a fixed order is
-        that of `igr.methods.cyclic_sgd`. Of other methods the equation knows no batches, and holds
-        to h^0.
+        that of `igr.methods.cyclic_sgd`; momentum and any other linear memory without decay is
+        followed to h^1. Of other methods the equation knows no batches, and holds to h^0.
       epochs: with batches, how many epochs, instead of `steps`.
       runs: with batches, how many runs the mean is of; 16 if not given.
       key: with batches, a `jax.random.key` that draws their orders.

@@ -26,18 +26,18 @@ def validity_over_batches(
     step = "none" if not drawing.own else "batch" if drawing.size is None else "whole"
     return _measured(
         equation, losses.traced, along, times, losses.batches, jnp.asarray(h), step,
-        bool(method.kept),
+        bool(method.kept), jnp.asarray(h * drawing.reach),
     )  # fmt: skip
 
 
 @compiled
 def _measured(
     equation: Any, loss: Traced, along: PyTree, times: Array, batches: PyTree, h: Array,
-    step: str, kept: bool,
+    step: str, kept: bool, reach: Array,
 ) -> Any:  # fmt: skip
     """Loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record.
 
-    The remainder is that of a step down the gradient of a batch, or of the whole loss.
+    The remainder is that of a step `reach` down the gradient of a batch, or of the whole loss.
     """
 
     def mean(p: PyTree) -> Array:
@@ -51,7 +51,7 @@ def _measured(
 
     def of_step(gradient: Any, p: PyTree) -> tuple[Array, Array]:
         own, along_own = jax.jvp(gradient, (p,), (gradient(p),))
-        after = jax.tree.map(lambda x, d: x - (h * d).astype(x.dtype), p, own)
+        after = jax.tree.map(lambda x, d: x - (reach * d).astype(x.dtype), p, own)
         square = optax.tree.vdot(own, own)
         curved = jnp.where(
             square > 0, optax.tree.vdot(own, along_own) / jnp.where(square > 0, square, 1), 0

@@ -20,6 +20,7 @@ from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import size
 from igr.flows.comparison.asked import Asked, method_and_optimizer, watched
 from igr.flows.comparison.batch_validity import validity_over_batches
+from igr.flows.comparison.drawing import Drawing, drawing_of, over_batches, with_gradients
 from igr.flows.comparison.ensemble import records, run_together
 from igr.flows.comparison.filling import kept_states, said, start_up_of, steps_to_fill
 from igr.flows.comparison.follow import (
@@ -33,6 +34,7 @@ from igr.flows.comparison.follow import (
     unreached,
 )
 from igr.flows.comparison.result import Comparison, FlowName
+from igr.flows.described import check_described
 from igr.flows.fields.stochastic import moments_field
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.run import Trajectory, optimizer_of
@@ -40,44 +42,6 @@ from igr.pytrees import combine, num_examples, partition
 
 RUNS = 16
 MOMENTS = 64  # parameters up to which the covariance is followed too
-
-
-class Drawing(NamedTuple):
-    """How a method takes its batches.
-
-    Attributes:
-      unit: the steps of a unit, which is what is drawn anew: m for an epoch.
-      random: whether anything is drawn.
-      size: of the batch that a step draws from all examples; None where batches are given.
-      own: whether the method's equation knows its batches.
-    """
-
-    unit: int
-    random: bool
-    size: int | None
-    own: bool
-    order: tuple[int, ...] | None = None
-
-
-@singledispatch
-def drawing_of(method: Any, count: int) -> Drawing:
-    """How a method takes its batches, `count` of them: each once an epoch, in random order."""
-    return Drawing(count, True, None, False)
-
-
-@drawing_of.register
-def _(method: EpochMethod, count: int) -> Drawing:
-    m = int(method.num_batches)
-    if m != count:
-        raise ValueError(
-            f"batches must have a leading axis of {m}, the batches of {method.name}; it has {count}"
-        )
-    return Drawing(count, method.order is None, None, True, method.order)
-
-
-@drawing_of.register
-def _(method: SampledMethod, count: int) -> Drawing:
-    return Drawing(1, True, int(method.batch_size), True)
 
 
 def compare_batches(
@@ -109,6 +73,8 @@ def compare_batches(
     filling_units = -(-burn_in // unit)
     dynamic, static = partition(asked.params)
     losses = _Losses(asked.value_fn, asked.params, batches, drawing)
+    if asked.own_optimizer:
+        _check_own(asked, losses, dynamic)
     draws, paired = _draws(key, drawing, runs, filling_units + units, num_examples(batches))
 
     state = asked.optimizer.init(dynamic)
@@ -154,9 +120,10 @@ def compare_batches(
     value, slope, correction, remainder, sharp = jax.tree.map(
         np.asarray, validity_over_batches(method, losses, along, np.asarray(times + origin), h)
     )
-    response = method.response()
+    response = with_gradients(method).response() if drawing.size is None else None
     nothing = np.full(len(step), np.nan)
-    limit = 2.0 if unit > 1 and drawing.own else float("nan")
+    # Of the batch sharpness, as if a memory held the one batch that a step lasts for.
+    limit = 2.0 / drawing.reach if unit > 1 and drawing.own else float("nan")
     return Comparison(
         method=method.name,
         learning_rate=h,
@@ -176,7 +143,7 @@ def compare_batches(
         correction=correction,
         remainder=remainder,
         sharpness=sharp if asked.sharpness and drawing.size is None else nothing,
-        stability_limit=limit if response is None else response.stability_limit(),
+        stability_limit=limit if response is None or drawing.own else response.stability_limit(),
         convergence_radius=1.0 if response is None else response.convergence_radius(),
         floor=rounding_floor(norm, step, dynamic, asked.rtol),
         start_up=said(start_up, filling_units * unit, steps_to_fill(method)),
@@ -207,26 +174,12 @@ def method_over_batches(
     if method is None and optimizer is None:
         return reshuffled_sgd(count), None
     found, given = method_and_optimizer(method, optimizer, params, h)
-    return (reshuffled_sgd(count) if found is None else found), given
+    return (reshuffled_sgd(count) if found is None else over_batches(found, count)), given
 
 
 def step_over(method: Method, h: float, over_batches: bool) -> Any:
-    """The method's own step; of one on batches that of SGD."""
-    if over_batches and drawn(method):
-        return optax.sgd(h)
-    return optimizer_of(method, h)
-
-
-@singledispatch
-def drawn(method: Any) -> bool:
-    """Whether a method is SGD by how it draws its batches."""
-    return False
-
-
-@drawn.register(EpochMethod)
-@drawn.register(SampledMethod)
-def _(method: Any) -> bool:
-    return True
+    """The method's own step; of one on batches what it does with their gradients."""
+    return optimizer_of(with_gradients(method) if over_batches else method, h)
 
 
 class _Losses:
@@ -260,6 +213,17 @@ class _Losses:
 @compiled
 def _mean_value(loss: Traced, params: PyTree, batches: PyTree) -> Array:
     return jnp.mean(jax.vmap(lambda b: loss(params, b))(batches))
+
+
+def _check_own(asked: Asked, losses: _Losses, params: PyTree) -> None:
+    """Raises unless the optimizer takes the steps that its description says."""
+    method = with_gradients(asked.method)
+    if method.kept:
+        kept_states(method.kept, asked.optimizer.init(params))
+    loss = traced(lambda p: _mean_value(losses.traced, p, losses.batches), params)
+    check_described(
+        method, asked.optimizer, loss, params, asked.learning_rate, steps_to_fill(method)
+    )
 
 
 def _check_names(names: list[FlowName]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, cast
 
 from jaxtyping import Array, PyTree
 
-from igr.backward_error.protocols import Equation
-from igr.checks import check_step
+from igr.backward_error.protocols import Equation, Method
+from igr.checks import check_choice, check_step
 from igr.flows import kinds
 from igr.flows.kinds import Field, ValueFn
+
+Derivatives = Literal["automatic", "differences"]
 
 
 def vector_field(
@@ -17,6 +20,9 @@ def vector_field(
     value_fn: Callable[..., Array] | Sequence[ValueFn],
     h: float | Array,
     batches: PyTree | None = None,
+    *,
+    derivatives: Derivatives = "automatic",
+    method: Method | None = None,
 ) -> Field:
     """Compiles a modified equation to a vector field.
 
@@ -28,6 +34,11 @@ def vector_field(
       h: the step the equation is for; a positive number, or an array under a transformation.
       batches: for SGD in epochs, the batches: a pytree of arrays with a leading axis of as many as
         the equation is for.
+      derivatives: of the gradient. "automatic": those of JAX, which pass the kinks of ReLU, max
+        pooling and the like by. "differences": of gradients over the steps, kinks included, at
+        order 1; for methods without memory, and for linear memories whose weights are positive.
+      method: with "differences", what the equation was derived from, where it has a memory; an
+        equation of steps along the gradient alone says so itself.
 
     Returns:
       `f(t, params, args)`, autonomous, with the structure, shapes and dtypes of params: it goes
@@ -37,7 +48,8 @@ def vector_field(
       the pair `(theta, phi)`.
 
     Raises:
-      ValueError: if `h` is not positive and finite, or the equation has open symbols.
+      ValueError: if `h` is not positive and finite, the equation has open symbols, or there are no
+        differences for it.
       TypeError: if `eq` is not an equation or `value_fn` is not callable.
 
     On E = x^2/2 gradient descent multiplies x by 1 - h in every step, so the field is
@@ -51,7 +63,15 @@ def vector_field(
     -1.053333333
     """
     check_step("h", h)
-    return kinds.field_of(eq, value_fn, h, batches=batches)
+    check_choice("derivatives", derivatives, ("automatic", "differences"))
+    if derivatives == "automatic":
+        if method is not None:
+            raise ValueError("method is for derivatives = 'differences'; got one with 'automatic'")
+        return kinds.field_of(eq, value_fn, h, batches=batches)
+    from igr.flows.fields.differences import difference_field  # which takes steps of methods
+
+    kinds.check_no_batches(eq, batches)
+    return difference_field(eq, cast(ValueFn, value_fn), h, method)
 
 
 def modified_value_fn(

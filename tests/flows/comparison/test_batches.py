@@ -5,6 +5,7 @@ from itertools import permutations, product
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import igr
@@ -55,12 +56,49 @@ def test_the_mean_over_random_orders():
             ends.append(w)
         mean = np.mean(ends)
         points.append(mean)
-    apart = np.abs(seen.discrete.params[:, 0] - points)
+    apart = np.abs(seen.discrete.params[:, 0] - np.array(points))
     assert (apart <= 4 * seen.standard_error[1] + 1e-15).all()
     assert 0 < seen.standard_error[1][-1] < 0.01
     assert 5 * seen.distance[1][-1] < seen.distance[0][-1]
     sharp = np.mean(A)  # the batch sharpness of scalar quadratics, the mean of their curvatures
     np.testing.assert_allclose(seen.sharpness, sharp, rtol=1e-10)
+
+
+def mean_with_momentum(h, epochs, beta):
+    """The mean of (w, v, 1) after each epoch: a power of the mean over all orders of their map."""
+    total = np.zeros((3, 3))
+    for order in permutations(range(3)):
+        epoch = np.eye(3)
+        for k in order:
+            v = np.array([A[k], beta, -A[k] * B[k]])
+            epoch = np.array([np.array([1, 0, 0]) - h * v, v, [0, 0, 1]]) @ epoch
+        total += epoch / 6
+    return [np.linalg.matrix_power(total, n) @ [2.0, 0, 1] for n in range(epochs + 1)]
+
+
+def test_the_mean_with_momentum():
+    """The equation that knows the batches, read from the optimizer or named."""
+    h, beta, filling, epochs = 0.02, 0.5, 9, 6  # 0.5^27 = 1e-8
+    of = {"epochs": epochs, "runs": 64, "key": jax.random.key(1), "sharpness": False}
+
+    def over(method=None, **options):
+        batches = jnp.array(A), jnp.array(B)
+        given = {"orders": (0, 1), "batches": batches, "method": method, **of}
+        return igr.compare(loss, jnp.array([2.0]), h, **given, **options)
+
+    seen = over(optimizer=lambda h: optax.sgd(h, momentum=beta))
+    exact = np.array(mean_with_momentum(h, filling + epochs, beta))[filling:, 0]
+    assert seen.start_up == "burn-in of 27 steps"
+    apart = np.abs(seen.discrete.params[:, 0] - exact)
+    assert (apart <= 4 * seen.standard_error[1] + 1e-15).all()
+    # The flows start at the run's own mean; how far off that was decays at twice the mean of A.
+    off = (seen.flows[1][0, 0] - exact[0]) * np.exp(-2 * np.mean(A) * seen.time[-1])
+    ends = {p: abs(flow[-1, 0] - off - exact[-1]) for p, flow in seen.flows.items()}
+    assert 7 * ends[1] < ends[0]
+    named = over(igr.methods.reshuffled_sgd(3, momentum=beta))
+    np.testing.assert_allclose(named.flows[1], seen.flows[1], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"steps differ by .* from those of gradient"):
+        over(igr.methods.reshuffled_sgd(3), optimizer=optax.sgd(h, momentum=beta))
 
 
 @pytest.mark.slow
