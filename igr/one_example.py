@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from igr.missing_parts import of_whole
+
 HOW = (
     "Evaluate the network with its running statistics (use_running_average=True in flax, "
     "is_training=False in haiku, equinox.nn.inference_mode); or take a whole batch as one example: "
@@ -35,7 +37,7 @@ def of_one_example(fn: Callable[..., Any], *args: Any) -> Any:
         with contextlib.ExitStack() as stack:
             for watched in (_watched_linen, _watched_haiku):
                 stack.enter_context(watched())
-            return fn(*args)
+            return of_whole(fn, *args)
     except NameError as error:
         if "axis name" not in str(error):
             raise

@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 from igr.compiled import traced
 from igr.curvature.operator import first_example, operator, traced_scalar
 from igr.forward_mode import jvp, linearize
+from igr.missing_parts import of_whole
 from igr.one_example import of_one_example
 from igr.pytrees import combine, partition
 
@@ -69,7 +70,7 @@ def gauss_newton_product(
     """
     params = combine(*partition(params))
     if batch is None:
-        apply = traced(apply_fn, params)
+        apply = traced(partial(of_whole, apply_fn), params)
         outputs = eqx.filter_eval_shape(apply, params)
         loss = traced_scalar("output_loss_fn", output_loss_fn, outputs)
         return operator(_GaussNewtonTerm(apply, loss), params, None, chunk)

@@ -19,6 +19,7 @@ from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import cast_like, require_like, widened
 from igr.forward_mode import linearize
 from igr.meshes import in_parts
+from igr.missing_parts import of_whole
 from igr.one_example import of_one_example
 from igr.pytrees import combine, is_trained, num_examples, partition, trained_part
 
@@ -138,7 +139,7 @@ def first_example(batch: PyTree) -> PyTree:
 def traced_scalar(name: str, fn: Callable[..., Any], *args: Any) -> Traced:
     """A function as it is now; an error where fn(*args) is not a floating scalar."""
     # With more than the parameters it is given one example.
-    found = traced(partial(of_one_example, fn) if len(args) > 1 else fn, *args)
+    found = traced(partial(of_one_example if len(args) > 1 else of_whole, fn), *args)
     out = eqx.filter_eval_shape(found, *args)
     if not (is_trained(out) and out.shape == ()):
         raise ValueError(f"{name} must return a floating scalar; got {out}.")

@@ -14,6 +14,7 @@ from igr.curvature.vectors import (
     minus,
     norm,
     orthogonalized,
+    power_of_two_near,
     row,
     rows,
     scaled,
@@ -140,7 +141,8 @@ def subspace(
         change, ritz_values = _turn(projected, keep)
         found = jnp.sum(keep)
         listed = jnp.where(columns < found, change @ values, ritz_values)
-        residuals = jnp.sqrt(change**2 @ residuals**2)
+        unit = power_of_two_near(residuals)  # squares may be out of the range of the dtype
+        residuals = jnp.sqrt(change**2 @ (residuals / unit) ** 2) * unit
         basis = transformed(basis, change)
         basis = orthonormalized(basis, found, seed + ((state.sweeps + 2) * c).astype(seed.dtype))
 

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.curvature.operator import wide_product
-from igr.curvature.vectors import HIGHEST, cast_like, require_like, size, widened, working_dtype
+from igr.curvature.vectors import (
+    HIGHEST,
+    cast_like,
+    norm,
+    power_of_two_near,
+    require_like,
+    size,
+    widened,
+    working_dtype,
+)
 from igr.pytrees import require_trained, trained_part
 from igr.shown import short, table
 
@@ -96,17 +105,20 @@ def follow_eigenpairs(
     second_image = images(second)
     coupling = _gram(second, image, dtype)
     corner = _gram(second, second_image, dtype)
-    # A row that is no direction, being zero, must not count as the eigenvalue zero.
-    low = -2 * (jnp.linalg.norm(values) + jnp.linalg.norm(corner)) - 1
-    corner = corner + jnp.diag(jnp.where(usable, 0, low))
     projected = jnp.block([[jnp.diag(values), coupling.T], [coupling, corner]])
-    found, turn = _ritz(projected, k)
+    unit = power_of_two_near(projected)
+    projected = projected / unit
+    # A row that is no direction, being zero, must not count as the eigenvalue zero.
+    low = -2 * jnp.linalg.norm(projected) - 1
+    no_direction = jnp.concatenate([jnp.zeros(k, bool), ~usable])
+    found, turn = _ritz(projected + jnp.diag(jnp.where(no_direction, low, 0)), k)
+    found = found * unit
     vectors = jax.tree.map(jnp.add, _mixed(turn[:, :k], first), _mixed(turn[:, k:], second))
     image = jax.tree.map(jnp.add, _mixed(turn[:, :k], image), _mixed(turn[:, k:], second_image))
     apart = jax.tree.map(
         lambda a, q: a - found.reshape(-1, *[1] * (a.ndim - 1)).astype(q.dtype) * q, image, vectors
     )
-    residuals = jnp.sqrt(jnp.diag(_gram(apart, apart, dtype)))
+    residuals = jax.vmap(norm)(apart).astype(dtype)
     return FollowedPairs(found, cast_like(vectors, like), residuals)
 
 
@@ -132,7 +144,7 @@ def _mixed(weights: Float[Array, "m n"], basis: PyTree) -> PyTree:
 
 def _orthonormalized(basis: PyTree, dtype: jnp.dtype) -> tuple[PyTree, Array]:
     """Orthonormal rows with the same span, and which rows are not zero for want of directions."""
-    lengths = jnp.sqrt(jnp.diag(_gram(basis, basis, dtype)))
+    lengths = jax.vmap(norm)(basis).astype(dtype)
     weights = jnp.diag(jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0))
     basis = _mixed(weights, basis)
     usable = lengths > 0

@@ -72,15 +72,19 @@ def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:
 
 def norm(a: PyTree) -> Float[Array, ""]:
     """The Euclidean norm, of numbers of any size: their squares may be out of the dtype's range."""
+    unit = power_of_two_near(a)
+    b = scaled(1 / unit, a)
+    return jnp.sqrt(inner(b, b)) * unit
+
+
+def power_of_two_near(a: PyTree) -> Float[Array, ""]:
+    """A unit for numbers of any size: near the largest entry, and a power of two rounds nothing."""
     largest = jax.tree.reduce(
         jnp.maximum, jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0), a)
     ).astype(working_dtype(a))
-    # To the next power of two, which rounds nothing.
     exponent = jnp.clip(jnp.frexp(jax.lax.stop_gradient(largest))[1], -120, 120)
     exponent = jnp.where(jnp.isfinite(largest), exponent, 0)
-    one = jnp.ones((), largest.dtype)
-    b = scaled(jnp.ldexp(one, -exponent), a)
-    return jnp.sqrt(inner(b, b)) * jnp.ldexp(one, exponent)
+    return jnp.ldexp(jnp.ones((), largest.dtype), exponent)
 
 
 def scaled(factor: Any, a: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_choice, check_count
-from igr.curvature.vectors import HIGHEST, inner, size, widened
+from igr.curvature.vectors import HIGHEST, inner, power_of_two_near, scaled, size, widened
 from igr.meshes import on_any_mesh
 from igr.per_example.chunks import summed_over_chunks
 from igr.per_example.example_axis import differentiable
@@ -33,6 +33,9 @@ class Coherence(NamedTuple):
         mean_square: The mean of |g_i|^2.
         standard_error: The standard error of alpha that is due to the random signs; 0 where none
             were drawn, infinite where one draw says nothing of its error.
+        mean_gradient_norm: |mean g|, which stays in the range of the dtype where the square may
+            not: it is 0 or infinite for gradients far from one in float32.
+        root_mean_square: The root of the mean of |g_i|^2, likewise.
     """
 
     alpha: Float[Array, ""]
@@ -40,6 +43,8 @@ class Coherence(NamedTuple):
     mean_gradient_square: Float[Array, ""]
     mean_square: Float[Array, ""]
     standard_error: Float[Array, ""]
+    mean_gradient_norm: Float[Array, ""]
+    root_mean_square: Float[Array, ""]
 
     __repr__ = short
     _repr_html_ = table
@@ -156,6 +161,8 @@ def coherence_from_batches(
     k = check_count("batch_size", batch_size, 1)
     gradients = widened(trained_part(batch_gradients))
     b = _num_batches(gradients)
+    unit = power_of_two_near(gradients)
+    gradients = scaled(1 / unit, gradients)
     n = b * k
     # As a product: of jnp.mean XLA would make a new one for every entry it is subtracted from.
     mean = jax.tree.map(
@@ -164,7 +171,7 @@ def coherence_from_batches(
     aligned = inner(mean, mean)
     spread = sum(jax.tree.leaves(jax.tree.map(lambda w, m: jnp.sum((w - m) ** 2), gradients, mean)))
     factor = (n - 1) / (b - 1) if finite_sample else k
-    return _coherence(aligned, aligned + factor * spread / b, n)
+    return _coherence(aligned, aligned + factor * spread / b, n, unit=unit)
 
 
 def generalization_gap_bound(
@@ -244,7 +251,8 @@ def _coherence(
     standard_error = jnp.asarray(alpha * error / mean_square, alpha.dtype)
     unit = jnp.asarray(unit, alpha.dtype)
     whole = [unit * (unit * square) for square in (aligned, mean_square)]
-    return Coherence(alpha, n * alpha, *whole, standard_error)
+    sizes = [unit * jnp.sqrt(square) for square in (aligned, mean_square)]
+    return Coherence(alpha, n * alpha, *whole, standard_error, *sizes)
 
 
 def _near_one(
@@ -263,11 +271,11 @@ def _near_one(
     far = jnp.isfinite(largest) & (jnp.abs(exponent) > 30)
     unit = jnp.ldexp(jnp.ones_like(largest), jnp.where(far, jnp.clip(exponent, -120, 120), 0))
 
-    def scaled(params: PyTree, example: PyTree) -> Array:
+    def near_one(params: PyTree, example: PyTree) -> Array:
         value = jnp.asarray(example_loss_fn(params, example))
         return value / unit.astype(value.dtype)
 
-    return scaled, unit
+    return near_one, unit
 
 
 def _streamed_sums(

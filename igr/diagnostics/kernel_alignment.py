@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from igr.curvature.vectors import power_of_two_near
 from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import HIGHEST
 from igr.per_example.kernel import kernel_matrix
@@ -65,7 +66,8 @@ def tangent_kernel_alignment(
         blocks = blocks - jnp.mean(blocks, axis=2, keepdims=True)
         kernel = blocks.reshape(n * q, n * q)
         y = y - jnp.mean(y, axis=0, keepdims=True)
-    y = y.reshape(-1)
+    # A cosine knows no sizes, whose squares may be out of the range of the dtype.
+    y, kernel = (x / power_of_two_near(x) for x in (y.reshape(-1), kernel))
     along = jnp.vdot(y, jnp.matmul(kernel, y, precision=HIGHEST), precision=HIGHEST)
     return along / (jnp.linalg.norm(kernel) * jnp.sum(y**2))
 

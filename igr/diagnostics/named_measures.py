@@ -78,17 +78,18 @@ class NamedMeasures:
 
     def slope(self) -> Float[Array, ""]:
         """|grad E|."""
-        return jnp.sqrt(self._square)
+        return self._slope
 
     def regularizer(self) -> Float[Array, ""]:
         """R_IG."""
-        return self._square / size(require_trained(self._params))
+        return (self._slope / size(require_trained(self._params)) ** 0.5) ** 2
 
     def share(self) -> Float[Array, ""]:
         """The share of the implicit penalty in the modified loss."""
         assert self._learning_rate is not None
-        penalty = implicit_penalty(self._method) * self._learning_rate * self._square
-        return penalty / (self.loss() + penalty)
+        steepness = implicit_penalty(self._method) * self._learning_rate * self._slope
+        # penalty / (loss + penalty), of which no part leaves the range of the dtype.
+        return 1 / (1 + self.loss() / self._slope / steepness)
 
     def coherence(self) -> dict[str, Array]:
         """The coherence alpha, and alpha over its orthogonal limit."""
@@ -146,11 +147,11 @@ class NamedMeasures:
         return coherence(self._example_loss_fn, self._params, self._batch)
 
     @cached_property
-    def _square(self) -> Float[Array, ""]:
-        """|grad E|^2, which coherence has found already where it is asked for."""
+    def _slope(self) -> Float[Array, ""]:
+        """|grad E|, which coherence has found already where it is asked for."""
         if self._shared:
-            return self._coherence.mean_gradient_square
-        return loss_surface_slope(self._value, self._params) ** 2
+            return self._coherence.mean_gradient_norm
+        return loss_surface_slope(self._value, self._params)
 
 
 def named(measures: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from igr.checks import check_count
 from igr.compiled import compiled, traced
 from igr.curvature.vectors import random_vector
 from igr.meshes import on_any_mesh
+from igr.missing_parts import of_whole
 from igr.pytrees import combine, partition
 from igr.shown import short, table
 
@@ -85,7 +86,7 @@ def noise_robustness(
     trained, constant = partition(params)
 
     def measured(trained: PyTree) -> PyTree:
-        return jax.tree.map(jnp.asarray, measure_fn(combine(trained, constant)))
+        return jax.tree.map(jnp.asarray, of_whole(measure_fn, combine(trained, constant)))
 
     measure = traced(measured, trained)
     for found in jax.tree.leaves(jax.eval_shape(measure, trained)):

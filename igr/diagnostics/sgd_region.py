@@ -52,7 +52,7 @@ class SGDRegion(NamedTuple):
             non_uniformity: s, of the same.
         """
         a, s = jnp.asarray(sharpness), jnp.asarray(non_uniformity)
-        return (1 - self.learning_rate * a) ** 2 + self.learning_rate**2 * self.noise * s**2
+        return (1 - self.learning_rate * a) ** 2 + self.noise * (self.learning_rate * s) ** 2
 
     def boundary(self, sharpness: Any) -> Float[Array, "..."]:
         """The largest s at which growth is 1, for each a: half an ellipse about a = 1 / eta.
@@ -63,8 +63,9 @@ class SGDRegion(NamedTuple):
             sharpness: a, of any shape.
         """
         a = jnp.asarray(sharpness)
-        room = a * (2 - self.learning_rate * a)
-        return jnp.sqrt(room / (self.learning_rate * self.noise))
+        rest = 2 - self.learning_rate * a
+        # Root by root: the square may be out of the range of the dtype.
+        return jnp.sqrt(a) * jnp.sqrt(rest / (self.learning_rate * self.noise))
 
 
 def sgd_region(learning_rate: Any, batch_size: int, num_examples: int) -> SGDRegion:
@@ -123,7 +124,7 @@ def sgd_learning_rate_limit(
     a, s = jnp.asarray(sharpness), jnp.asarray(non_uniformity)
     if not isinstance(a, Tracer) and not bool(jnp.all(a > 0)):
         raise ValueError(f"sharpness must be positive; got {sharpness}.")
-    return 2 * a / (a**2 + noise * s**2)
+    return 2 / (a + noise * s * (s / a))  # the squares may be out of the range of the dtype
 
 
 def _checked(learning_rate: Any, batch_size: int, num_examples: int) -> tuple[Array, Array]:

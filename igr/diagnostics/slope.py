@@ -17,6 +17,7 @@ from igr.checks import check_step
 from igr.curvature.vectors import norm, size, widened
 from igr.flows import kinds
 from igr.flows.fields.terms import loss_and_penalty
+from igr.missing_parts import of_whole
 from igr.pytrees import combine, is_trained, partition, require_trained
 from igr.shown import short, table
 
@@ -182,7 +183,7 @@ def _value_and_slope(
     trained, constant = partition(params)
 
     def loss_fn(trained: PyTree) -> Array:
-        value = value_fn(combine(trained, constant))
+        value = of_whole(value_fn, combine(trained, constant))
         if jnp.ndim(value) != 0 or not is_trained(value):
             kind = f"shape {value.shape}, {value.dtype}" if eqx.is_array(value) else repr(value)
             raise ValueError(f"value_fn must return one real floating number; it returned {kind}.")

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from igr.checks import check_value_fn
 from igr.compiled import Traced, compiled, traced
+from igr.missing_parts import of_whole
 from igr.pytrees import combine, partition
 
 
@@ -25,7 +26,7 @@ def traced_loss(value_fn: Any, params: PyTree) -> Traced:
     """
     check_value_fn(value_fn)
     dynamic, static = partition(params)
-    loss = traced(lambda p: value_fn(combine(p, static)), dynamic)
+    loss = traced(lambda p: of_whole(value_fn, combine(p, static)), dynamic)
     value = loss.shapes
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape != ():

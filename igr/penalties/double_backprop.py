@@ -6,13 +6,18 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from igr.penalties.example_loss import example_loss, require_inputs
+from igr.penalties.example_loss import example_loss, inputs_and_targets, require_inputs
 from igr.per_example.outputs import square_sum
 from igr.pytrees import num_examples
 
 
 def double_backprop(
-    example_loss_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, y: PyTree
+    example_loss_fn: Callable[[PyTree, Any], Any],
+    params: PyTree,
+    batch: PyTree = None,
+    y: PyTree = None,
+    *,
+    x: PyTree = None,
 ) -> Float[Array, ""]:
     r"""The mean over the batch of |dL(x_i, y_i)/dx|^2.
 
@@ -28,13 +33,16 @@ def double_backprop(
         example_loss_fn: `(params, (x, y)) -> scalar`; or an `apply_fn`, `(params, x) -> logits`,
             with integer labels y, whose cross-entropy is then the loss.
         params: Any pytree.
-        x: The inputs, floating, along the leading axis: an array or a pytree of arrays.
-        y: The targets, along the leading axis.
+        batch: The pair (x, y): the inputs, floating, along the leading axis, an array or a pytree
+            of arrays; and the targets, along the same.
+        y: The targets, where they are given apart, and `batch` the inputs alone.
+        x: The inputs, where these are given apart too.
 
     Returns:
         The scalar P, in float32 or wider.
 
     Raises:
+        TypeError: If the batch is neither a pair nor given as x and y.
         ValueError: If the leaves of x and y disagree in their leading axis, x is not floating, or
             the loss is not a scalar; for an apply_fn, if it returns no vector, or labels are no
             integers in its classes (under jit, where this cannot be seen, P is NaN).
@@ -42,9 +50,10 @@ def double_backprop(
     >>> import jax.numpy as jnp
     >>> loss = lambda w, example: (w @ example[0] - example[1]) ** 2 / 2
     >>> x, y = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([2.0, 2.0])
-    >>> float(double_backprop(loss, jnp.array([3.0, 4.0]), x, y))  # (1^2 + 2^2)/2 times |w|^2
+    >>> float(double_backprop(loss, jnp.array([3.0, 4.0]), (x, y)))  # (1^2 + 2^2)/2 times |w|^2
     62.5
     """
+    x, y = inputs_and_targets(batch, y, x)
     loss = example_loss(example_loss_fn, params, x, y)
     require_inputs(x)
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.penalties.example_loss import example_loss, require_inputs
+from igr.curvature.vectors import power_of_two_near, scaled, widened
+from igr.penalties.example_loss import example_loss, inputs_and_targets, require_inputs
 from igr.per_example.outputs import square_sum
 from igr.pytrees import combine, partition
 
@@ -15,9 +16,10 @@ from igr.pytrees import combine, partition
 def loss_gradient_penalty(
     example_loss_fn: Callable[[PyTree, Any], Any],
     params: PyTree,
-    x: PyTree,
-    y: PyTree,
+    batch: PyTree = None,
+    y: PyTree = None,
     *,
+    x: PyTree = None,
     by: Literal["parameters", "inputs"] = "parameters",
     squared: bool = False,
 ) -> Float[Array, ""]:
@@ -38,9 +40,10 @@ def loss_gradient_penalty(
         example_loss_fn: `(params, (x, y)) -> scalar`; or an `apply_fn`, `(params, x) -> logits`,
             with integer labels y, whose cross-entropy is then the loss.
         params: Any pytree, with floating leaves where the gradient is by them.
-        x: A pytree of arrays with a leading axis of n examples; floating where the gradient is by
-            them.
-        y: The targets, along the leading axis.
+        batch: The pair (x, y): a pytree of arrays with a leading axis of n examples, floating where
+            the gradient is by them; and the targets, along the same axis.
+        y: The targets, where they are given apart, and `batch` the inputs alone.
+        x: The inputs, where these are given apart too.
         by: "parameters" or "inputs".
         squared: Whether norms are squared.
 
@@ -48,17 +51,19 @@ def loss_gradient_penalty(
         The scalar P, in float32 or wider.
 
     Raises:
+        TypeError: If the batch is neither a pair nor given as x and y.
         ValueError: If `by` is none of the two, params or x have not the floating leaves it asks
             for, or as `double_backprop`.
 
     >>> import jax.numpy as jnp
     >>> loss = lambda w, example: (w @ example[0] - example[1]) ** 2 / 2
     >>> w, x, y = jnp.ones(2), jnp.array([[3.0, 4.0]]), jnp.array([5.0])
-    >>> float(loss_gradient_penalty(loss, w, x, y))  # the residual is 2, |x| is 5
+    >>> float(loss_gradient_penalty(loss, w, (x, y)))  # the residual is 2, |x| is 5
     10.0
     """
     if by not in ("parameters", "inputs"):
         raise ValueError(f"by must be 'parameters' or 'inputs'; got {by!r}.")
+    x, y = inputs_and_targets(batch, y, x)
     loss = example_loss(example_loss_fn, params, x, y)
 
     def losses(params: PyTree, x: PyTree) -> Float[Array, " n"]:
@@ -66,14 +71,16 @@ def loss_gradient_penalty(
 
     if by == "parameters":
         trained, constant = partition(params)
-        square = square_sum(jax.grad(lambda p: jnp.mean(losses(combine(p, constant), x)))(trained))
-        return square if squared else _root(square)
+        gradient = jax.grad(lambda p: jnp.mean(losses(combine(p, constant), x)))(trained)
+        return square_sum(gradient) if squared else _length(gradient)
     require_inputs(x)
     gradients = jax.grad(lambda x: jnp.sum(losses(params, x)))(x)
-    squares = jax.vmap(square_sum)(gradients)
-    return jnp.mean(squares if squared else _root(squares))
+    return jnp.mean(jax.vmap(square_sum if squared else _length)(gradients))
 
 
-def _root(square: Array) -> Array:
-    """The square root, whose derivative at zero is zero."""
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
+def _length(gradient: PyTree) -> Array:
+    """The norm of numbers of any size, whose derivative at zero is zero."""
+    gradient = widened(gradient)
+    unit = power_of_two_near(gradient)
+    square = square_sum(scaled(1 / unit, gradient))
+    return unit * jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)

@@ -103,15 +103,18 @@ def formed(gradient: PositionFactors) -> Float[Array, "n ab"]:
 
 
 def centred(left: Array, right: Array) -> tuple[Array, Array]:
-    """The same sum over positions, of left vectors about their mean, and of the mean once.
+    """The same sum over positions, of vectors about their means, and of the means once.
 
-    sum_p x_p d_p' = sum_p (x_p - m) d_p' + m (sum_p d_p)'. Where features have a mean far above
-    their spread, products over pairs of positions are of the size of its square and cancel: to
-    nothing where the cotangents add up to zero, as those of the keys of an attention do.
+    sum_p x_p d_p' = sum_p (x_p - m) (d_p - n)' + m (sum_p d_p)'. Where features have a mean far
+    above their spread, products over pairs of positions are of the size of its square and cancel:
+    to nothing where the cotangents add up to zero, as those of the keys of an attention do; and the
+    other way round.
     """
-    mean = jnp.sum(left, axis=-2, keepdims=True) / max(1, left.shape[-2])
+    positions = max(1, left.shape[-2])
+    mean = jnp.sum(left, axis=-2, keepdims=True) / positions
     total = jnp.sum(right, axis=-2, keepdims=True)
-    return jnp.concatenate([left - mean, mean], -2), jnp.concatenate([right, total], -2)
+    left = jnp.concatenate([left - mean, mean], -2)
+    return left, jnp.concatenate([right - total / positions, total], -2)
 
 
 def over_pairs(

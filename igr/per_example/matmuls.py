@@ -162,22 +162,26 @@ def _convolution(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool) -
 
     def activations(x: Array) -> Array:
         n, leading = x.shape[0], x.ndim - len(lhs_spec)
-        x = x.reshape(-1, *x.shape[leading:])
+        x = x.reshape(math.prod(x.shape[:leading]), *x.shape[leading:])
         x = x.transpose(0, *(1 + axis for axis in (lhs_spec[0], *lhs_spec[2:], lhs_spec[1])))
-        patches = _patches(x, kernel, params)
-        return patches.reshape(n, -1, patches.shape[-1])
+        return _positions_together(n, _patches(x, kernel, params))
 
     def cotangents(d: Array) -> Array:
         n, leading = d.shape[0], d.ndim - len(out_spec)
-        d = d.reshape(-1, *d.shape[leading:])
+        d = d.reshape(math.prod(d.shape[:leading]), *d.shape[leading:])
         d = d.transpose(0, *(1 + axis for axis in (out_spec[0], *out_spec[2:], out_spec[1])))
-        return d.reshape(n, -1, d.shape[-1])
+        return _positions_together(n, d)
 
     positions = out.size // max(1, out.shape[out_spec[1]])
     layout = "kernel", rhs_spec
     return Product(
         leaf, operand, out.shape, out.dtype, layout, False, positions, activations, cotangents
     )
+
+
+def _positions_together(n: int, x: Array) -> Float[Array, "n p k"]:
+    """All axes between the examples and the last as one. Any of them may be of length 0."""
+    return x.reshape(n, math.prod(x.shape[:-1]) // n, x.shape[-1])
 
 
 def _patches(x: Array, kernel: list[int], params: dict[str, Any]) -> Array:
@@ -201,7 +205,7 @@ def _patches(x: Array, kernel: list[int], params: dict[str, Any]) -> Array:
             sizes, offset, kernel, params["window_strides"], params["rhs_dilation"], strict=True
         ):
             first = k * dilation
-            last = size - (extent - 1 - k) * dilation
+            last = max(first, size - (extent - 1 - k) * dilation)  # there may be no position
             index.append(slice(first, last, stride))
         slices.append(x[tuple(index)])
     patches = jnp.stack(slices, axis=-2)

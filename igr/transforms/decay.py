@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.missing_parts import of_whole
 from igr.shown import short, table
 from igr.transforms.losses import require_scalar_loss
 from igr.transforms.masks import reject_masked_nodes
@@ -74,7 +75,7 @@ def decay_value_and_grad(
         leaves = partitioned(rule, params)
 
         def closed(fn: Callable[..., Any]) -> Callable[[Any], Any]:
-            return lambda x: fn(x, *args, **kwargs)
+            return lambda x: of_whole(lambda x: fn(x, *args, **kwargs), x)
 
         def value_and_aux(values: list[Array]) -> tuple[Array, Any]:
             output = closed(value_fn)(leaves.params_tree(values))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.curvature.vectors import norm, widened
 from igr.forward_mode import linearize
 from igr.shown import short, table
 from igr.transforms.hyperparameters import require_number
@@ -110,7 +111,7 @@ def scale_by_drift_adjusted_rate(
         value_fn = require_value_fn(rule, value_fn, "jax.grad")
         leaves = partitioned(rule, params, updates)
         gradient, hessian, _, _ = linearize(jax.grad(leaves.loss(value_fn)), leaves.params)
-        drift, slope = _norm(hessian(gradient)), _norm(gradient)
+        drift, slope = norm(widened(hessian(gradient))), norm(widened(gradient))
         flat = drift * max_learning_rate <= jnp.finfo(jnp.float32).tiny
         ratio = jnp.where(flat, 1.0, slope) / jnp.where(flat, 1.0, drift)
         rate = jnp.minimum(scale * ratio**power, max_learning_rate)
@@ -119,8 +120,3 @@ def scale_by_drift_adjusted_rate(
         return leaves.updates_tree(scaled), DriftAdjustedState(rate)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _norm(leaves: list[Array]) -> Array:
-    wide = [jnp.sum(jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))) for x in leaves]
-    return jnp.sqrt(sum(wide[1:], wide[0]))

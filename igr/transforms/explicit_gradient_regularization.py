@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.forward_mode import linearize
+from igr.missing_parts import of_whole
 from igr.shown import short, table
 from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
 from igr.transforms.losses import require_scalar_loss, require_value_fn
@@ -225,7 +226,7 @@ def _value_gradient_and_product(
     """E, g, H g_M and the auxiliary output, from one linearization of the gradient."""
 
     def loss_and_aux(params: list[Array]) -> tuple[Array, Any]:
-        output = value_fn(leaves.params_tree(params))
+        output = of_whole(value_fn, leaves.params_tree(params))
         value, aux = output if has_aux else (output, None)
         return require_scalar_loss(value), aux
 

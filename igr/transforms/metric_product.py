@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from igr.curvature.matrix_function import function_times_vector
 from igr.forward_mode import jvp, linearize
+from igr.missing_parts import of_whole
 from igr.transforms.losses import require_scalar_loss, require_value_fn
 from igr.transforms.partitioned import Partitioned
 
@@ -51,7 +52,7 @@ def metric_product(
                 "function outputs -> scalar."
             )
         product = _gauss_newton_product(
-            lambda part: apply_fn(leaves.params_tree(whole(part))), output_loss_fn, theta
+            lambda part: of_whole(apply_fn, leaves.params_tree(whole(part))), output_loss_fn, theta
         )
     else:
         value_fn = require_value_fn(

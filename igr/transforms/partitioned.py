@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from igr.missing_parts import of_whole
 from igr.pytrees import is_trained, reject_complex
 from igr.transforms.losses import require_scalar_loss
 from igr.transforms.masks import has_masked_nodes, reject_masked_nodes, static_labels, static_mask
@@ -34,7 +35,7 @@ class Partitioned:
         """`value_fn` as a function of the trained leaves alone."""
 
         def loss_of_leaves(leaves: list[Array]) -> Array:
-            return require_scalar_loss(value_fn(self.params_tree(leaves)))
+            return require_scalar_loss(of_whole(value_fn, self.params_tree(leaves)))
 
         return loss_of_leaves
 

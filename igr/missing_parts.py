@@ -1,0 +1,47 @@
+"""A function of a whole model that was given the filtered half of one: what to put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def of_whole(fn: Callable[..., Any], params: Any, *args: Any) -> Any:
+    """fn(params, *args), or an error that says what to combine where params lack a part of it.
+
+    What `equinox.filter` or `equinox.partition` leave of a model has None in place of activations
+    and all else that is not trained: a function that calls it meets "'NoneType' object is not
+    callable".
+
+    Args:
+        fn: A function of params, and perhaps of more.
+        params: A pytree.
+        *args: What else it takes.
+
+    Raises:
+        TypeError: As `fn`, and where it fails for a None that params hold.
+
+    >>> of_whole(lambda p: p["f"](p["x"]), {"f": abs, "x": -3})
+    3
+    """
+    try:
+        return fn(params, *args)
+    except (TypeError, AttributeError) as error:
+        missing = [] if "NoneType" not in str(error) else _missing(params)
+        if not missing:
+            raise
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise TypeError(
+            f"{error}: params have None at {shown}, as equinox.filter and equinox.partition leave "
+            "it, and the function was given them alone. Let it put the model together: "
+            "params, rest = equinox.partition(model, equinox.is_inexact_array), and "
+            "value_fn = lambda params: loss(equinox.combine(params, rest))."
+        ) from error
+
+
+def _missing(params: Any) -> list[str]:
+    """Where params hold None."""
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda leaf: leaf is None)
+    return ["params" + jax.tree_util.keystr(path) for path, leaf in leaves if leaf is None]
