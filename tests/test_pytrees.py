@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import igr
 from igr import curvature, diagnostics, penalties, per_example, transforms
@@ -198,6 +199,79 @@ def test_classes_that_do_not_know_when_they_are_equal():
     np.testing.assert_allclose(curvature.trace(product, params).value, 18)
     with pytest.raises(ValueError, match=r"v must have .*of params; got .*\(3,\).*expected .*\(2,"):
         product(Params(jnp.ones(3), jnp.ones(())))
+
+
+def test_such_classes_in_a_density_a_monitor_and_a_comparison():
+    params = Params(jnp.array([1.0, -2.0]), jnp.array(0.5))
+    loss = lambda p: jnp.sum(p.w**2) * 2 + 5 * p.b**2  # H = diag(4, 4, 10)
+    product = curvature.hessian_product(loss, params)
+    density = curvature.spectral_density(product, params, num_probes=2, num_products=2)
+    np.testing.assert_allclose(density.nodes, [[4, 10]] * 2)
+    example_loss = lambda p, x: x * loss(p)
+    monitor = igr.Monitor(["sharpness"], example_loss_fn=example_loss)
+    for scale in (1.0, 2.0):  # the second search starts from the vector of the first
+        row = monitor(params, jnp.full(3, scale))
+        np.testing.assert_allclose(row["sharpness"], 10 * scale, rtol=1e-2)
+    found = igr.compare(loss, params, 0.01, 4, record_every=4)
+    w, b = (np.array(x) for x in (params.w, params.b))
+    np.testing.assert_allclose(found.discrete.params.w[-1], w * 0.96**4, rtol=1e-6)
+    np.testing.assert_allclose(found.discrete.params.b[-1], b * 0.9**4, rtol=1e-6)
+
+
+def test_a_filtered_model_says_what_to_combine():
+    model = {"w": jnp.ones(2), "activation": jnp.tanh}
+    apply = lambda m, x: m["activation"](m["w"] * x)
+    params = {"w": jnp.ones(2), "activation": None}
+    value = lambda m: jnp.sum(apply(m, X[:, :2]))
+    assert jnp.isfinite(transforms.egr_value_and_grad(value, 0.1)(model)[0])
+    egr, decay = transforms.egr(0.1, 0.1), transforms.metric_decay(0.1)
+    example = lambda m, x: jnp.sum(apply(m, x[:2]))
+    for call in (
+        lambda: egr.update(params, egr.init(params), params, value_fn=value),
+        lambda: decay.update(params, decay.init(params), params, value_fn=value),
+        lambda: transforms.egr_value_and_grad(value, 0.1)(params),
+        lambda: transforms.metric_value_and_grad(value, 0.1)(params),
+        lambda: curvature.sharpness(value, params),
+        lambda: diagnostics.loss_surface_slope(value, params),
+        lambda: diagnostics.coherence(example, params, X),
+        lambda: per_example.per_example_gradients(example, params, X),
+        lambda: igr.run(optax.sgd(0.1), value, params, 2),
+    ):
+        with pytest.raises(TypeError, match=r"None at params\['activation'\].*equinox.combine"):
+            call()
+    with pytest.raises(TypeError, match="not callable") as refused:  # not for a None in params
+        curvature.sharpness(lambda p: {}.get("f")(p), jnp.ones(2))
+    assert "combine" not in str(refused.value)
+
+
+def test_statistics_of_a_module_of_nnx_are_no_parameters():
+    class Network(nnx.Module):
+        def __init__(self):
+            self.norm = nnx.BatchNorm(3, use_running_average=True, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return self.norm(x)
+
+    model = Network()
+    value = lambda m: jnp.sum((m(X) - 1.0) ** 2)
+    rule = transforms.egr(0.1, 0.1)
+    for call in (
+        lambda: transforms.egr_value_and_grad(value, 0.1)(model),
+        lambda: transforms.metric_value_and_grad(value, 0.1)(model),
+        lambda: rule.update(model, rule.init(model), model, value_fn=value),
+        lambda: curvature.sharpness(value, model),
+        lambda: diagnostics.loss_surface_slope(value, model),
+        lambda: diagnostics.coherence(lambda m, x: jnp.sum(m(x[None])), model, X),
+        lambda: igr.run(optax.sgd(0.1), value, model, 2),
+    ):
+        with pytest.raises(ValueError, match=r"mean.*BatchStat, which is no.*nnx.split"):
+            call()
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    loss = lambda p: value(nnx.merge(graph, p, rest, copy=True))
+    _, gradient = transforms.egr_value_and_grad(loss, 0.0)(params)
+    expected = jax.grad(lambda b: jnp.sum((X / np.sqrt(1 + 1e-5) + b - 1) ** 2))(jnp.zeros(3))
+    (found,) = jax.tree.leaves(nnx.filter_state(gradient, lambda path, _: "bias" in path))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_penalties_load_neither_sympy_nor_diffrax():

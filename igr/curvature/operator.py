@@ -22,6 +22,7 @@ from igr.meshes import in_parts
 from igr.missing_parts import of_whole
 from igr.one_example import of_one_example
 from igr.pytrees import combine, is_trained, num_examples, partition, trained_part
+from igr.statistics_beside import reject_statistics
 
 Term = Callable[[PyTree, PyTree, PyTree], PyTree]
 
@@ -37,6 +38,7 @@ def operator(term: Term, params: PyTree, batch: PyTree, chunk: int | None) -> "O
         batch: A pytree with a leading example axis, or None.
         chunk: The number of examples taken at a time, or None for all at once.
     """
+    reject_statistics(params)
     vector, rest = partition(params)
     params = combine(vector, rest)
     if batch is None:

@@ -20,6 +20,7 @@ from igr.flows.fields.terms import loss_and_penalty
 from igr.missing_parts import of_whole
 from igr.pytrees import combine, is_trained, partition, require_trained
 from igr.shown import short, table
+from igr.statistics_beside import reject_statistics
 
 
 def implicit_gradient_regularizer(
@@ -180,6 +181,7 @@ def _value_and_slope(
     value_fn: Callable[[PyTree], Any], params: PyTree
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """E and |grad E|, both in float32 or wider."""
+    reject_statistics(params)
     trained, constant = partition(params)
 
     def loss_fn(trained: PyTree) -> Array:

@@ -15,6 +15,7 @@ from igr.checks import check_value_fn
 from igr.compiled import Traced, compiled, traced
 from igr.missing_parts import of_whole
 from igr.pytrees import combine, partition
+from igr.statistics_beside import reject_statistics
 
 
 def traced_loss(value_fn: Any, params: PyTree) -> Traced:
@@ -25,6 +26,7 @@ def traced_loss(value_fn: Any, params: PyTree) -> Traced:
       ValueError: if it does not return a scalar, or params have no floating leaf.
     """
     check_value_fn(value_fn)
+    reject_statistics(params)
     dynamic, static = partition(params)
     loss = traced(lambda p: of_whole(value_fn, combine(p, static)), dynamic)
     value = loss.shapes

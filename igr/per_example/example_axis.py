@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 
 from igr.one_example import of_one_example
 from igr.pytrees import combine, is_trained, partition
+from igr.statistics_beside import reject_statistics
 
 
 def differentiable(
@@ -20,6 +21,7 @@ def differentiable(
     Raises:
         ValueError: If no leaf is trained or one is complex; when called, if the loss is no scalar.
     """
+    reject_statistics(params)
     trained, constant = partition(params)
 
     def loss_fn(trained: PyTree, example: PyTree) -> Array:

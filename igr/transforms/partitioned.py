@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 
 from igr.missing_parts import of_whole
 from igr.pytrees import is_trained, reject_complex
+from igr.statistics_beside import reject_statistics
 from igr.transforms.losses import require_scalar_loss
 from igr.transforms.masks import has_masked_nodes, reject_masked_nodes, static_labels, static_mask
 
@@ -117,6 +118,7 @@ def partitioned(
             f"{rule} needs updates and params of one structure; they differ: {error}"
         ) from error
     reject_complex(params, "params")
+    reject_statistics(params)
     reject_complex(updates, "updates")
     positions = [
         i

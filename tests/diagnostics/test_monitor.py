@@ -377,3 +377,17 @@ def test_errors(tmp_path):
         igr.Monitor({"x": lambda w, b: w})(points[0], points)
     with pytest.raises(ValueError, match=r"inputs must say what of a batch is the input"):
         igr.Monitor(["tangent_kernel_trace"], apply_fn=apply_fn)(points, {"x": points})
+
+
+def test_a_batch_of_nan_is_forgotten():
+    """H of the pull is the identity, times a factor."""
+    monitor = igr.Monitor(["sharpness"], example_loss_fn=lambda w, x: x * pull(w, points[0]))
+    w, good = jnp.zeros(2), jnp.array([1.0, 3.0])
+    np.testing.assert_allclose(monitor(w, good)["sharpness"], 2, rtol=1e-2)
+    with pytest.warns(UserWarning, match="did not converge"):
+        row = monitor(w, jnp.array([1.0, jnp.nan]))
+    assert not row["sharpness/converged"]
+    for factor in (1.0, 2.0):
+        row = monitor(w, factor * good)
+        assert row["sharpness/converged"]
+        np.testing.assert_allclose(row["sharpness"], 2 * factor, rtol=1e-2)

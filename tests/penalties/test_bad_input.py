@@ -95,3 +95,22 @@ def test_other_bad_input():
         penalties.loss_gradient_penalty(fn, np.arange(3), x, np.zeros(2, int))
     with pytest.raises(ValueError, match=r"at least one floating array"):
         penalties.gradient_similarity_trace(fn, np.arange(3), x, method="random_signs", key=KEY)
+
+
+@pytest.mark.parametrize("name", ["double_backprop", "loss_gradient_penalty"])
+def test_a_batch_is_one_pair_as_elsewhere_or_given_as_x_and_y(name):
+    loss = lambda w, example: (w @ example[0] - example[1]) ** 2 / 2
+    w, x, y = jnp.ones(2), jnp.array([[3.0, 4.0]]), jnp.array([5.0])
+    penalty = getattr(penalties, name)
+    expected = {"double_backprop": 8.0, "loss_gradient_penalty": 10.0}[name]  # 2 |w|, 2 |x|
+    for found in (
+        penalty(loss, w, (x, y)),
+        penalty(loss, w, batch=[x, y]),
+        penalty(loss, w, x, y),
+        penalty(loss, w, x=x, y=y),
+        penalty(loss, w, x, y=y),
+    ):
+        np.testing.assert_allclose(found, expected)
+    for arguments in ({"batch": x}, {}, {"x": x}, {"y": y}, {"batch": (x, y, y)}):
+        with pytest.raises(TypeError, match="batch"):
+            penalty(loss, w, **arguments)
