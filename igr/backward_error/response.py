@@ -19,7 +19,10 @@ from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.terms.algebra import G
 
 if TYPE_CHECKING:
-    from igr.backward_error.terms.elementwise import ElementwiseMethod
+    from igr.backward_error.terms.elementwise import Channel, ElementwiseMethod, Kept
+
+# A sum of factors, in what stands still, times transfer functions.
+_Answer = list[tuple[sympy.Expr, sympy.Expr]]
 
 
 @dataclass(frozen=True)
@@ -60,24 +63,59 @@ def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
     >>> round(response.stability_limit(), 6)  # 2 (1 + b1)/(1 - b1)
     38.0
     """
-    read = [(a, c.transfer) for a, c in method.channels if c.of == G]
-    # A kept average of the gradient is a memory like another: y <- y + r (g - y).
-    read += [
-        (y, k.rate / (1 - (1 - k.rate) * sympy.exp(-Z)))
-        for y, k in method.states
-        if k.of == G and k.rate is not None
+    carried = _carried(method)
+    read = [
+        (sympy.diff(method.rule, symbol) * factor, transfer)
+        for symbol, parts in carried.items()
+        if symbol in method.rule.free_symbols
+        for factor, transfer in parts
     ]
-    if method.rule.has(G):
-        read.append((G, sympy.Integer(1)))
+    read = [(factor, transfer) for factor, transfer in read if factor != 0]
     if not read:
         return None
-    responses = [sympy.diff(method.rule, a) for a, _ in read]
-    shares = [sympy.simplify(r / responses[0]) for r in responses]
-    if not all(share.is_number for share in shares):
+    first, _ = read[0]
+    shares = [sympy.simplify(factor / first) for factor, _ in read]
+    if not all(share.is_number and share.is_finite for share in shares):
         return None
     transfer = sympy.Add(*(share * w for share, (_, w) in zip(shares, read, strict=True)))
     linear = LinearMethod(f"{method.name}, preconditioned", transfer)
-    return GradientResponse(linear, responses[0], steady_channels(method), method.rates)
+    return GradientResponse(linear, first, steady_channels(method), method.rates)
+
+
+def _carried(method: ElementwiseMethod) -> dict[sympy.Symbol, _Answer]:
+    """What answers a change of the gradient linearly: the gradient, and what remembers it.
+
+    A channel or kept average of an expression that is linear in these is one of them, as the steps
+    are that an optimistic method remembers; one of a square stands still, and so does a sum over
+    the run. Nothing where the answers feed one another.
+    """
+    gradient: _Answer = [(sympy.Integer(1), sympy.Integer(1))]
+    carried = {G: gradient}
+    unknown: set[sympy.Symbol] = set()
+    for name, part in method.sequence:
+        unknown |= part.of.free_symbols - carried.keys()
+        slopes = {s: sympy.diff(part.of, s) for s in carried if s in part.of.free_symbols}
+        memory = _memory(part)
+        if memory is None or any(x.free_symbols & carried.keys() for x in slopes.values()):
+            continue
+        answers = [(x * f, memory * w) for s, x in slopes.items() for f, w in carried[s]]
+        if not answers:
+            continue
+        carried[name] = answers
+        if name in dict(method.states):
+            carried[method.before(name)] = [(f, sympy.exp(-Z) * w) for f, w in answers]
+    if unknown & carried.keys():
+        return {}
+    return {**{s: x for s, x in carried.items() if s != G}, G: gradient}
+
+
+def _memory(part: Channel | Kept) -> sympy.Expr | None:
+    """The transfer function of what a part remembers; None for a sum over the run."""
+    transfer = getattr(part, "transfer", None)
+    if transfer is not None:
+        return transfer
+    rate = getattr(part, "rate", None)
+    return None if rate is None else rate / (1 - (1 - rate) * sympy.exp(-Z))
 
 
 def steady_channels(method: ElementwiseMethod) -> tuple[tuple[sympy.Symbol, sympy.Expr], ...]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.backward_error.response import GradientResponse, steady_channels
 from igr.backward_error.terms.algebra import THETA, G, T
-from igr.backward_error.terms.elementwise import ElementwiseMethod, Kept
+from igr.backward_error.terms.elementwise import ElementwiseMethod, Kept, before
 from igr.flows import kinds
 from igr.flows.fields.lambdify import LeafFunctions
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
@@ -168,7 +168,8 @@ def _(response: GradientResponse, h: float | Array) -> Callable[..., PyTree]:
         gradient: PyTree, params: PyTree, kept: dict[str, PyTree], t: float | Array
     ) -> PyTree:
         read = {THETA: params, G: gradient}
-        read |= {sympy.Symbol(y): value for y, value in kept.items()}
+        for y, value in kept.items():
+            read |= {sympy.Symbol(y): value, before(y): value}
         at = {**scalars, T: t + h}  # the rule reads the states after their update
         for channel, steady in response.steady:
             read[channel] = functions(steady, read, at, params)
