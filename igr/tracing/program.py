@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
@@ -119,6 +120,8 @@ class Program:
         for step in self.applications:
             if step.outputs and step.outputs[0] in instead:
                 made = instead[step.outputs[0]](step, value)
+            elif step.primitive.name == "sqrt":
+                made = root(value(step.inputs[0]))
             else:
                 made = step.primitive.bind(*map(value, step.inputs), **step.parameters)
             if not step.primitive.multiple_results:
@@ -126,6 +129,21 @@ class Program:
             for variable, x in zip(step.outputs, made, strict=True):
                 put(variable, x)
         return [value(a) for a in self.outputs]
+
+
+@jax.custom_jvp
+def root(x: Any) -> Any:
+    """The square root, constant where it stays at 0, as where a weight is never used."""
+    return jnp.sqrt(x)
+
+
+@root.defjvp
+def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    ((x,), (along,)) = primals, tangents
+    found = root(x)
+    still = (x == 0) & (along == 0)
+    slope = along / jnp.where(still, 1, 2 * found)
+    return found, jnp.where(still, jnp.zeros_like(slope), slope)
 
 
 Instead = Callable[[Application, Callable[[Atom], Any]], Any]

@@ -365,3 +365,33 @@ def test_relu_in_single_precision():
     found = igr.compare(value_fn, params, 0.05, 40, (0, 1), clipped_after(), rtol=1e-4)
     assert found.flows[1]["in"].dtype == jnp.float32
     assert found.distance[1][-1] < 0.3 * found.distance[0][-1]
+
+
+def test_a_weight_without_a_gradient_leaves_the_field_finite():
+    """As at pixels that are always dark: a second moment of 0 stands still, and so does its root.
+
+    Held against the same problem without that weight, which enters by its size alone.
+    """
+    x = jnp.array([[1.0, 0.0, 2.0], [0.5, 0.0, -1.0]])
+    params = jnp.array([0.3, -0.2, 0.7])
+    nu = jnp.array([0.2, 0.0, 0.1])
+
+    def value_fn(p):
+        return jnp.mean(jnp.cosh(x @ p))
+
+    method = igr.from_optax(optax.lamb, params=params, certify=False)
+    assert method.kept == ("nu",)
+    h, t = 1e-3, 0.05
+    field = igr.vector_field(igr.modified_equation(method, 1), value_fn, h)
+    found = field(t, (params, {"nu": (nu,)}), None)[0]
+    assert np.isfinite(found).all()
+    used = np.array([0, 2])
+    kept = params[used]
+    moving = igr.from_optax(optax.lamb, params=kept, certify=False)
+    rest = igr.vector_field(
+        igr.modified_equation(moving, 1), lambda p: jnp.mean(jnp.cosh(x[:, used] @ p)), h
+    )(t, (kept, {"nu": (nu[used],)}), None)[0]
+    np.testing.assert_allclose(found[1], 0, atol=1e-15)
+    # The trust ratio is |theta| times a function of the rest, to h^0.
+    size, less = (float(jnp.linalg.norm(p)) for p in (params, kept))
+    np.testing.assert_allclose(found[used] / size, rest / less, rtol=5e-3)
