@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,9 @@ from igr.backward_error import modified_equation, protocols
 from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
 from igr.compiled import Opaque, Traced, compiled, content, traced
-from igr.curvature import sharpness
 from igr.flows import kinds
+from igr.flows.along_flow import along_flow
+from igr.flows.default_steps import default_steps, largest_step
 from igr.flows.fields.interpolation import interpolating_field
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.parts import with_parts
@@ -155,7 +155,7 @@ def observed_order(
         if len(hs) < 2:
             raise ValueError(f"hs has at least two steps, got {len(hs)}")
     equation = modified_equation(described, order)
-    largest = float(max(hs)) if hs is not None else _largest_step(described, loss, dynamic)
+    largest = float(max(hs)) if hs is not None else largest_step(described, loss, dynamic)
     # So slow that a kept state moves little over the past that a memory beside it is filled from.
     rates_at = largest * (1 + memory)
 
@@ -175,33 +175,32 @@ def observed_order(
     start = traced(lambda h, at, p: stepping(h, at).init(p), at, at, dynamic)
     example = eqx.filter_eval_shape(start, at, at, dynamic)
     one_step = traced(step, at, at, loss, example, dynamic)
-    recipe, shared = (
-        _Recipe(described, equation, field, order, memory, keeps, midway, slowed is not None),
-        None,
-    )
-    with contextlib.suppress(Opaque):
+    recipe = _Recipe(described, equation, field, order, memory, keeps, midway, slowed is not None)
+    written = None
+    try:
         content(recipe)
-        shared = recipe
-    if shared is None:  # a rule made in a call has no content: one program for this call alone
-        shared = _OfThisCall(recipe)
+    except Opaque:  # code is known by what it does: it is traced, as the optimizer is
+        written = _traced(recipe, start, one_step, loss, dynamic, at)
+        recipe = replace(recipe, method=described.kept, equation=None)
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
 
     def error_at(h: float) -> float:
-        return float(_error(shared, start, one_step, loss, dynamic, np.asarray(h, dtype), at))
+        h_ = np.asarray(h, dtype)
+        return float(_error(recipe, written, start, one_step, loss, dynamic, h_, at))
 
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(dynamic))
     rounding = eps * float(optax.tree.norm(dynamic))
     if hs is None:
         # An optimizer's own code rounds more than once for each number it remembers.
         clear = _CLEAR if slowed is None else 10 * _CLEAR * (1 + memory / 10)
-        steps = _default_steps(error_at, order, largest, clear * rounding)
+        steps = default_steps(error_at, order, largest, clear * rounding)
         # One whose steps have a length of their own may move little in what curvature allows.
         for _ in range(5 if slowed is not None else 0):
             if steps[-1] < largest / 4:
                 break
             largest *= 16
             at = time_like(largest * (1 + memory), params)
-            steps = _default_steps(error_at, order, largest, clear * rounding)
+            steps = default_steps(error_at, order, largest, clear * rounding)
     else:
         steps = np.sort(np.asarray(hs, float))[::-1]
     errors = np.array([error_at(h) for h in steps])
@@ -222,16 +221,51 @@ class _Recipe:
     slowed: bool
 
 
-class _OfThisCall:
-    """A recipe that is equal to itself alone."""
+class _Written(NamedTuple):
+    """What a method that is code does, traced: its field, and its kept states at rest."""
 
-    def __init__(self, recipe: _Recipe):
-        self.recipe = recipe
+    field: Traced
+    at_rest: Traced | None
+
+
+def _traced(
+    recipe: _Recipe, start: Traced, one_step: Traced, loss: Traced, params: PyTree, at: Array
+) -> _Written:
+    """The method of a recipe as it is now."""
+    at_rest, state = None, params
+    if recipe.keeps and recipe.slowed:
+        about = partial(_about, one_step, start, loss, at=at, kept=recipe.method.kept)
+        state = params, eqx.filter_eval_shape(about, params)
+    elif recipe.keeps:
+        at_rest = traced(partial(_at_rest, recipe.method), loss, params, at, at, at)
+        state = params, at_rest.shapes
+
+    def field(h: Array, rates_at: Array, loss: ValueFn, t: Array, y: PyTree) -> PyTree:
+        return _field(recipe, loss, h, rates_at)(t, y, None)
+
+    return _Written(traced(field, at, at, loss, at, state), at_rest)
+
+
+def _field(recipe: _Recipe, loss: ValueFn, h: Array, rates_at: Array) -> Callable[..., PyTree]:
+    if recipe.keeps or recipe.slowed:
+        return kinds.field_of(recipe.equation, loss, h, rates_at=rates_at)
+    return vector_field(recipe.equation, loss, h)
+
+
+def _at_rest(
+    method: Any, loss: ValueFn, params: PyTree, h: Array, rates_at: Array, count: Array
+) -> dict[str, PyTree]:
+    """As if the gradient had stood still for that long."""
+    gradient = jax.grad(lambda p: loss(p))(params)
+    return kinds.state_at_rest(
+        method, gradient, params, h, rates_at=rates_at, count=count, value_fn=loss
+    )
 
 
 @compiled
 def _error(
-    shared: _Recipe | _OfThisCall,
+    recipe: _Recipe,
+    written: _Written | None,
     start: Traced,
     one_step: Traced,
     loss: Traced,
@@ -240,7 +274,6 @@ def _error(
     rates_at: Array,
 ) -> Array:
     """The distance of one step from the flow over the time h."""
-    recipe = shared.recipe if isinstance(shared, _OfThisCall) else shared
     state = start(h, rates_at, params)
 
     def step(state: Any, p: PyTree) -> tuple[Any, PyTree]:
@@ -249,26 +282,26 @@ def _error(
     at, t = params, jnp.zeros_like(h)
     count = jnp.zeros_like(h)
     memory = recipe.memory
+    if recipe.field != "derived":
+        f = interpolating_field(lambda p: step(state, p)[1], recipe.order, h)
+    elif written is None:
+        f = _field(recipe, loss, h, rates_at)
+    else:
+        f = lambda t, y, args: written.field(h, rates_at, loss, t, y)  # noqa: E731
     if recipe.keeps or recipe.slowed:
-        # In the middle of the run: as if the gradient had stood still for that long.
-        f = kinds.field_of(recipe.equation, loss, h, rates_at=rates_at)
+        # In the middle of the run.
         count = memory + jnp.round(recipe.midway * rates_at / h)
         t = count * h
-        if not recipe.keeps:
-            rest = {}
-        elif recipe.slowed:
-            rest = _about(one_step, start, loss, params, rates_at, recipe)
+    if recipe.keeps:
+        kept = recipe.method.kept if written is None else recipe.method
+        if recipe.slowed:
+            rest = _about(one_step, start, loss, params, rates_at, kept)
+        elif written is None or written.at_rest is None:
+            rest = _at_rest(recipe.method, loss, params, h, rates_at, count)
         else:
-            gradient = jax.grad(lambda p: loss(p))(params)
-            rest = kinds.state_at_rest(
-                recipe.method, gradient, params, h, rates_at=rates_at, count=count, value_fn=loss
-            )
-        at = (params, rest) if recipe.keeps else params
-    elif recipe.field == "derived":
-        f = vector_field(recipe.equation, loss, h)
-    else:
-        f = interpolating_field(lambda p: step(state, p)[1], recipe.order, h)
-    past = _along_flow(f, at, t, -h, memory)
+            rest = written.at_rest(loss, params, h, rates_at, count)
+        at = params, rest
+    past = along_flow(f, at, t, -h, memory)
     if memory:
         oldest_first = jax.tree.map(lambda x: x[::-1], past)
         if recipe.keeps or recipe.slowed:
@@ -285,7 +318,7 @@ def _error(
     elif recipe.slowed:
         state = with_parts(state, count=count)
     after, stepped = step(state, params)
-    ahead = jax.tree.map(lambda x: x[0], _along_flow(f, at, t, h, 1))
+    ahead = jax.tree.map(lambda x: x[0], along_flow(f, at, t, h, 1))
     if not recipe.keeps:
         return optax.tree.norm(optax.tree.sub(ahead, stepped))
     reached = stepped, {y: optax.tree.get(after, y) for y in at[1]}
@@ -298,7 +331,12 @@ def _error(
 
 
 def _about(
-    one_step: Traced, start: Traced, loss: Traced, params: PyTree, at: Array, recipe: _Recipe
+    one_step: Traced,
+    start: Traced,
+    loss: Traced,
+    params: PyTree,
+    at: Array,
+    kept: tuple[str, ...],
 ) -> dict[str, PyTree]:
     """What an optimizer keeps after some whole steps, the gradients those of points about params.
 
@@ -313,7 +351,7 @@ def _about(
         return one_step(at, at, loss, state, about(0.1 * jnp.sin(n.astype(at.dtype))))[0], None
 
     state, _ = jax.lax.scan(step, start(at, at, about(0.3)), jnp.arange(_MIDWAY))
-    return {y: optax.tree.get(state, y) for y in recipe.method.kept}
+    return {y: optax.tree.get(state, y) for y in kept}
 
 
 def is_optimizer(method: Any) -> bool:
@@ -344,61 +382,8 @@ def _stepping(
     return optimizer(h, kinds.shares_of(method, h, at)) if method.kept else optimizer(h)
 
 
-def _along_flow(f: Callable[..., PyTree], params: PyTree, t: Array, h: Array, count: int) -> PyTree:
-    """The flow at t + h, t + 2 h, .., t + count h; fixed steps, so that h may be traced."""
-    if count == 0:
-        return None
-    substeps = 4 if count == 1 else 1
-    dt = h / substeps
-    solver, term = diffrax.Dopri8(), diffrax.ODETerm(f)  # pyright: ignore[reportArgumentType]
-
-    def advance(carry: Any, i: Array) -> tuple[Any, PyTree]:
-        y, state = carry
-        y, _, _, state, _ = solver.step(term, t + i * dt, t + (i + 1) * dt, y, None, state, False)
-        return (y, state), y
-
-    start = params, solver.init(term, t, t + dt, params, None)
-    _, visited = jax.lax.scan(advance, start, jnp.arange(substeps * count))
-    return jax.tree.map(lambda x: x[substeps - 1 :: substeps], visited)
-
-
 def _memory(method: Method) -> int:
     """How many steps back a weight still shows in double precision."""
     fading, steps = method.memory()
     recursion = 0 if fading == 0 else int(np.ceil(np.log(1e-17) / np.log(fading)))
     return recursion + steps
-
-
-def _default_steps(
-    error: Callable[[float], float], order: int, largest: float, aim: float
-) -> np.ndarray:
-    """Five steps, small enough for the order to show and large enough to stand over rounding."""
-    smallest, most = largest / 8, largest / 4
-    for _ in range(8):
-        measured = error(smallest)
-        if not np.isfinite(measured):  # too far back along the flow, or past its expansion
-            smallest, most = smallest / 16, smallest / 4
-            continue
-        if measured == 0 or aim / 4 < measured < 4 * aim:
-            break
-        wanted = smallest * (aim / measured) ** (1 / (order + 2))
-        smallest, before = min(max(wanted, smallest / 16), most), smallest
-        if smallest == before:
-            break
-    return smallest * 2.0 ** (np.arange(4, -1, -1) / 4)
-
-
-def _largest_step(method: Method, loss: ValueFn, params: PyTree) -> float:
-    """A step well within the convergence of the expansion at params."""
-    response = method.response()
-    radius = 1.0 if response is None else min(response.convergence_radius(), 1.0)
-    radius = min(radius, (1 - method.memory().fading) ** 2)
-    curvature, speed = (abs(float(x)) for x in _curvature_and_speed(loss, params))
-    scale_of_params = max(float(optax.tree.norm(params)), 1.0)
-    return 0.2 * radius / max(curvature, speed / scale_of_params)
-
-
-@compiled
-def _curvature_and_speed(loss: Traced, params: PyTree) -> tuple[Array, Array]:
-    found = sharpness(lambda p: loss(p), params, tol=1e-2)
-    return found.value, optax.tree.norm(jax.grad(lambda p: loss(p))(params))

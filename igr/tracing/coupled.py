@@ -113,6 +113,8 @@ class _Part:
       eliminated: the states that are channels.
     """
 
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # known by what it does, as code is
+
     def __init__(self, replayed: Replayed, state: str | None, eliminated: frozenset[str]):
         self._replayed, self._state, self._eliminated = replayed, state, eliminated
         traced = replayed.traced

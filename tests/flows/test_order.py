@@ -155,3 +155,26 @@ def test_bad_input(polynomial):
         igr.interpolating_field(3, 1, 0.1)
     with pytest.raises(ValueError, match="h must be positive"):
         igr.interpolating_field(lambda p: p, 1, 0.0)
+
+
+def test_a_rule_made_anew_compiles_nothing(compilations):
+    """It is known by what it does, and never taken for another."""
+
+    def observed(rate, power=2):
+        method = igr.methods.rule(
+            lambda m, nu, theta: m / (nu + 1) + rate * theta,
+            {"m": igr.methods.ema(0.5)},
+            {"nu": (lambda g: g**power, 0.25)},
+        )
+        return igr.observed_order(
+            method, lambda p: jnp.sum(jnp.cosh(p)), jnp.array([0.4, 1.0]), 1, (0.02, 0.01)
+        )
+
+    first = observed(0.5)
+    assert first == pytest.approx(3, abs=0.15)
+    again = []
+    assert compilations(lambda: again.append(observed(0.5))) == 0
+    np.testing.assert_array_equal(again[0].errors, first.errors)
+    again.append(observed(0.25))
+    assert not np.allclose(again[1].errors, first.errors, rtol=1e-3)
+    assert compilations(lambda: again.append(observed(0.5, 4))) > 0
