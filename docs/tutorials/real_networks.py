@@ -1,0 +1,218 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # Real networks
+#
+# A convolutional network with max pooling, a residual network with batch normalization and a small
+# transformer, trained as one trains them: AdamW with warm-up, a cosine and clipping by the global
+# norm, in float32. Which loss does such a run minimise?
+
+# %%
+import jax
+import jax.numpy as jnp
+import optax
+from sklearn.datasets import load_digits
+
+import igr
+
+pixels, classes = load_digits(return_X_y=True)
+images = jnp.asarray(pixels[:64] / 16, jnp.float32).reshape(-1, 8, 8, 1)
+labels = jnp.asarray(classes[:64])
+
+
+def normal(key, *shape):
+    """He's initial weights."""
+    return jax.random.normal(key, shape) * (2 / jnp.prod(jnp.array(shape[:-1]))) ** 0.5
+
+
+def cross_entropy(logits):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+# %% [markdown]
+# ## The networks
+#
+# LeNet: two convolutions, each with ReLU and max pooling, and a hidden layer.
+
+
+# %%
+def convolve(x, w, stride=1):
+    dims = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=dims)
+
+
+def max_pool(x):
+    n, height, width, channels = x.shape
+    return x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
+
+
+def lenet_loss(params):
+    x = images
+    for w in params["convolutions"]:
+        x = max_pool(jax.nn.relu(convolve(x, w)))
+    x = jax.nn.relu(x.reshape(len(x), -1) @ params["hidden"])
+    return cross_entropy(x @ params["out"])
+
+
+def lenet(key):
+    keys = jax.random.split(key, 4)
+    convolutions = [normal(keys[0], 3, 3, 1, 4), normal(keys[1], 3, 3, 4, 8)]
+    return {"convolutions": convolutions, "hidden": normal(keys[2], 32, 16),
+            "out": normal(keys[3], 16, 10)}  # fmt: skip
+
+
+# %% [markdown]
+# ResNet: a stem and a block of two convolutions beside a shortcut, each with batch normalization.
+# On a full batch the loss is that of the batch's own statistics. The averages that evaluation reads
+# change nothing in it and are no parameters: they are a tree of their own, `averages`, made of the
+# last params once training is over.
+
+
+# %%
+def normalize(x, norm, averages=None):
+    axes = (0, 1, 2)
+    mean, var = (x.mean(axes), x.var(axes)) if averages is None else averages
+    return (x - mean) / jnp.sqrt(var + 1e-3) * norm["scale"] + norm["shift"], (mean, var)
+
+
+def resnet_logits(params, averages=None):
+    """The logits and the statistics of each normalization: of the batch, or those held fixed."""
+    held = iter(averages or [None] * 3)
+    seen = []
+
+    def layer(x, name):
+        x, statistics = normalize(convolve(x, params[name]["w"]), params[name], next(held))
+        seen.append(statistics)
+        return x
+
+    x = jax.nn.relu(layer(images, "stem"))
+    x = jax.nn.relu(x + layer(jax.nn.relu(layer(x, "first")), "second"))
+    return x.mean((1, 2)) @ params["out"], seen
+
+
+def resnet_loss(params):
+    return cross_entropy(resnet_logits(params)[0])
+
+
+def resnet(key):
+    keys = jax.random.split(key, 4)
+    layers = {
+        name: {"w": normal(k, 3, 3, width, 6), "scale": jnp.ones(6), "shift": jnp.zeros(6)}
+        for name, k, width in zip(("stem", "first", "second"), keys, (1, 6, 6), strict=False)
+    }
+    return layers | {"out": normal(keys[3], 6, 10)}
+
+
+# %% [markdown]
+# A transformer: an image is the sequence of its 36 inner pixels, each one of 4 levels of grey, and
+# what is predicted is the next. Embeddings are tied to the outputs, the blocks are stacked and
+# scanned, and each is rematerialized on the way back.
+
+# %%
+width, levels = 8, 4
+tokens = jnp.asarray(jnp.clip(images[:16, 1:7, 1:7, 0] * levels, 0, levels - 1), int)
+tokens = tokens.reshape(len(tokens), -1)  # (16, 36)
+
+
+def layer_norm(x, scale):
+    x = x - x.mean(-1, keepdims=True)
+    return x / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5) * scale
+
+
+@jax.checkpoint
+def block(x, p):
+    length = x.shape[1]
+    q, k, v = jnp.split(layer_norm(x, p["before"]) @ p["qkv"], 3, axis=-1)
+    scores = jnp.einsum("bqd,bkd->bqk", q, k) / width**0.5
+    scores = jnp.where(jnp.tril(jnp.ones((length, length), bool)), scores, -1e9)
+    x = x + jax.nn.softmax(scores) @ v @ p["mix"]
+    return x + jax.nn.gelu(layer_norm(x, p["between"]) @ p["up"]) @ p["down"], None
+
+
+def transformer_loss(params):
+    x = params["embedding"][tokens[:, :-1]] + params["places"][: tokens.shape[1] - 1]
+    x, _ = jax.lax.scan(block, x, params["blocks"])
+    logits = layer_norm(x, params["last"]) @ params["embedding"].T
+    return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
+
+
+def transformer(key, blocks=2):
+    keys = jax.random.split(key, 6)
+    shapes = {"qkv": (width, 3 * width), "mix": (width, width), "up": (width, 2 * width),
+              "down": (2 * width, width)}  # fmt: skip
+    stacked = {
+        name: jax.vmap(lambda k, s=shape: normal(k, *s) / 2)(jax.random.split(key, blocks))
+        for key, (name, shape) in zip(keys, shapes.items(), strict=False)
+    }
+    stacked |= {"before": jnp.ones((blocks, width)), "between": jnp.ones((blocks, width))}
+    return {"embedding": normal(keys[4], levels, width), "blocks": stacked,
+            "places": normal(keys[5], 36, width), "last": jnp.ones(width)}  # fmt: skip
+
+
+# %% [markdown]
+# ## Training
+#
+# This much everybody has. The optimizer is a function of its peak rate.
+
+# %%
+decay, steps = 1e-2, 400
+
+
+def optimizer(h):
+    rate = optax.warmup_cosine_decay_schedule(0.0, h, 40, steps)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=decay))
+
+
+h = 5e-3
+networks = {
+    "LeNet": (lenet_loss, lenet(jax.random.key(0))),
+    "ResNet": (resnet_loss, resnet(jax.random.key(1))),
+    "transformer": (transformer_loss, transformer(jax.random.key(2))),
+}
+trained = {
+    name: igr.run(optimizer(h), loss, params, steps, record_every=steps)
+    for name, (loss, params) in networks.items()
+}
+for name, run in trained.items():
+    print(f"{name}: loss {run.value[0]:.3f} -> {run.value[-1]:.4f}")
+
+# %% [markdown]
+# The ResNet's averages, from its last params. With them held fixed it is a function of its params
+# and one image alone:
+
+# %%
+last = trained["ResNet"].last
+_, averages = resnet_logits(last)
+logits, _ = resnet_logits(last, averages)
+print(f"ResNet, averages held: {(logits.argmax(-1) == labels).mean():.2f} of the images right")
+
+# %% [markdown]
+# ## Which loss does the run minimise?
+#
+# The optimizer is read from its code. Where it clips by the norm of all gradients no loss can be
+# certified, and the library says so rather than hand one out.
+
+# %% igr
+method = igr.from_optax(optimizer, params=networks["LeNet"][1])
+try:
+    igr.modified_equation(method, 1).modified_loss()
+except igr.NotAGradientError as error:
+    print(error)
+adamw = igr.modified_equation(igr.methods.adamw(weight_decay=decay), 1)
+print(adamw.modified_loss())
+
+# %% [markdown]
+# Where the gradient is shorter than the bound nothing is clipped, and the second answer holds: in
+# the metric of its own second moment the run goes down $E$, with a penalty on the gradient and that
+# of weight decay.
+#
+# `igr.compare(loss, params, h, ..., optimizer=optimizer)` lays such a run beside its flows. On this
+# LeNet the flow stops at once, and a `FlowStopped` says so. We think that it is for units that are
+# off: their second moment is 0, and when one comes on the flow moves before the moment has seen the
+# gradient.

@@ -1,0 +1,98 @@
+"""The networks of the tutorial, and the flows that clipped and scheduled AdamW follows on them."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import igr
+from tests.quick import quick
+
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "real_networks.py"
+NETWORKS, TINY = ("transformer",), "tiny, max pooling"
+H, CLIP, DECAY, STEPS = 3e-3, 0.05, 0.3, 300
+
+
+def rate(h):
+    return optax.warmup_cosine_decay_schedule(0.0, h, 30, STEPS)
+
+
+def optimizer(h):
+    return optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(rate(h), weight_decay=DECAY))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _in_single_precision():
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", False)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def cells():
+    """(title, code) of each cell of the tutorial."""
+    found = re.split(r"(?m)^# %%(.*)$", TUTORIAL.read_text(encoding="utf-8"))
+    return [(title.strip(), code) for title, code in zip(found[1::2], found[2::2], strict=True)]
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """The losses and starts that the tutorial defines before it trains."""
+    defined = {}
+    for title, code in cells():
+        if "decay, steps" in code:
+            break
+        if title != "[markdown]":
+            exec(code, defined)
+    return {name: (defined[f"{name}_loss"], defined[name](jax.random.key(0))) for name in NETWORKS}
+
+
+def tiny():
+    """A layer and max pooling."""
+    keys = jax.random.split(jax.random.key(1))
+    x, y = (jax.random.normal(k, (9, n)) for k, n in zip(keys, (4, 3), strict=True))
+    loss = lambda p: jnp.mean(((x @ p).reshape(9, 3, 2).max(-1) - y) ** 2)
+    return loss, jnp.sin(jnp.arange(24.0)).reshape(4, 6)
+
+
+def test_a_user_writes_fifteen_lines_at_most():
+    own = [code for title, code in cells() if title == "igr"]
+    lines = [line for code in own for line in code.splitlines() if re.match(r"\s*[^#\s]", line)]
+    assert any("from_optax(" in line for line in lines)
+    assert len(lines) <= 15, len(lines)
+    others = [c for title, c in cells() if title not in ("igr", "[markdown]")]
+    calls = {call for code in others for call in re.findall(r"\bigr\.(\w+)", code)}
+    assert calls == {"run"}  # the training loop
+
+
+@pytest.mark.parametrize("name", quick([*NETWORKS, TINY], TINY))
+def test_the_field_is_clipped_adamw(request, name):
+    """-(rate/h) (g clipped / (root of nu unbiased + eps) + decay theta), in a state of training."""
+    loss, params = tiny() if name == TINY else request.getfixturevalue("networks")[name]
+    n = 200
+    run = igr.run(optimizer(H), loss, params, n, record_every=n)
+    nu = optax.tree.get(run.state, "nu")
+    at = run.last
+    method = igr.from_optax(optimizer, params=params)
+    field = igr.vector_field(igr.modified_equation(method, 0), loss, H)
+    found, _ = field(n * H, (at, {"nu": tuple(jax.tree.leaves(nu))}), None)
+
+    def by_hand(clip):
+        g = jax.grad(loss)(at)
+        factor = min(1.0, clip / float(optax.tree.norm(g)))
+        share = float(rate(H)(n)) / H
+        unbiased = 1 - 0.999**n
+        return jax.tree.map(
+            lambda g, v, p: -share * (factor * g / (jnp.sqrt(v / unbiased) + 1e-8) + DECAY * p),
+            g, nu, at,
+        )  # fmt: skip
+
+    def apart(other):
+        return float(optax.tree.norm(optax.tree.sub(found, other)) / optax.tree.norm(other))
+
+    assert apart(by_hand(CLIP)) < 0.02  # counts are those of the step that begins or ends here
+    assert apart(by_hand(np.inf)) > 0.1
