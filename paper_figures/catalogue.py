@@ -32,6 +32,11 @@ _READY: tuple[Figure, ...] = (
            85, default=False),
     Figure("igr/adam-kept", "(ours)", "Adam at its defaults on digits: second moment kept beside "
            "the parameters, or eliminated", "paper_figures.igr_optimizers:figure_adam_kept", 30),
+    Figure("igr/zoo", "(ours)", "Optimizers of optax on digits, each against the flows of order 0 "
+           "and 1 read from its code", "paper_figures.igr_zoo:figure_zoo", 240, default=False),
+    Figure("igr/muon", "(ours)", "Muon on digits against its flows of order 0 and 1, and where the "
+           "expansion stops being valid", "paper_figures.igr_muon:figure_muon", 120,
+           default=False),
     Figure("igr/sgd", "(ours)", "A tanh network on digits: the mean of reshuffled SGD against "
            "the flows of GD and SGD", "paper_figures.igr_sgd:figure_sgd", 40),
     Figure("igr/2a", _IGR, "R at maximum test accuracy against λ, over widths and rates",

@@ -18,6 +18,7 @@ from analysis.models.tanh_network import cross_entropy, tanh_network
 from analysis.scale import Scale
 from analysis.sweep import Study
 from igr.backward_error.protocols import UnansweredError
+from igr.flows.from_optax import read_beside
 
 
 class Optimizer(NamedTuple):
@@ -154,13 +155,16 @@ def _loss(equation: Any) -> str:
 
 
 def _ratio(cell: Cell, make: Callable[..., Any], smooth: float | None) -> float:
-    """|F1|/|F0| after some steps of the method."""
+    """|F1|/|F0| after some steps of the optimizer, or of the method where that is smoothed."""
     data = digits()
     some = Classification(data.x[: cell.examples], data.y[: cell.examples], data.num_classes)
     loss, params = cross_entropy(some), tanh_network(some, jax.random.key(cell.seed))
-    method = igr.from_optax(make, params=params, smooth=smooth, certify=False)
     h = cell.learning_rate
-    optimizer = igr.flows.optimizer_of(method, h)
+    if smooth is None:
+        method, optimizer = read_beside(make, params, h)
+    else:
+        method = igr.from_optax(make, params=params, smooth=smooth, certify=False)
+        optimizer = igr.flows.optimizer_of(method, h)
 
     @jax.jit
     def descend(params: Any, state: Any) -> Any:
