@@ -166,13 +166,15 @@ def orthogonalized(
 
     A second pass follows where the first took half of the norm or more, and with it digits
     (Daniel, Gragg, Kaufman and Stewart, 1976). Where that takes as much again, `w` is in the span
-    of the basis to rounding: the warning. `use` is 0 for vectors to leave out.
+    of the basis to rounding: the warning. `use` is 0 for vectors to leave out, else 1.
     """
 
     def once(carry: Any) -> Any:
         w, total, _ = carry
         before = norm(w)
-        h = coordinates(basis, w) * use
+        h = coordinates(basis, w)
+        if not isinstance(use, float):  # what is left out may be too large to multiply
+            h = jnp.where(use > 0, h, 0)
         w = without(w, h, basis)
         return w, total + h, norm(w) <= 0.5 * before
 

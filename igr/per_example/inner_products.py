@@ -143,13 +143,13 @@ def over_pairs(
     return jax.lax.scan(add, jnp.zeros(shape.shape, shape.dtype), pairs)[0]
 
 
-def pairs_are_less_for_squares(left: Array, right: Array) -> bool:
+def pairs_are_less_for_squares(left: Any, right: Any) -> bool:
     """Whether norms take fewer multiplications over pairs of positions than from the gradients."""
     positions, a, b = left.shape[-2], left.shape[-1], right.shape[-1]
     return positions * (a + b) < a * b
 
 
-def pairs_are_less_for_products(left: Array, right: Array, other_right: Array) -> bool:
+def pairs_are_less_for_products(left: Any, right: Any, other_right: Any) -> bool:
     """Whether products of gradients do. `right` may have an axis of outputs, which `left` shares.
 
     Over pairs, rows * columns * positions^2 (b + a / outputs^2); from the gradients, those of both
@@ -180,10 +180,10 @@ def scaled_to_one(gradients: Gradients) -> Gradients:
     return [leaf(g, size) for g, size in zip(gradients, sizes, strict=True)]
 
 
-def entries_kept(gradients: Gradients) -> int:
+def entries_kept(gradients: list[Any]) -> int:
     """How many numbers an example takes in the leaves that have no factors (shapes suffice)."""
 
-    def leaf(g: Gradient) -> int:
+    def leaf(g: Any) -> int:
         if isinstance(g, PositionFactors):
             a, b = g.left.shape[-1], g.right.shape[-1]
             pairs = pairs_are_less_for_squares(*g)

@@ -105,10 +105,10 @@ def square_sums(gradients: OutputGradients, q: int) -> Float[Array, " n"]:
     return found
 
 
-def numbers_kept(gradients: OutputGradients) -> int:
+def numbers_kept(gradients: list[tuple[Any, ...]]) -> int:
     """How many numbers `square_sums` takes, with the gradients it forms (shapes suffice)."""
 
-    def leaf(arrays: tuple[Array, ...]) -> int:
+    def leaf(arrays: tuple[Any, ...]) -> int:
         if not _has_positions(arrays):
             return 0
         if pairs_are_less_for_squares(*arrays):
@@ -118,7 +118,7 @@ def numbers_kept(gradients: OutputGradients) -> int:
     return _size(gradients) + sum(map(leaf, gradients))
 
 
-def numbers_kept_for_products(rows: OutputGradients, columns: OutputGradients) -> int:
+def numbers_kept_for_products(rows: list[tuple[Any, ...]], columns: list[tuple[Any, ...]]) -> int:
     """How many numbers `products` takes beside what it returns (shapes suffice)."""
     found = 0
     for gradients in [rows] if columns is rows else [rows, columns]:
@@ -129,16 +129,16 @@ def numbers_kept_for_products(rows: OutputGradients, columns: OutputGradients) -
     return found
 
 
-def _size(gradients: OutputGradients) -> int:
+def _size(gradients: list[tuple[Any, ...]]) -> int:
     return sum(a.size for arrays in gradients for a in arrays)
 
 
-def _size_formed(arrays: tuple[Array, ...]) -> int:
+def _size_formed(arrays: tuple[Any, ...]) -> int:
     left, right = arrays
     return max(left.shape[1], right.shape[1]) * len(left) * left.shape[3] * right.shape[3]
 
 
-def _has_positions(arrays: tuple[Array, ...]) -> bool:
+def _has_positions(arrays: tuple[Any, ...]) -> bool:
     return arrays[0].ndim == 4
 
 
@@ -156,7 +156,7 @@ def _one_position(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
     return (found.reshape(*found.shape[:2], -1),)
 
 
-def _over_pairs(a: tuple[Array, ...], b: tuple[Array, ...]) -> bool:
+def _over_pairs(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
     (left, right), (_, other_right) = a, b
     return pairs_are_less_for_products(left, right, other_right)
 

@@ -85,7 +85,7 @@ def in_pieces(expression: sympy.Expr) -> sympy.Expr:
     return expression.xreplace({p: _flat(p) for p in nested if p not in inner})
 
 
-def _flat(piecewise: sympy.Piecewise) -> sympy.Expr:
+def _flat(piecewise: sympy.Expr) -> sympy.Expr:
     conditions = {c for c in piecewise.atoms(Relational) if c.free_symbols == {STEPS}}
     cuts: set[int] = set()
     for condition in conditions:

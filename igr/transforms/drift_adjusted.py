@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.curvature.vectors import norm, widened
+from igr.curvature.vectors import norm, scaled, widened
 from igr.forward_mode import linearize
 from igr.shown import short, table
 from igr.transforms.hyperparameters import require_number
@@ -111,12 +111,14 @@ def scale_by_drift_adjusted_rate(
         value_fn = require_value_fn(rule, value_fn, "jax.grad")
         leaves = partitioned(rule, params, updates)
         gradient, hessian, _, _ = linearize(jax.grad(leaves.loss(value_fn)), leaves.params)
-        drift, slope = norm(widened(hessian(gradient))), norm(widened(gradient))
-        flat = drift * max_learning_rate <= jnp.finfo(jnp.float32).tiny
-        ratio = jnp.where(flat, 1.0, slope) / jnp.where(flat, 1.0, drift)
-        rate = jnp.minimum(scale * ratio**power, max_learning_rate)
+        slope = norm(widened(gradient))
+        # Of a unit vector: H g of numbers far from one may leave the range of the dtype.
+        unit = scaled(jnp.where(slope > 0, 1 / slope, 0), gradient)
+        drift = norm(widened(hessian(unit)))
+        flat = drift <= jnp.finfo(jnp.float32).tiny
+        rate = jnp.minimum(scale / jnp.where(flat, 1.0, drift) ** power, max_learning_rate)
         rate = jnp.where(flat, max_learning_rate, rate).astype(jnp.float32)
-        scaled = [rate.astype(u.dtype) * u for u in leaves.updates]
-        return leaves.updates_tree(scaled), DriftAdjustedState(rate)
+        updated = [rate.astype(u.dtype) * u for u in leaves.updates]
+        return leaves.updates_tree(updated), DriftAdjustedState(rate)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
