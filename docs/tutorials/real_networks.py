@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 import igr
 
 pixels, classes = load_digits(return_X_y=True)
-images = jnp.asarray(pixels[:64] / 16, jnp.float32).reshape(-1, 8, 8, 1)
+images = jnp.asarray(pixels[:64] / 16).reshape(-1, 8, 8, 1)
 labels = jnp.asarray(classes[:64])
 
 
