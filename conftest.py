@@ -1,14 +1,22 @@
-"""Settings of every test: float64, and no compiled program that outlives its file."""
+"""Settings of every test: float64, programs that compile fast, and few of them at a time."""
 
 import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
-import jax
-import pytest
+# Compiling is nearly all that the tests take, and half of that is optimizing programs that run
+# once. XLA ends the process over a flag that its version does not know.
+_FLAGS = "--xla_backend_optimization_level=0"
+if version("jaxlib").startswith("0.10."):
+    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", _FLAGS)
 
-from analysis.sweep.compiled_programs import drop_compiled_programs
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from analysis.sweep.compiled_programs import drop_compiled_programs  # noqa: E402
 
 # Orders of accuracy cannot be read in single precision.
 jax.config.update("jax_enable_x64", True)
