@@ -207,7 +207,7 @@ def chosen_figures(names: Sequence[str], figures: Sequence[Figure] = FIGURES) ->
         ValueError: If one is unknown; the message has the nearest ones.
 
     >>> [figure.name for figure in chosen_figures(["spectreg/table-*"])][:2]
-    ['spectreg/table-1', 'spectreg/table-6']
+    ['spectreg/table-1', 'spectreg/table-3']
     """
     known = {figure.name: figure for figure in figures}
     return [known[name] for name in chosen(names, list(known), "figure")]

@@ -117,6 +117,7 @@ def compare(
 
     A flow that fails does not cost the others: `failures` says why, and its distance is infinite.
 
+    >>> import jax.numpy as jnp
     >>> comparison = compare(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([1.0, 2.0]), 0.05, steps=20)
     >>> bool(comparison.distance[2][-1] < comparison.distance[1][-1] < comparison.distance[0][-1])
     True

@@ -128,13 +128,17 @@ leave(lambda: __main__.main(["small", "--results", sys.argv[1]]))
         [sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not [p for p in tmp_path.glob("s/*/record.json") if p.parent.suffix != ".part"]:
-        assert time.monotonic() < deadline
-        assert run.poll() is None
-        time.sleep(0.01)
-    run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=30)
+    try:
+        deadline = time.monotonic() + 180
+        while not [p for p in tmp_path.glob("s/*/record.json") if p.parent.suffix != ".part"]:
+            assert time.monotonic() < deadline
+            assert run.poll() is None
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=50)
+    finally:
+        run.kill()  # nothing where it has ended
+        run.communicate()
     assert run.returncode == 130
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("interrupted; the cells that were finished are in")
