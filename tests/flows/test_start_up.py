@@ -79,7 +79,7 @@ def test_global_order_from_a_cold_start(polynomial, start_up):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"start_up": "warm"}, "start_up must be 'burn-in', 'weights', 'shift' or 'cold'; got 'warm'"),
+        ({"start_up": "warm"}, "start_up must be 'burn-in', .* or 'cold'; got 'warm'"),
         ({"start_up": "shift", "burn_in": 3}, "burn_in = 3 is for start_up = 'burn-in'"),
         (
             {"start_up": "weights", "method": igr.methods.adam()},
