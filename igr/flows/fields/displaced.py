@@ -26,6 +26,7 @@ from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.protocols import Method
 from igr.checks import check_step
 from igr.flows.kinds import Field, ValueFn
+from igr.flows.start_up import has_first_steps
 from igr.pytrees import combine, like_params, partition
 
 NODES = 4  # of the quadrature: a memory of so many steps or fewer is taken as it is
@@ -38,12 +39,16 @@ def check_displaced(method: Any) -> None:
     Raises:
       ValueError: if it is not a linear memory of gradients where they are.
     """
-    if not isinstance(method, LinearMethod) or method.rho != 0:
+    _points(_linear(method))
+
+
+def _linear(method: Any) -> LinearMethod:
+    if not has_first_steps(method) or method.rho != 0:
         raise ValueError(
             f"differences are known for methods without memory and for linear memories, such as "
             f"heavy_ball(beta); {method.name} is neither"
         )
-    _points(method)
+    return method
 
 
 def displaced_field(method: Method, value_fn: ValueFn, h: float | Array) -> Field:
@@ -68,8 +73,7 @@ def displaced_field(method: Method, value_fn: ValueFn, h: float | Array) -> Fiel
     -1.05
     """
     check_step("h", h)
-    check_displaced(method)
-    assert isinstance(method, LinearMethod)
+    method = _linear(method)
     lags, weights = _points(method)
     decay, total = float(method.weight_decay), float(np.sum(weights))
     # (3/2) d at lag k, -(1/2) d at lag k - 1; of equal lags one gradient.
