@@ -100,12 +100,10 @@ class Traced(eqx.Module):
     def shapes(self) -> Any:
         """What it returns, a `jax.ShapeDtypeStruct` for an array: known without tracing again."""
         p = self.program
-        avals = iter(p.jaxpr.outvars)
-        found = [
-            jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) if m else x
-            for m, x in zip(p.arrays_out, p.fixed_out, strict=True)
-            for v in ([next(avals)] if m else [None])
-        ]
+        avals: Any = iter(v.aval for v in p.jaxpr.outvars)
+        of = lambda aval: jax.ShapeDtypeStruct(aval.shape, aval.dtype)  # noqa: E731
+        pairs = zip(p.arrays_out, p.fixed_out, strict=True)
+        found = [of(next(avals)) if m else x for m, x in pairs]
         return jax.tree.unflatten(p.form, found)
 
 

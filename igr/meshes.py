@@ -86,7 +86,7 @@ def in_parts(batch: PyTree, chunk: int) -> tuple[PyTree, PyTree]:
     def cut(x: Any) -> tuple[Any, Any]:
         parts, mesh = x.shape[0] // chunk, explicit_mesh(x)
         first, *others = _spec(x) if mesh is not None else (None,)
-        if first is None:
+        if first is None or mesh is None:
             return _cut(x, parts, chunk)
         x = jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec(None, *others)))
         whole, last = _cut(x, parts, chunk)
@@ -125,11 +125,8 @@ def _automatic(fn: Callable[..., Any], mesh: Any, args: Any, kwargs: Any) -> Any
         return [x for x in results if isinstance(x, jax.Array)]
 
     replicated = NamedSharding(mesh, PartitionSpec())
-    arrays = iter(
-        jax.sharding.auto_axes(run, out_sharding=replicated)(
-            *[x for m, x in zip(moving, leaves, strict=True) if m]
-        )
-    )
+    automatic: Any = jax.sharding.auto_axes(run, out_sharding=replicated)
+    arrays = iter(automatic(*[x for m, x in zip(moving, leaves, strict=True) if m]))
     form, fixed = found
     return jax.tree.unflatten(form, [next(arrays) if x is None else x[0] for x in fixed])
 

@@ -250,9 +250,15 @@ def _coherence(
     alpha = aligned / mean_square
     standard_error = jnp.asarray(alpha * error / mean_square, alpha.dtype)
     unit = jnp.asarray(unit, alpha.dtype)
-    whole = [unit * (unit * square) for square in (aligned, mean_square)]
-    sizes = [unit * jnp.sqrt(square) for square in (aligned, mean_square)]
-    return Coherence(alpha, n * alpha, *whole, standard_error, *sizes)
+    return Coherence(
+        alpha=alpha,
+        helped=n * alpha,
+        mean_gradient_square=unit * (unit * aligned),
+        mean_square=unit * (unit * mean_square),
+        standard_error=standard_error,
+        mean_gradient_norm=unit * jnp.sqrt(aligned),
+        root_mean_square=unit * jnp.sqrt(mean_square),
+    )
 
 
 def _near_one(
