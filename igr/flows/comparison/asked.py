@@ -18,7 +18,7 @@ from igr.flows.comparison.result import FlowName
 from igr.flows.from_optax import read_beside
 
 
-@dataclass
+@dataclass(frozen=True)
 class Asked:
     """The arguments of `igr.compare`, checked.
 

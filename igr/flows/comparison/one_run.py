@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import modified_equation
@@ -53,6 +54,7 @@ class _Run(NamedTuple):
     """The run, and what its flows start from."""
 
     method: Method
+    optimizer: optax.GradientTransformation
     loss: Traced
     one_step: Traced
     params: PyTree
@@ -87,7 +89,7 @@ def compare_run(asked: Asked) -> Comparison:
 
     def real_run() -> Any:
         return run(
-            asked.optimizer,
+            the.optimizer,
             asked.value_fn,
             the.params,
             steps,
@@ -233,6 +235,7 @@ def _begun(asked: Asked) -> _Run:
     method, h, names = asked.method, asked.learning_rate, asked.flows
     loss = check_start(asked.value_fn, asked.params)
     dynamic, _ = partition(asked.params)
+    optimizer = asked.optimizer
     filling = steps_to_fill(method)
     start_up, burn_in = start_up_of(method, asked.start_up, asked.burn_in)
     for p in names:
@@ -244,20 +247,20 @@ def _begun(asked: Asked) -> _Run:
         central_rule(method)
     if asked.own_optimizer:
         if method.kept:
-            kept_states(method.kept, asked.optimizer.init(dynamic))
-        check_described(method, asked.optimizer, loss, dynamic, h, filling)
+            kept_states(method.kept, optimizer.init(dynamic))
+        check_described(method, optimizer, loss, dynamic, h, filling)
         if "two-phase" in names and (filling or method.kept):
             # Its memory is doubled in the shape that the method gives it; the steps are the same.
-            asked.optimizer = optimizer_of(method, h)
+            optimizer = optimizer_of(method, h)
     params, state, before = asked.params, None, 0
     if burn_in:
-        warm = run(asked.optimizer, asked.value_fn, params, burn_in, record_every=burn_in)
+        warm = run(optimizer, asked.value_fn, params, burn_in, record_every=burn_in)
         params, state, before = warm.last, warm.state, burn_in
     if state is None:
-        state = asked.optimizer.init(partition(params)[0])
-    one_step = traced(step_of(asked.optimizer), loss, partition(params)[0], state)
+        state = optimizer.init(partition(params)[0])
+    one_step = traced(step_of(optimizer), loss, partition(params)[0], state)
     kept = kept_states(method.kept, state)
-    return _Run(method, loss, one_step, params, state, kept, before, start_up, filling)
+    return _Run(method, optimizer, loss, one_step, params, state, kept, before, start_up, filling)
 
 
 Branch = Callable[[Array, Any, Any, Any, Any, PyTree], PyTree]

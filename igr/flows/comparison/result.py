@@ -50,7 +50,8 @@ class Comparison:
         those of a ReLU network, which no derivative sees. nan where it has no meaning.
       trusted: where the expansion is to be trusted, (r,): the correction is at most 0.3, the
         remainder at most 0.5, and h * |sharpness| below nine tenths of the stability limit, where
-        the edge of stability begins.
+        the edge of stability begins. Nowhere if the remainder was not measured, as that of runs on
+        batches whose equation knows no batches, or if the run did not move.
       solver_error: flow -> the sum of the solver's own estimates of its error, over the flow; nan
         where its steps are fixed.
       floor: the distance that rounding and the solver's tolerance alone may make, (r,).
@@ -105,12 +106,15 @@ class Comparison:
 
     @property
     def failed(self) -> dict[str, np.ndarray]:
-        """Where each of the three tests of validity fails, (r,) each."""
+        """Where each of the tests of validity fails, (r,) each; what is not known has failed."""
         edge = EDGE_OF_STABILITY * self.stability_limit
+        kinks = "kinks" if np.any(np.isfinite(self.remainder)) else "kinks not measured"
+        still = not np.any(self.travelled > 0)  # as where a schedule has ended before the first
         return {
             "h|F1|/|F0|": ~(self.correction <= LARGEST_CORRECTION),
-            "kinks": self.remainder > LARGEST_REMAINDER,  # false where not measured
-            "edge of stability": np.abs(self.h_sharpness) > edge,  # likewise
+            kinks: ~(self.remainder <= LARGEST_REMAINDER),
+            "edge of stability": np.abs(self.h_sharpness) > edge,  # false where not measured
+            "no motion": np.full(self.step.shape, still),
         }
 
     @property

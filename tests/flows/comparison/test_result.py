@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import igr
@@ -144,3 +145,21 @@ def test_in_words():
     assert "<td>order 0</td><td>4.000e-01</td><td>2.00e-01</td><td>3.0e-01</td>" in shown
     assert "gradient &lt;descent&gt;" in shown
     assert isinstance(cmp, igr.Comparison)
+
+
+def test_what_was_not_measured_is_not_vouched_for():
+    unknown = by_hand(remainder=np.full(3, np.nan))
+    assert not unknown.trusted.any()
+    assert "(h|F1|/|F0| at 1, kinks not measured at 3, edge of stability at 1)" in str(unknown)
+    still = by_hand(travelled=np.zeros(3), remainder=np.zeros(3))
+    assert not still.trusted.any()
+    assert "no motion at 3" in str(still)
+
+
+def test_a_schedule_that_ends_before_the_comparison_begins():
+    """The steps in which Adam's memory fills outlast the schedule: the run then stands still."""
+    loss = lambda w: jnp.sum(jnp.cosh(w))
+    make = lambda h: optax.adamw(optax.cosine_decay_schedule(h, 50), 0.5, 0.5)
+    seen = igr.compare(loss, jnp.array([1.0, 2.0]), 0.01, 5, (0,), optimizer=make, burn_in=60)
+    assert seen.travelled[-1] == 0
+    assert not seen.trusted.any()
