@@ -38,7 +38,10 @@ def figure_muon(conditions: Conditions) -> Drawing:
     largest = float(table["h |F1| / |F0|"].max())
     right.set(yscale="log", xlabel="$h$", ylabel="$h\\,|F_1| / |F_0|$",
               ylim=(None, 2 * max(largest, TRUSTED)))  # fmt: skip
-    right.legend(title="grey: not trusted")
+    right.legend(title="grey: not trusted", loc="upper left", bbox_to_anchor=(0.0, 0.72))
+    steps = sorted(table["h"].unique())
+    left.set_xticks(steps, [f"{h:g}" for h in steps])
+    left.set_xticks([], minor=True)
     return Drawing(picture, table, tuple(_claims(table)))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from analysis.data import Classification, digits
 from analysis.models.tanh_network import cross_entropy, tanh_network
 from analysis.scale import Scale
 from analysis.studies.igr_follow import arrays_of
+from analysis.studies.igr_optimizers import Cell
 from analysis.studies.igr_zoo import KINDS, OPTIMIZERS
 from analysis.sweep import Study
 
@@ -40,27 +40,6 @@ LEARNING_RATES: dict[str, float] = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One optimizer.
-
-    Attributes:
-        optimizer: One of `LEARNING_RATES`.
-        burn_in: Steps before the flows start beside it.
-        steps: Steps after these.
-        record_every: Steps from record to record.
-        examples: Digits, from the first on.
-        seed: Of the weights.
-    """
-
-    optimizer: str
-    burn_in: int = 300
-    steps: int = 60
-    record_every: int = 10
-    examples: int = 60
-    seed: int = 0
-
-
 def study(scale: Scale) -> Study:
     """Each of them, in double precision.
 
@@ -68,7 +47,8 @@ def study(scale: Scale) -> Study:
         scale: The same cells at every scale: distances as small as these need no larger network.
     """
     del scale
-    return Study("igr-zoo-runs", run, tuple(Cell(name) for name in LEARNING_RATES))
+    short = {"burn_in": 300, "steps": 60, "record_every": 10, "examples": 60}
+    return Study("igr-zoo-runs", run, tuple(Cell(name, **short) for name in LEARNING_RATES))
 
 
 @jax.enable_x64(True)
