@@ -10,7 +10,6 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from igr.checks import check_choice, check_count, check_step, is_traced
 from igr.compiled import compiled, traced
-from igr.curvature.copies import with_copies
 from igr.curvature.lanczos import lanczos
 from igr.curvature.operator import wide_product
 from igr.curvature.ritz import RitzPairs
@@ -207,16 +206,16 @@ def _lanczos(
         known = jax.tree.map(lambda x: jnp.where(finite, x, 0), known)
         noise = WARM_NOISE * norm(known) / norm(start)
         start = jax.tree.map(jnp.add, known, scaled(jnp.where(noise > 0, noise, 1), start))
-    options: dict[str, Any] = {
-        "basis_size": basis_size,
-        "which": which,
-        "tol": tol,
-        "max_products": max_products,
-        "seed": seed,
-    }
-    found = lanczos(wide_product(product, like), start, k, **options)
-    if k > 1 and basis_size < size(like):  # else the basis held the whole space
-        found = with_copies(found, wide_product(product, like), **options)
+    found = lanczos(
+        wide_product(product, like),
+        start,
+        k,
+        basis_size=basis_size,
+        which=which,
+        tol=tol,
+        max_products=max_products,
+        seed=seed,
+    )
     return found._replace(vectors=cast_like(found.vectors, like))
 
 

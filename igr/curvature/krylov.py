@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, PyTree, UInt32
 
 from igr.curvature.vectors import (
     Divided,
@@ -41,20 +41,29 @@ def krylov_step(
     projected: Float[Array, "m m"],
     j: Any,
     seed: UInt32[Array, ""],
-) -> tuple[PyTree, Float[Array, "m m"], Float[Array, ""]]:
-    """The basis with vector j + 1, Q'AQ with column j, and the coupling of the two vectors.
+    *,
+    fresh: Bool[Array, ""] | None = None,
+    into: Any = None,
+) -> tuple[PyTree, Float[Array, "m m"], Float[Array, " m"], Float[Array, ""]]:
+    """The basis with one vector more, Q'AQ with column j, that column, and a coupling.
 
-    With q the new vector and b the coupling, A Q = Q T + b q e'. Where the space is exhausted b is
-    0 and q a direction outside it, another for every `seed`; where nothing is outside, 0.
+    With q the new vector, b the coupling and j the last one, A Q = Q T + b q e'. Where the space
+    is exhausted b is 0 and q a direction outside it, another for every `seed`; where nothing is
+    outside, 0. Where `fresh`, q is such a direction whatever j is, and b the norm of what is
+    outside the basis. The new vector is put `into` row j + 1 where nothing else is said.
     """
     m = projected.shape[0]
     w, column, inside = orthogonalized(product(row(basis, j)), basis)
-    projected = projected.at[j].set(column[:m]).at[:, j].set(column[:m])
+    column = column[:m]
+    projected = projected.at[j].set(column).at[:, j].set(column)
     coupling = norm(w)
-    full = j + 1 >= size(row(basis, 0))
+    into = j + 1 if into is None else into
+    full = into >= size(row(basis, 0))
     rounding = 10 * jnp.finfo(projected.dtype).eps * norm(projected)
     exhausted = inside | (coupling <= rounding)
+    coupling = jnp.where(exhausted | full, 0, coupling)
+    if fresh is not None:
+        exhausted = exhausted | fresh
     w = unit_outside(w, basis, 1.0, seed, exhausted & ~full)
     w = jax.tree.map(lambda x: jnp.where(full, 0, x), w)
-    coupling = jnp.where(exhausted | full, 0, coupling)
-    return with_row(basis, j + 1, w), projected, coupling
+    return with_row(basis, into, w), projected, column, coupling

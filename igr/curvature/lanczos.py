@@ -1,4 +1,4 @@
-"""Extreme eigenpairs by Lanczos with full reorthogonalization and thick restarts."""
+"""Extreme eigenpairs by Lanczos with full reorthogonalization, thick restarts and locking."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,6 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from igr.curvature.krylov import krylov_start, krylov_step
+from igr.curvature.locked import (
+    LEAST_ROOM,
+    Locked,
+    least_of_a_search,
+    lock,
+    measured,
+    nothing_locked,
+    with_copy,
+)
 from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors, score
 from igr.curvature.vectors import Divided, size, transformed, working_dtype
 
@@ -16,12 +25,15 @@ class _State(NamedTuple):
     basis: Divided  # Q in the rows 0..length-1, q in row `length`, 0 behind
     projected: Float[Array, "m m"]  # T, 0 outside its first `length` rows
     length: Int[Array, ""]
-    values: Float[Array, " m"]  # the Ritz values, best first
-    weights: Float[Array, "m m"]  # the Ritz vectors in the basis, as columns
+    values: Float[Array, " m"]  # the Ritz values of what is not locked, best first
+    weights: Float[Array, "m m"]  # their vectors in the basis, as columns
     residuals: Float[Array, " m"]
-    errors: Float[Array, " k"]
-    converged: Bool[Array, ""]
+    errors: Float[Array, " m"]
+    decided: Bool[Array, ""]  # whether they are as good as is asked for
+    pairs: Locked
     products: Int[Array, ""]
+    finished: Bool[Array, ""]
+    converged: Bool[Array, ""]
 
 
 def lanczos(
@@ -34,10 +46,8 @@ def lanczos(
     tol: Float[Array, ""],
     max_products: Int[Array, ""],
     seed: UInt32[Array, ""],
-    least: int | None = None,
-    enough: Float[Array, ""] | float = -jnp.inf,
 ) -> RitzPairs:
-    """The k best eigenpairs of `product`, from the Krylov space of `start`.
+    """The k best eigenpairs of `product`, from the Krylov space of `start` and of others.
 
     The basis Q grows by one product a step until it is full, then shrinks to its best Ritz
     vectors (Wu and Simon, "Thick-restart Lanczos method", 2000). Throughout
@@ -45,69 +55,125 @@ def lanczos(
         A Q = Q T + b q e',
 
     so that the residual of a Ritz pair, |A Q s - Q s theta|, is |b s_last|: no product is spent
-    on it. The memory is that of basis_size + 1 vectors, k of which are the result. From `least`
-    products on it also stops, unconverged or not, where the best value is known not to exceed
-    `enough`.
+    on it. The memory is that of basis_size + 1 vectors, k of which are the result.
+
+    One start shows one copy of a repeated eigenvalue. Where the basis can hold the whole space it
+    is filled before any answer, and the other copies turn up. Elsewhere, for k > 1, the pairs that
+    were found are locked in the first k rows, and the same loop searches what is orthogonal to
+    them from another start, until the best value there is known not to exceed the last of the k by
+    more than the tolerance. A better one takes its place among them, and the search starts again:
+    `converged` is said only after one that found nothing. Each takes at least 1.5 log(n) products
+    (so much a generic start needs to show an outlier), more where the next eigenvalue is close to
+    the last one, and one that measures the pair put in last.
     """
     n = size(start)
     dtype = working_dtype(start)
+    searches = k > 1 and basis_size < n
+    if searches:
+        basis_size = min(max(basis_size, k + LEAST_ROOM), n)
+        searches = basis_size < n
+    least = n if (basis_size >= n and k > 1) else k
     kept = max(k, min(k + (basis_size - k) // 2, basis_size - 1))
-    # One start shows one copy of a repeated eigenvalue. Where the basis can hold the whole space
-    # it is filled before any answer, and the other copies turn up.
-    if least is None:
-        least = n if (basis_size >= n and k > 1) else k
+    rows = jnp.arange(basis_size + 1)
+    one_each = jnp.eye(basis_size + 1, dtype=dtype)
 
-    def step(state: _State) -> _State:
-        j = state.length
-        basis, projected, coupling = krylov_step(
-            product, state.basis, state.projected, j, seed + state.products.astype(seed.dtype)
+    def affordable(state: _State) -> Bool[Array, ""]:
+        # A search leaves a product to measure what it finds.
+        reserve = ((state.pairs.number > 0) & ~state.pairs.fresh).astype(state.products.dtype)
+        finite = jnp.all(jnp.isfinite(state.projected))
+        return finite & (state.products < max_products - (reserve if searches else 0))
+
+    def grown(state: _State) -> _State:
+        pairs, last, length = state.pairs, state.length, state.length + 1
+        options = {}
+        if searches:  # the product of a fresh start measures the pair put in last
+            last = jnp.where(pairs.fresh, pairs.place, state.length)
+            length = jnp.where(pairs.fresh, state.length, state.length + 1)
+            options = {"fresh": pairs.fresh, "into": length}
+        seeds = seed + state.products.astype(seed.dtype)
+        basis, projected, column, coupling = krylov_step(
+            product, state.basis, state.projected, last, seeds, **options
+        )
+        number = pairs.number if searches else 0
+        state = state._replace(
+            basis=basis,
+            projected=projected,
+            length=length,
+            pairs=measured(pairs, column[:k], coupling) if searches else pairs,
+            products=state.products + 1,
         )
 
         def looked() -> tuple[Array, ...]:
-            values, weights = best_first(projected, j + 1, which)
-            residuals = jnp.abs(coupling * weights[j])
-            known = jnp.arange(basis_size) <= j
-            errors = eigenvalue_errors(values, residuals, k, known)[:k]
-            allowed = accepted(values[:k], tol, jnp.max(jnp.where(known, jnp.abs(values), 0)))
-            done = jnp.all(errors <= allowed) | (score(values[0], which) + errors[0] <= enough)
-            return values, weights, residuals, errors, done
+            values, weights = best_first(projected, length, which, number)
+            residuals = jnp.abs(coupling * weights[last])
+            known = rows[:-1] < length - number
+            largest = jnp.max(jnp.where(known, jnp.abs(values), 0))
+            wanted: Array | int = k
+            if searches:
+                wanted = jnp.where(number > 0, 1, k)
+                largest = jnp.maximum(largest, jnp.max(jnp.abs(pairs.values)))
+            errors = eigenvalue_errors(values, residuals, wanted, known)
+            good = errors <= accepted(values, tol, largest)
+            decided = jnp.all(good | (rows[:-1] >= wanted))
+            return values, weights, residuals, errors, decided
 
-        # The last product allowed is always looked at; so are a full basis and a NaN.
-        spent = state.products + 1
-        look = (spent >= least) | (j + 1 >= basis_size) | (spent >= max_products)
-        look = look | ~jnp.all(jnp.isfinite(projected))
-        unknown = (state.values, state.weights, state.residuals, state.errors, state.converged)
-        values, weights, residuals, errors, converged = jax.lax.cond(look, looked, lambda: unknown)
-        return _State(
-            basis=basis,
-            projected=projected,
-            length=j + 1,
+        # The last product there is is always looked at; so are a full basis and a NaN.
+        spent = state.products - pairs.begun
+        due = spent >= (jnp.where(number > 0, least_of_a_search(n), k) if searches else least)
+        look = due | (length >= basis_size) | ~affordable(state)
+        unknown = (state.values, state.weights, state.residuals, state.errors, state.decided)
+        values, weights, residuals, errors, decided = jax.lax.cond(
+            look & (length > number), looked, lambda: unknown
+        )
+        if searches:  # what is known not to exceed them need not be known better
+            decided = decided | (score(values[0], which) + errors[0] <= state.pairs.enough)
+        return state._replace(
             values=values,
             weights=weights,
             residuals=residuals,
             errors=errors,
-            converged=converged & (spent >= least),
-            products=spent,
+            decided=decided & due,
         )
 
-    def unfinished(state: _State) -> Bool[Array, ""]:
-        finite = jnp.all(jnp.isfinite(state.projected))
-        return ~state.converged & (state.products < max_products) & finite
-
     def cycle(state: _State) -> _State:
-        state = jax.lax.while_loop(lambda s: unfinished(s) & (s.length < basis_size), step, state)
-        change = jnp.zeros((basis_size + 1, basis_size + 1), dtype)
-        change = change.at[:kept, :basis_size].set(state.weights.T[:kept])
-        change = change.at[kept, state.length].set(1)
+        may_grow = lambda s: ~s.decided & affordable(s) & (s.length < basis_size)  # noqa: E731
+        state = jax.lax.while_loop(may_grow, grown, state)
+        restart = ~state.decided & affordable(state)
+        again = jnp.asarray(False)  # whether a search for copies follows
+        best = state.values[:k], state.residuals[:k], state.errors[:k]
+        # The rows to be, as if all were kept: what is locked, then the Ritz vectors, best first.
+        change = one_each.at[:basis_size, :basis_size].set(state.weights.T)
+        values = jnp.append(state.values, 0)
+        pairs = state.pairs
+        if searches:
+            searching = pairs.number > 0
+            better = searching & state.decided & (score(best[0][0], which) > pairs.enough)
+            again = state.decided & (~searching | better)
+            change = jnp.roll(change, pairs.number, 0)
+            change = jnp.where(rows[:, None] < pairs.number, one_each, change)
+            values = jnp.roll(values, pairs.number)
+            pairs, order = with_copy(pairs, best, better, which)
+            change = change.at[:k].set(change[order])
+            pairs = lock(pairs, again, state.products, tol, which)
+        else:
+            pairs = pairs._replace(values=best[0], residuals=best[1], errors=best[2])
+        stay = rows < jnp.where(restart, kept, k)
+        change = jnp.where(stay[:, None], change, 0)
+        change = change.at[kept].set(jnp.where(restart, one_each[state.length], 0))
+        values = jnp.where(stay, values.at[:k].set(pairs.values), 0)
         return state._replace(
             basis=transformed(state.basis, change),
-            projected=jnp.diag(jnp.where(jnp.arange(basis_size) < kept, state.values, 0)),
-            length=jnp.asarray(kept),
+            projected=jnp.diag(values[:-1]),
+            length=jnp.where(again, k, kept).astype(state.length.dtype),
+            decided=jnp.asarray(False),
+            pairs=pairs,
+            finished=~(again | restart),
+            converged=state.decided & ~again,
         )
 
     basis, projected = krylov_start(start, basis_size, dtype, k)
     final = jax.lax.while_loop(
-        unfinished,
+        lambda state: ~state.finished,
         cycle,
         _State(
             basis=basis,
@@ -116,16 +182,19 @@ def lanczos(
             values=jnp.zeros(basis_size, dtype),
             weights=jnp.eye(basis_size, dtype=dtype),
             residuals=jnp.full(basis_size, jnp.inf, dtype),
-            errors=jnp.full(k, jnp.inf, dtype),
-            converged=jnp.asarray(False),
+            errors=jnp.full(basis_size, jnp.inf, dtype),
+            decided=jnp.asarray(False),
+            pairs=nothing_locked(k, dtype),
             products=jnp.asarray(0, jnp.int32),
+            finished=jnp.asarray(False),
+            converged=jnp.asarray(False),
         ),
     )
     return RitzPairs(
-        values=final.values[:k],
+        values=final.pairs.values,
         vectors=final.basis.first,
-        residuals=final.residuals[:k],
-        errors=final.errors,
+        residuals=final.pairs.residuals,
+        errors=final.pairs.errors,
         converged=final.converged,
         products=final.products,
     )

@@ -28,32 +28,36 @@ def score(values: Float[Array, " m"], which: str) -> Float[Array, " m"]:
 
 
 def best_first(
-    projected: Float[Array, "m m"], length: Int[Array, ""] | int, which: str
+    projected: Float[Array, "m m"],
+    length: Int[Array, ""] | int,
+    which: str,
+    first: Int[Array, ""] | int = 0,
 ) -> tuple[Float[Array, " m"], Float[Array, "m m"]]:
-    """Eigenvalues and eigenvectors (columns) of the leading block of `length` rows, best first.
+    """Eigenvalues and eigenvectors (columns) of the rows from `first` to `length`, best first.
 
     What belongs to the other rows follows at the end.
     """
     m = projected.shape[0]
     rows = jnp.arange(m)
-    block = (rows < length) & (rows[:, None] < length)
+    inside = (rows >= first) & (rows < length)
     # eigh returns ascending values: far below the others, those of the other rows come first.
     # Scaled first, since what is far from one in size would be lost beside them.
-    projected = jnp.where(block, projected, 0)
+    projected = jnp.where(inside & inside[:, None], projected, 0)
     size = jnp.max(jnp.abs(projected))
     size = jnp.where(size > 0, size, 1)
     projected = projected / size
-    below = jnp.where(rows < length, 0, -2 * jnp.linalg.norm(projected) - 1)
+    below = jnp.where(inside, 0, -2 * jnp.linalg.norm(projected) - 1)
     values, weights = jnp.linalg.eigh(projected + jnp.diag(below))
     values = values * size
-    order = jnp.argsort(jnp.where(rows < m - length, jnp.inf, -score(values, which)))
+    outside = rows < m - length + first
+    order = jnp.argsort(jnp.where(outside, jnp.inf, -score(values, which)))
     return values[order], weights[:, order]
 
 
 def eigenvalue_errors(
     values: Float[Array, " m"],
     residuals: Float[Array, " m"],
-    k: int,
+    k: Int[Array, ""] | int,
     known: Bool[Array, " m"] | None = None,
 ) -> Float[Array, " m"]:
     """Bounds on the distance of Ritz values to eigenvalues, the first k of which matter.

@@ -82,9 +82,14 @@ def power_of_two_near(a: PyTree) -> Float[Array, ""]:
     largest = jax.tree.reduce(
         jnp.maximum, jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0), a)
     ).astype(working_dtype(a))
-    exponent = jnp.clip(jnp.frexp(jax.lax.stop_gradient(largest))[1], -120, 120)
-    exponent = jnp.where(jnp.isfinite(largest), exponent, 0)
-    return jnp.ldexp(jnp.ones((), largest.dtype), exponent)
+    largest = jax.lax.stop_gradient(largest)
+    # The exponent's bits alone: frexp and ldexp are a tenth of what a solver has to compile.
+    bits = {8: (jnp.int64, 0x7FF0 << 48), 4: (jnp.int32, 0x7F80 << 16)}
+    dtype, exponent = bits[largest.dtype.itemsize]
+    whole = jax.lax.bitcast_convert_type(largest, dtype) & jnp.asarray(exponent, dtype)
+    unit = jax.lax.bitcast_convert_type(whole, largest.dtype)
+    unit = jnp.clip(unit, 2.0**-120, 2.0**120)
+    return jnp.where(jnp.isfinite(largest) & (largest > 0), unit, 1)
 
 
 def scaled(factor: Any, a: PyTree) -> PyTree:

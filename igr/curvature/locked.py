@@ -1,0 +1,128 @@
+"""Pairs that Lanczos has found and locked, among which it puts the copies it finds later."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from igr.curvature.ritz import accepted, score
+from igr.curvature.vectors import norm
+
+LEAST_ROOM = 8  # vectors of the basis of a search: with two it would be steepest ascent
+
+
+class Locked(NamedTuple):
+    """The k pairs whose vectors are the first rows of the basis, once they are found.
+
+    Attributes:
+        values: Best first, as the two that follow.
+        residuals: The norms |A q - value q|.
+        errors: Bounds on the errors of the values.
+        number: 0 until they are found, then k.
+        enough: The score that a value outside them has to exceed to count as a copy.
+        place: The row of the pair put in last.
+        unmeasured: Whether its residual is that of the product without the other pairs.
+        fresh: Whether a search starts with the next product, which measures that pair.
+        begun: The products spent before the search began.
+    """
+
+    values: Float[Array, " k"]
+    residuals: Float[Array, " k"]
+    errors: Float[Array, " k"]
+    number: Int[Array, ""]
+    enough: Float[Array, ""]
+    place: Int[Array, ""]
+    unmeasured: Bool[Array, ""]
+    fresh: Bool[Array, ""]
+    begun: Int[Array, ""]
+
+
+def nothing_locked(k: int, dtype: jnp.dtype) -> Locked:
+    """What holds while the first k pairs are looked for."""
+    return Locked(
+        values=jnp.zeros(k, dtype),
+        residuals=jnp.full(k, jnp.inf, dtype),
+        errors=jnp.full(k, jnp.inf, dtype),
+        number=jnp.asarray(0),
+        enough=jnp.asarray(-jnp.inf, dtype),
+        place=jnp.asarray(k - 1),
+        unmeasured=jnp.asarray(False),
+        fresh=jnp.asarray(False),
+        begun=jnp.asarray(0, jnp.int32),
+    )
+
+
+def least_of_a_search(n: int) -> int:
+    """The products that a generic start in n dimensions needs to show an outlier."""
+    return max(2, math.ceil(1.5 * math.log(n)))
+
+
+def with_copy(
+    locked: Locked, best: tuple[Array, Array, Array], better: Bool[Array, ""], which: str
+) -> tuple[Locked, Int[Array, " k"]]:
+    """The pairs with the first of `best` in place of the last of them where it is `better`.
+
+    Before any is locked, all of `best`: values, residuals and errors. Also the row of the basis
+    that each of them is in, where what is best follows the k that were locked.
+    """
+    k = locked.values.size
+    old = locked.values, locked.residuals, locked.errors
+
+    def mixed(x: Array, y: Array) -> Array:
+        return jnp.where(locked.number > 0, x.at[-1].set(jnp.where(better, y[0], x[-1])), y)
+
+    new = [mixed(x, y) for x, y in zip(old, best, strict=True)]
+    order = jnp.where(better, jnp.argsort(-score(new[0], which)), jnp.arange(k))
+    values, residuals, errors = (x[order] for x in new)
+    locked = locked._replace(
+        values=values,
+        residuals=residuals,
+        errors=errors,
+        place=jnp.argmax(order == k - 1).astype(locked.place.dtype),
+        unmeasured=better,
+    )
+    return locked, jnp.where(better & (order == k - 1), k, order)
+
+
+def measured(locked: Locked, column: Float[Array, " k"], coupling: Float[Array, ""]) -> Locked:
+    """The pairs where that in row `place` is measured, if it was not, by its own product.
+
+    Args:
+        locked: The pairs.
+        column: The coordinates of the product in their vectors.
+        coupling: The norm of what is outside them.
+    """
+    own = jnp.arange(locked.values.size) == locked.place
+    value = locked.values[locked.place]
+    residual = norm(jnp.append(jnp.where(own, column - value, column), coupling))
+    # What ties it to each of the others: a two by two matrix bounds what both can shift.
+    ties = jnp.where(own, 0, jnp.abs(column))
+    gaps = jnp.where(own, 1, jnp.abs(locked.values - value))
+    squared = ties * (ties / jnp.where(gaps > ties, gaps, 1))
+    shift = jnp.sum(jnp.where(gaps > ties, squared, ties))
+    now = own & locked.unmeasured & locked.fresh
+    return locked._replace(
+        residuals=jnp.where(now, residual, locked.residuals),
+        errors=jnp.where(now, locked.errors + shift, locked.errors),
+        unmeasured=jnp.asarray(False),
+        fresh=jnp.asarray(False),
+    )
+
+
+def lock(
+    locked: Locked,
+    again: Bool[Array, ""],
+    products: Int[Array, ""],
+    tol: Float[Array, ""],
+    which: str,
+) -> Locked:
+    """The pairs, locked for a search that begins where `again`."""
+    worst, largest = locked.values[-1], jnp.max(jnp.abs(locked.values))
+    enough = score(worst, which) + accepted(worst, tol, largest)
+    return locked._replace(
+        number=jnp.where(again, locked.values.size, locked.number).astype(locked.number.dtype),
+        enough=jnp.where(again, enough, locked.enough),
+        fresh=again,
+        begun=jnp.where(again, products + 1, locked.begun).astype(locked.begun.dtype),
+    )
