@@ -19,6 +19,7 @@ from paper_figures.claims_page import write_page
 from paper_figures.figure import Figure
 from paper_figures.gallery import write_gallery
 from paper_figures.keep import keep_all
+from paper_figures.plan import described, plan
 from paper_figures.produce import Outcome, claims_table, produce
 
 
@@ -102,6 +103,8 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    if arguments.all and not here.committed:
+        console().print(described(plan(here)))
     try:
         outcomes = produce(drawn, arguments.out, here, console())
     except KeyboardInterrupt:

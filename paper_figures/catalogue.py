@@ -131,13 +131,12 @@ def _rules_on_the_way() -> Iterator[Figure]:
                 words = f"{title}, {activation}: {shows[0].lower()}{shows[1:]}, by rule"
                 name = f"metric/5.{number}"
                 number += 1
-                if task == "cifar10":
-                    yield Figure(name, _METRIC, words)
-                elif what == vectors:
+                seconds = 120 if task == "cifar10" else 300
+                if what == vectors:
                     yield Figure(name, _METRIC, words, f"{_CURVES}:figure_first_layer", 300, False,
                                  (task, activation))  # fmt: skip
                 else:
-                    yield Figure(name, _METRIC, words, f"{_CURVES}:figure_curves", 300, False,
+                    yield Figure(name, _METRIC, words, f"{_CURVES}:figure_curves", seconds, False,
                                  (task, activation, what))  # fmt: skip
 
 
@@ -147,13 +146,11 @@ def _eigenvalues() -> Iterator[Figure]:
         (35, "xor", "XOR", "tanh"),
         (36, "mnist", "MNIST", "tanh"),
         (37, "synthetic", "Synthetic", "relu"),
+        (38, "cifar10", "CIFAR-10", "relu"),
     ):
         shows = f"{title}, {activation}: largest eigenvalues of the Hessian, by rule"
-        arguments = (task, activation)
-        yield Figure(f"metric/5.{number}", _METRIC, shows, draw, 300, False, arguments)
-    yield Figure(
-        "metric/5.38", _METRIC, "CIFAR-10, relu: largest eigenvalues of the Hessian, by rule"
-    )
+        arguments, seconds = (task, activation), 120 if task == "cifar10" else 300
+        yield Figure(f"metric/5.{number}", _METRIC, shows, draw, seconds, False, arguments)
 
 
 def _noise_and_size() -> Iterator[Figure]:
@@ -168,27 +165,83 @@ def _noise_and_size() -> Iterator[Figure]:
                      90, False, (data, method))  # fmt: skip
 
 
-def _planned() -> Iterator[Figure]:
-    """What cannot be drawn yet."""
-    for name, shows in (
-        ("igr/A.7", "ResNet-18 on CIFAR-10: accuracy, R, slope and norm while training, by rate"),
-        ("igr/A.8", "ResNet-18 on CIFAR-10: rate, R and test accuracy"),
+def _later() -> Iterator[Figure]:
+    """Those of studies of their own, each of some minutes."""
+    rates, keypoints = "paper_figures.igr_resnet_rates", "paper_figures.mgs_keypoints"
+    spectreg = "paper_figures.spectreg"
+    for name, paper, shows, source, seconds in (
+        (
+            "igr/A.7",
+            _IGR,
+            "ResNet-18 on CIFAR-10: accuracy, R, slope and norm while training, by rate",
+            f"{rates}:figure_a7",
+            70,
+        ),
+        (
+            "igr/A.8",
+            _IGR,
+            "ResNet-18 on CIFAR-10: rate, R and test accuracy",
+            f"{rates}:figure_a8",
+            70,
+        ),
+        (
+            "mgs/3",
+            _MGS,
+            "AlexNet on corrupted MNIST: test accuracy and similarity while training",
+            "paper_figures.mgs_alexnet:figure_3",
+            90,
+        ),
+        (
+            "mgs/4",
+            _MGS,
+            "Quantiles of the test accuracy over what controls training",
+            "paper_figures.mgs_robustness:figure_4",
+            90,
+        ),
+        (
+            "mgs/table-2",
+            _MGS,
+            "Test loss on corrupted keypoints, LeNet-5",
+            f"{keypoints}:table_2",
+            90,
+        ),
+        (
+            "mgs/table-A.2",
+            _MGS,
+            "Test loss on corrupted keypoints, a fully connected network",
+            f"{keypoints}:table_a2",
+            60,
+        ),
+        (
+            "spectreg/table-2",
+            _SPECTREG,
+            "Dropout and batch normalization against DoubleBack and SpectReg",
+            f"{spectreg}_networks:table_2",
+            60,
+        ),
+        (
+            "spectreg/table-4",
+            _SPECTREG,
+            "Small CIFAR-10, by regularizer (CIFAR-100 is not here)",
+            f"{spectreg}_images:table_4",
+            90,
+        ),
+        (
+            "spectreg/table-5",
+            _SPECTREG,
+            "TinyImageNet-200, by regularizer",
+            f"{spectreg}_images:table_5",
+            60,
+        ),
+        (
+            "spectreg/1",
+            _SPECTREG,
+            "Test accuracy on MNIST against the size of the training set",
+            f"{spectreg}_sizes:figure_1",
+            60,
+        ),
     ):
-        yield Figure(name, _IGR, shows)
-    for name, shows in (
-        ("mgs/3", "AlexNet on corrupted MNIST: test accuracy and similarity while training"),
-        ("mgs/4", "Quantiles of the test accuracy over what controls training"),
-        ("mgs/table-2", "Test loss on corrupted keypoints, LeNet-5"),
-        ("mgs/table-A.2", "Test loss on corrupted keypoints, a fully connected network"),
-    ):  # fmt: skip
-        yield Figure(name, _MGS, shows)
-    for name, shows in (
-        ("spectreg/table-2", "Dropout and batch normalization against DoubleBack and SpectReg"),
-        ("spectreg/table-4", "Small CIFAR-10 and CIFAR-100, by regularizer"),
-        ("spectreg/table-5", "TinyImageNet-200, by regularizer"),
-        ("spectreg/1", "Test accuracy on MNIST against the size of the training set"),
-    ):
-        yield Figure(name, _SPECTREG, shows)
+        yield Figure(name, paper, shows, source, seconds, False)
 
 
 FIGURES: tuple[Figure, ...] = (
@@ -196,7 +249,7 @@ FIGURES: tuple[Figure, ...] = (
     *_rules_on_the_way(),
     *_eigenvalues(),
     *_noise_and_size(),
-    *_planned(),
+    *_later(),
 )
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,23 +34,37 @@ def keep_all(outcomes: Sequence[Outcome], folder: Path, conditions: Conditions) 
     for outcome in outcomes:
         for path in outcome.files:
             _keep_file(path, here / Path(outcome.figure.name).parent)
-    seconds: dict[str, float] = {}
     for name in () if conditions.committed else STUDIES:
         swept = present(study(name, conditions.scale), conditions.results)
         if swept is not None:
             keep(swept, here / "studies")
-            seconds[name] = sum(float(r.record.get("seconds", 0)) for r in swept.results.values())
-    path = here / "provenance.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    record = {
-        "commit": _commit(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cores": os.cpu_count(),
-        "seconds by study": before.get("seconds by study", {})
-        | {name: round(value) for name, value in seconds.items()},
-    }
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_provenance(here)
+
+
+def write_provenance(here: Path) -> None:
+    """Write `provenance.json`: of every study kept what computed it, and how long it took.
+
+    It says nothing that is not in the records of the study's cells; a commit, a machine and CPU
+    seconds are in those written since they are recorded.
+
+    Args:
+        here: The folder of a scale.
+    """
+    found = {}
+    for path in sorted((here / "studies").glob("*.json")):
+        records = list(json.loads(path.read_text(encoding="utf-8"))["cells"].values())
+        about = {
+            name: sorted({str(record.get(name, "not recorded")) for record in records})
+            for name in ("commit", "machine", "device", "python")
+        }
+        versions = [f"{k} {v}" for r in records for k, v in r.get("versions", {}).items()]
+        about["versions"] = sorted(set(versions))
+        found[path.stem] = {
+            "seconds": round(sum(float(record.get("seconds", 0)) for record in records), 1),
+            "cpu seconds": round(sum(float(r.get("cpu_seconds", 0)) for r in records), 1) or None,
+        } | {name: values[0] if len(values) == 1 else values for name, values in about.items()}
+    text = json.dumps({"studies": found}, indent=1)
+    (here / "provenance.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _keep_file(path: Path, folder: Path) -> None:
@@ -73,14 +84,3 @@ def _keep_file(path: Path, folder: Path) -> None:
     text = pd.read_csv(path).to_csv(index=False, float_format="%.5g")
     packed.write_bytes(gzip.compress(text.encode(), mtime=0))  # no time: the same bytes again
     (folder / path.name).unlink(missing_ok=True)
-
-
-def _commit() -> str:
-    """The commit that is checked out, or "unknown" outside a repository."""
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True,
-                              cwd=Path(__file__).parent)  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()

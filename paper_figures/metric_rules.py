@@ -20,6 +20,7 @@ from paper_figures.metric_runs import (
     GENERALIZING,
     RULES,
     SETS,
+    TABLED,
     THEIRS,
     Activation,
     ends,
@@ -223,9 +224,10 @@ def _drawing(activation: Activation, conditions: Conditions) -> Drawing:
     theirs = printed(activation)
     ours, paper = summary(table), theirs.set_index(["set", "rule"])
     picture = style.picture(style.PAGE, 5.6)
-    panels = picture.subplots(2, len(SETS), sharey=True)
+    panels = picture.subplots(2, len(TABLED), sharey=True)
     for row, part in zip(panels, ("train", "test"), strict=True):
-        for axes, (of, (title, accuracy)) in zip(row, SETS.items(), strict=True):
+        for axes, of in zip(row, TABLED, strict=True):
+            title, accuracy = SETS[of]
             if of == "xor" and part == "test":
                 axes.set_axis_off()
                 continue

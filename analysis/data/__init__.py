@@ -10,6 +10,8 @@ from analysis.data.motion_blur import motion_blur
 from analysis.data.real_or_random import real_or_random
 from analysis.data.sin import sin
 from analysis.data.synthetic_regression import synthetic_regression
+from analysis.data.textures import textures
+from analysis.data.tiny_imagenet import tiny_imagenet
 from analysis.data.two_circles import two_circles
 from analysis.data.xor import xor, xord
 
@@ -29,6 +31,8 @@ __all__ = [
     "sin",
     "split",
     "synthetic_regression",
+    "textures",
+    "tiny_imagenet",
     "two_circles",
     "xor",
     "xord",

@@ -29,6 +29,8 @@ class AlexNet(eqx.Module):
         channels: Of an image.
         side: Of an image, in pixels; at least 8.
         dropout: The rate, after both hidden dense layers; only with a key is anything dropped.
+        filters: Of the five convolutions.
+        units: Of both hidden dense layers.
         key: Of the weights.
 
     Raises:
@@ -50,6 +52,8 @@ class AlexNet(eqx.Module):
         channels: int = 1,
         side: int = 28,
         dropout: float = 0.0,
+        filters: tuple[int, int, int, int, int] = _FILTERS,
+        units: int = _UNITS,
         *,
         key: PRNGKeyArray,
     ):
@@ -57,12 +61,12 @@ class AlexNet(eqx.Module):
         if left < 1:
             raise ValueError(f"side must be at least 8; got {side}")
         keys = jax.random.split(key, 8)
-        sizes = zip((channels, *_FILTERS[:-1]), _FILTERS, keys[:5], strict=True)
+        sizes = zip((channels, *filters[:-1]), filters, keys[:5], strict=True)
         self.convolutions = tuple(eqx.nn.Conv2d(m, n, 3, padding=1, key=k) for m, n, k in sizes)
         self.layers = (
-            Dense(_FILTERS[-1] * left**2, _UNITS, keys[5]),
-            Dense(_UNITS, _UNITS, keys[6]),
-            Dense(_UNITS, outputs, keys[7]),
+            Dense(filters[-1] * left**2, units, keys[5]),
+            Dense(units, units, keys[6]),
+            Dense(units, outputs, keys[7]),
         )
         self.dropout = require_dropout(dropout)
 

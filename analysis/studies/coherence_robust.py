@@ -45,13 +45,13 @@ class Cell:
     rule: Rule
     level: int
     random: float
-    examples: int = 1200
+    examples: int = 600
     width: int = 64
     depth: int = 1
     learning_rate: float = 0.2
-    steps: int = 3000
+    steps: int = 2400
     seeds: tuple[int, ...] = (0, 1)
-    batch_size: int = 30
+    batch_size: int = 15
     samples: int = 10
 
 
@@ -71,8 +71,8 @@ def study(scale: Scale) -> Study:
         if scale == "quick":
             return Cell("digits", rule, level, random)
         if scale == "medium":
-            return Cell("mnist", rule, level, random, 6000, 100, 2, 0.1, 20_000, seeds[:3])
-        return Cell("mnist", rule, level, random, 60_000, 256, 3, 0.1, 200_000, seeds)
+            return Cell("mnist", rule, level, random, 6000, 100, 2, 0.1, 20_000, seeds[:3], 30)
+        return Cell("mnist", rule, level, random, 60_000, 256, 3, 0.1, 200_000, seeds, 30)
 
     cells = [
         cell(rule, level, random)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import equinox as eqx
@@ -83,7 +83,7 @@ def run(cell: Cell) -> Mapping[str, Any]:
         What `Runs.arrays` has; axes are EGR rate, seed, sample. Beside it the number of parameters
         and where the data are from.
     """
-    runs = trained(cell, _data(cell))
+    runs = trained(cell, images(cell))
     arrays = {name: np.asarray(value)[0] for name, value in runs.arrays().items()}
     return {**arrays, "parameters": num_parameters(runs.model_of(0, 0, 0)), "source": runs.source}
 
@@ -94,20 +94,8 @@ def trained(cell: Cell, data: TrainTest[Classification]) -> Runs:
     The loss E of a batch, whose squared gradient EGR adds, is that of training: the network
     normalises by the means and variances of the batch, and they are differentiated too.
     """
-    make = partial(
-        ResNet,
-        data.train.num_classes,
-        data.train.x.shape[1],
-        widths=cell.widths,
-        blocks=cell.blocks,
-    )
-
-    def make_model(key: PRNGKeyArray) -> Any:
-        model, state = eqx.nn.make_with_state(make)(key=key)
-        return (by_products(model) if jax.default_backend() == "cpu" else model), state
-
     return train(
-        make_model,
+        network(data.train.num_classes, data.train.x.shape[1], cell.widths, cell.blocks),
         _egr,
         data,
         grid={"learning_rate": (cell.learning_rate,), "mu": cell.rates},
@@ -121,18 +109,32 @@ def trained(cell: Cell, data: TrainTest[Classification]) -> Runs:
     )
 
 
+@cache  # the same function for the same sizes: runs share the compiled program
+def network(
+    classes: int, channels: int, widths: tuple[int, ...], blocks: int
+) -> Callable[[PRNGKeyArray], tuple[Any, eqx.nn.State]]:
+    """What makes a residual network and its state from a key."""
+    make = partial(ResNet, classes, channels, widths=widths, blocks=blocks)
+
+    def make_model(key: PRNGKeyArray) -> tuple[Any, eqx.nn.State]:
+        model, state = eqx.nn.make_with_state(make)(key=key)
+        return (by_products(model) if jax.default_backend() == "cpu" else model), state
+
+    return make_model
+
+
 def by_products(model: Any) -> Any:
     """The same network, its convolutions written as products of matrices.
 
     On a CPU, inside a loop, XLA takes five times as long for a step of EGR through convolutions of
-    few filters. The arrays are those of the convolutions, without bias, which a `ResNet` has not.
+    few filters. The arrays are those of the convolutions.
     """
 
     def is_convolution(node: Any) -> bool:
         return isinstance(node, eqx.nn.Conv2d)
 
     def replaced(node: Any) -> Any:
-        return Products(node.weight, node.stride[0]) if is_convolution(node) else node
+        return Products(node.weight, node.stride[0], node.bias) if is_convolution(node) else node
 
     return jax.tree.map(replaced, model, is_leaf=is_convolution)
 
@@ -143,10 +145,12 @@ class Products(eqx.Module):
     Args:
         weight: Of the filters.
         step: Between places.
+        bias: Of the filters, or None.
     """
 
     weight: Float[Array, "filters channels size size"]
     step: int = eqx.field(static=True)
+    bias: Float[Array, "filters 1 1"] | None = None
 
     def __call__(
         self, x: Float[Array, "channels height width"], *, key: PRNGKeyArray | None = None
@@ -166,14 +170,16 @@ class Products(eqx.Module):
             for j in range(size)
         ]
         columns = jnp.stack(seen, axis=1).reshape(-1, height * width)
-        return (self.weight.reshape(filters, -1) @ columns).reshape(filters, height, width)
+        found = (self.weight.reshape(filters, -1) @ columns).reshape(filters, height, width)
+        return found if self.bias is None else found + self.bias
 
 
 def _egr(settings: Mapping[str, Array]) -> optax.GradientTransformation:
     return egr(settings["learning_rate"], settings["mu"])
 
 
-def _data(cell: Cell) -> TrainTest[Classification]:
+def images(cell: Cell) -> TrainTest[Classification]:
+    """What a cell learns, of digits as many as it says to train on."""
     if cell.data == "cifar10":
         data = cifar10()
         return data if cell.examples is None else data.first(cell.examples)

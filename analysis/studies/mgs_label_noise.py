@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import optax
+from jaxtyping import Float
 
 from analysis.data import Classification, TrainTest, flip_labels, mnist, motion_blur, split
 from analysis.data.examples import take
@@ -128,14 +129,13 @@ def run(cell: Cell) -> Mapping[str, Any]:
         them `factor`; `tried` and, by factor and draw, `validation_loss`, the mean of the last
         samples at the tuning noise, infinite where training diverged; and where the data are from.
     """
-    parts = _data(cell.data)
-    losses = _tune(replace(cell, noises=(), examples=0, samples=100))
-    factor = cell.factors[int(np.argmin(losses.mean(axis=1)))]
+    known = parts(cell.data)
+    factor, losses = chosen(cell)
 
     def one(job: tuple[float, int]) -> dict[str, np.ndarray]:
         noise, draw = job
-        data = parts.sample(cell.examples, noise, draw)
-        arrays = _train(cell, (factor,), data, draw, cell.epochs, cell.samples).arrays()
+        data = known.sample(cell.examples, noise, draw)
+        arrays = trained(cell, (factor,), data, draw, cell.epochs, cell.samples).arrays()
         return {name: np.asarray(value).reshape(-1) for name, value in arrays.items()}
 
     found = _each(one, list(product(cell.noises, range(cell.draws))))
@@ -149,8 +149,14 @@ def run(cell: Cell) -> Mapping[str, Any]:
         "factor": factor,
         "tried": np.array(cell.factors),
         "validation_loss": losses,
-        "source": parts.source,
+        "source": known.source,
     }
+
+
+def chosen(cell: Cell) -> tuple[float, Float[np.ndarray, "factors draws"]]:
+    """The factor with the least validation loss where factors are chosen, and all the losses."""
+    losses = _tune(replace(cell, noises=(), examples=0, samples=100))
+    return cell.factors[int(np.argmin(losses.mean(axis=1)))], losses
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,7 @@ class Parts:
 @cache  # cells that differ only in what is trained afterwards share it
 def _tune(cell: Cell) -> np.ndarray:
     """The validation loss at the end, by factor and draw."""
-    parts = _data(cell.data)
+    known = parts(cell.data)
     if len(cell.factors) == 1:
         return np.zeros((1, 1))
     steps = cell.tuning_epochs * (cell.tuning_examples // cell.batch_size)
@@ -193,8 +199,8 @@ def _tune(cell: Cell) -> np.ndarray:
         factors, draw = job
         # Other draws than those that are reported.
         draw += cell.draws
-        data = parts.sample(cell.tuning_examples, cell.tuning_noise, draw, tuning=True)
-        runs = _train(cell, factors, data, draw, cell.tuning_epochs, last)
+        data = known.sample(cell.tuning_examples, cell.tuning_noise, draw, tuning=True)
+        runs = trained(cell, factors, data, draw, cell.tuning_epochs, last)
         return runs.last_mean("test_loss", LAST).reshape(-1)
 
     found = _each(one, list(product(groups, range(cell.tuning_draws))))
@@ -203,7 +209,7 @@ def _tune(cell: Cell) -> np.ndarray:
     return np.where(np.isfinite(losses), losses, np.inf)
 
 
-def _train(
+def trained(
     cell: Cell,
     factors: tuple[float, ...],
     data: TrainTest[Classification],
@@ -211,13 +217,18 @@ def _train(
     epochs: int,
     samples: int | Sequence[int],
 ) -> Runs:
+    """Networks trained as a cell says, a factor beside the other, on these data."""
     batches = len(data.train) // cell.batch_size
     on_cpu = jax.default_backend() == "cpu"
     return train(
         _network(cell.data, cell.width, cell.depth, factors[0] * (cell.method == "dropout")),
-        _rule(cell.epochs * batches),
+        _rule,
         data,
-        grid={"learning_rate": (cell.learning_rate,), "factor": factors},
+        grid={
+            "learning_rate": (cell.learning_rate,),
+            "tenth": (cell.epochs * batches,),
+            "factor": factors,
+        },
         seeds=(seed,),
         stop=Steps(epochs * batches),
         options=Options(
@@ -248,12 +259,9 @@ def _lenet(dropout: float, key: jax.Array) -> LeNet:
     return LeNet(dropout=dropout, dropout_everywhere=True, key=key)
 
 
-@cache
-def _rule(tenth: int) -> Callable[..., optax.GradientTransformation]:
-    """SGD whose rate falls to a tenth in so many steps."""
-    return lambda settings: optax.sgd(
-        optax.exponential_decay(settings["learning_rate"], tenth, decay_rate=0.1)
-    )
+def _rule(settings: Mapping[str, jax.Array]) -> optax.GradientTransformation:
+    """SGD whose rate falls to a tenth in "tenth" steps."""
+    return optax.sgd(lambda n: settings["learning_rate"] * 0.1 ** (n / settings["tenth"]))
 
 
 def _weight(at: At) -> jax.Array:
@@ -277,7 +285,8 @@ PENALTIES: dict[str, Callable[[At], jax.Array]] = {
 
 
 @cache
-def _data(name: Data) -> Parts:
+def parts(name: Data) -> Parts:
+    """The examples of a name in three parts, always divided alike."""
     if name != "digits":
         blurred = motion_blur(mnist())
         held_out = 5000

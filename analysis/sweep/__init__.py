@@ -3,7 +3,7 @@
 from analysis.sweep.identity import cell_name, code_version
 from analysis.sweep.kept import committed, keep, present
 from analysis.sweep.results import CellResult
-from analysis.sweep.run import CellFailed, Engine, Failure, Study, Sweep, sweep
+from analysis.sweep.run import CellFailed, Engine, Failure, Study, Sweep, missing, sweep
 
 __all__ = [
     "CellFailed",
@@ -16,6 +16,7 @@ __all__ = [
     "code_version",
     "committed",
     "keep",
+    "missing",
     "present",
     "sweep",
 ]

@@ -148,6 +148,21 @@ def sweep(
     return Sweep(study, kept, tuple(failures), computed)
 
 
+def missing(study: Study, folder: Path) -> tuple[Any, ...]:
+    """The cells of a study that have no result yet, each once.
+
+    Args:
+        study: The study.
+        folder: As for `sweep`.
+    """
+    code, here = code_version(study.run), Path(folder) / study.name
+    return tuple(
+        cell
+        for cell in dict.fromkeys(study.cells)
+        if not results.there(here, cell_name(cell, code))
+    )
+
+
 def _outcomes(study: Study, cells: list[Any], engine: Engine) -> Iterator[tuple[Any, Any]]:
     if engine == "ray":
         yield from run_on_cluster(study.run, cells)

@@ -41,8 +41,12 @@ class Data(NamedTuple):
 
     x: Array
     y: Array
-    test_x: Array
-    test_y: Array
+    test_x: Array | None
+    test_y: Array | None
+
+    def to_train_on(self) -> Data:
+        """Without the test set: what steps are compiled for does not depend on its size."""
+        return self._replace(test_x=None, test_y=None)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Program:
 
     static_leaves: tuple[Any, ...]
     static_structure: Any
-    make_optimizer: Callable[[Mapping[str, Array]], optax.GradientTransformation]
+    make_optimizer: Callable[[Mapping[str, Array]], optax.GradientTransformation] | None
     loss: Callable[[Array, Array], Array]
     gradient: Callable[..., PyTree] | None
     penalty: Callable[[At], Array] | None
@@ -72,6 +76,7 @@ class Program:
 
     def optimizer(self, settings: Mapping[str, Array]) -> optax.GradientTransformationExtraArgs:
         """The rule with these settings, which takes extra arguments."""
+        assert self.make_optimizer is not None  # only a program for measuring has none
         return optax.with_extra_args_support(self.make_optimizer(settings))
 
 
@@ -117,6 +122,19 @@ def stepping(program: Program) -> Program:
     return replace(program, metrics=())
 
 
+def measuring(program: Program) -> Program:
+    """The program for measuring: how a step is made changes no measure, so rules share it."""
+    return replace(
+        program,
+        make_optimizer=None,
+        gradient=None,
+        penalty=None,
+        batch_size=None,
+        label_noise=0.0,
+        random=False,
+    )
+
+
 def waits_for_threads(program: Program, begin: tuple[Any, ...], data: Data) -> bool:
     """Whether some kernel hands parts of its work to XLA's threads and waits for them.
 
@@ -134,8 +152,8 @@ def _waits_for_threads(program: Program, structure: Any, shapes: tuple[Any, ...]
     begin, data, step = jax.tree.unflatten(structure, shapes)
     carry, fixed = jax.eval_shape(partial(start, program), *begin)
     lowered = (
-        advance.lower(stepping(program), carry, fixed, data, step, step),
-        measure.lower(program, carry, fixed, data, step),
+        advance.lower(stepping(program), carry, fixed, data.to_train_on(), step, step),
+        measure.lower(measuring(program), carry, fixed, data, step),
     )
     return any(_WAITING_KERNELS.search(part.as_text()) for part in lowered)
 
@@ -281,6 +299,8 @@ def _measure(
     key = jax.random.fold_in(jax.random.fold_in(fixed.key, 2**31), step)
     seen = _at(program, carry.params, carry.network, fixed, (data.x, data.y), step, key, data)
     found = {}
+    assert data.test_x is not None  # whatever measures has both
+    assert data.test_y is not None
     for part, x, y in (("train", data.x, data.y), ("test", data.test_x, data.test_y)):
 
         def each(x: Array, y: Array) -> dict[str, Array]:
@@ -330,7 +350,7 @@ def _at(
         key,
         None if data is None else data.test_x,
         None if data is None else data.test_y,
-        None if data is None else value_over(data.test_x, data.test_y),
+        None if data is None else value_over(data.test_x, data.test_y),  # pyright: ignore
     )
 
 

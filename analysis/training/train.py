@@ -184,8 +184,9 @@ def _run(
     wanted: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[PyTree, PyTree]]:
     """Some runs side by side from the first sample to the last: records, kept sample and model."""
-    stepping = device.stepping(program)
+    stepping, measuring = device.stepping(program), device.measuring(program)
     carry, fixed = device.start(stepping, *begin)
+    to_train_on = data.to_train_on()
     best = (carry.params, carry.network)
     records: list[Mapping[str, Any]] = []
     number = fixed.key.shape[0]
@@ -193,9 +194,9 @@ def _run(
     going = np.ones(number, bool)
     before = 0
     for i, point in enumerate(points):
-        carry = device.advance(stepping, carry, fixed, data, *_integers(before, point))
+        carry = device.advance(stepping, carry, fixed, to_train_on, *_integers(before, point))
         before = point
-        found = device.measure(program, carry, fixed, data, *_integers(point))
+        found = device.measure(measuring, carry, fixed, data, *_integers(point))
         if isinstance(stop, MaxTestAccuracy):
             reached = np.asarray(found["test_accuracy"])
             better = going & (reached > highest)

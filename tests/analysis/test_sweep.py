@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from analysis.studies import spectreg_sin
-from analysis.sweep import CellFailed, Study, cell_name, code_version, sweep
+from analysis.sweep import CellFailed, Study, cell_name, code_version, missing, sweep
 from analysis.sweep.compiled_programs import drop_compiled_programs
 from analysis.sweep.reached import _file_of, reached
 from tests.analysis.small_study import Cell, powers, unkeepable
@@ -54,6 +54,7 @@ def test_only_what_is_missing_is_computed(tmp_path, logs):
     first = sweep(Study("s", powers, cells(logs, (1, 2))), tmp_path, console=QUIET)
     assert first.computed == 2
     wider = Study("s", powers, cells(logs, (1, 2, 3)))
+    assert missing(wider, tmp_path) == wider.cells[2:]
     second = sweep(wider, tmp_path, console=QUIET)
     assert second.computed == 1
     assert times_run(logs) == {1: 1, 2: 1, 3: 1}
@@ -64,7 +65,8 @@ def test_only_what_is_missing_is_computed(tmp_path, logs):
     record = second[wider.cells[0]].record
     assert record["config"]["n"] == 1
     assert {"jax", "numpy"} <= set(record["versions"])
-    assert record["seconds"] >= 0
+    assert min(record["seconds"], record["cpu_seconds"]) >= 0
+    assert {"commit", "machine"} <= set(record)
     assert sweep(wider, tmp_path, console=QUIET).computed == 0
 
 

@@ -11,6 +11,7 @@ from test_produce import ERROR, LINE
 from paper_figures.__main__ import main
 from paper_figures.catalogue import FIGURES, chosen_figures
 from paper_figures.figure import Figure
+from paper_figures.plan import Planned
 
 PLANNED = Figure("fake/planned", "Fakes", "not yet")
 COSTLY = Figure("fake/costly", "Fakes", "an hour", "fakes:draw_error", 3600, default=False)
@@ -40,9 +41,12 @@ def test_without_names_the_ready_figures_of_the_default_set_are_drawn(tmp_path, 
     assert "1 of 1 figures drawn, 1 of 2 claims hold" in capsys.readouterr().out
 
 
-def test_all_draws_what_is_not_in_the_default_set_too(tmp_path, capsys):
+def test_all_draws_what_is_not_in_the_default_set_too(tmp_path, capsys, monkeypatch):
+    to_do = (Planned("long", 4, 3, 90.0), Planned("short", 2, 1, 30.0))
+    monkeypatch.setattr("paper_figures.__main__.plan", lambda conditions: to_do)
     assert main(["--all", "--out", str(tmp_path)], FAKES) == 1
     shown = capsys.readouterr().out
+    assert shown.startswith("4 of 6 cells of 2 studies are to be computed, about 2 min")
     assert "fake/costly could not be drawn" in shown
     assert "fake/planned" not in shown
     assert "1 of 2 figures drawn" in shown

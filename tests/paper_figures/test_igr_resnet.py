@@ -114,7 +114,7 @@ def test_a_step_descends_the_loss_and_its_squared_gradient():
 
 
 def test_digits_are_images_and_scales_differ_in_size_alone():
-    data = study._data(study.study("quick").cells[0])
+    data = study.images(study.study("quick").cells[0])
     assert data.train.x.shape == (400, 1, 8, 8)
     assert data.test.x.shape == (1397, 1, 8, 8)
     full = study.study("full").cells

@@ -12,6 +12,7 @@ from analysis.sweep import CellResult, Sweep, committed, keep
 from paper_figures.__main__ import main
 from paper_figures.claims_page import found, write_page
 from paper_figures.figure import Figure
+from paper_figures.keep import write_provenance
 
 SIN = Figure("fake/sin", "Fakes", "from a study", "fakes:draw_from_a_study", 1)
 
@@ -23,8 +24,36 @@ def test_claims_and_numbers_are_kept(tmp_path, monkeypatch):
     for end in (".csv", ".claims.csv"):
         text = (kept / f"quick/fake/line{end}").read_bytes()
         assert text == (tmp_path / f"out/fake/line{end}").read_bytes()
-    record = json.loads((kept / "quick/provenance.json").read_text())
-    assert {"commit", "machine", "cores"} <= set(record)
+
+
+def test_provenance_is_that_of_each_study(tmp_path):
+    (cell,) = spectreg_sin.study("quick").cells
+    record = {
+        "seconds": 3.0,
+        "cpu_seconds": 2.0,
+        "commit": "abc",
+        "machine": "m",
+        "device": "cpu",
+        "python": "3.11",
+        "versions": {"jax": "1"},
+    }
+    keep(
+        Sweep(spectreg_sin.study("quick"), {cell: CellResult({"answer": 6.0}, record)}),
+        tmp_path / "quick/studies",
+    )
+    write_provenance(tmp_path / "quick")
+    written = json.loads((tmp_path / "quick/provenance.json").read_text())["studies"]
+    assert written == {
+        "spectreg-sin": {
+            "seconds": 3.0,
+            "cpu seconds": 2.0,
+            "commit": "abc",
+            "machine": "m",
+            "device": "cpu",
+            "python": "3.11",
+            "versions": "jax 1",
+        }
+    }
 
 
 def test_kept_numbers_are_rounded_where_they_are_many_and_not_too_large(tmp_path):

@@ -27,7 +27,7 @@ ENDS = {
 
 def made_up(ends, task, small_first, start=10.0):
     """Two seeds of each rule that go from a beginning to their ends, slowly or at once."""
-    sign, offset = (1.0, 0.0) if task in ("xor", "mnist") else (-1.0, 1.0)
+    sign, offset = (1.0, 0.0) if task in ("xor", "mnist", "cifar10") else (-1.0, 1.0)
     rows = []
     for rule, (train, test, norm) in ends.items():
         early = 0.9 if rule.endswith("small") == small_first else 0.3
@@ -75,6 +75,29 @@ def test_what_is_said_of_norms():
     wrong["Selective L2"] = (1, 1, 30.0)
     found = claims(made_up(wrong, "xor", True), "xor", "tanh", "norm")
     assert not any(claim.holds for claim in found)
+
+
+def test_what_is_said_of_cifar10():
+    ends = {rule: (1.0, test, norm) for rule, (_, test, norm) in ENDS.items()}
+    ends |= {"SGD small": (1.0, 0.97, 6.5), "Metric large": (1.0, 0.60, 9.9)}
+    table = made_up(ends, "cifar10", False)
+    for what in ("train", "test", "norm"):
+        assert all(claim.holds for claim in claims(table, "cifar10", "relu", what)), what
+    wrong = {rule: (0.9, 1 - test, 12 - norm) for rule, (_, test, norm) in ends.items()}
+    wrong["Selective L2"] = (0.9, 0.1, 20.0)
+    table = made_up(wrong, "cifar10", True, start=5.0)
+    for what in ("train", "test", "norm"):
+        assert not any(claim.holds for claim in claims(table, "cifar10", "relu", what)), what
+    rows = [
+        {"rule": rule, "seed": seed, "rank": rank,
+         "eigenvalue": (2 + ("L2" in rule)) * (1 + spread[rule] * seed) / rank}
+        for spread in [dict.fromkeys(LOOKS, 0.01) | {"Metric large": 0.5}]
+        for rule in LOOKS for seed in range(3) for rank in (1, 2)
+    ]  # fmt: skip
+    found = metric_eigenvalues.claims(pd.DataFrame(rows), "cifar10")
+    assert [claim.holds for claim in found] == [True, True]
+    even = pd.DataFrame(rows).assign(eigenvalue=lambda t: (1 + t["seed"]) / t["rank"])
+    assert not any(claim.holds for claim in metric_eigenvalues.claims(even, "cifar10"))
 
 
 def test_significant_vectors_are_counted():

@@ -92,7 +92,7 @@ def optimum(data, factor):
 
 
 def test_a_linear_network_reaches_the_optimum_and_the_better_factor_is_chosen():
-    found, parts = run(LINEAR), mgs_label_noise._data("digits")
+    found, parts = run(LINEAR), mgs_label_noise.parts("digits")
     losses = np.empty((2, 2))
     for i, factor in enumerate(LINEAR.factors):
         for j in range(2):  # the draws after the one that is reported
@@ -122,7 +122,7 @@ def test_the_trace_does_nothing_to_a_linear_network_and_the_loss_gradient_does()
 
 
 def test_a_sample_has_its_wrong_labels_and_shares_no_example_with_what_is_reported():
-    parts = mgs_label_noise._data("digits")
+    parts = mgs_label_noise.parts("digits")
     sizes = [len(part) for part in (parts.pool, parts.validation, parts.test)]
     assert sizes == [900, 300, 597]
     together = np.concatenate([parts.pool.x, parts.validation.x, parts.test.x])
@@ -136,7 +136,7 @@ def test_a_sample_has_its_wrong_labels_and_shares_no_example_with_what_is_report
 
 
 def test_the_rate_falls_to_a_tenth():
-    rule = mgs_label_noise._rule(2)({"learning_rate": jnp.asarray(0.1)})
+    rule = mgs_label_noise._rule({"learning_rate": jnp.asarray(0.1), "tenth": jnp.asarray(2.0)})
     state, sizes = rule.init(jnp.zeros(())), []
     for _ in range(5):
         update, state = rule.update(jnp.ones(()), state)
