@@ -387,6 +387,7 @@ def test_on_a_real_local_ray(tmp_path, logs):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux limits the pieces of memory")
+@pytest.mark.slow
 def test_compiled_programs_are_dropped_once_there_are_too_many():
     traced = []
 

@@ -17,7 +17,6 @@ def built(name):
     params=quick(
         list(BUILDERS),
         "linear_regression",
-        "softmax_mlp_float32",
         "saddle",
         "equinox_mlp",
         "nnx_linear",

@@ -87,11 +87,11 @@ def test_subspace_sees_repeated_eigenvalues_in_a_large_space():
     ("top", "which", "dtype"),
     [
         ([-9, 8, 8, 5, -4.9], "magnitude", jnp.float32),
-        ([-9, 8, 8, 5, -4.9], "magnitude", jnp.float64),
-        ([8, 8, 8, 5, -4.9], "magnitude", jnp.float32),
+        pytest.param([-9, 8, 8, 5, -4.9], "magnitude", jnp.float64, marks=pytest.mark.slow),
+        pytest.param([8, 8, 8, 5, -4.9], "magnitude", jnp.float32, marks=pytest.mark.slow),
         ([8, 8, 8, 5, -4.9], "magnitude", jnp.float64),
         ([-6, -6, 6, 6, 6], "magnitude", jnp.float32),
-        ([-6, -6, 6, 6, 6], "magnitude", jnp.float64),
+        pytest.param([-6, -6, 6, 6, 6], "magnitude", jnp.float64, marks=pytest.mark.slow),
         ([8, 5, 5, 5, 4], "largest", jnp.float64),
         pytest.param([8, 5, 5, 5, 4], "largest", jnp.float32, marks=pytest.mark.slow),
         pytest.param([-7, -7, -7, -7, -7], "smallest", jnp.float32, marks=pytest.mark.slow),
@@ -138,7 +138,7 @@ def test_no_copy_is_made_up_where_the_matrix_has_few_eigenvalues():
     ("method", "dtype"),
     [
         ("lanczos", jnp.float64),
-        ("subspace", jnp.float32),
+        pytest.param("subspace", jnp.float32, marks=pytest.mark.slow),
         pytest.param("lanczos", jnp.float32, marks=pytest.mark.slow),
         pytest.param("subspace", jnp.float64, marks=pytest.mark.slow),
     ],
@@ -288,6 +288,7 @@ def test_bfloat16_parameters_are_solved_in_float32():
     np.testing.assert_allclose(found.values, [8.0, -4.0, 2.0], rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_other_limits_reuse_the_compiled_program(compilations):
     entries = spread()
 

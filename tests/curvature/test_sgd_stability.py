@@ -51,6 +51,7 @@ def interpolation(count=4, size=6):
     return lambda w, x: (x @ w) ** 2 / 2, jnp.zeros(size), x
 
 
+@pytest.mark.slow
 def test_flat_directions_leave_a_minimum_stable():
     """The identity on the flat directions makes the growth exactly one, not more."""
     loss, params, x = interpolation()
@@ -66,6 +67,7 @@ def test_flat_directions_leave_a_minimum_stable():
     assert wild.growth == pytest.approx(dense(hessians, 1.1 * threshold, 4)[0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_slight_instability_among_many_flat_directions_is_found():
     """A random start has next to nothing of the one unstable direction of a thousand."""
     curvature = jnp.array([2.0, 2.0])

@@ -53,6 +53,7 @@ def test_along_a_run_inside_jit_a_warm_start_spends_few_products():
     np.testing.assert_allclose(found.value, exact, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_under_vmap():
     curvatures = jnp.array([[[1.0, 3.0]], [[-5.0, 2.0]]])
     found = jax.jit(jax.vmap(lambda c: sharpness(quadratic, jnp.ones(2), c)))(curvatures)

@@ -32,7 +32,7 @@ def test_trace_of_a_network(case_named):
     assert abs(found.value - np.trace(case.hessian)) < 4 * found.error
 
 
-@pytest.mark.parametrize("function", [None, jnp.exp])
+@pytest.mark.parametrize("function", [None, pytest.param(jnp.exp, marks=pytest.mark.slow)])
 def test_error_bars_cover_the_truth(function):
     """Off by less than two standard errors in most of 20 draws, and by four in none."""
     rng = np.random.default_rng(0)
@@ -77,6 +77,7 @@ def test_density_against_the_smoothed_eigenvalues(matrix):
     assert np.mean(off <= 3 * np.asarray(found.error) + 1e-3 * exact.max()) > 0.95
 
 
+@pytest.mark.slow
 def test_few_distinct_eigenvalues_and_a_grid_of_ones_own():
     entries = jnp.asarray(np.repeat([1.0, 2.0], [30, 10]))
     grid = jnp.linspace(0, 3, 7)

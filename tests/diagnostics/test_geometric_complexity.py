@@ -61,6 +61,7 @@ def test_random_signs_are_unbiased(case):
     assert abs(found - np.mean(np.sum(jacobians**2, axis=(1, 2)))) < 3 * error
 
 
+@pytest.mark.slow
 def test_relu_network_is_the_mean_over_its_linear_pieces():
     """|x| in two outputs and 2x in a third, by hand: |A|^2 = 1 + 4 on both sides of zero."""
     fold = lambda p, x: jnp.array([jax.nn.relu(x[0]), jax.nn.relu(-x[0]), p * x[0]])

@@ -59,6 +59,7 @@ def relu():
     return params, batch
 
 
+@pytest.mark.slow
 def test_adams_metric_on_batch_normalization(normed):
     """Against numpy's eigenvalues of C^(1/2) H C^(1/2), C worked out from the gradients by hand."""
     value_fn, params, hessian = normed

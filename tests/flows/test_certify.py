@@ -20,6 +20,7 @@ def test_optax_momentum(tanh_network):
     assert lines[2].split()[:3] == ["0", f"{certificate.observed[0]:.2f}", "2"]
 
 
+@pytest.mark.slow
 def test_optax_adam_with_its_second_moment_kept(polynomial):
     certificate = igr.certify(
         igr.methods.adam(0.5, 0.9, 0.1),

@@ -76,6 +76,7 @@ def test_memory_is_filled_before_the_comparison(polynomial):
     assert cold.distance[1][-1] > 10 * warm.distance[1][-1]
 
 
+@pytest.mark.slow
 def test_float32_says_when_it_sits_at_rounding():
     start = {"x": jnp.array([1.0, -2.0], jnp.float32)}
     result = igr.compare(quadratic, start, 1e-3, 20, record_every=10, sharpness=False)

@@ -48,6 +48,7 @@ def test_the_wrong_equation_is_refused(optimizer, off):
         igr.compare(product_loss, START, 0.05, 5, (0,), optimizer=optimizer)
 
 
+@pytest.mark.slow
 def test_a_memory_that_takes_long_to_fill_is_looked_at_too():
     """With momentum of 0.99, 1,833 steps: both are held against each other from empty memories."""
     slow = igr.methods.heavy_ball(0.99)
@@ -61,6 +62,7 @@ def test_a_memory_that_takes_long_to_fill_is_looked_at_too():
     assert np.isfinite(seen.distance[0]).all()
 
 
+@pytest.mark.slow
 def test_the_method_is_read_from_a_function_of_the_step():
     seen = igr.compare(
         product_loss, START, 0.01, 20, (0, 1), optimizer=lambda h: optax.sgd(h, momentum=0.5)
@@ -115,6 +117,7 @@ def test_a_kinked_flow_takes_no_more_steps_than_are_stated():
     assert np.abs(solution.ys[-1]) < 2 * h
 
 
+@pytest.mark.slow
 def test_a_flow_whose_adjoint_forbids_events():
     import diffrax
 

@@ -67,7 +67,13 @@ def test_modified_loss(value_fn, batches):
     assert float(value) == pytest.approx(float(expected), rel=1e-12)
 
 
-@pytest.mark.parametrize("method", [igr.methods.reshuffled_sgd(4), igr.methods.cyclic_sgd(4)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        igr.methods.reshuffled_sgd(4),
+        pytest.param(igr.methods.cyclic_sgd(4), marks=pytest.mark.slow),
+    ],
+)
 def test_the_gradient_part_is_compiled_to_its_loss(method, value_fn, batches):
     """At h^2: contractions that share a batch, and those of the whole loss."""
     part = modified_equation(method, 2).gradient_part()
@@ -163,7 +169,7 @@ def test_order_of_a_fixed_order(network, order):
     assert found == pytest.approx(order + 2, abs=0.1)
 
 
-@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("order", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_global_order_of_the_mean(order):
     """Of many epochs, each over all permutations: their spread changes nothing up to h^2.
 

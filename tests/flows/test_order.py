@@ -16,7 +16,7 @@ GD = igr.methods.gradient_descent()
 
 
 # One combination of each kind is enough to see that something broke, all of them to see what.
-QUICK = {("polynomial", p, "derived") for p in range(4)} | {
+QUICK = {("polynomial", p, "derived") for p in (1, 2, 3)} | {
     ("polynomial", 2, "interpolating"),
     ("tanh_network", 1, "derived"),
 }
@@ -70,7 +70,7 @@ ELEMENTWISE = {
 }
 
 
-@pytest.mark.parametrize(("name", "order"), [("adam kept", 1), ("adam", 2), ("lion", 1)])
+@pytest.mark.parametrize(("name", "order"), [("adam", 2), ("lion", 1)])
 def test_elementwise_methods(polynomial, name, order):
     slope = igr.observed_order(ELEMENTWISE[name](0.5), *polynomial, order)
     assert abs(slope - (order + 2)) < 0.1, (slope, slope.hs, slope.errors)

@@ -48,6 +48,7 @@ def test_a_blow_up_in_finite_time_stops_and_says_when():
     np.testing.assert_allclose(solution.ys[:2, 0], [2.0, 10.0], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_running_out_of_steps_is_reported():
     with pytest.warns(igr.FlowStopped, match="the solver gave up.*max_steps"):
         igr.flow(lambda t, x, args: -x, jnp.array([1.0]), 1e3, max_steps=5)
@@ -65,6 +66,7 @@ def test_progress_bar(capfd):
     assert "100.00%" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_under_vmap():
     ends = jax.vmap(lambda x: igr.flow(lambda t, y, args: -y, x, 1.0).ys[0])(jnp.arange(3.0))
     np.testing.assert_allclose(ends, np.arange(3.0) * np.exp(-1), rtol=1e-8)

@@ -97,6 +97,7 @@ def test_what_has_no_memory_of_gradients_alone_is_refused():
         starting_fields(igr.methods.heavy_ball(0.5, weight_decay=0.1), 1, 3)
 
 
+@pytest.mark.slow
 def test_records_of_the_weights_meet_those_of_the_flow(polynomial):
     """Records before and after the memory has filled are one trajectory."""
     result = igr.compare(

@@ -48,6 +48,7 @@ def test_sharpness_without_preconditioner_is_that_of_the_hessian():
     np.testing.assert_allclose(result.sharpness, dense, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_correction_of_rmsprop_by_its_formula():
     """F1 = -(1/2r) [(1 + b)/(1 - b) ...]: Adam's with b1 = 0, eps inside the root."""
     b, e, h = 0.5, 0.05, 0.02
@@ -88,6 +89,7 @@ def test_limits_of_adaptive_methods():
     np.testing.assert_allclose(found, slope)
 
 
+@pytest.mark.slow
 def test_no_limit_where_memories_of_the_gradient_differ_by_coordinate():
 
     a, b, g, z = Symbol("a"), Symbol("b"), igr.methods.g, igr.methods.z

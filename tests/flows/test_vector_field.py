@@ -73,6 +73,7 @@ def test_modified_value_is_the_paper_formula(tanh_network):
     np.testing.assert_allclose(modified(tanh_network.params), expected, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_modified_value_of_a_gradient_to_all_orders(polynomial):
     equation = igr.modified_equation(METHODS["a gradient to all orders"], 4)
     modified = igr.modified_value_fn(equation, polynomial.value_fn, 1 / 7)

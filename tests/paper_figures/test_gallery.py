@@ -32,6 +32,7 @@ def kept(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_thumbnail_is_small_and_still_the_picture(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (700, 1400, 3), np.uint8)
     noise[:350] = (0, 114, 178)  # what is plain above, nothing compresses below

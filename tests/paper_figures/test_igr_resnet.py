@@ -84,6 +84,7 @@ def test_convolutions_as_products(size, step, length):
     np.testing.assert_allclose(found, np.array(expected)[:, ::step, ::step], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_step_descends_the_loss_and_its_squared_gradient():
     """One full batch: theta moves by -h (g + 2 mu H g), where H g is a difference of gradients.
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from analysis.scale import Conditions
 from analysis.studies.metric_power_method import (
@@ -46,6 +47,7 @@ def test_data_are_the_first_five_digits():
     assert np.unique(data.train.y).tolist() == np.unique(data.test.y).tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_figure_shows_what_the_study_found(monkeypatch):
     cell = Cell("digits", width=2, top=2, steps=1)
     found = run(cell)

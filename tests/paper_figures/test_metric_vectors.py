@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from analysis.scale import Conditions
 from analysis.studies.metric_vectors import INPUTS, TEACHER, Cell, regularizing_step, run
@@ -39,6 +40,7 @@ def test_steps():
         np.testing.assert_allclose(jax.jit(regularizing_step(name))(jnp.array(AT)), step, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_study_keeps_and_the_figure_shows(monkeypatch):
     cell = Cell(reach=2.0, arrows=6, decay=0.05, steps=3)
     found = run(cell)

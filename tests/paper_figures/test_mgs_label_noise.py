@@ -91,6 +91,7 @@ def optimum(data, factor):
     return model.fit(data.train.x, data.train.y)
 
 
+@pytest.mark.slow
 def test_a_linear_network_reaches_the_optimum_and_the_better_factor_is_chosen():
     found, parts = run(LINEAR), mgs_label_noise.parts("digits")
     losses = np.empty((2, 2))

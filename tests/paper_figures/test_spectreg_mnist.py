@@ -162,6 +162,7 @@ def test_the_rate_is_divided_by_ten_at_a_half_and_at_three_quarters():
     np.testing.assert_allclose(steps, [0.1] * 4 + [0.01] * 2 + [0.001] * 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_times_are_taken_of_every_rule_and_compared_within_rounds(monkeypatch):
     three = {rule: study.PENALTIES[rule] for rule in ("baseline", "SpectReg", "FrobReg")}
     monkeypatch.setattr(study, "PENALTIES", three)

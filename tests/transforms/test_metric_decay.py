@@ -83,6 +83,7 @@ def test_gauss_newton_against_the_dense_matrix(network):
     np.testing.assert_allclose(ravel_pytree(grad)[0], expected, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_lanczos_stops_at_an_invariant_subspace():
     """theta = e_1 + e_2: two steps are exact, and further ones must do no harm."""
     matrix = jnp.diag(jnp.array([3.0, -2.0, 5.0, 7.0]))

@@ -51,6 +51,7 @@ def test_against_numpys_percentile(convolutional, each, c, length):
         np.testing.assert_allclose(a, np.clip(g, low, high).mean(axis=0), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_many_rows_in_blocks():
     rng = np.random.default_rng(0)
     w = jnp.asarray(rng.normal(size=(300, 50)))

@@ -125,6 +125,7 @@ def test_the_field_alone_keeps_its_directions(network, run_past_the_edge):
     np.testing.assert_allclose(np.linalg.svd(found @ vectors)[1], 1.0, atol=0.01)
 
 
+@pytest.mark.slow
 def test_adam_and_integer_leaves_and_single_precision():
     """Adam's moments swing too; in float32 on a ReLU network, with a leaf that is no parameter."""
     keys = jax.random.split(jax.random.key(0), 3)
