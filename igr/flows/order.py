@@ -17,7 +17,8 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import modified_equation, protocols
 from igr.backward_error.protocols import Method
 from igr.checks import check_count, check_step
-from igr.compiled import Opaque, Traced, compiled, content, traced
+from igr.compiled import Traced, compiled, traced
+from igr.content import Opaque, content
 from igr.flows import kinds
 from igr.flows.along_flow import along_flow
 from igr.flows.default_steps import default_steps, largest_step
