@@ -26,17 +26,23 @@ from benchmarks.network import example_loss, network
 from igr.curvature import hessian_product, top_eigenpairs
 
 ERROR = 1e-3
+_PEERS = ("hessian_eigenthings", "curvlinops", "pyhessian")
 MOST = 100  # products of a power iteration on one eigenvalue: the default of both
 
 
 def rows() -> Iterator[Row]:
     """Yields the measurements; none where PyTorch is not installed."""
-    if _imported("torch") is None:
+    if "torch" in missing():
         return
     batch = images()
     params = network(jax.random.key(0))
     yield from at("initialization", params, batch)
     yield from at("200 Adam steps", trained(params, batch, 200), batch)
+
+
+def missing() -> list[str]:
+    """PyTorch and the peers that are not installed, by the names they are imported by."""
+    return [name for name in ("torch", *_PEERS) if _imported(name) is None]
 
 
 def at(where: str, params: Any, batch: Any) -> Iterator[Row]:
@@ -83,7 +89,7 @@ Runs = Iterator[tuple[str, Callable[[], Any]]]  # what, and how; from cheap to d
 
 
 class _Torch:
-    """The same network and examples in PyTorch."""
+    """The same network and examples in PyTorch, on a GPU where there is one."""
 
     def __init__(self, params: Any, batch: Any) -> None:
         torch = import_module("torch")
@@ -95,10 +101,12 @@ class _Torch:
                 linear.weight.copy_(torch.tensor(np.array(layer["w"]).T))
                 linear.bias.copy_(torch.tensor(np.array(layer["b"])))
             layers += [linear, torch.nn.ReLU()]
-        self.model = torch.nn.Sequential(*layers[:-1])
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = torch.nn.Sequential(*layers[:-1]).to(self.device)
         self.loss = torch.nn.CrossEntropyLoss()
         x, labels = batch
-        self.data = [(torch.tensor(np.array(x)), torch.tensor(np.array(labels)).long())]
+        inputs, classes = torch.tensor(np.array(x)), torch.tensor(np.array(labels)).long()
+        self.data = [(inputs.to(self.device), classes.to(self.device))]
 
 
 def _eigenthings_lanczos(peer: _Torch) -> Runs:
@@ -124,7 +132,7 @@ def _eigenthings_power(peer: _Torch) -> Runs:
 
 
 def _values_of(run: Callable[[], Any]) -> Callable[[], Any]:
-    return lambda: run().eigenvalues
+    return lambda: [float(value) for value in run().eigenvalues]  # which waits for a GPU
 
 
 _TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)
@@ -152,7 +160,9 @@ def _pyhessian(peer: _Torch) -> Runs:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the graph that it keeps for all its products
-        hessian = package.hessian(peer.model, peer.loss, data=peer.data[0], cuda=False)
+        hessian = package.hessian(
+            peer.model, peer.loss, data=peer.data[0], cuda=peer.device == "cuda"
+        )
     for tol in _TOLERANCES:
         torch.manual_seed(0)
         run = partial(hessian.eigenvalues, maxIter=MOST, tol=tol, top_n=K)

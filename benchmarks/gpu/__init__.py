@@ -1,7 +1,8 @@
 """One run on a GPU, the most valuable rows first: `python -m benchmarks gpu --minutes 8 --out DIR`.
 
 Every row is written to DIR/gpu.json when it is there, and the run stops at its time with what it
-has. Without a GPU, `--tiny` runs all of it at a size a CPU does in a minute.
+has; `--resume` goes on from there, on the same card. Without a GPU, `--tiny` runs all of it at a
+size that a CPU does.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=8.0, help="stop after so many (8)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for gpu.json")
     parser.add_argument("--tiny", action="store_true", help="a size that a CPU does too")
+    parser.add_argument("--resume", action="store_true", help="leave out what gpu.json has whole")
     parser.add_argument("--only", action="append", metavar="PIECE", help="leave out all others")
     options = parser.parse_args(argv)
     if not options.minutes > 0:
@@ -50,13 +52,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in known:
             parser.error(f"--only is one of {', '.join(known)}; got {name}")
     chosen = {n: piece for n, piece in known.items() if not options.only or n in options.only}
+    file = options.out / "gpu.json"
+    rows: list[dict[str, Any]] = []
+    if options.resume:
+        try:
+            rows = whole_rows(file, card.about())
+        except ValueError as error:
+            parser.error(str(error))
+        have = {row["piece"] for row in rows}
+        chosen = {n: piece for n, piece in chosen.items() if n not in have}
     options.out.mkdir(parents=True, exist_ok=True)
     seconds = 60 * options.minutes
     longest = seconds if options.tiny else LONGEST  # a CPU may be slow to compile
-    report = measure(chosen, options.out / "gpu.json", seconds, card.about(), longest)
+    report = measure(chosen, file, seconds, card.about(), longest, rows=rows)
+    for piece, why in report["skipped"].items():
+        print(f"{piece} was left out: {why}", file=sys.stderr)
     for piece, why in report["failed"].items():
         print(f"{piece} did not run: {why}", file=sys.stderr)
+    if report["left"]:
+        print(f"not measured: {', '.join(report['left'])}; --resume goes on", file=sys.stderr)
     return 1 if report["failed"] else 0
+
+
+class Skipped(Exception):
+    """A piece, or the rest of it, cannot be measured here, and why."""
+
+
+def whole_rows(file: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of pieces that an earlier run finished, without those of the card's limits.
+
+    The limits are measured in every run: other rows are shares of them.
+
+    Args:
+      file: what that run wrote.
+      about: what is said of the machine now.
+
+    Raises:
+      ValueError: if there is none, or it is of another machine, size or version.
+    """
+    if not file.is_file():
+        raise ValueError(f"--resume needs {file}, which is not there")
+    report = json.loads(file.read_text(encoding="utf-8"))
+    other = {k: report.get(k) for k, value in about.items() if report.get(k) != value}
+    if other:
+        now = {k: about[k] for k in other}
+        raise ValueError(f"--resume: {file} is of {other}, and this is {now}")
+    unfinished = {*report["left"], *report["failed"], "limits"}
+    return [row for row in report["rows"] if row["piece"] not in unfinished]
 
 
 def measure(
@@ -66,6 +108,7 @@ def measure(
     about: dict[str, Any],
     longest: float = LONGEST,
     clock: Callable[[], float] = time.monotonic,
+    rows: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Runs pieces one after another; the file holds all that is known at any time.
 
@@ -77,28 +120,35 @@ def measure(
       about: what is said of the machine.
       longest: the seconds of a piece.
       clock: in seconds.
+      rows: what an earlier run has measured.
 
     Returns:
-      What was written last: the rows, the pieces that failed and why, and those that were cut
-      short or not begun.
+      What was written last: the rows, the pieces that failed or were skipped and why, and those
+      that were cut short or not begun.
     """
     start = clock()
-    report: dict[str, Any] = {**about, "rows": [], "failed": {}, "left": list(pieces)}
+    report: dict[str, Any] = {
+        **about, "rows": list(rows), "failed": {}, "skipped": {}, "left": list(pieces)
+    }  # fmt: skip
     write(report, file)
     for name, piece in pieces.items():
         begun = clock()
         if begun - start >= seconds:
             break
-        rows = piece()
+        found = piece()
         whole = False
         while clock() - start < seconds and clock() - begun < longest:
             before = clock()
             try:
-                row = next(rows)
+                row = next(found)
             except StopIteration:
                 whole = True
                 break
-            except Exception as error:  # out of memory, a peer that is not there: the others count
+            except Skipped as why:
+                report["skipped"][name] = str(why)
+                whole = True
+                break
+            except Exception as error:  # such as out of memory: the others count
                 report["failed"][name] = f"{type(error).__name__}: {error}"[:500]
                 whole = True
                 break

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import optax
 
 import igr
+from benchmarks.gpu import Skipped
 from benchmarks.gpu.transformer import SHAPES, decoder, loss_of, sequences
 from benchmarks.measure import Row, median_seconds
 from benchmarks.network import WIDTHS, example_loss, examples, logits, network
@@ -94,7 +96,7 @@ class Card:
         """`igr.run` beside a bare scan of the same step."""
         params, value_fn, number = self._network(size, jnp.float32)
         optimizer = optax.adamw(STEP)
-        steps = 5 if self.tiny else 50
+        steps = 5 if self.tiny else 100  # a call traces for some 30 ms, however many there are
 
         @jax.jit
         def bare(params: Any) -> Any:
@@ -112,6 +114,7 @@ class Card:
                 "run": lambda: (
                     igr.run(optimizer, value_fn, params, steps, record_every=steps).value
                 ),
+                "call": lambda: igr.run(optimizer, value_fn, params, 1).value,
             },
             self._repeats,
             settle=False,
@@ -119,6 +122,7 @@ class Card:
         what = f"igr.run, {steps} AdamW steps, {number:,} parameters"
         yield Row(what, seconds["run"] / seconds["bare"], "bare scans", "<= 1.1")
         yield Row(f"{what}: a step", 1e3 * seconds["run"] / steps, "ms")
+        yield Row("igr.run, a call for one step", 1e3 * seconds["call"], "ms")
 
     def fields(self, size: str, dtype: Any, orders: tuple[int, ...]) -> Iterator[Row]:
         """Fields in gradients, their memory in copies of the parameters."""
@@ -149,6 +153,8 @@ class Card:
         """200 AdamW steps beside their flow, compilation included."""
         params, value_fn, number = self._network(size, jnp.float32)
         steps = 4 if self.tiny else 200
+        # A solver of few stages where compiling is all.
+        more: dict[str, Any] = {"solver": diffrax.Heun()} if self.tiny else {}
         start = time.perf_counter()
         found = igr.compare(
             value_fn,
@@ -161,6 +167,7 @@ class Card:
             sharpness=False,
             burn_in=2 if self.tiny else 100,
             max_steps=2_000,
+            **more,
         )
         what = f"compare, {steps} AdamW steps, {number:,} parameters"
         yield Row(what, time.perf_counter() - start, "s")
@@ -274,12 +281,17 @@ class Card:
         yield Row(f"{number} vmapped seeds, {steps} Adam steps", many / one, "runs")
 
     def torch(self) -> Iterator[Row]:
-        """The peers in PyTorch, where they are installed."""
-        if self.tiny:
-            return
+        """The peers in PyTorch on the same card, where they are installed."""
         from benchmarks import curvature_peers
 
-        yield from curvature_peers.rows()
+        missing = curvature_peers.missing()
+        if "torch" not in missing and self.tiny:
+            params, batch, _ = self._mlp()
+            yield from curvature_peers.at("initialization", params, batch)
+        elif "torch" not in missing:
+            yield from curvature_peers.rows()
+        if missing:
+            raise Skipped(f"{', '.join(missing)} not installed")
 
     @property
     def _widths(self) -> tuple[int, ...]:

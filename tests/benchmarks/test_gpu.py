@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+from functools import partial
+from typing import ClassVar
 
 import pytest
 
@@ -17,14 +19,16 @@ def test_stops_at_its_time_with_what_it_has(tmp_path):
     pieces = {
         "first": lambda: iter([Row("a", 1.0, "s", "<= 2"), Row("b", 3.0, "s", "<= 2")]),
         "broken": _broken,
+        "elsewhere": _elsewhere,
         "endless": lambda: (Row(str(i), float(i), "s") for i in itertools.count()),
         "never": lambda: iter([Row("z", 0.0, "s")]),
     }
     report = gpu.measure(pieces, file, 40.0, {"device": "none"}, clock=lambda: next(ticks))
     assert json.loads(file.read_text()) == report
-    assert [row["what"] for row in report["rows"][:3]] == ["a", "b", "0"]
+    assert [row["what"] for row in report["rows"][:4]] == ["a", "b", "one peer", "0"]
     assert [row["met"] for row in report["rows"][:2]] == [True, False]
     assert report["failed"] == {"broken": "MemoryError: too large"}
+    assert report["skipped"] == {"elsewhere": "another peer is not installed"}
     assert report["left"] == ["endless", "never"]
     assert not list(tmp_path.glob("*.part"))
 
@@ -32,6 +36,70 @@ def test_stops_at_its_time_with_what_it_has(tmp_path):
 def _broken():
     raise MemoryError("too large")
     yield
+
+
+def _elsewhere():
+    yield Row("one peer", 1.0, "s")
+    raise gpu.Skipped("another peer is not installed")
+
+
+def test_the_file_is_whole_after_every_row(tmp_path):
+    file = tmp_path / "gpu.json"
+
+    def rows():
+        for i in range(3):
+            yield Row(str(i), float(i), "s")
+            written.append([row["what"] for row in json.loads(file.read_text())["rows"]])
+
+    written = []
+    gpu.measure({"piece": rows}, file, 1e9, {})
+    assert written == [["0"], ["0", "1"], ["0", "1", "2"]]
+
+
+class _Fake:
+    """A card on which every piece says that it was run; the second fails once."""
+
+    runs: ClassVar[list[str]] = []
+
+    def __init__(self, tiny):
+        self.tiny = tiny
+
+    def about(self):
+        return {"device": "a card", "tiny": self.tiny}
+
+    def pieces(self):
+        def rows(name):
+            self.runs.append(name)
+            if self.runs.count("second") == 1 and name == "second":
+                raise MemoryError("too large")
+            yield Row(name, 1.0, "s")
+
+        return {name: partial(rows, name) for name in ("limits", "first", "second", "third")}
+
+
+def test_resume_measures_what_is_not_there(tmp_path, monkeypatch, capsys):
+    from benchmarks.gpu import pieces
+
+    _Fake.runs.clear()
+    monkeypatch.setattr(pieces, "Card", _Fake)
+    out = ["gpu", "--out", str(tmp_path)]
+    only = [word for name in ("limits", "first", "second") for word in ("--only", name)]
+    assert main([*out, *only]) == 1
+    assert _Fake.runs == ["limits", "first", "second"]
+    assert main([*out, "--resume"]) == 0
+    assert _Fake.runs == ["limits", "first", "second", "limits", "second", "third"]
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["piece"] for row in report["rows"]] == ["first", "limits", "second", "third"]
+    assert report["left"] == []
+    assert report["failed"] == {}
+    capsys.readouterr()
+    for arguments, says in (
+        ([*out, "--resume", "--tiny"], "is of {'tiny': False}, and this is {'tiny': True}"),
+        (["gpu", "--out", str(tmp_path / "none"), "--resume"], "which is not there"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert says in capsys.readouterr().err
 
 
 def test_a_long_piece_is_left_for_the_next(tmp_path):
@@ -71,7 +139,7 @@ ROWS = {  # a part of what each piece measures, in its order
     "seeds": ["4 vmapped seeds"],
     "fields-middle": ["field of GD, order 0", "field of Muon", "field of Adam"],
 }
-QUICK = ("limits", "run", "robust", "seeds")  # the others compile for many seconds
+QUICK = ("limits", "robust", "per-example", "monitor", "seeds")  # the others compile for long
 
 
 @pytest.mark.parametrize(
@@ -90,6 +158,16 @@ def test_a_piece_at_a_tiny_size(tmp_path, piece):
     )
 
 
+def test_peers_that_are_not_installed_are_named(tmp_path, monkeypatch, capsys):
+    from benchmarks import curvature_peers
+
+    monkeypatch.setattr(curvature_peers, "_imported", lambda name: None)
+    assert main(["gpu", "--tiny", "--out", str(tmp_path), "--only", "torch"]) == 0
+    why = "torch, hessian_eigenthings, curvlinops, pyhessian not installed"
+    assert json.loads((tmp_path / "gpu.json").read_text())["skipped"] == {"torch": why}
+    assert f"torch was left out: {why}" in capsys.readouterr().err
+
+
 def test_every_piece_is_run_at_a_tiny_size():
     from benchmarks.gpu.pieces import Card
 
@@ -97,4 +175,3 @@ def test_every_piece_is_run_at_a_tiny_size():
     assert {*ROWS, "torch"} == set(tiny)
     assert set(tiny) <= set(whole)
     assert list(whole)[:3] == ["limits", "run", "fields-large-bf16"]
-    assert list(tiny["torch"]()) == []  # its peers have one size alone
