@@ -23,6 +23,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 
 from igr.content import Opaque, content, jaxpr_content
+from igr.meshes import as_traced
 
 PROGRAMS_KEPT = 128  # each takes about a hundred of the 65,530 memory maps of a process
 _TRACES_KEPT = 1024
@@ -81,14 +82,11 @@ class Traced(eqx.Module):
         wanted = len(p.jaxpr.invars) - len(self.consts)
         if len(arrays) != wanted:
             raise TypeError(f"traced for {wanted} arrays, called with {len(arrays)}")
+        run = as_traced(jaxpr_as_fun(ClosedJaxpr(p.jaxpr, [])), [v.aval for v in p.jaxpr.invars])
         # A result that does not depend on the arguments may come as a plain number.
         results = (
             x if _is_array(x) else jnp.asarray(x, getattr(v.aval, "dtype", None))
-            for x, v in zip(
-                jaxpr_as_fun(ClosedJaxpr(p.jaxpr, []))(*self.consts, *arrays),
-                p.jaxpr.outvars,
-                strict=True,
-            )
+            for x, v in zip(run(*self.consts, *arrays), p.jaxpr.outvars, strict=True)
         )
         found = [next(results) if m else x for m, x in zip(p.arrays_out, p.fixed_out, strict=True)]
         return jax.tree.unflatten(p.form, found)

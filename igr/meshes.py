@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -21,16 +21,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def on_any_mesh(fn: Callable[P, R] | None = None, *, like: int | None = None) -> Any:
+def on_any_mesh(
+    fn: Callable[P, R] | None = None, *, like: int | Callable[..., PyTree] | None = None
+) -> Any:
     """Makes a function of sharded arrays work where the axes of their mesh are explicit.
 
-    Inside, the axes are automatic; the results come back replicated, or laid out as an argument.
+    Inside, the axes are automatic, except within functions that were `traced` on such a mesh. The
+    results come back replicated, or laid out as an argument: no array is whole on a device between.
     Elsewhere the function is left as it is.
 
     Args:
         fn: A function of pytrees of arrays and anything else, of which it returns the same.
-        like: The position of an argument: trailing axes of the results are laid out as its own, all
-            alike if it is one array, else leaf by leaf.
+        like: The position of an argument, or a function of them all: what of the result has the
+            structure of that, and its shapes but for leading axes of either, is laid out as it is.
 
     >>> import jax.numpy as jnp
     >>> total = on_any_mesh(lambda x: jnp.sum(x.reshape(2, -1), axis=1))
@@ -45,26 +48,56 @@ def on_any_mesh(fn: Callable[P, R] | None = None, *, like: int | None = None) ->
         mesh = explicit_mesh((args, kwargs))
         if mesh is None:
             return fn(*args, **kwargs)
+        models: tuple[PyTree, ...] = ()
+        if like is not None:
+            models = (args[like] if isinstance(like, int) else like(*args, **kwargs),)
         try:
-            result = _automatic(fn, mesh, args, kwargs)
+            return _automatic(fn, mesh, args, kwargs, models)
         except (ValueError, TypeError, NotImplementedError) as error:
             # A function that closes over arrays of the mesh cannot leave it: as it is, or not.
             try:
                 return fn(*args, **kwargs)
             except Exception:
                 raise error from None
-        return result if like is None else _laid_out(result, args[like], mesh)
+
+    return call
+
+
+def as_traced(fn: Callable[..., Any], avals: Sequence[Any]) -> Callable[..., Any]:
+    """A function of arrays on the mesh that it was traced on, where that has explicit axes.
+
+    Where the axes are automatic, its arguments are laid out as those it was traced on were, for
+    what it says of layouts holds on explicit axes alone.
+
+    Args:
+        fn: A function of arrays.
+        avals: Their types, when it was traced.
+    """
+    mesh = _mesh_of(avals)
+    if mesh is None:
+        return fn
+
+    def call(*arrays: Any) -> Any:
+        if explicit_mesh(arrays) is not None:
+            return fn(*arrays)
+        specs = tuple(_spec(aval) for aval in avals)
+        layout = tuple(PartitionSpec(*spec) for spec in specs)
+        return jax.sharding.explicit_axes(fn, in_sharding=layout)(*arrays)
 
     return call
 
 
 def explicit_mesh(tree: PyTree) -> Any:
     """The mesh with explicit axes that arrays of a tree lie on, None if there is none."""
-    for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array):
-            mesh = getattr(jax.typeof(leaf).sharding, "mesh", None)
-            if mesh is not None and AxisType.Explicit in mesh.axis_types:
-                return mesh
+    arrays = (x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array))
+    return _mesh_of(jax.typeof(x) for x in arrays)
+
+
+def _mesh_of(avals: Iterable[Any]) -> Any:
+    for aval in avals:
+        mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+        if mesh is not None and AxisType.Explicit in mesh.axis_types:
+            return mesh
     return None
 
 
@@ -105,43 +138,57 @@ def _cut(x: Any, parts: int, chunk: int) -> tuple[Any, Any]:
     return x[: parts * chunk].reshape(parts, chunk, *x.shape[1:]), x[parts * chunk :]
 
 
-def _spec(x: jax.Array) -> tuple[Any, ...]:
-    """The mesh axes of every axis of an array."""
-    spec = getattr(jax.typeof(x).sharding, "spec", ())
-    return (*spec, *[None] * (x.ndim - len(spec)))
+def _spec(x: Any) -> tuple[Any, ...]:
+    """The mesh axes of every axis of an array, or of its type."""
+    aval = jax.typeof(x) if isinstance(x, jax.Array) else x
+    spec = getattr(getattr(aval, "sharding", None), "spec", ())
+    return (*spec, *[None] * (len(aval.shape) - len(spec)))
 
 
-def _automatic(fn: Callable[..., Any], mesh: Any, args: Any, kwargs: Any) -> Any:
+def _automatic(fn: Callable[..., Any], mesh: Any, args: Any, kwargs: Any, like: Any) -> Any:
     leaves, structure = jax.tree.flatten((args, kwargs))
     moving = [isinstance(x, jax.Array) for x in leaves]
+    arrays = [x for m, x in zip(moving, leaves, strict=True) if m]
     found: list[Any] = []
 
     def run(*arrays: jax.Array) -> list[Any]:
         following = iter(arrays)
         whole = [next(following) if m else x for m, x in zip(moving, leaves, strict=True)]
         args, kwargs = jax.tree.unflatten(structure, whole)
-        results, form = jax.tree.flatten(fn(*args, **kwargs))
-        found[:] = [form, [None if isinstance(x, jax.Array) else (x,) for x in results]]
+        result = fn(*args, **kwargs)
+        results, form = jax.tree.flatten(result)
+        fixed = [None if isinstance(x, jax.Array) else (x,) for x in results]
+        found[:] = [form, fixed, _layouts(result, *like)]
         return [x for x in results if isinstance(x, jax.Array)]
 
+    axes: Any = jax.sharding.auto_axes
     replicated = NamedSharding(mesh, PartitionSpec())
-    automatic: Any = jax.sharding.auto_axes(run, out_sharding=replicated)
-    arrays = iter(automatic(*[x for m, x in zip(moving, leaves, strict=True) if m]))
-    form, fixed = found
-    return jax.tree.unflatten(form, [next(arrays) if x is None else x[0] for x in fixed])
+    layout = replicated
+    if like:
+        # How many results there are, and of what shape, is known once it was traced.
+        jax.eval_shape(axes(run, out_sharding=replicated), *arrays)
+        layout = [NamedSharding(mesh, PartitionSpec(*axes)) for axes in found[2]]
+    results = iter(axes(run, out_sharding=layout)(*arrays))
+    form, fixed, _ = found
+    return jax.tree.unflatten(form, [next(results) if x is None else x[0] for x in fixed])
 
 
-def _laid_out(result: PyTree, like: PyTree, mesh: Any) -> PyTree:
-    models = [x for x in jax.tree.leaves(like) if isinstance(x, jax.Array)]
-    leaves, structure = jax.tree.flatten(result)
-    arrays = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array)]
-    if len(models) == 1:
-        models = models * len(arrays)
-    if len(models) != len(arrays):
-        return result
-    for i, model in zip(arrays, models, strict=True):
-        axes = [*[None] * leaves[i].ndim, *_spec(model)]
-        own = axes[len(axes) - leaves[i].ndim :]
-        if any(a is not None for a in own):
-            leaves[i] = jax.sharding.reshard(leaves[i], NamedSharding(mesh, PartitionSpec(*own)))
-    return jax.tree.unflatten(structure, leaves)
+def _layouts(result: PyTree, like: PyTree = None) -> list[tuple[Any, ...]]:
+    """The mesh axes of every array of a result."""
+    models, structure = jax.tree.flatten(like)
+    found: list[tuple[Any, ...]] = []
+    for part in jax.tree.leaves(result, is_leaf=lambda x: jax.tree.structure(x) == structure):
+        leaves = jax.tree.leaves(part)
+        same = len(leaves) == len(models) and all(map(_same_trailing_axes, leaves, models))
+        for i, x in enumerate(leaves):
+            if isinstance(x, jax.Array):
+                axes = [*[None] * x.ndim, *(_spec(models[i]) if same else ())]
+                found.append(tuple(axes[len(axes) - x.ndim :]))
+    return found
+
+
+def _same_trailing_axes(x: Any, y: Any) -> bool:
+    if not (isinstance(x, jax.Array) and isinstance(y, jax.Array)):
+        return True
+    n = min(x.ndim, y.ndim)
+    return x.shape[x.ndim - n :] == y.shape[y.ndim - n :]

@@ -14,7 +14,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
+
+from igr.meshes import explicit_mesh
 
 
 def is_trained(leaf: Any) -> bool:
@@ -225,6 +228,10 @@ def inner_product(a: PyTree, b: PyTree) -> Array:
     """
 
     def leaf(x: Array, y: Array) -> Array:
-        return jnp.tensordot(x, y, jnp.ndim(x), precision=jax.lax.Precision.HIGHEST)
+        mesh = explicit_mesh((x, y))
+        everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        return jnp.tensordot(
+            x, y, jnp.ndim(x), precision=jax.lax.Precision.HIGHEST, out_sharding=everywhere
+        )
 
     return jax.tree.reduce(jnp.add, jax.tree.map(leaf, a, b))

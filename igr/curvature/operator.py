@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from igr.batch_parts import added_over_parts
 from igr.checks import check_count
 from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import cast_like, require_like, widened
 from igr.forward_mode import linearize
-from igr.meshes import in_parts
 from igr.missing_parts import of_whole
 from igr.one_example import of_one_example
 from igr.pytrees import combine, is_trained, num_examples, partition, trained_part
@@ -90,15 +90,13 @@ class ChunkedOperator(Operator):
     def apply(self, vector: PyTree) -> PyTree:
         """Av, summed over the chunks in at least float32; the last chunk may be smaller."""
         n = num_examples(self.batch)
-        whole, last = in_parts(self.batch, self.chunk)
 
-        def add(total: PyTree, examples: PyTree) -> tuple[PyTree, None]:
+        def add(total: PyTree, examples: PyTree) -> PyTree:
             part = self.term(self.params, examples, vector)
-            return jax.tree.map(jnp.add, total, widened(part)), None
+            return jax.tree.map(jnp.add, total, widened(part))
 
-        total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, widened(vector)), whole)
-        if n % self.chunk:
-            total, _ = add(total, last)
+        none = jax.tree.map(jnp.zeros_like, widened(vector))
+        total = added_over_parts(add, none, self.batch, self.chunk)
         return jax.tree.map(lambda t, x: (t / n).astype(x.dtype), total, vector)
 
 

@@ -47,7 +47,8 @@ def sharpness(
 
     Works inside jit, scan and vmap. Along a run give the vector of the last call as `initial`:
     where the Hessian moved little, a few products are then enough. They follow that eigenvector:
-    should another one overtake it, only a cold start, or `top_eigenpairs` with k > 1, sees it.
+    should another one overtake it, only a cold start, or `top_eigenpairs` with k > 1, sees it. The
+    memory is that of Lanczos' basis, some 20 vectors.
 
     Args:
         loss_fn: `params -> scalar`; or, where `batch` is given, `(params, example) -> scalar`,

@@ -144,24 +144,25 @@ def coordinates(basis: PyTree, a: PyTree) -> Float[Array, " m"]:
     return _sum_leaves(lambda q, x: jnp.tensordot(q, x, x.ndim, precision=HIGHEST), basis, a)
 
 
-def combination(weights: Float[Array, " m"], basis: PyTree) -> PyTree:
-    """sum_i weights_i basis_i."""
-    few = rows(basis)
-    if few <= FEW:  # in the pass that uses the sum, which is then nowhere held
+def combination(weights: Float[Array, " m"], basis: PyTree, few: int = FEW) -> PyTree:
+    """sum_i weights_i basis_i; of a few rows, in the pass that uses it: it is then nowhere held."""
+    m = rows(basis)
+    if m <= few:
         return jax.tree.map(
-            lambda q: sum(weights[i].astype(q.dtype) * q[i] for i in range(few)), basis
+            lambda q: sum(weights[i].astype(q.dtype) * q[i] for i in range(m)), basis
         )
     return jax.tree.map(
         lambda q: jnp.tensordot(weights.astype(q.dtype), q, 1, precision=HIGHEST), basis
     )
 
 
-def without(w: PyTree, weights: Float[Array, " m"], basis: PyTree) -> PyTree:
-    """w - sum_i weights_i basis_i."""
+def without(w: PyTree, weights: Float[Array, " m"], basis: PyTree, few: int = FEW) -> PyTree:
+    """w - sum_i weights_i basis_i; the sum is not held where each block has but a few rows."""
     if isinstance(basis, Divided):
         m = rows(basis.first)
-        return without(without(w, weights[:m], basis.first), weights[m:], basis.rest)
-    return minus(w, combination(weights, basis))
+        w = without(w, weights[:m], basis.first, few)
+        return without(w, weights[m:], basis.rest, few)
+    return minus(w, combination(weights, basis, few))
 
 
 def orthogonalized(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from igr.batch_parts import mapped_over_parts
 from igr.checks import check_count, check_step
 from igr.diagnostics.tangent_kernel import tangent_kernel_trace
 from igr.meshes import on_any_mesh
@@ -137,7 +138,7 @@ def example_kernel_traces(
     def of_one(x: PyTree) -> Array:
         return tangent_kernel_trace(apply_fn, params, jax.tree.map(lambda leaf: leaf[None], x))
 
-    return jax.lax.map(of_one, jax.tree.map(jnp.asarray, x), batch_size=min(chunk, n))
+    return mapped_over_parts(of_one, x, min(chunk, n))
 
 
 def sign_perturbed(

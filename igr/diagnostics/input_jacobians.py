@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from igr.batch_parts import mapped_over_parts
 from igr.checks import check_count
 from igr.curvature.vectors import widened
 from igr.forward_mode import jacobian
@@ -68,4 +69,4 @@ def over_jacobians(
 
     if chunk is None or chunk >= num_examples(x):
         return jax.vmap(mapped)(x)
-    return jax.lax.map(mapped, x, batch_size=chunk)
+    return mapped_over_parts(mapped, x, chunk)

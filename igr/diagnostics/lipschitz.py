@@ -67,7 +67,7 @@ def lipschitz_bound(
     """
 
     def norms(jacobian: Array) -> tuple[Array, Array]:
-        return jnp.sum(jacobian**2), _spectral_norm(jacobian)
+        return jnp.sum(jacobian**2), _spectral_norm(_small(jacobian))
 
     smaller = min(jacobian_shape(apply_fn, params, x))
     squares, slopes = over_jacobians(norms, apply_fn, params, x, chunk)
@@ -114,6 +114,17 @@ def spectral_product(matrices: Sequence[Array]) -> Float[Array, ""]:
             raise ValueError(f"matrices must be matrices; got one of shape {matrix.shape}.")
         product = product * _spectral_norm(matrix)
     return product
+
+
+def _small(matrix: Float[Array, "m n"]) -> Float[Array, "..."]:
+    """A matrix of the same singular values, square where one side is far longer than the other.
+
+    The singular value decomposition of a matrix makes room for the square of its longer side.
+    """
+    m, n = matrix.shape
+    if not m or not n or max(m, n) < 2 * min(m, n):
+        return matrix
+    return jnp.linalg.qr(matrix if m > n else matrix.T, mode="r")
 
 
 def _spectral_norm(matrix: Float[Array, "m n"]) -> Float[Array, ""]:

@@ -60,7 +60,8 @@ def noise_robustness(
         params: Any pytree with floating leaves; others are left alone.
         sigmas: The levels, none negative.
         draws: How many draws of all the noise.
-        chunk: How many draws to measure at a time, which takes that many times the memory.
+        chunk: How many draws to measure at a time, which takes that many times the memory: that of
+            the measure, of the params and of drawing the noise, some five of them.
         key: For the draws; `jax.random.key(0)` by default.
 
     Returns:

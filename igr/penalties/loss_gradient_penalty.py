@@ -34,7 +34,8 @@ def loss_gradient_penalty(
 
     Normalisation: as in the paper, L + lambda P with the norm itself and not its square (give
     `squared=True` for that); L is the mean over the batch, by the inputs of each example alone.
-    Where the gradient is exactly zero the derivative of the norm is taken as zero.
+    Where the gradient is exactly zero the derivative of the norm is taken as zero. By the inputs it
+    holds a gradient of their size.
 
     Args:
         example_loss_fn: `(params, (x, y)) -> scalar`; or an `apply_fn`, `(params, x) -> logits`,

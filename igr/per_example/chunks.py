@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from igr.batch_parts import added_over_parts
 from igr.pytrees import num_examples
 
 
@@ -26,15 +27,10 @@ def summed_over_chunks(
     batch = jax.tree.map(jnp.asarray, batch)
     if chunk is None or chunk >= n:
         return sums(batch)
-    whole = n - n % chunk
 
-    def add(sofar: PyTree, part: PyTree) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, sofar, sums(part)), None
+    def add(sofar: PyTree, part: PyTree) -> PyTree:
+        return jax.tree.map(jnp.add, sofar, sums(part))
 
-    parts = jax.tree.map(lambda x: x[:whole].reshape(whole // chunk, chunk, *x.shape[1:]), batch)
-    shapes = jax.eval_shape(sums, jax.tree.map(lambda x: x[0], parts))
-    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    found, _ = jax.lax.scan(add, none, parts)
-    if whole < n:
-        found, _ = add(found, jax.tree.map(lambda x: x[whole:], batch))
-    return found
+    part = jax.tree.map(lambda x: jax.ShapeDtypeStruct((chunk, *x.shape[1:]), x.dtype), batch)
+    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sums, part))
+    return added_over_parts(add, none, batch, chunk)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
+from igr.batch_parts import mapped_over_parts
 from igr.checks import check_count
 from igr.meshes import on_any_mesh
 from igr.per_example.example_axis import differentiable, with_zeros_for_constants
@@ -30,7 +31,8 @@ def per_example_gradients(
         params: Any pytree with floating leaves.
         batch: A pytree of arrays with a leading axis of n examples.
         chunk: Take the examples this many at a time, which bounds the memory of their activations;
-            by default all n at once. It need not divide n.
+            by default all n at once, for which the compiler may hold the gradients twice, the other
+            way round. It need not divide n.
 
     Returns:
         A pytree like params whose leaves have a leading axis of length n, in the dtypes of params;
@@ -56,5 +58,5 @@ def per_example_gradients(
     if chunk is None or chunk >= length:
         gradients = jax.vmap(gradient, (None, 0))(trained, batch)
     else:
-        gradients = jax.lax.map(lambda e: gradient(trained, e), batch, batch_size=chunk)
+        gradients = mapped_over_parts(lambda e: gradient(trained, e), batch, chunk)
     return with_zeros_for_constants(gradients, params, length)

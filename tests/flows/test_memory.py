@@ -24,9 +24,9 @@ def value_fn(params):
     return jnp.mean(x**2)
 
 
-def copies(f):
+def copies(f, *args):
     """Arguments, temporaries and results over the size of the parameters."""
-    found = jax.jit(f).lower(PARAMS).compile().memory_analysis()
+    found = jax.jit(f).lower(*(args or (PARAMS,))).compile().memory_analysis()
     one = sum(x.size * 4 for x in PARAMS.values())
     total = found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes
     return total / one
@@ -37,19 +37,28 @@ def copies(f):
     [
         methods.gradient_descent(),
         methods.heavy_ball(0.9),
-        methods.rule(lambda m, theta: CLIP(m, theta), {"m": methods.ema(0.9)}),
+        methods.adam(),
+        methods.rule(lambda m, theta: CLIP(m, theta), {"m": methods.ema(0.9)}, name="clipped"),
     ],
-    ids=["gradient descent", "heavy ball", "clipped"],
+    ids=lambda method: method.name,
 )
 def test_a_field_of_order_one_holds_six_copies(method):
     field = igr.vector_field(modified_equation(method, 1), value_fn, 0.1)
-    assert copies(lambda p: field(0.0, p, None)) <= 6
+    state = (PARAMS, {y: PARAMS for y in method.kept}) if method.kept else PARAMS
+    assert copies(lambda s: field(100.0, s, None), state) <= 6
 
 
 @pytest.mark.slow
+def test_a_flow_of_order_one_holds_twenty_copies_beside_its_start():
+    field = igr.vector_field(modified_equation(methods.gradient_descent(), 1), value_fn, 0.1)
+    assert copies(lambda p: igr.flow(field, p, 1.0).ys) <= 21
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [1, 3, 10])
 @pytest.mark.parametrize(("method", "beyond"), [("lanczos", 20), ("subspace", 8)])
-def test_an_eigen_solver_holds_its_basis(method, beyond):
-    k = 3  # parameters and result included
+def test_an_eigen_solver_holds_its_basis(method, beyond, k):
+    """Parameters and result included."""
 
     def solve(p):
         return top_eigenpairs(hessian_product(value_fn, p), p, k, method=method)
