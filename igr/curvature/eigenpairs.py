@@ -27,6 +27,7 @@ from igr.curvature.vectors import (
     with_row,
     working_dtype,
 )
+from igr.meshes import on_any_mesh
 from igr.pytrees import require_trained, trained_part
 from igr.shown import short, table
 
@@ -186,6 +187,7 @@ def top_eigenpairs(
 
 
 @compiled
+@on_any_mesh(like=1)
 def _lanczos(
     product: Callable[[PyTree], PyTree],
     like: PyTree,
@@ -220,6 +222,7 @@ def _lanczos(
 
 
 @compiled
+@on_any_mesh(like=1)
 def _subspace(
     product: Callable[[PyTree], PyTree],
     like: PyTree,

@@ -12,6 +12,7 @@ from igr.compiled import compiled, traced
 from igr.curvature.krylov import krylov_start, krylov_step
 from igr.curvature.operator import wide_product
 from igr.curvature.vectors import inner, random_signs, size, widened, working_dtype
+from igr.meshes import on_any_mesh
 from igr.pytrees import require_trained
 from igr.shown import short, table
 
@@ -185,6 +186,7 @@ def _smoothed(
 
 
 @compiled
+@on_any_mesh
 def _quadratic_forms(
     product: Callable[[PyTree], PyTree],
     like: PyTree,
@@ -206,6 +208,7 @@ def _quadratic_forms(
 
 
 @compiled
+@on_any_mesh
 def _quadrature(
     product: Callable[[PyTree], PyTree],
     like: PyTree,

@@ -325,7 +325,7 @@ class Monitor:
                 vector,
             )
 
-        values, vector = on_any_mesh(work)(params, batch, self._key, self._vector)
+        values, vector = on_any_mesh(work, like=3)(params, batch, self._key, self._vector)
         # Where the compiler puts the vector is its own choice; other places would compile again.
         if vector is not None:
             self._vector = jax.tree.map(_placed_like, vector, trained_part(params))

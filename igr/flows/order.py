@@ -27,6 +27,7 @@ from igr.flows.fields.vector_field import vector_field
 from igr.flows.parts import with_parts
 from igr.flows.refined import refined
 from igr.flows.runnable import check_start, time_like
+from igr.meshes import on_any_mesh
 from igr.pytrees import partition
 from igr.tracing import read_optimizer
 
@@ -264,6 +265,7 @@ def _at_rest(
 
 
 @compiled
+@on_any_mesh
 def _error(
     recipe: _Recipe,
     written: _Written | None,

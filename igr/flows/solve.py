@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PyTree
 from igr.checks import check_count, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.flows.bounded_steps import BoundedSteps
+from igr.meshes import on_any_mesh
 from igr.pytrees import combine, partition
 
 Field = Callable[[Any, PyTree, Any], PyTree]
@@ -52,7 +53,8 @@ def flow(
 ) -> diffrax.Solution:
     """Integrates a vector field from params; thin over `diffrax.diffeqsolve`.
 
-    Time is that of the modified equations: n steps of a method with step h take t = n h.
+    Time is that of the modified equations: n steps of a method with step h take t = n h. The memory
+    is that of the solver's stages: some 19 copies of params with the default solver, and the saves.
 
     Args:
       field: `f(t, params, args)`, from `igr.vector_field`, `igr.interpolating_field` or your own.
@@ -136,11 +138,11 @@ def flow(
 
     solution, ok, outcome = _solved(
         traced(dynamic_field, t0, state, options.get("args")),
+        state,
         diffrax.Dopri8() if solver is None else solver,
         t0,
         _on_host(t1, time_dtype),
         None if dt0 is None else _on_host(dt0, time_dtype),
-        state,
         max_steps,
         options,
         saves_params="saveat" not in diffeqsolve,
@@ -153,13 +155,14 @@ def flow(
 
 
 @compiled
+@on_any_mesh(like=1)
 def _solved(
     field: Traced,
+    state: PyTree,
     solver: diffrax.AbstractSolver,
     t0: Array,
     t1: Array,
     dt0: Array | None,
-    state: PyTree,
     max_steps: int,
     options: dict[str, Any],
     *,

@@ -18,6 +18,7 @@ from igr.backward_error.start_up import initial_shift, starting_fields
 from igr.compiled import Traced, compiled
 from igr.flows.fields.differentials import Differentials, add, scale
 from igr.flows.runnable import time_like, traced_loss
+from igr.meshes import on_any_mesh
 from igr.pytrees import combine, partition
 
 ValueFn = Callable[[PyTree], Array]
@@ -55,6 +56,7 @@ def flow_while_filling(
 
 
 @compiled
+@on_any_mesh(like=2)
 def _follow(
     present: tuple[int, ...], loss: Traced, start: PyTree, coefficients: Array, h: Array
 ) -> PyTree:

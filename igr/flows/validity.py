@@ -18,6 +18,7 @@ from igr.curvature import hessian_product, top_eigenpairs
 from igr.flows import kinds
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.runnable import time_like
+from igr.meshes import on_any_mesh
 
 DENSE = 20  # parameters: up to there the matrix of a Hessian costs less than a search in it
 
@@ -63,6 +64,7 @@ def corrections_along(
 
 
 @compiled
+@on_any_mesh
 def _corrections(equation: Any, loss: Traced, recorded: PyTree, times: Array, h: Array) -> Array:
     kept = bool(getattr(equation, "kept", None))
     plain = vector_field(equation.truncate(0), loss, h)
@@ -105,6 +107,7 @@ def sharpness_along(
 
 
 @compiled
+@on_any_mesh
 def _sharpness(method: Any, loss: Traced, recorded: PyTree, times: Array, h: Array) -> Array:
     precondition = kinds.preconditioner_of(method.response(), h)
     keeps = bool(method.kept)

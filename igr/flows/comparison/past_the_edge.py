@@ -18,6 +18,7 @@ from igr.curvature.vectors import size
 from igr.flows.comparison.follow import Followed
 from igr.flows.edge import central_flow, two_phase_flow
 from igr.flows.edge.centre import central_rule
+from igr.meshes import on_any_mesh
 from igr.pytrees import combine, partition
 
 DIRECTIONS = 3
@@ -137,6 +138,7 @@ def eigenvalues_along(loss: Traced, middles: PyTree, k: int) -> np.ndarray:
 
 
 @compiled
+@on_any_mesh
 def _eigenvalues(loss: Traced, middles: PyTree, k: int) -> Array:
     like = jax.tree.map(lambda x: x[0], middles)
     keys = optax.tree.split_key_like(jax.random.key(0), like)

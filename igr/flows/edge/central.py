@@ -18,6 +18,7 @@ from igr.curvature.vectors import combination, coordinates, row, size
 from igr.flows.edge.complementarity import solve_complementarity, symmetric_basis
 from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
 from igr.flows.runnable import check_start
+from igr.meshes import on_any_mesh
 from igr.pytrees import combine, partition, same_shapes, shapes
 from igr.shown import short, table
 
@@ -195,6 +196,7 @@ def _moment(nu: PyTree | None, dynamic: PyTree, rule: _RMSProp | None) -> PyTree
 
 
 @compiled
+@on_any_mesh(like=1)
 def _start(loss: Any, params: PyTree, nu: PyTree | None, k: int, rule: _RMSProp | None) -> _State:
     if rule is not None and nu is None:
         gradient = jax.grad(lambda p: loss(p))(params)
@@ -209,6 +211,7 @@ def _start(loss: Any, params: PyTree, nu: PyTree | None, k: int, rule: _RMSProp 
 
 
 @compiled
+@on_any_mesh(like=lambda loss, state, *_: state.params)
 def _advance(
     loss: Any, state: _State, h: Array, count: Array, rule: _RMSProp | None
 ) -> tuple[_State, Any]:

@@ -17,6 +17,7 @@ from igr.curvature.tracking import follow_eigenpairs
 from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
 from igr.flows.edge.two_phase import TwoPhases, two_phase_field
 from igr.flows.runnable import check_start
+from igr.meshes import on_any_mesh
 from igr.pytrees import combine, partition
 from igr.shown import short, table
 
@@ -120,6 +121,7 @@ def two_phase_flow(
 
 
 @compiled
+@on_any_mesh(like=1)
 def _start(loss: Any, params: PyTree, h: Array, state: Any, setting: Any) -> TwoPhases:
     method, order, directions = setting
     field = two_phase_field(method, loss, h, order, directions)
@@ -127,6 +129,7 @@ def _start(loss: Any, params: PyTree, h: Array, state: Any, setting: Any) -> Two
 
 
 @compiled
+@on_any_mesh(like=lambda loss, phases, *_: phases.params)
 def _advance(
     loss: Any, phases: TwoPhases, h: Array, count: Array, setting: Any
 ) -> tuple[TwoPhases, Any]:

@@ -36,7 +36,8 @@ class LeafFunctions:
         def on_leaf(x: Array, *leaves: Array) -> Array:
             values = dict(zip(moving, leaves, strict=True))
             arguments = [values[a] if a in values else scalars[a] for a in atoms]
-            return jnp.broadcast_to(jnp.asarray(function(*arguments), x.dtype), x.shape)
+            value = jnp.asarray(function(*arguments), x.dtype)
+            return value if value.shape == x.shape else jnp.full_like(x, value)  # sharded as x is
 
         return jax.tree.map(on_leaf, like, *(vectors[a] for a in moving))
 
