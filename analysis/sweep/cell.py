@@ -61,18 +61,22 @@ def _surroundings() -> dict[str, Any]:
 
 @cache
 def commit() -> str:
-    """The commit that is checked out, with "and changes" where files differ from it.
+    """The commit that is checked out, with "and changes" where its code differs from it.
 
     Outside a repository "unknown".
     """
+    code = ["--porcelain", "-uno", "--", ":/igr", ":/analysis"]
     try:
         head, changes = (
             subprocess.run(
-                ["git", *command], capture_output=True, text=True, check=True,
+                ["git", *command],
+                capture_output=True,
+                text=True,
+                check=True,
                 cwd=Path(__file__).parent,
             ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
-        )  # fmt: skip
+            for command in (["rev-parse", "HEAD"], ["status", *code])
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head} and changes" if changes else head
