@@ -93,7 +93,7 @@ def study(scale: Scale) -> Study:
         "full": {},
     }[scale]  # fmt: skip
     epochs: dict[str, dict[Network, int]] = {
-        "quick": {"LeNet-5": 30, "FCN": 150},
+        "quick": {"LeNet-5": 30, "FCN": 400},
         "medium": {"LeNet-5": 50, "FCN": 200},
         "full": {"LeNet-5": 50, "FCN": 400},
     }
