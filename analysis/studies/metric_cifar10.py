@@ -79,7 +79,8 @@ def study(scale: Scale) -> Study:
 
     Args:
         scale: "quick": 2,000 images averaged to 8 by 8, 2,000 steps at 50 times the rates; with
-            ReLU, where SGD from the large regime does not survive that, 3,000 at 20 times. "medium": 10,000 of 16 by 16, 14,000 steps. "full": all, 139,000 steps. Where CIFAR-10
+            ReLU, where SGD from the large regime does not survive that, 3,000 at 20 times.
+            "medium": 10,000 of 16 by 16, 14,000 steps. "full": all, 139,000 steps. Where CIFAR-10
             is absent, drawn textures.
     """
     sizes: dict[str, dict[str, Any]] = {
