@@ -38,7 +38,7 @@ _READY: tuple[Figure, ...] = (
            "expansion stops being valid", "paper_figures.igr_muon:figure_muon", 120,
            default=False),
     Figure("igr/sgd", "(ours)", "A tanh network on digits: the mean of reshuffled SGD against "
-           "the flows of GD and SGD", "paper_figures.igr_sgd:figure_sgd", 40),
+           "the flows of GD and SGD", "paper_figures.igr_sgd:figure_sgd", 25),
     Figure("igr/2a", _IGR, "R at maximum test accuracy against λ, over widths and rates",
            "paper_figures.igr_width_and_rate:figure_2a", 110, default=False),
     Figure("igr/2b", _IGR, "Maximum test accuracy against λ, over widths and rates",
@@ -56,7 +56,7 @@ _READY: tuple[Figure, ...] = (
     Figure("igr/3b", _IGR, "Test accuracy under perturbation, by learning rate",
            "paper_figures.igr_noise:figure_3b", 45, default=False),
     Figure("igr/3c", _IGR, "A ResNet trained with EGR: test accuracy against its rate",
-           "paper_figures.igr_resnet:figure_3c", 195, default=False),
+           "paper_figures.igr_resnet:figure_3c", 130, default=False),
     Figure("mgs/2", _MGS, "Two circles: decision boundaries and similarity, by regularizer",
            "paper_figures.mgs_two_circles:figure_2", 115, default=False),
     Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer",
@@ -74,7 +74,7 @@ _READY: tuple[Figure, ...] = (
     Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels",
            "paper_figures.coherence_training:figure_training", 18),
     Figure("coherence/robust", _COHERENCE, "Winsorized and median-of-means descent against label "
-           "noise", "paper_figures.coherence_robust:figure_robust", 31),
+           "noise", "paper_figures.coherence_robust:figure_robust", 12),
     Figure("coherence/stability", _COHERENCE, "Sharpness and non-uniformity of GD's and SGD's "
            "minima", "paper_figures.coherence_stability:figure_stability", 52, default=False),
     Figure("metric/1.1", _METRIC, "Regularizing steps of the metric and of L2, as vectors",
@@ -91,13 +91,13 @@ _READY: tuple[Figure, ...] = (
     Figure("metric/table-5.2", _METRIC, "Accuracy or error by learning rule, ReLU networks",
            "paper_figures.metric_rules:table_5_2", 300, default=False),
     Figure("spectreg/table-1", _SPECTREG, "Test accuracy on small MNIST, with weight decay",
-           "paper_figures.spectreg_mnist:table_1", 180, default=False),
+           "paper_figures.spectreg_mnist:table_1", 80, default=False),
     Figure("spectreg/table-3", _SPECTREG, "Confidence penalty against SpectReg and DoubleBack",
            "paper_figures.spectreg_combined:table_3", 60, default=False),
     Figure("spectreg/5", _SPECTREG, "Weight loss and accuracy over DoubleBack's weight, by weight "
            "decay", "paper_figures.spectreg_combined:figure_5", 60, default=False),
     Figure("spectreg/table-6", _SPECTREG, "SpectReg, FrobReg and JacReg on small MNIST",
-           "paper_figures.spectreg_mnist:table_6", 180, default=False),
+           "paper_figures.spectreg_mnist:table_6", 80, default=False),
     Figure("spectreg/table-7", _SPECTREG, "Error on SIN against SpectReg's weight",
            "paper_figures.spectreg_sin:table_7", 15),
     Figure("spectreg/2", _SPECTREG, "Functions learned on SIN, by SpectReg's weight",
@@ -131,7 +131,7 @@ def _rules_on_the_way() -> Iterator[Figure]:
                 words = f"{title}, {activation}: {shows[0].lower()}{shows[1:]}, by rule"
                 name = f"metric/5.{number}"
                 number += 1
-                seconds = 120 if task == "cifar10" else 300
+                seconds = 130 if task == "cifar10" else 300
                 if what == vectors:
                     yield Figure(name, _METRIC, words, f"{_CURVES}:figure_first_layer", 300, False,
                                  (task, activation))  # fmt: skip
@@ -149,7 +149,7 @@ def _eigenvalues() -> Iterator[Figure]:
         (38, "cifar10", "CIFAR-10", "relu"),
     ):
         shows = f"{title}, {activation}: largest eigenvalues of the Hessian, by rule"
-        arguments, seconds = (task, activation), 120 if task == "cifar10" else 300
+        arguments, seconds = (task, activation), 130 if task == "cifar10" else 300
         yield Figure(f"metric/5.{number}", _METRIC, shows, draw, seconds, False, arguments)
 
 
