@@ -65,7 +65,7 @@ def study(scale: Scale) -> Study:
     """
     rates, large = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2), 0.2
     if scale == "quick":
-        usual = Cell("digits", (0.0, 0.02, 0.05, 0.1, 0.2), (0, 1, 2))
+        usual = Cell("digits", (0.0, 0.01, 0.02, 0.05, 0.2), (0, 1, 2))
         cells = [usual, replace(usual, rates=(0.0,), learning_rate=large)]
     else:
         medium = Cell("cifar10", (), (0, 1), 0.01, (16, 32, 64, 128), 2, 4000, 64, 1000, 20)
