@@ -20,6 +20,7 @@ from igr.flows.comparison.players import compare_players
 from igr.flows.comparison.result import Comparison, FlowName
 
 ValueFn = Callable[[PyTree], Array]
+_Optax = optax.GradientTransformation
 
 
 def compare(
@@ -128,6 +129,7 @@ def compare(
     if record_every is not None:
         check_count("record_every", record_every, 1)
     two = isinstance(value_fn, Sequence)
+    read = method is None and callable(optimizer) and not isinstance(optimizer, _Optax)
     over_batches = batches is not None
     if over_batches:
         method, given = method_over_batches(method, optimizer, batches, params, h)
@@ -151,6 +153,7 @@ def compare(
         method=method,
         optimizer=given if own else None if two else step_over(method, h, over_batches),
         own_optimizer=own,
+        read=read,
         record_every=record_every,
         start_up=start_up,
         burn_in=burn_in,

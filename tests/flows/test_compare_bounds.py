@@ -80,8 +80,6 @@ def test_differences_are_those_of_gradients_over_the_step():
     field = lambda t, w, args: -g(w) - (g(w) - g(w - h * g(w))) / 2
     solution = igr.flow(field, START, 20 * h)
     np.testing.assert_allclose(result.flows["differences"][-1], solution.ys[-1], rtol=1e-8)
-    with pytest.raises(ValueError, match="differences are known for methods without memory"):
-        igr.compare(product_loss, START, h, 5, ("differences",), igr.methods.adam())
     with pytest.raises(ValueError, match=r"orders are counts or 'differences', .*; got 'two'"):
         igr.compare(product_loss, START, h, 5, ("two",))
 
@@ -125,3 +123,48 @@ def test_a_flow_whose_adjoint_forbids_events():
         -1
     ]
     np.testing.assert_allclose(jax.grad(end)(2.0), np.exp(-1), rtol=1e-8)
+
+
+def test_adam_on_relu_is_followed_to_the_end():
+    """Units that come on have a second moment of 0: derivatives fail there, whole steps do not."""
+    loss, params = network(jax.nn.relu)
+    params[0] = params[0].at[:, :4].set(-jnp.abs(params[0][:, :4]))
+    h, steps = 0.01, 40
+    seen = igr.compare(
+        loss, params, h, steps, (0, "differences"), igr.methods.adam(0.5, 0.9), burn_in=8,
+        record_every=10, sharpness=False,
+    )  # fmt: skip
+    assert seen.remainder.max() > 0.5
+    assert all(np.isfinite(d).all() for d in seen.distance.values())
+    assert 4 * seen.distance["differences"][-1] < seen.distance[0][-1] < seen.travelled[-1]
+    assert all(np.isfinite(e) for e in seen.solver_error.values())
+    nu = jax.tree.leaves(seen.kept["differences"]["nu"])
+    real = jax.tree.leaves(seen.discrete.observed["nu"])
+    for a, b in zip(nu, real, strict=True):
+        np.testing.assert_allclose(a[-1], b[-1], rtol=0.1, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_differences_of_adams_steps_are_of_order_one():
+    """Distances from the real optimizer fall with the square of the step."""
+    loss = lambda w: jnp.sum(jnp.cosh(w)) + w[0] * w[1]
+    ends = []
+    for h in (0.02, 0.01):
+        seen = igr.compare(
+            loss, START, h, round(0.4 / h), ("differences",), burn_in=40, sharpness=False,
+            optimizer=lambda h: optax.adam(h, 0.5, 0.99),
+        )  # fmt: skip
+        ends.append(seen.distance["differences"][-1] / seen.travelled[-1])
+    assert ends[0] < 1e-2
+    assert 3 < ends[0] / ends[1] < 5
+
+
+def test_a_jump_of_the_field_does_not_stop_its_flow():
+    """In single precision a jump asks for steps shorter than rounding allows: it is passed."""
+    field = lambda t, x, args: jnp.where(x > 0.5, -30.0, -1.0) * jnp.ones_like(x)
+    solution = igr.flow(field, jnp.array([1.0], jnp.float32), 0.4, optimizer_step=0.01)
+    exact = 0.5 - (0.4 - 0.5 / 30)
+    np.testing.assert_allclose(solution.ys[-1], [exact], atol=1e-4)
+    blows_up = lambda t, x, args: x**2
+    with pytest.warns(igr.FlowStopped, match="shrank to nothing|left the finite numbers"):
+        igr.flow(blows_up, jnp.array([1.0], jnp.float32), 2.0, optimizer_step=0.01)

@@ -24,6 +24,7 @@ class Asked:
 
     Attributes:
       own_optimizer: whether the optimizer was given, and not made from the method.
+      read: whether the method was read from it, and its steps held against the optimizer's then.
       more: for `igr.flow`.
     """
 
@@ -35,6 +36,7 @@ class Asked:
     method: Method
     optimizer: optax.GradientTransformation
     own_optimizer: bool
+    read: bool
     record_every: int | None
     start_up: StartUp | None
     burn_in: int | None

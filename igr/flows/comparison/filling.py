@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from igr.backward_error.protocols import Method
 from igr.checks import check_choice, check_count
+from igr.compiled import Traced
 from igr.flows.start_up import has_first_steps
 
 _LAGS = 32  # of the slowest memory, after which kept states have settled
@@ -87,3 +91,33 @@ def kept_states(names: Sequence[str], state: Any) -> dict[str, PyTree]:
                 "describe the method with that state eliminated, or run the optimizer that has it"
             )
     return kept
+
+
+def check_motion(
+    one_step: Traced, loss: Traced, params: PyTree, state: Any, burn_in: int, default: bool
+) -> None:
+    """Raises if the optimizer stands still after the burn-in where the loss has a slope.
+
+    Args:
+      one_step: `(loss, params, state) -> params, state, ..`.
+      loss: of the floating leaves.
+      params: the floating leaves after the burn-in.
+      state: the optimizer's, then.
+      burn_in: the steps done.
+      default: whether their number is the default.
+
+    Raises:
+      ValueError: as where a schedule has ended; it says what to pass.
+    """
+    after, _, _, slope = one_step(loss, params, state)
+    if isinstance(slope, Tracer) or not slope > 0:
+        return
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(after), strict=True)
+    if any(bool(jnp.any(x != y)) for x, y in pairs):
+        return
+    how = "which is as long as its memory takes to fill" if default else "as given"
+    raise ValueError(
+        f"the optimizer stands still after the burn-in of {burn_in} steps, {how}: a schedule that "
+        "has ended by then? Give burn_in = a number of steps well within the schedule, such as "
+        f"burn_in = {min(20, burn_in // 2)}, or 0 to begin at the start; or a longer schedule"
+    )

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
 from igr.flows.comparison.result import FlowName
+from igr.flows.fixed_steps import FixedSteps
 from igr.flows.late_bar import LateBar
 from igr.flows.solve import flow
 from igr.pytrees import combine, partition
 
+FRACTION = 2  # steps of the solver for one of a run that crosses kinks, 3 evaluations each
 LONG_RUN = 0.1  # seconds: the flows beside a run that took so long take many times that
 
 
@@ -24,7 +27,7 @@ class Followed(NamedTuple):
     Attributes:
       ys: its states, with a leading axis r.
       reached: which records it reached, (r,).
-      own_error: the sum of the solver's own estimates; nan where its steps are fixed.
+      own_error: the sum of the solver's own estimates; nan where a solver of the user's has none.
     """
 
     ys: PyTree
@@ -72,7 +75,10 @@ def saved(
     ts: Any = t0 + times
     solution = flow(field, start, ts[-1], t0=t0, ts=ts, **options)
     control = solution.controller_state
-    own = float(control[-1]) if isinstance(control, tuple) and len(control) == 5 else float("nan")
+    bounded = isinstance(options.get("stepsize_controller"), FixedSteps) or (
+        isinstance(control, tuple) and len(control) == 5
+    )
+    own = float(control[-1]) if bounded else float("nan")
     return Followed(solution.ys, np.isfinite(np.asarray(solution.ts)), own)
 
 
@@ -101,6 +107,19 @@ def solver_options(
     if progress is None and long:
         options["progress_meter"] = LateBar()
     return options | more
+
+
+def over_kinks(options: dict[str, Any], h: float, steps: int) -> dict[str, Any]:
+    """The same for a run that crosses kinks: `FRACTION` fixed steps of the solver for one of it.
+
+    What a kink does to the run is of the size of a step; an adaptive solver would hunt each of
+    them, and the stages of one of high order reach far across them. Options of the user's stay.
+    """
+    if {"solver", "stepsize_controller", "dt0"} & options.keys():
+        return options
+    fixed = {k: x for k, x in options.items() if k not in ("rtol", "atol", "optimizer_step")}
+    fixed |= {"solver": diffrax.Bosh3(), "stepsize_controller": FixedSteps(), "dt0": h / FRACTION}
+    return fixed | {"max_steps": max(options["max_steps"], FRACTION * steps + 10)}
 
 
 def distances(

@@ -36,10 +36,19 @@ def flow_names(flows: Any, orders: Any) -> list[FlowName]:
     return names
 
 
-def check_differences(method: Method) -> None:
-    """Raises `ValueError` unless a flow by differences is known for a method."""
-    if steps_to_fill(method) or method.kept:
+def carries_memory(method: Method) -> bool:
+    """Whether its flow by differences carries the memory along, see `igr.flows.fields.carried`.
+
+    Methods without memory do without, and of linear memories with positive weights the gradients
+    of the steps past are known.
+    """
+    if not steps_to_fill(method) and not method.kept:
+        return False
+    try:
         check_displaced(method)
+    except ValueError:
+        return True
+    return False
 
 
 def _name(p: Any, asked: str) -> FlowName:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +17,10 @@ from igr.checks import check_count
 from igr.compiled import Traced, traced
 from igr.flows.comparison import past_the_edge
 from igr.flows.comparison.asked import Asked, watched
+from igr.flows.comparison.carrying import Carried, never_negative, with_memory
 from igr.flows.comparison.filling import (
     StartUp,
+    check_motion,
     kept_states,
     said,
     start_up_of,
@@ -29,6 +31,7 @@ from igr.flows.comparison.follow import (
     Followed,
     distances,
     each,
+    over_kinks,
     reason,
     rounding_floor,
     saved,
@@ -36,8 +39,8 @@ from igr.flows.comparison.follow import (
     solver_options,
     unreached,
 )
-from igr.flows.comparison.names import PAST_THE_EDGE, check_differences
-from igr.flows.comparison.result import Comparison, FlowName
+from igr.flows.comparison.names import PAST_THE_EDGE, carries_memory
+from igr.flows.comparison.result import LARGEST_REMAINDER, Comparison, FlowName
 from igr.flows.described import check_described
 from igr.flows.edge.centre import central_rule
 from igr.flows.fields.displaced import displaced_field
@@ -60,6 +63,7 @@ class _Run(NamedTuple):
     params: PyTree
     state: Any
     kept: dict[str, PyTree]
+    memory: Any  # of the description, where a flow carries it
     before: int  # steps of burn-in
     start_up: StartUp
     filling: int
@@ -115,8 +119,12 @@ def compare_run(asked: Asked) -> Comparison:
     options = solver_options(
         h, asked.rtol, asked.atol, asked.max_steps, asked.progress, seconds > LONG_RUN, asked.more
     )
-    smooth = [p for p in names if p not in PAST_THE_EDGE]
-    chosen, broken = _one_program(smooth, equation, the, h)
+    if remainder is not None and np.any(np.asarray(remainder) > LARGEST_REMAINDER):
+        options = over_kinks(options, h, steps)
+    unsigned = never_negative(seen)
+    carried = the.memory is not None
+    smooth = [p for p in names if p not in PAST_THE_EDGE and not (carried and p == "differences")]
+    chosen, broken = _one_program(smooth, equation, the, h, unsigned)
     failures |= broken
     recorded = partition(discrete.params)[0] if swing is None else swing.middle
 
@@ -135,6 +143,11 @@ def compare_run(asked: Asked) -> Comparison:
                 {"record_every": every, "progress": asked.progress},
             )  # fmt: skip
             return found.followed, found.kept, found
+        if p == "differences" and carried:
+            own = Carried(method, the.loss, the.params, the.memory, h, unsigned)
+            found = saved(own.field, own.start, origin, times, options)
+            ys, beside = own.end(found.ys)
+            return found._replace(ys=ys), beside, None
         assert chosen is not None
 
         def follow_by(field: Any) -> Followed:
@@ -146,7 +159,9 @@ def compare_run(asked: Asked) -> Comparison:
         except Warning:
             raise
         except Exception:
-            alone, _ = _one_program([p], equation, the, h)  # the fault may be another flow's
+            alone, _ = _one_program(
+                [p], equation, the, h, unsigned
+            )  # the fault may be another flow's
             if len(smooth) == 1 or alone is None:
                 raise
             found = follow_by(alone(p))
@@ -241,35 +256,44 @@ def _begun(asked: Asked) -> _Run:
     for p in names:
         if isinstance(p, str) and start_up in ("weights", "shift"):
             raise ValueError(f"{p!r} takes start_up = 'burn-in' or 'cold'; got {start_up!r}")
-    if "differences" in names:
-        check_differences(method)
     if "central" in names:
         central_rule(method)
     if asked.own_optimizer:
         if method.kept:
             kept_states(method.kept, optimizer.init(dynamic))
-        check_described(method, optimizer, loss, dynamic, h, filling)
+        if not asked.read:
+            check_described(method, optimizer, loss, dynamic, h, filling)
         if "two-phase" in names and (filling or method.kept):
             # Its memory is doubled in the shape that the method gives it; the steps are the same.
             optimizer = optimizer_of(method, h)
-    params, state, before = asked.params, None, 0
+    carried = "differences" in names and carries_memory(method)
+    first = with_memory(optimizer, method, h) if carried else optimizer
+    params = asked.params
     if burn_in:
-        warm = run(optimizer, asked.value_fn, params, burn_in, record_every=burn_in)
-        params, state, before = warm.last, warm.state, burn_in
-    if state is None:
-        state = optimizer.init(partition(params)[0])
+        warm = run(first, asked.value_fn, params, burn_in, record_every=burn_in)
+        params, state = warm.last, warm.state
+    else:
+        state = first.init(partition(params)[0])
+    state, memory = state if carried else (state, None)
     one_step = traced(step_of(optimizer), loss, partition(params)[0], state)
+    if burn_in:
+        check_motion(one_step, loss, partition(params)[0], state, burn_in, asked.burn_in is None)
     kept = kept_states(method.kept, state)
-    return _Run(method, optimizer, loss, one_step, params, state, kept, before, start_up, filling)
+    return _Run(
+        method, optimizer, loss, one_step, params, state, kept, memory, burn_in, start_up, filling
+    )
 
 
 Branch = Callable[[Array, Any, Any, Any, Any, PyTree], PyTree]
 
 
-def _field(p: FlowName, equation: Equation, the: _Run) -> Branch:
+def _field(p: FlowName, equation: Equation, the: _Run, unsigned: Collection[str]) -> Branch:
     """A field as `(h, loss, one_step, state, t, y) -> dy/dt`."""
 
     def branch(h: Any, loss: Any, one_step: Any, state: Any, t: Any, y: PyTree) -> PyTree:
+        if unsigned:
+            # A stage of the solver may leave them below zero, where they have no root.
+            y = y[0], {n: _not_below(x) if n in unsigned else x for n, x in y[1].items()}
         if p != "differences":
             assert isinstance(p, int)
             field = vector_field(equation.truncate(p), lambda q: loss(partition(q)[0]), h)
@@ -283,8 +307,12 @@ def _field(p: FlowName, equation: Equation, the: _Run) -> Branch:
     return branch
 
 
+def _not_below(x: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.maximum(leaf, 0), x)
+
+
 def _one_program(
-    names: list[FlowName], equation: Equation, the: _Run, h: float
+    names: list[FlowName], equation: Equation, the: _Run, h: float, unsigned: Collection[str]
 ) -> tuple[Callable[[FlowName], Any] | None, dict[FlowName, str]]:
     """One program for all flows: which field it follows is an argument, as all numbers are.
 
@@ -295,7 +323,7 @@ def _one_program(
     initial = (the.params, the.kept) if the.method.kept else the.params
 
     def program(names: list[FlowName]) -> Traced:
-        branches = [_field(p, equation, the) for p in names]
+        branches = [_field(p, equation, the, unsigned) for p in names]
 
         def field_at(
             which: Array, h: Array, loss: Any, one_step: Any, state: Any, t: Any, y: PyTree

@@ -64,13 +64,20 @@ def _of_flow(cmp: Comparison, p: Any) -> str:
     if p in cmp.failures:
         return f"{name}: could not be followed, {cmp.failures[p]}"
     if not np.isfinite(last):
-        return f"{name}: the flow stopped after step {_last_reached(cmp, p)}"
+        last = _last_reached(cmp, p)
+        return f"{name}: the flow stopped after step {cmp.step[last]}{_why(cmp, p, last)}"
     error = cmp.standard_error.get(p)
     note = "  (at rounding)" if cmp.at_rounding[p][-1] else ""
     if error is not None:
         within = ", within what the spread of the runs makes" if last <= 2 * error[-1] else ""
         note = f"  (standard error {error[-1]:.1e}{within})" + note
     line = f"{name}: distance at the end {last:.3e}, {_share(last, end):.2e} of it{note}"
+    off = _left(cmp, p)
+    if off is not None:
+        line += (
+            f"\n  from step {cmp.step[off]} on it is further off than the run has travelled"
+            f"{_why(cmp, p, off)}"
+        )
     own = cmp.solver_error.get(p, np.nan)
     if own > 0.1 * last:
         line += f"\n  of which the solver's own error is up to {own:.1e}"
@@ -92,7 +99,24 @@ def _share(distance: float, travelled: float) -> float:
 
 def _last_reached(cmp: Comparison, p: Any) -> int:
     reached = np.flatnonzero(np.isfinite(cmp.distance[p]))
-    return int(cmp.step[reached[-1]]) if reached.size else 0
+    return int(reached[-1]) if reached.size else 0
+
+
+def _left(cmp: Comparison, p: Any) -> int | None:
+    """From which record on a flow is further off than the run has ever travelled, if to the end."""
+    far = cmp.distance[p] > np.maximum.accumulate(cmp.travelled)
+    if not far[-1]:
+        return None
+    near = np.flatnonzero(~far)
+    return int(near[-1]) + 1 if near.size else 0
+
+
+def _why(cmp: Comparison, p: Any, record: int) -> str:
+    """What failed where a flow left: its correction is the first to look at."""
+    ratio = cmp.correction[record]
+    if p == 0 or not ratio > 1:
+        return ""
+    return f": there h|F1|/|F0| is {ratio:.3g}"
 
 
 def _remarks(cmp: Comparison) -> list[str]:
