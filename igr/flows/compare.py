@@ -65,8 +65,9 @@ def compare(
       flows: what to lay beside the run, each on its own; (0, 1, 2) if not given.
         A count: the equation, kept to that power of h.
         "differences": order 1 with differences of the gradient over the steps in place of its
-        derivatives, so that kinks are seen (`igr.interpolating_field`); for methods without memory
-        and for linear ones.
+        derivatives, so that kinks are seen (`igr.interpolating_field`). Of a method that keeps
+        states, or whose memory is no average of gradients, it carries all of the memory along and
+        takes differences of whole steps (`igr.flows.fields.carried`).
         "two-phase": the flow of the even and the odd steps (`igr.flows.two_phase_flow`).
         "central": that of the centre of the oscillation (`igr.flows.central_flow`); gradient
         descent and RMSProp. With one of the last two, which hold at and past the edge of
