@@ -43,8 +43,8 @@ def figure_4(conditions: Conditions) -> Drawing:
             axes.fill_between(around, closed[0], closed[2], color=colour, alpha=0.25, linewidth=0)
         axes.set_xticks(angles, [label.replace(" ", "\n") for label in CHANGES.values()],
                         fontsize=6)  # fmt: skip
-        axes.set_ylim(0, 100)
-        axes.set_yticks((25, 50, 75, 100), ("25", "50", "75", ""), fontsize=5)
+        axes.set_ylim(30, 100)  # from three times what guessing gives
+        axes.set_yticks((40, 60, 80), ("40", "60", "80"), fontsize=5)
         axes.set_title(LOOKS[method][1], color=LOOKS[method][0])
     picture.suptitle(f"quartiles of the final test accuracy (%), MGS in red; {about}", fontsize=8)
     return Drawing(picture, table, claims(table))
