@@ -37,6 +37,10 @@ class Row:
     target: str = ""
     took: float | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        """A number of numpy or JAX becomes a plain one, which JSON can hold."""
+        object.__setattr__(self, "measured", float(self.measured))
+
     @property
     def met(self) -> bool | None:
         """Whether the target is met; None where there is none."""

@@ -7,6 +7,7 @@ import sys
 import time
 import types
 
+import numpy as np
 import pytest
 
 from benchmarks.__main__ import collect, main, names
@@ -85,7 +86,7 @@ def test_the_table(fake, capsys):
 
 
 def test_json(fake, tmp_path, capsys):
-    fake("field", lambda: [("order 1", 3.0, "gradients", "<= 3.5")])
+    fake("field", lambda: [("order 1", np.float32(3.0), "gradients", "<= 3.5")])
     path = tmp_path / "numbers.json"
     assert main(["field", "--json", str(path)]) == 0
     written = json.loads(path.read_text())
