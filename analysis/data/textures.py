@@ -51,9 +51,9 @@ def textures(
     x = ground[y][:, :, None, None] + (contrast[:, None] * colour[y])[:, :, None, None] * wave
     x = (x + rng.normal(0, noise, x.shape)).astype(np.float32)
     cut = classes * train
-    parts = (Classification(x[part], y[part], classes) for part in (np.s_[:cut], np.s_[cut:]))
+    first, rest = (Classification(x[part], y[part], classes) for part in (np.s_[:cut], np.s_[cut:]))
     source = f"drawn textures of {classes} classes (a stand-in for photographs)"
-    return TrainTest(*parts, source)
+    return TrainTest(first, rest, source)
 
 
 def _waves(

@@ -53,8 +53,8 @@ def tiny_imagenet(path: str | Path | None = None) -> TrainTest[Classification]:
         test.append((found / "val" / "images" / fields[0], number[fields[1]]))
     if not train or not test:
         raise ValueError(f"{found} has {len(train)} training and {len(test)} validation images")
-    parts = (_part(images, len(names)) for images in (train, test))
-    return TrainTest(*parts, "TinyImageNet-200")
+    classes = len(names)
+    return TrainTest(_part(train, classes), _part(test, classes), "TinyImageNet-200")
 
 
 def _part(images: Sequence[tuple[Path, int]], classes: int) -> Classification:

@@ -160,8 +160,8 @@ def images(examples: int, pooled: int) -> TrainTest[Classification]:
     except FileNotFoundError:
         return textures(10, examples // 10, 100)
     found = found.first(min(examples, len(found.train)))
-    parts = (replace(part, x=averaged(part.x, pooled)) for part in (found.train, found.test))
-    return TrainTest(*parts, found.source)
+    train, test = (replace(part, x=averaged(part.x, pooled)) for part in (found.train, found.test))
+    return TrainTest(train, test, found.source)
 
 
 # Rules that differ in a rate alone share a program.

@@ -98,7 +98,13 @@ def run(cell: Cell) -> Mapping[str, Any]:
 def _start(
     method: mgs_label_noise.Method, factors: tuple[float, ...], sizes: Mapping[str, Any]
 ) -> mgs_label_noise.Cell:
-    given = {"examples": 3000, "epochs": 100, "tuning_epochs": 100, "noises": (0.5,)} | sizes
+    usual: dict[str, Any] = {
+        "examples": 3000,
+        "epochs": 100,
+        "tuning_epochs": 100,
+        "noises": (0.5,),
+    }
+    given = usual | dict(sizes)
     return mgs_label_noise.Cell(
         method=method, factors=factors, tuning_examples=given["examples"], **given
     )

@@ -160,8 +160,8 @@ def images(cell: Cell) -> TrainTest[Classification]:
     drawn = take(pool, np.sort(np.concatenate(chosen)))
     mean, deviation = drawn.x.mean(0), drawn.x.std(0)
     scale = np.where(deviation > 0, deviation, 1)
-    parts = (replace(part, x=(part.x - mean) / scale) for part in (drawn, held_out))
-    return TrainTest(*parts, source)
+    seen, unseen = (replace(part, x=(part.x - mean) / scale) for part in (drawn, held_out))
+    return TrainTest(seen, unseen, source)
 
 
 def _pool(cell: Cell) -> tuple[Classification, Classification, str]:
@@ -178,8 +178,8 @@ def _pool(cell: Cell) -> tuple[Classification, Classification, str]:
 @cache
 def _read(name: Data, pooled: int) -> TrainTest[Classification]:
     found = cifar10() if name == "cifar10" else tiny_imagenet()
-    parts = (replace(part, x=averaged(part.x, pooled)) for part in (found.train, found.test))
-    return TrainTest(*parts, found.source)
+    train, test = (replace(part, x=averaged(part.x, pooled)) for part in (found.train, found.test))
+    return TrainTest(train, test, found.source)
 
 
 def averaged(images: np.ndarray, size: int) -> np.ndarray:
