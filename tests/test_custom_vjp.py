@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import igr
 from igr import curvature, diagnostics, penalties, per_example, transforms
 from igr.forward_mode import jvp
 
 RNG = np.random.default_rng(0)
 PARAMS = {"w": jnp.asarray(RNG.normal(size=(2, 4))), "v": jnp.asarray(RNG.normal(size=(4, 3)) / 2)}
 X, Y = jnp.asarray(RNG.normal(size=(6, 2))), jnp.asarray(RNG.normal(size=(6, 3)))
+BATCHES = X.reshape(3, 2, 2), Y.reshape(3, 2, 3)
 KEY = jax.random.key(0)
 
 
@@ -80,6 +82,13 @@ def network(activation):
     )
 
 
+def field(method, order, net):
+    """A field where derivatives of the gradient are taken, up to the order's."""
+    equation = igr.modified_equation(method, order)
+    kept = {name: jax.tree.map(jnp.ones_like, PARAMS) for name in equation.kept}
+    return igr.vector_field(equation, net.loss, 0.1)(1.0, (PARAMS, kept) if kept else PARAMS, None)
+
+
 def decayed(rule, net, gradient, **extra):
     return rule.update(gradient(PARAMS), rule.init(PARAMS), PARAMS, **extra)[0]
 
@@ -113,6 +122,12 @@ FUNCTIONS = {
     "sgd_stability": lambda n: curvature.sgd_stability(
         n.example_loss, PARAMS, (X, Y), 0.1, 2, tol=1e-9
     )[:6],
+    "field of order 2": lambda n: field(igr.methods.gradient_descent(), 2, n),
+    "field of order 3": lambda n: field(igr.methods.nesterov(0.5), 3, n),
+    "field of adam": lambda n: field(igr.methods.adam(0.5, 0.6), 2, n),
+    "field of epochs": lambda n: igr.vector_field(
+        igr.modified_equation(igr.methods.reshuffled_sgd(3), 2), n.example_loss, 0.1, BATCHES
+    )(0.0, PARAMS, None),
     "sharpness": lambda n: curvature.sharpness(n.loss, PARAMS, tol=1e-9).value,
     "metric gauss_newton": apart_from_the_loss(transforms.metric_decay(0.1, "gauss_newton")),
     "metric hessian": with_loss(transforms.metric_decay(0.1)),
@@ -141,7 +156,7 @@ FUNCTIONS = {
 """By name, what must not depend on how the activation is differentiated."""
 
 
-FEW = ("fisher", "gauss_newton of all", "jacobian")
+FEW = ("fisher", "gauss_newton of all", "jacobian", "field of order 2")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ A = jnp.asarray(RNG.normal(size=(12, 12)), jnp.float32)
 A = A + A.T
 V = jnp.zeros(12, jnp.float32)
 W = {"w": jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32), "v": jnp.ones(2, jnp.float32)}
+PATH = {k: jnp.stack([x, 1.1 * x, 0.9 * x]) for k, x in W.items()}
 
 
 def network(p, x):
@@ -35,6 +36,13 @@ class Scaled:
 
     def of_pair(self, p, pair):
         return self.c * (network(p, pair[0]) - pair[1]) ** 2 / 2
+
+    def network(self, p, x):
+        return self.c * network(p, x)
+
+    def less_its_value(self, p, x):
+        """Whose size says nothing of that of its gradient."""
+        return self.of_example(p, x) - jax.lax.stop_gradient(self.of_example(p, x))
 
     def of_all(self, p):
         return jnp.mean(jax.vmap(self.of_example, (None, 0))(p, X))
@@ -90,6 +98,50 @@ CALLS = {
     ),
     "coherence of batches": (
         lambda s: diagnostics.coherence_from_batches(s.gradients(), 2).alpha,
+        0,
+    ),
+    "coherence by signs": (
+        lambda s: diagnostics.coherence(s.of_example, W, X, method="random_signs").alpha,
+        0,
+    ),
+    "coherence in chunks": (
+        lambda s: diagnostics.coherence(s.of_example, W, X, chunk=4).alpha,
+        0,
+    ),
+    "coherence of a loss of another size": (
+        lambda s: diagnostics.coherence(s.less_its_value, W, X).alpha,
+        0,
+    ),
+    "path": (lambda s: diagnostics.path_complexity(s.network, PATH, X), 1),
+    "rademacher": (lambda s: diagnostics.rademacher_bound(s.network, W, X, 2.0), 1),
+    "rademacher of an inverse": (
+        lambda s: diagnostics.rademacher_bound(s.network, W, X, 2.0, inverse=lambda v: v),
+        1,
+    ),
+    "rademacher of a path": (
+        lambda s: diagnostics.rademacher_bound_of_path(s.network, PATH, X, jnp.ones(3)),
+        1,
+    ),
+    "logarithm of the determinant": (
+        lambda s: diagnostics.tangent_kernel_logdet(s.network, W, X) - 12 * jnp.log(s.c),
+        0,
+    ),
+    "its derivative": (
+        lambda s: jax.grad(
+            lambda p: penalties.gradient_similarity_logdet(s.network, p, X, ridge=0.0)
+        )(W)["v"],
+        0,
+    ),
+    "alignment of a scaled network": (
+        lambda s: diagnostics.tangent_kernel_alignment(s.network, W, X, Y, centered=True),
+        0,
+    ),
+    "ranks": (
+        lambda s: [*map(float, diagnostics.tangent_kernel_spectrum(s.network, W, X)[1:])],
+        0,
+    ),
+    "direction of features": (
+        lambda s: abs(diagnostics.feature_covariance_eigenpairs(s.network, W, X, 1).vectors["v"]),
         0,
     ),
     "stiffness": (lambda s: diagnostics.stiffness(s.of_example, W, X), 0),
@@ -154,6 +206,14 @@ CALLS = {
     ),
     "distance in the metric": (
         lambda s: s.updated(transforms.metric_decay(0.1, "absolute_distance"))[1],
+        1,
+    ),
+    "explicit regularization": (
+        lambda s: s.updated(transforms.egr(jnp.float32(0.1), jnp.float32(0.1) / s.c))[1],
+        1,
+    ),
+    "its value and gradient": (
+        lambda s: transforms.egr_value_and_grad(s.of_all, jnp.float32(0.1) / s.c)(W)[0],
         1,
     ),
     "drift": (

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from igr import curvature, diagnostics, penalties, per_example, transforms
 
@@ -34,6 +35,25 @@ def linen(training):
     return apply, variables["params"]
 
 
+def modules(training):
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.dense = nnx.Linear(3, 4, param_dtype=float, rngs=rngs)
+            self.norm = nnx.BatchNorm(4, param_dtype=float, rngs=rngs)
+
+        def __call__(self, x):
+            return self.norm(self.dense(x))
+
+    model = Network(nnx.Rngs(0))
+    model.set_attributes(use_running_average=not training)
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def apply(params, x):
+        return nnx.merge(graph, params, rest, copy=True)(x[None])[0]
+
+    return apply, params
+
+
 def haiku(training):
     def forward(x, training):
         return hk.BatchNorm(True, True, 0.9)(hk.Linear(4)(x), is_training=training)
@@ -50,7 +70,7 @@ def equinox(training):
     return lambda p, x: eqx.combine(p, static)(x, state)[0], params
 
 
-NETWORKS = {"linen": linen, "haiku": haiku, "equinox": equinox}
+NETWORKS = {"linen": linen, "nnx": modules, "haiku": haiku, "equinox": equinox}
 
 
 def loss_of(apply):
@@ -91,6 +111,14 @@ def test_evaluation_mode_has_the_gradients_of_each_example(network):
     for i, expected in enumerate(alone):
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a[i], b, rtol=1e-10, atol=1e-12)
+
+
+def test_nnx_takes_a_batch_beside_what_is_refused():
+    apply, params = modules(True)
+    with pytest.raises(ValueError, match="the examples meet in the network"):
+        per_example.per_example_gradients(loss_of(apply), params, (X, Y))
+    norm = nnx.BatchNorm(3, use_running_average=False, rngs=nnx.Rngs(0))
+    assert jnp.all(jnp.isfinite(norm(X[:1].astype(jnp.float32))))
 
 
 def test_a_batch_may_be_the_example():

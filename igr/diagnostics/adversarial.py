@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from igr.batch_parts import mapped_over_parts
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.diagnostics.tangent_kernel import tangent_kernel_trace
 from igr.meshes import on_any_mesh
-from igr.pytrees import num_examples
+from igr.pytrees import inputs_and_targets, num_examples
 from igr.shown import short, table
 
 
@@ -59,12 +59,13 @@ def adversarial_detection(
     apply_fn: Callable[[PyTree, Any], Any],
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
-    x: PyTree,
-    y: PyTree,
-    epsilon: float,
+    batch: PyTree = None,
+    y: Any = None,
+    epsilon: Number | None = None,
     *,
-    low: float | None = None,
-    high: float | None = None,
+    x: PyTree = None,
+    low: Number | None = None,
+    high: Number | None = None,
     chunk: int = 128,
 ) -> AdversarialDetection:
     """Whether tr K tells inputs perturbed by the sign of the gradient from those that are not.
@@ -81,9 +82,11 @@ def adversarial_detection(
             `lambda params, x: jax.nn.softmax(logits(params, x))`.
         example_loss_fn: `(params, (x, y)) -> scalar`: the attack's.
         params: Any pytree with floating leaves.
-        x: The inputs, floating, along the leading axis: an array or a pytree of arrays.
-        y: Their targets, along the leading axis.
+        batch: The pair (x, y): the inputs, floating, along the leading axis, an array or a pytree
+            of arrays; and their targets, along the same. `epsilon` comes next.
+        y: The targets, where they are given apart, and `batch` the inputs alone.
         epsilon: How far every entry of an input is moved.
+        x: The inputs, where these are given apart too.
         low: The least an entry of an input may become, such as 0 for grey levels; no limit by
             default.
         high: The most it may become.
@@ -94,16 +97,18 @@ def adversarial_detection(
 
     Raises:
         ValueError: As `sign_perturbed` and `example_kernel_traces`; if a score is NaN.
+        TypeError: As `sign_perturbed`.
 
     >>> import jax.numpy as jnp
     >>> apply_fn = lambda w, x: w @ x  # of which |x|^2 is the trace, and x shall grow
     >>> loss = lambda w, example: -apply_fn(w, example[0]) * example[1]
     >>> x, w = jnp.array([[-1.0, 2.0], [2.0, 3.0]]), jnp.array([-1.0, -1.0])
-    >>> found = adversarial_detection(apply_fn, loss, w, x, jnp.ones(2), 2.0)
+    >>> found = adversarial_detection(apply_fn, loss, w, (x, jnp.ones(2)), 2.0)
     >>> print(found.clean_scores, found.perturbed_scores, found.roc.area)
     [ 5. 13.] [17. 41.] 1.0
     """
-    perturbed = sign_perturbed(example_loss_fn, params, x, y, epsilon, low=low, high=high)
+    x, y, epsilon = _asked(batch, y, epsilon, x)
+    perturbed = sign_perturbed(example_loss_fn, params, (x, y), epsilon, low=low, high=high)
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), x, perturbed)
     clean, moved = jnp.split(example_kernel_traces(apply_fn, params, both, chunk=chunk), 2)
     return AdversarialDetection(perturbed, clean, moved, roc_curve(clean, moved))
@@ -144,12 +149,13 @@ def example_kernel_traces(
 def sign_perturbed(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
-    x: PyTree,
-    y: PyTree,
-    epsilon: float,
+    batch: PyTree = None,
+    y: Any = None,
+    epsilon: Number | None = None,
     *,
-    low: float | None = None,
-    high: float | None = None,
+    x: PyTree = None,
+    low: Number | None = None,
+    high: Number | None = None,
 ) -> PyTree:
     """The inputs moved by epsilon along the sign of the gradient of their loss, which rises.
 
@@ -158,9 +164,11 @@ def sign_perturbed(
     Args:
         example_loss_fn: `(params, (x, y)) -> scalar`.
         params: Any pytree.
-        x: The inputs, floating, along the leading axis: an array or a pytree of arrays.
-        y: Their targets, along the leading axis.
+        batch: The pair (x, y): the inputs, floating, along the leading axis, an array or a pytree
+            of arrays; and their targets, along the same. `epsilon` comes next.
+        y: The targets, where they are given apart, and `batch` the inputs alone.
         epsilon: How far every entry is moved; an entry whose derivative is zero is not.
+        x: The inputs, where these are given apart too.
         low: The least an entry may become.
         high: The most it may become.
 
@@ -170,12 +178,15 @@ def sign_perturbed(
     Raises:
         ValueError: If epsilon is not positive and finite, x and y disagree in their leading axis, x
             is not floating, or low is not below high.
+        TypeError: If the batch is neither a pair nor given as x and y, or epsilon is missing.
 
     >>> import jax.numpy as jnp
     >>> loss = lambda w, example: w * example[1] * jnp.sum(example[0])
-    >>> print(sign_perturbed(loss, 1.0, jnp.zeros((2, 1)), jnp.array([1.0, -1.0]), 0.5).ravel())
+    >>> batch = jnp.zeros((2, 1)), jnp.array([1.0, -1.0])
+    >>> print(sign_perturbed(loss, 1.0, batch, 0.5).ravel())
     [ 0.5 -0.5]
     """
+    x, y, epsilon = _asked(batch, y, epsilon, x)
     check_step("epsilon", epsilon)
     num_examples((x, y))
     for leaf in jax.tree.leaves(x):
@@ -190,6 +201,15 @@ def sign_perturbed(
         return jnp.clip(x + jnp.asarray(epsilon, x.dtype) * jnp.sign(g), low, high)
 
     return jax.tree.map(moved, x, gradient)
+
+
+def _asked(batch: Any, y: Any, epsilon: Any, x: Any) -> tuple[Any, Any, Any]:
+    """x, y and epsilon, from (batch, epsilon) or (x, y, epsilon), by position or by name."""
+    if epsilon is None:
+        y, epsilon = None, y
+    if epsilon is None:
+        raise TypeError("epsilon must be given, how far every entry of an input is moved.")
+    return *inputs_and_targets(batch, y, x), epsilon
 
 
 def roc_curve(negatives: Any, positives: Any) -> ROC:

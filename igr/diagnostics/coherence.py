@@ -8,17 +8,12 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_choice, check_count
-from igr.curvature.vectors import HIGHEST, inner, power_of_two_near, scaled, size, widened
+from igr.checks import Number, check_choice, check_count
+from igr.curvature.vectors import HIGHEST, inner, power_of_two_near, scaled, widened
 from igr.meshes import on_any_mesh
-from igr.per_example.chunks import summed_over_chunks
-from igr.per_example.example_axis import differentiable
-from igr.per_example.inner_products import entries_kept, factored_gradients, squares, total
-from igr.pytrees import num_examples, require_trained, trained_part
+from igr.per_example.sums import spreads_of_signs, streamed_sums
+from igr.pytrees import num_examples, trained_part
 from igr.shown import short, table
-
-# On CPU forming a few large gradients at a time by vmap costs many times what one at a time does.
-FEW = 16
 
 
 class Coherence(NamedTuple):
@@ -111,11 +106,10 @@ def coherence(
     if chunk is not None:
         check_count("chunk", chunk, 1)
     n = num_examples(batch)
-    example_loss_fn, unit = _near_one(example_loss_fn, params, batch)
     if method == "exact":
-        sum_square, square_sum = _streamed_sums(example_loss_fn, params, batch, chunk)
+        sum_square, square_sum, unit = streamed_sums(example_loss_fn, params, batch, chunk)
         return _coherence(sum_square / n**2, square_sum / n, n, unit=unit)
-    sum_square, spreads = _spreads(example_loss_fn, params, batch, probes, key)
+    sum_square, spreads, unit = spreads_of_signs(example_loss_fn, params, batch, probes, key)
     mean_square = (sum_square / n + jnp.mean(spreads)) / n
     # with one probe the sample variance is 0/0
     error = jnp.std(spreads, ddof=1) / probes**0.5 if probes > 1 else jnp.inf
@@ -176,11 +170,11 @@ def coherence_from_batches(
 
 def generalization_gap_bound(
     alphas: Float[Array, " steps"],
-    learning_rates: Float[Array, " steps"] | float,
+    learning_rates: Float[Array, " steps"] | Number,
     num_examples: int,
     *,
-    lipschitz: float,
-    smoothness: float,
+    lipschitz: Number,
+    smoothness: Number,
 ) -> Float[Array, " steps"]:
     """The bound of the generalization gap by the coherence along a run, after each of its steps.
 
@@ -241,7 +235,7 @@ def generalization_gap_bound(
 
 
 def _coherence(
-    aligned: Array, mean_square: Array, n: int, error: Any = 0.0, unit: Array | float = 1.0
+    aligned: Array, mean_square: Array, n: int, error: Any = 0.0, unit: Array | Number = 1.0
 ) -> Coherence:
     """Everything from |mean g|^2 and the mean of |g_i|^2, which has the standard error `error`.
 
@@ -259,87 +253,6 @@ def _coherence(
         mean_gradient_norm=unit * jnp.sqrt(aligned),
         root_mean_square=unit * jnp.sqrt(mean_square),
     )
-
-
-def _near_one(
-    example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
-) -> tuple[Callable[[PyTree, PyTree], Any], Array]:
-    """The loss in a unit near its own size, and the unit: a power of two, which rounds nothing.
-
-    It is one unless the size is so far from one that squares of gradients might leave the range of
-    the dtype.
-    """
-    trained, loss_fn = differentiable(example_loss_fn, params)
-    few = jax.tree.map(lambda x: jnp.asarray(x)[:FEW], batch)
-    largest = jnp.max(jnp.abs(jax.vmap(loss_fn, (None, 0))(trained, few)))
-    largest = jax.lax.stop_gradient(largest.astype(jnp.promote_types(largest.dtype, jnp.float32)))
-    exponent = jnp.frexp(largest)[1]
-    far = jnp.isfinite(largest) & (jnp.abs(exponent) > 30)
-    unit = jnp.ldexp(jnp.ones_like(largest), jnp.where(far, jnp.clip(exponent, -120, 120), 0))
-
-    def near_one(params: PyTree, example: PyTree) -> Array:
-        value = jnp.asarray(example_loss_fn(params, example))
-        return value / unit.astype(value.dtype)
-
-    return near_one, unit
-
-
-def _streamed_sums(
-    example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree, chunk: Any
-) -> tuple[Array, Array]:
-    """|sum g_i|^2 and sum |g_i|^2, some examples at a time."""
-    if chunk is None:
-        shapes = jax.eval_shape(lambda b: factored_gradients(example_loss_fn, params, b), batch)
-        kept = entries_kept(shapes)
-        chunk = max(1, size(require_trained(params)) // kept) if kept else None
-        if chunk is not None and chunk < FEW:
-            return _one_by_one(example_loss_fn, params, batch)
-
-    def sums(part: PyTree) -> tuple[list[Array], Array]:
-        gradients = factored_gradients(example_loss_fn, params, part)
-        return [total(g) for g in gradients], jnp.sum(squares(gradients))
-
-    totals, square_sum = summed_over_chunks(sums, batch, chunk)
-    return inner(totals, totals), square_sum
-
-
-def _one_by_one(
-    example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
-) -> tuple[Array, Array]:
-    """Both sums, no two of the gradients at a time: their sum is one gradient of the batch."""
-    trained, loss_fn = differentiable(example_loss_fn, params)
-
-    def sum_of_losses(trained: PyTree) -> Array:
-        return jnp.sum(jax.vmap(loss_fn, (None, 0))(trained, batch))
-
-    def square(example: PyTree) -> Array:
-        gradients = factored_gradients(example_loss_fn, params, example)
-        found = [inner(g, g) if isinstance(g, jax.Array) else squares([g])[0] for g in gradients]
-        return jnp.asarray(sum(found))
-
-    gradient = widened(jax.grad(sum_of_losses)(trained))
-    return inner(gradient, gradient), summed_over_chunks(square, batch, 1)
-
-
-def _spreads(
-    example_loss_fn: Callable[[PyTree, PyTree], Any],
-    params: PyTree,
-    batch: PyTree,
-    probes: int,
-    key: PRNGKeyArray | None,
-) -> tuple[Array, Float[Array, " probes"]]:
-    """|sum g_i|^2, and |sum (r_i - mean r) g_i|^2 for each draw of signs r."""
-    trained, loss_fn = differentiable(example_loss_fn, params)
-    losses, weighted = jax.vjp(lambda p: jax.vmap(loss_fn, (None, 0))(p, batch), trained)
-
-    def square(weights: Array) -> Array:
-        gradient = widened(weighted(weights)[0])
-        return inner(gradient, gradient)
-
-    key = jax.random.key(0) if key is None else key
-    signs = jax.random.rademacher(key, (probes, losses.size), losses.dtype)
-    signs = signs - jnp.mean(signs, axis=1, keepdims=True)
-    return square(jnp.ones_like(losses)), jax.lax.map(square, signs)
 
 
 def _num_batches(gradients: PyTree) -> int:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count
 from igr.meshes import on_any_mesh
-from igr.per_example.kernel import kernel_matrix
+from igr.per_example.kernel import kernel_in_unit
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import combine, num_examples, partition
 from igr.shown import short, table
@@ -71,7 +71,7 @@ def feature_covariance_eigenpairs(
     check_count("k", k, 1)
     if k > n * q:
         raise ValueError(f"k must be at most the number of outputs n q = {n * q}, got {k}.")
-    values, functions = eigenfunctions(apply_fn, params, x)
+    values, functions, unit = eigenfunctions(apply_fn, params, x)
     values, functions = values[:k], functions[:k]
     trained, constant = partition(params)
 
@@ -82,15 +82,20 @@ def feature_covariance_eigenpairs(
     sample, pull = jax.vjp(outputs, trained)
     found = values > n * q * jnp.finfo(values.dtype).eps * jnp.max(values)
     scale = jnp.where(found, 1 / (n * jnp.sqrt(jnp.where(found, values, 1))), 0)
-    cotangents = (functions * scale[:, None, None]).astype(sample.dtype)
+    cotangents = (functions * (scale / unit)[:, None, None]).astype(sample.dtype)
+    values = unit * (unit * values)
     return FeatureEigenpairs(values, jax.lax.map(lambda r: pull(r)[0], cotangents), functions)
 
 
 def eigenfunctions(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
-) -> tuple[Float[Array, " nq"], Float[Array, "nq n q"]]:
-    """Eigenvalues of K / n, the largest first, and sqrt(n) times the eigenvectors."""
+) -> tuple[Float[Array, " nq"], Float[Array, "nq n q"], Float[Array, ""]]:
+    """Eigenvalues of K / n, the largest first, and sqrt(n) times the eigenvectors.
+
+    The eigenvalues are of gradients in a unit, the third.
+    """
     n, q = num_examples(x), output_dimension(apply_fn, params, x)
-    values, vectors = jnp.linalg.eigh(kernel_matrix(apply_fn, params, x))
+    kernel, unit = kernel_in_unit(apply_fn, params, x)
+    values, vectors = jnp.linalg.eigh(kernel)
     functions = (n**0.5 * vectors.T[::-1]).reshape(n * q, n, q)
-    return jnp.maximum(values[::-1], 0) / n, functions
+    return jnp.maximum(values[::-1], 0) / n, functions, unit

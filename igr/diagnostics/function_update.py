@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from igr.checks import Number
 from igr.diagnostics.feature_covariance import eigenfunctions
 from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import HIGHEST
@@ -40,7 +41,7 @@ def function_space_update(
     params: PyTree,
     x: PyTree,
     loss_of_outputs: Callable[[Float[Array, "n q"]], Any],
-    learning_rate: float | Array,
+    learning_rate: Number | Array,
 ) -> FunctionSpaceUpdate:
     """The step -h grad L of gradient descent, decomposed in the eigenbasis of the tangent kernel.
 
@@ -82,9 +83,9 @@ def function_space_update(
     loss = jax.eval_shape(loss_of_outputs, sample)
     if getattr(loss, "shape", None) != ():
         raise ValueError(f"loss_of_outputs must return a scalar; it returned {loss}.")
-    values, functions = eigenfunctions(apply_fn, params, x)
+    values, functions, unit = eigenfunctions(apply_fn, params, x)
     slope = jax.grad(loss_of_outputs)(sample).astype(values.dtype)
     along = jnp.tensordot(functions, slope, 2, precision=HIGHEST)
-    coefficients = -learning_rate * values * along
+    coefficients = -learning_rate * (unit * (unit * (values * along)))
     update = jnp.tensordot(coefficients, functions, 1, precision=HIGHEST)
-    return FunctionSpaceUpdate(values, functions, coefficients, update)
+    return FunctionSpaceUpdate(unit * (unit * values), functions, coefficients, update)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from igr.curvature.vectors import power_of_two_near
 from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import HIGHEST
-from igr.per_example.kernel import kernel_matrix
+from igr.per_example.kernel import kernel_in_unit
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import num_examples
 
@@ -58,13 +58,9 @@ def tangent_kernel_alignment(
     """
     n, q = num_examples(x), output_dimension(apply_fn, params, x)
     y = _targets(targets, n, q)
-    kernel = kernel_matrix(apply_fn, params, x)
+    kernel, _ = kernel_in_unit(apply_fn, params, x, centered)
     y = y.astype(kernel.dtype)
     if centered:
-        blocks = kernel.reshape(n, q, n, q)
-        blocks = blocks - jnp.mean(blocks, axis=0, keepdims=True)
-        blocks = blocks - jnp.mean(blocks, axis=2, keepdims=True)
-        kernel = blocks.reshape(n * q, n * q)
         y = y - jnp.mean(y, axis=0, keepdims=True)
     # A cosine knows no sizes, whose squares may be out of the range of the dtype.
     y, kernel = (x / power_of_two_near(x) for x in (y.reshape(-1), kernel))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.meshes import on_any_mesh
-from igr.per_example.kernel import kernel_matrix
+from igr.per_example.kernel import kernel_in_unit
 from igr.shown import short, table
 
 
@@ -61,7 +61,7 @@ def tangent_kernel_spectrum(
     >>> print(found.eigenvalues, found.rank, found.participation_ratio.round(3))
     [9. 1. 0.] 2 1.22
     """
-    kernel = kernel_matrix(apply_fn, params, x)
+    kernel, unit = kernel_in_unit(apply_fn, params, x)
     values = jnp.linalg.eigvalsh(kernel)[::-1]
     rounding = kernel.shape[0] * jnp.finfo(kernel.dtype).eps * values[0]
     values = jnp.where(values > rounding, values, jnp.where(jnp.isfinite(values), 0, values))
@@ -69,7 +69,7 @@ def tangent_kernel_spectrum(
     share = values / total
     entropy = -jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1)), 0))
     return KernelSpectrum(
-        values,
+        unit * (unit * values),
         jnp.sum(values > 0),
         jnp.where(total > 0, jnp.exp(entropy), jnp.nan),
         1 / jnp.sum(share**2),

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from igr.backward_error import methods
 from igr.backward_error.protocols import Method
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, traced
 from igr.diagnostics.met_sharpness import limits, watched
 from igr.diagnostics.named_measures import NAMED, NamedMeasures, named, scalars
@@ -134,7 +134,7 @@ class Monitor:
         example_loss_fn: Callable[[PyTree, PyTree], Any] | None = None,
         apply_fn: Callable[[PyTree, Any], Any] | None = None,
         inputs: Callable[[PyTree], PyTree] | None = None,
-        learning_rate: float | Callable[[int], Any] | None = None,
+        learning_rate: Number | Callable[[int], Any] | None = None,
         method: Method | None = None,
         key: PRNGKeyArray | None = None,
         csv: str | os.PathLike | None = None,

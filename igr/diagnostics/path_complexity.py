@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.curvature.vectors import minus, norm, widened
 from igr.meshes import on_any_mesh
-from igr.per_example.kernel import kernel_trace
-from igr.per_example.outputs import output_dimension, square_sum
+from igr.per_example.kernel import kernel_norm
+from igr.per_example.outputs import output_dimension
 from igr.pytrees import combine, partition, require_trained
 
 
@@ -78,16 +78,16 @@ def feature_norm(
 ) -> Float[Array, ""]:
     """|A^-1 Phi'|_F, with a row of Phi for every output of every example."""
     if inverse is None:
-        return jnp.sqrt(kernel_trace(apply_fn, params, x))
+        return kernel_norm(apply_fn, params, x)
     q = output_dimension(apply_fn, params, x)
     trained, constant = partition(params)
 
     def of_one(x: PyTree) -> Array:
         values, pull = jax.vjp(lambda p: jnp.ravel(apply_fn(combine(p, constant), x)), trained)
         signs = jnp.eye(q, dtype=values.dtype)
-        return jnp.sum(jax.lax.map(lambda r: square_sum(inverse(pull(r)[0])), signs))
+        return norm(jax.lax.map(lambda r: norm(widened(inverse(pull(r)[0]))), signs))
 
-    return jnp.sqrt(jnp.sum(jax.lax.map(of_one, jax.tree.map(jnp.asarray, x))))
+    return norm(jax.lax.map(of_one, jax.tree.map(jnp.asarray, x)))
 
 
 def steps_of(path: PyTree) -> int:

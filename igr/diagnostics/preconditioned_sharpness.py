@@ -11,7 +11,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from igr.checks import check_step
+from igr.checks import Number, check_step
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.vectors import require_like
 from igr.meshes import on_any_mesh
@@ -47,7 +47,7 @@ def preconditioned_sharpness(
     batch: PyTree | None = None,
     *,
     chunk: int | None = None,
-    tol: float = 1e-3,
+    tol: Number = 1e-3,
     max_products: int | None = None,
     key: PRNGKeyArray | None = None,
     initial: PyTree | None = None,
@@ -111,7 +111,7 @@ def preconditioned_sharpness(
 
 
 def adam_preconditioner(
-    state: Any, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0
+    state: Any, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8, eps_root: Number = 0.0
 ) -> PyTree:
     """C of Adam's last step, 1/((1 - b1^n) (sqrt(nu/(1 - b2^n) + eps_root) + eps)), from its state.
 
@@ -155,7 +155,7 @@ def adam_preconditioner(
     )
 
 
-def adam_stability_limit(learning_rate: float, b1: float = 0.9) -> float:
+def adam_stability_limit(learning_rate: Number, b1: Number = 0.9) -> float:
     """2 (1 + b1)/((1 - b1) h): Adam's limit on `preconditioned_sharpness`.
 
     >>> round(adam_stability_limit(0.001), 6)

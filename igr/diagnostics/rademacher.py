@@ -8,6 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
+from igr.checks import Number
 from igr.diagnostics.path_complexity import feature_norm, feature_norms, steps_of
 from igr.pytrees import num_examples
 
@@ -16,7 +17,7 @@ def rademacher_bound(
     apply_fn: Callable[[PyTree, Any], Any],
     params: PyTree,
     x: PyTree,
-    radius: float | Array,
+    radius: Number | Array,
     *,
     inverse: Callable[[PyTree], PyTree] | None = None,
 ) -> Float[Array, ""]:

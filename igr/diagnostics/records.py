@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from igr.checks import Number
+
 Row = Mapping[str, Any]
 Sink = Callable[[int, Row], Any]
 
@@ -95,7 +97,7 @@ def sink(target: Any) -> Sink:
     )
 
 
-def _one_by_one(write: Callable[[str, float, int], Any]) -> Sink:
+def _one_by_one(write: Callable[[str, Number, int], Any]) -> Sink:
     return lambda step, row: [write(name, value, step) for name, value in _floats(row).items()]
 
 

@@ -13,7 +13,7 @@ from igr.backward_error import methods, modified_equation
 from igr.backward_error.implicit_penalty import implicit_penalty
 from igr.backward_error.methods import Method
 from igr.backward_error.terms.equation import ElementwiseEquation
-from igr.checks import check_step
+from igr.checks import Number, check_step
 from igr.curvature.vectors import norm, size, widened
 from igr.flows import kinds
 from igr.flows.fields.terms import loss_and_penalty
@@ -98,7 +98,7 @@ def modified_loss_share(
     method: Method | None = None,
     *,
     kept: dict[str, PyTree] | None = None,
-    t: float | Array = jnp.inf,
+    t: Number | Array = jnp.inf,
 ) -> ModifiedLossShare:
     """The share of the implicit penalty in the loss that an optimizer really follows.
 

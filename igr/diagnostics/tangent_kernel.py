@@ -10,6 +10,7 @@ from igr.checks import check_choice, check_count
 from igr.per_example.inner_products import require_alike
 from igr.per_example.kernel import (
     drawn_kernel_traces,
+    kernel_in_unit,
     kernel_matrix,
     kernel_trace,
     log_determinant,
@@ -198,4 +199,4 @@ def tangent_kernel_logdet(
     >>> print(tangent_kernel_logdet(scale, jnp.ones(2), jnp.array([[2.0, 0.5], [1.0, 1.0]])))
     -inf
     """
-    return log_determinant(kernel_matrix(apply_fn, params, x))
+    return log_determinant(*kernel_in_unit(apply_fn, params, x))

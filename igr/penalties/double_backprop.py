@@ -6,9 +6,9 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from igr.penalties.example_loss import example_loss, inputs_and_targets, require_inputs
+from igr.penalties.example_loss import example_loss, require_inputs
 from igr.per_example.outputs import square_sum
-from igr.pytrees import num_examples
+from igr.pytrees import inputs_and_targets, num_examples
 
 
 def double_backprop(

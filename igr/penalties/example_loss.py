@@ -16,21 +16,6 @@ from igr.pytrees import num_examples
 ExampleLoss = Callable[[PyTree, Any, Any], Array]
 
 
-def inputs_and_targets(batch: Any, y: Any, x: Any) -> tuple[Any, Any]:
-    """The pair that a batch is, whichever way it was given: as one, or as x and y."""
-    if y is not None:
-        if (batch is None) == (x is None):
-            raise TypeError("y must come with x alone: give batch=(x, y), or x and y.")
-        return (batch if x is None else x), y
-    if x is not None:
-        raise TypeError("x must come with y: give batch=(x, y), or x and y.")
-    if not (isinstance(batch, tuple | list) and len(batch) == 2):
-        kind = type(batch).__name__
-        length = f" of length {len(batch)}" if isinstance(batch, tuple | list) else ""
-        raise TypeError(f"batch must be the pair (x, y) of inputs and targets; got {kind}{length}.")
-    return batch[0], batch[1]
-
-
 def example_loss(
     fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, y: PyTree
 ) -> ExampleLoss:

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from igr.per_example.kernel import kernel_matrix, log_determinant
+from igr.checks import Number
+from igr.per_example.kernel import kernel_in_unit, log_determinant
 
 
 def gradient_similarity_logdet(
-    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, *, ridge: float = 0.0
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, *, ridge: Number = 0.0
 ) -> Float[Array, ""]:
     r"""log det K, K being the tangent kernel of all outputs of the batch.
 
@@ -50,5 +51,6 @@ def gradient_similarity_logdet(
     """
     if not isinstance(ridge, Tracer) and not ridge >= 0:
         raise ValueError(f"ridge must not be negative; got {ridge}.")
-    kernel = kernel_matrix(apply_fn, params, x)
-    return log_determinant(kernel + ridge * jnp.eye(len(kernel), dtype=kernel.dtype))
+    kernel, unit = kernel_in_unit(apply_fn, params, x)
+    added = ridge / unit / unit * jnp.eye(len(kernel), dtype=kernel.dtype)
+    return log_determinant(kernel + added, unit)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.curvature.vectors import power_of_two_near, scaled, widened
-from igr.penalties.example_loss import example_loss, inputs_and_targets, require_inputs
+from igr.penalties.example_loss import example_loss, require_inputs
 from igr.per_example.outputs import square_sum
-from igr.pytrees import combine, partition
+from igr.pytrees import combine, inputs_and_targets, partition
 
 
 def loss_gradient_penalty(

@@ -11,7 +11,10 @@ from igr.pytrees import num_examples
 
 
 def summed_over_chunks(
-    sums: Callable[[PyTree], PyTree], batch: PyTree, chunk: int | None
+    sums: Callable[[PyTree], PyTree],
+    batch: PyTree,
+    chunk: int | None,
+    plus: Callable[[PyTree, PyTree], PyTree] | None = None,
 ) -> PyTree:
     """The sum of `sums(part)` over consecutive parts of the batch.
 
@@ -19,6 +22,7 @@ def summed_over_chunks(
         sums: From a part of the batch to arrays that add up, of one shape for parts of any length.
         batch: A pytree of arrays with a leading example axis.
         chunk: The length of a part (the last may be shorter), None for one part.
+        plus: How two results are added, by default each of their arrays; zeros are nothing.
 
     Returns:
         What `sums` returns, for the whole batch.
@@ -29,7 +33,8 @@ def summed_over_chunks(
         return sums(batch)
 
     def add(sofar: PyTree, part: PyTree) -> PyTree:
-        return jax.tree.map(jnp.add, sofar, sums(part))
+        found = sums(part)
+        return jax.tree.map(jnp.add, sofar, found) if plus is None else plus(sofar, found)
 
     part = jax.tree.map(lambda x: jax.ShapeDtypeStruct((chunk, *x.shape[1:]), x.dtype), batch)
     none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sums, part))

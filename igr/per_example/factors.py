@@ -129,7 +129,7 @@ def _is_single(products: dict[Path, Product]) -> bool:
 
 
 def _factors(
-    products: dict[Path, Product], activations: dict[Path, Array], cotangents: dict[Path, Array]
+    products: dict[Path, Product], activations: dict[Path, Any], cotangents: dict[Path, Any]
 ) -> Factors | PositionFactors:
     """The products of one leaf, their positions one after the other."""
     pairs = []

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.meshes import on_any_mesh
+from igr.meshes import in_parts, on_any_mesh
 from igr.per_example.chunks import summed_over_chunks
 from igr.per_example.output_gradients import (
+    less_their_mean,
     numbers_kept,
     numbers_kept_for_products,
     output_gradients,
@@ -18,6 +19,7 @@ from igr.per_example.output_gradients import (
     square_sums,
 )
 from igr.per_example.outputs import output_dimension, random_signs_of_outputs, square_sum
+from igr.per_example.units import in_their_unit, root_of_sum_of_squares, times_power
 from igr.pytrees import combine, num_examples, partition, trained_part
 
 KEPT = 2**24  # numbers that gradients taken at a time may fill, where the parameters fill fewer
@@ -40,18 +42,67 @@ def kernel_matrix(
 
 
 @on_any_mesh
+def kernel_in_unit(
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, centred: bool = False
+) -> tuple[Float[Array, "nq nq"], Float[Array, ""]]:
+    """The kernel of gradients measured in a unit near their size, and that unit, a power of two.
+
+    `centred` takes the mean over the examples off the gradients of each output.
+
+    It holds the squares of gradients, which may be out of the range of the dtype where they and
+    what is made of them (ranks, cosines, directions, a logarithm) are not.
+    """
+    q = output_dimension(apply_fn, params, x)
+    _require_memory(apply_fn, params, x, None, q)
+    rows, exponent = in_their_unit(output_gradients(apply_fn, params, x))
+    if centred:
+        rows, more = in_their_unit(less_their_mean(rows, q, KEPT))
+        exponent = exponent + more
+    kernel = products(rows, rows, q)
+    if centred:  # what was too much to form is centred now
+        n = num_examples(x)
+        blocks = kernel.reshape(n, q, n, q)
+        blocks = blocks - jnp.mean(blocks, axis=0, keepdims=True)
+        kernel = (blocks - jnp.mean(blocks, axis=2, keepdims=True)).reshape(n * q, n * q)
+    return kernel, times_power(jnp.ones((), kernel.dtype), exponent)
+
+
+@on_any_mesh
 def kernel_trace(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, chunk: int | None = None
 ) -> Float[Array, ""]:
     """The sum of the squares of the gradients, `chunk` examples at a time."""
-    n, q = num_examples(x), output_dimension(apply_fn, params, x)
-    if chunk is None:
-        made_of = jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), x)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(trained_part(params)))
-        chunk = max(1, max(parameters, KEPT) // max(1, numbers_kept(made_of) // n))
+    q = output_dimension(apply_fn, params, x)
+    chunk = _chunk(apply_fn, params, x) if chunk is None else chunk
     return summed_over_chunks(
         lambda part: jnp.sum(square_sums(output_gradients(apply_fn, params, part), q)), x, chunk
     )
+
+
+@on_any_mesh
+def kernel_norm(
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
+) -> Float[Array, ""]:
+    """The root of `kernel_trace`, of gradients of any size: their squares may be out of range."""
+    n, q = num_examples(x), output_dimension(apply_fn, params, x)
+
+    def of_part(part: PyTree) -> Array:
+        gradients, exponent = in_their_unit(output_gradients(apply_fn, params, part))
+        return times_power(jnp.sqrt(jnp.sum(square_sums(gradients, q))), exponent)
+
+    chunk = min(n, _chunk(apply_fn, params, x))
+    parts, rest = in_parts(jax.tree.map(jnp.asarray, x), chunk)
+    norms = jax.lax.map(of_part, parts)
+    if n % chunk:
+        norms = jnp.append(norms, of_part(rest))
+    return root_of_sum_of_squares(norms)
+
+
+def _chunk(apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree) -> int:
+    """How many examples keep what is formed as small as the parameters, or as `KEPT` numbers."""
+    made_of = jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), x)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained_part(params)))
+    return max(1, max(parameters, KEPT) // max(1, numbers_kept(made_of) // num_examples(x)))
 
 
 @on_any_mesh
@@ -81,12 +132,13 @@ def drawn_kernel_traces(
     return jax.lax.map(lambda r: square_sum(pull(r)[0]), signs)
 
 
-def log_determinant(kernel: Float[Array, "k k"]) -> Float[Array, ""]:
-    """log det K; -inf where a pivot is within rounding, NaN where an entry is not finite."""
+def log_determinant(kernel: Float[Array, "k k"], unit: Float[Array, ""]) -> Float[Array, ""]:
+    """log det (unit^2 K); -inf where a pivot is within rounding, NaN where one is not finite."""
     pivots = jnp.diag(jnp.linalg.cholesky(kernel)) ** 2
     rounding = kernel.shape[0] * jnp.finfo(kernel.dtype).eps * jnp.max(jnp.diag(kernel))
     regular = jnp.all(pivots > rounding)  # NaN, where the factorization broke off, is not
     value = jnp.where(regular, jnp.sum(jnp.log(jnp.where(regular, pivots, 1))), -jnp.inf)
+    value = value + 2 * len(kernel) * jnp.log(unit)
     return jnp.where(jnp.all(jnp.isfinite(kernel)), value, jnp.nan)
 
 

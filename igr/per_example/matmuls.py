@@ -40,7 +40,7 @@ class Product:
     layout: Hashable
     transposed: bool
     positions: int
-    activations: Callable[[Array], Float[Array, "n p a"]]
+    activations: Callable[[Any], Float[Array, "n p a"]]
     cotangents: Callable[[Array], Float[Array, "n p b"]]
 
 
@@ -129,7 +129,7 @@ def _matrix_product(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool
         return None
     summed, met = int(contracting[operand][0]), int(contracting[1 - operand][0])
 
-    def activations(x: Array) -> Array:
+    def activations(x: Any) -> Array:
         x = jnp.moveaxis(x, met - other.ndim, -1)
         return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
@@ -160,7 +160,7 @@ def _convolution(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool) -
     lhs_spec, rhs_spec, out_spec = params["dimension_numbers"]
     kernel = [_shaped(eqn.invars[1]).shape[axis] for axis in rhs_spec[2:]]
 
-    def activations(x: Array) -> Array:
+    def activations(x: Any) -> Array:
         n, leading = x.shape[0], x.ndim - len(lhs_spec)
         x = x.reshape(math.prod(x.shape[:leading]), *x.shape[leading:])
         x = x.transpose(0, *(1 + axis for axis in (lhs_spec[0], *lhs_spec[2:], lhs_spec[1])))
@@ -179,12 +179,12 @@ def _convolution(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool) -
     )
 
 
-def _positions_together(n: int, x: Array) -> Float[Array, "n p k"]:
+def _positions_together(n: int, x: Any) -> Float[Array, "n p k"]:
     """All axes between the examples and the last as one. Any of them may be of length 0."""
     return x.reshape(n, math.prod(x.shape[:-1]) // n, x.shape[-1])
 
 
-def _patches(x: Array, kernel: list[int], params: dict[str, Any]) -> Array:
+def _patches(x: Any, kernel: list[int], params: dict[str, Any]) -> Array:
     """What a kernel sees at each position: (..., positions, offsets times channels).
 
     By slices, an offset of the kernel each: `lax.conv_general_dilated_patches` convolves with an

@@ -85,6 +85,32 @@ def products(rows: OutputGradients, columns: OutputGradients, q: int) -> Float[A
     return jnp.broadcast_to(found, (n, q, m, q)).reshape(n * q, m * q)
 
 
+def less_their_mean(gradients: OutputGradients, q: int, most: int) -> OutputGradients:
+    """The gradients of each output less their mean over the examples, where they can be formed.
+
+    Of a mean far above the spread, nothing would be left of products that are centred afterwards.
+
+    Args:
+        gradients: As `output_gradients` returns them.
+        q: The number of outputs.
+        most: How many numbers those of a leaf may fill; a leaf of more is left as it is.
+    """
+
+    def leaf(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        if len(arrays) == 2:
+            entries = arrays[0].shape[-1] * arrays[1].shape[-1]
+            if len(arrays[0]) * q * entries > most:
+                return arrays
+            if not _has_positions(arrays):
+                left, right = (jnp.broadcast_to(a, (len(a), q, a.shape[2])) for a in arrays)
+                left, right = left[..., None], right[:, :, None]
+                arrays = ((left * right).reshape(len(left), q, entries),)
+        (formed,) = _one_position(arrays)
+        return (formed - jnp.mean(formed, axis=0, keepdims=True),)
+
+    return [leaf(arrays) for arrays in gradients]
+
+
 def square_sums(gradients: OutputGradients, q: int) -> Float[Array, " n"]:
     """The sum of the squares of the q gradients of every example."""
 

@@ -18,13 +18,13 @@ class ProbedProgram:
         noted: The activation that each has met, once the program has run.
     """
 
-    def __init__(self, products: dict[Path, Product], probes: dict[Path, Array]) -> None:
+    def __init__(self, products: dict[Path, Product], probes: dict[Path, Any]) -> None:
         self.products, self.probes = products, probes
-        self.noted: dict[Path, Array] = {}
+        self.noted: dict[Path, Any] = {}
 
     def __call__(
-        self, jaxpr: jex.Jaxpr, consts: Any, args: list[Array], path: Path = ()
-    ) -> list[Array]:
+        self, jaxpr: jex.Jaxpr, consts: Any, args: list[Any], path: Path = ()
+    ) -> list[Any]:
         """The outputs of the program, or of the part of it at `path`."""
         values: dict[Any, Array] = dict(zip(jaxpr.constvars, consts, strict=True))
         values.update(zip(jaxpr.invars, args, strict=True))
@@ -39,8 +39,8 @@ class ProbedProgram:
         return [value(v) for v in jaxpr.outvars]
 
     def _evaluate(
-        self, jaxpr: jex.Jaxpr, eqn: jex.JaxprEqn, operands: list[Array], here: Path
-    ) -> list[Array]:
+        self, jaxpr: jex.Jaxpr, eqn: jex.JaxprEqn, operands: list[Any], here: Path
+    ) -> list[Any]:
         inside = [path for path in self.products if path[: len(here)] == here and path != here]
         if inside and eqn.primitive.name == "scan":
             return self._scan(eqn, operands, here, inside)
@@ -55,8 +55,8 @@ class ProbedProgram:
         return [outputs[0] + self.probes[here]]
 
     def _scan(
-        self, eqn: jex.JaxprEqn, operands: list[Array], here: Path, inside: list[Path]
-    ) -> list[Array]:
+        self, eqn: jex.JaxprEqn, operands: list[Any], here: Path, inside: list[Path]
+    ) -> list[Any]:
         """The scan with a probe more, and an activation noted, in every step."""
         body = eqn.params["jaxpr"]
         first, kept = scan_arguments(eqn)
@@ -66,7 +66,7 @@ class ProbedProgram:
             operands[first + kept :],
         )
 
-        def step(carry: list[Array], now: tuple[list[Array], dict[Path, Array]]) -> Any:
+        def step(carry: list[Any], now: tuple[list[Any], dict[Path, Any]]) -> Any:
             xs, probes = now
             run = ProbedProgram(self.products, probes)
             outputs = run(body.jaxpr, body.consts, [*consts, *carry, *xs], here)
@@ -85,7 +85,7 @@ class ProbedProgram:
         return [*carry, *ys]
 
 
-def _evaluated(jaxpr: jex.Jaxpr, eqn: jex.JaxprEqn, operands: list[Array]) -> list[Array]:
+def _evaluated(jaxpr: jex.Jaxpr, eqn: jex.JaxprEqn, operands: list[Any]) -> list[Any]:
     """One equation, as a program of its own (how a primitive is bound differs among versions)."""
     arguments = {
         v: x for v, x in zip(eqn.invars, operands, strict=True) if not isinstance(v, jex.Literal)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from igr.meshes import on_any_mesh
@@ -62,7 +63,7 @@ def reduce_sorted_products(
     return _in_blocks(reduce, rows, *shape, like, at_once=False).reshape(shape)
 
 
-def sort_examples(examples: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+def sort_examples(examples: Float[Array | np.ndarray, "n ..."]) -> Float[Array, "n ..."]:
     """The values sorted along the leading axis; a NaN among them turns all of them into NaN.
 
     (Every value can end in every place, so there is a way through the network from each to each,
@@ -95,7 +96,7 @@ def _layers(wires: int) -> Iterator[tuple[int, bool]]:
         half *= 2
 
 
-def _sorted_rows(rows: list[Array], wires: int) -> list[Array]:
+def _sorted_rows(rows: list[Array | np.ndarray], wires: int) -> list[Array | np.ndarray]:
     """One comparison after the other. Wires without a row hold infinity: they never move."""
     for half, mirrored in _layers(wires):
         for start in range(0, wires, 2 * half):

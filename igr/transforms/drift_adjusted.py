@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.checks import Number
 from igr.curvature.vectors import norm, scaled, widened
 from igr.forward_mode import linearize
 from igr.shown import short, table
@@ -29,10 +30,10 @@ class DriftAdjustedState(NamedTuple):
 
 
 def drift_adjusted(
-    power: float = 1.0,
-    scale: float = 2.0,
-    max_learning_rate: float = 1.0,
-    momentum: float | None = None,
+    power: Number = 1.0,
+    scale: Number = 2.0,
+    max_learning_rate: Number = 1.0,
+    momentum: Number | None = None,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradient descent with h = scale/(|Hg|/|g|)^power, `scale_by_drift_adjusted_rate`.
@@ -60,7 +61,7 @@ def drift_adjusted(
 
 
 def scale_by_drift_adjusted_rate(
-    power: float = 1.0, scale: float = 2.0, max_learning_rate: float = 1.0
+    power: Number = 1.0, scale: Number = 2.0, max_learning_rate: Number = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     r"""Multiplies the updates by h = scale/(|Hg|/|g|)^power.
 

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.checks import Number
 from igr.forward_mode import linearize
 from igr.missing_parts import of_whole
+from igr.per_example.units import in_their_unit, times_power
 from igr.shown import short, table
 from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
 from igr.transforms.losses import require_scalar_loss, require_value_fn
@@ -18,9 +20,9 @@ from igr.transforms.partitioned import Partitioned, partitioned
 
 
 def egr(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: ScalarOrSchedule,
     mu: ScalarOrSchedule,
-    momentum: float | jax.Array | None = None,
+    momentum: Number | jax.Array | None = None,
     nesterov: bool = False,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -139,8 +141,8 @@ def add_gradient_norm_penalty(
         del extra_args
         value_fn = require_value_fn(rule, value_fn, "igr.transforms.egr_value_and_grad")
         leaves = partitioned(rule, params, updates)
-        _, _, product, _ = _value_gradient_and_product(leaves, value_fn, mask)
-        strength = at_count("mu", mu, state.count)
+        _, _, product, unit, _ = _value_gradient_and_product(leaves, value_fn, mask)
+        strength = _in_unit(at_count("mu", mu, state.count), unit, leaves)
         penalized = [u + 2 * strength * hg for u, hg in zip(leaves.updates, product, strict=True)]
         new_state = AddGradientNormPenaltyState(count=optax.safe_increment(state.count))
         return leaves.updates_tree(penalized), new_state
@@ -198,13 +200,14 @@ def egr_value_and_grad(
     ) -> tuple[Any, PyTree]:
         strength = at_count("mu", mu, count)
         leaves = partitioned("egr_value_and_grad", params)
-        loss, gradient, product, aux = _value_gradient_and_product(
+        loss, gradient, product, unit, aux = _value_gradient_and_product(
             leaves, lambda p: value_fn(p, *args, **kwargs), mask, has_aux=has_aux
         )
-        chosen = leaves.masked(mask)
+        strength = _in_unit(strength, unit, leaves)
         if value == "penalized":
-            squares = [jnp.sum(g**2) for g, c in zip(gradient, chosen, strict=True) if c]
-            loss = (loss + strength * sum(squares)).astype(loss.dtype)
+            seen = [times_power(g, -unit) for g in _seen(leaves, gradient, mask)]
+            squares = sum(jnp.sum(g**2) for g in seen)
+            loss = (loss + times_power(strength * squares, unit)).astype(loss.dtype)
         grad = leaves.gradient_tree(
             [
                 (g + 2 * strength * hg).astype(g.dtype)
@@ -222,8 +225,12 @@ def _value_gradient_and_product(
     mask: PyTree | Callable[[PyTree], PyTree] | None,
     *,
     has_aux: bool = False,
-) -> tuple[Array, list[Array], list[Array], Any]:
-    """E, g, H g_M and the auxiliary output, from one linearization of the gradient."""
+) -> tuple[Array, list[Array], list[Array], Array, Any]:
+    """E, g, H g_M / 2^e, e and the auxiliary output, from one linearization of the gradient.
+
+    g_M is divided by the power of two near its size, 2^e: the product of two numbers of the size of
+    a loss far from one may be out of the range of the dtype, where mu times it is not.
+    """
 
     def loss_and_aux(params: list[Array]) -> tuple[Array, Any]:
         output = of_whole(value_fn, leaves.params_tree(params))
@@ -234,9 +241,20 @@ def _value_gradient_and_product(
         value_and_aux, gradient = jax.value_and_grad(loss_and_aux, has_aux=True)(params)
         return gradient, value_and_aux
 
-    chosen = leaves.masked(mask)
     gradient, hessian, _, (value, aux) = linearize(gradient_and_rest, leaves.params, has_aux=True)
-    product = hessian(
-        [g if c else jnp.zeros_like(g) for g, c in zip(gradient, chosen, strict=True)]
-    )
-    return value, gradient, product, aux
+    seen, unit = in_their_unit([(g,) for g in _seen(leaves, gradient, mask)])
+    return value, gradient, hessian([g for (g,) in seen]), unit, aux
+
+
+def _seen(
+    leaves: Partitioned, gradient: list[Array], mask: PyTree | Callable[[PyTree], PyTree] | None
+) -> list[Array]:
+    """The gradient, set to zero outside the mask."""
+    chosen = leaves.masked(mask)
+    return [g if c else jnp.zeros_like(g) for g, c in zip(gradient, chosen, strict=True)]
+
+
+def _in_unit(strength: Any, unit: Array, leaves: Partitioned) -> Array:
+    """2^e mu, in float32 or wider."""
+    dtype = jnp.result_type(jnp.float32, *(p.dtype for p in leaves.params))
+    return times_power(jnp.asarray(strength, dtype), unit)

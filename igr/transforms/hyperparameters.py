@@ -6,17 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from igr.checks import check_number
+from igr.checks import Number, check_number
 
-ScalarOrSchedule = float | jax.Array | Callable[[Any], Any]
+ScalarOrSchedule = Number | jax.Array | Callable[[Any], Any]
 
 
 def require_number(
     name: str,
     value: Any,
     *,
-    at_least: float | None = None,
-    above: float | None = None,
+    at_least: Number | None = None,
+    above: Number | None = None,
     schedule: bool = True,
 ) -> None:
     """Raises unless `value` is a finite number in range or, where allowed, a schedule.

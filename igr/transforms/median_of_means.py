@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import check_count
+from igr.checks import Number, check_count
 from igr.meshes import on_any_mesh
 from igr.per_example.grouped import group_size
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.example_updates import aggregate
-from igr.transforms.hyperparameters import require_number, require_static
+from igr.transforms.hyperparameters import ScalarOrSchedule, require_number, require_static
 from igr.transforms.masks import reject_masked_nodes
 
 
 def median_of_means_sgd(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: ScalarOrSchedule,
     num_groups: int,
-    momentum: float | jax.Array | None = None,
+    momentum: Number | jax.Array | None = None,
     nesterov: bool = False,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -7,7 +7,7 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.checks import check_count
+from igr.checks import Number, check_count
 from igr.transforms.decay import decay_transformation, decay_value_and_grad
 from igr.transforms.hyperparameters import (
     ScalarOrSchedule,
@@ -20,10 +20,10 @@ from igr.transforms.partitioned import Partitioned
 
 
 def metric_sgd(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: ScalarOrSchedule,
     strength: ScalarOrSchedule,
     metric: Metric = "hessian",
-    momentum: float | jax.Array | None = None,
+    momentum: Number | jax.Array | None = None,
     nesterov: bool = False,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from igr.curvature.matrix_function import function_times_vector
 from igr.forward_mode import jvp, linearize
 from igr.missing_parts import of_whole
+from igr.pytrees import inner_product
 from igr.transforms.losses import require_scalar_loss, require_value_fn
 from igr.transforms.partitioned import Partitioned
 
@@ -118,7 +119,7 @@ def _hessian_metric_product(
         return function_times_vector(jnp.abs, hessian, theta, lanczos_steps)
     product = _hessian_theta(gradient, theta)
     if metric == "absolute_distance":
-        distance = sum(jnp.vdot(t, p) for t, p in zip(theta, product, strict=True))
+        distance = inner_product(theta, product)
         return [jnp.sign(distance).astype(p.dtype) * p for p in product]
     if metric == "absolute_shrinkage":
         return [jnp.sign(t) * jnp.abs(p) for t, p in zip(theta, product, strict=True)]

@@ -13,11 +13,11 @@ averages, P = 1/(sqrt(nu) + eps) for Adam.
 from __future__ import annotations
 
 from igr.backward_error.implicit_penalty import implicit_penalty
-from igr.backward_error.methods import Method
-from igr.checks import check_step
+from igr.backward_error.protocols import Method
+from igr.checks import Number, check_step
 
 
-def match_implicit(method: Method, learning_rate: float, target_learning_rate: float) -> float:
+def match_implicit(method: Method, learning_rate: Number, target_learning_rate: Number) -> float:
     """The mu with which EGR at one step size regularizes like the plain method at another.
 
     The small step with this mu and the large step without follow the same modified loss to first
@@ -50,7 +50,7 @@ def match_implicit(method: Method, learning_rate: float, target_learning_rate: f
     return implicit_penalty(method) * (target_learning_rate - learning_rate)
 
 
-def cancel_implicit(method: Method, learning_rate: float) -> float:
+def cancel_implicit(method: Method, learning_rate: Number) -> float:
     """The negative mu with which the discrete run follows the plain gradient flow one order closer.
 
     Args:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
+from igr.checks import Number
 from igr.transforms.decay import decay_transformation, decay_value_and_grad
 from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
 from igr.transforms.losses import require_value_fn
@@ -17,11 +18,11 @@ from igr.transforms.partitioned import Partitioned
 
 
 def selective_l2_sgd(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule,
-    threshold: float | jax.Array,
+    threshold: Number | jax.Array,
     layers: PyTree | Callable[[PyTree], PyTree] | None = None,
-    momentum: float | jax.Array | None = None,
+    momentum: Number | jax.Array | None = None,
     nesterov: bool = False,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -69,7 +70,7 @@ def selective_l2_sgd(
 
 def selective_decay(
     weight_decay: ScalarOrSchedule,
-    threshold: float | jax.Array,
+    threshold: Number | jax.Array,
     layers: PyTree | Callable[[PyTree], PyTree] | None = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -117,7 +118,7 @@ def selective_decay(
 def selective_value_and_grad(
     value_fn: Callable[..., Any],
     rate: ScalarOrSchedule,
-    threshold: float | jax.Array,
+    threshold: Number | jax.Array,
     layers: PyTree | Callable[[PyTree], PyTree] | None = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
     *,

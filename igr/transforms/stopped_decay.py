@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.checks import check_count, is_traced
+from igr.checks import Number, check_count, is_traced
 from igr.transforms.decay import decay_transformation, decay_value_and_grad
 from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
 from igr.transforms.losses import require_value_fn
@@ -17,10 +17,10 @@ from igr.transforms.selective_decay import insignificant, require_threshold
 
 
 def l2_stopped_sgd(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule,
     step: int | jax.Array,
-    momentum: float | jax.Array | None = None,
+    momentum: Number | jax.Array | None = None,
     nesterov: bool = False,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -64,12 +64,12 @@ def l2_stopped_sgd(
 
 
 def l2_stopped_selective_sgd(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule,
     step: int | jax.Array,
-    threshold: float | jax.Array,
+    threshold: Number | jax.Array,
     layers: PyTree | Callable[[PyTree], PyTree] | None = None,
-    momentum: float | jax.Array | None = None,
+    momentum: Number | jax.Array | None = None,
     nesterov: bool = False,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
     *,
@@ -166,7 +166,7 @@ def decay_until(
 def decay_until_then_selective(
     weight_decay: ScalarOrSchedule,
     step: int | jax.Array,
-    threshold: float | jax.Array,
+    threshold: Number | jax.Array,
     layers: PyTree | Callable[[PyTree], PyTree] | None = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
     *,
@@ -212,7 +212,7 @@ def stopped_selective_value_and_grad(
     value_fn: Callable[..., Any],
     rate: ScalarOrSchedule,
     step: int | jax.Array,
-    threshold: float | jax.Array,
+    threshold: Number | jax.Array,
     layers: PyTree | Callable[[PyTree], PyTree] | None = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
     *,

@@ -10,18 +10,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import check_number
+from igr.checks import Number, check_number
 from igr.meshes import on_any_mesh
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.example_updates import aggregate
-from igr.transforms.hyperparameters import require_number, require_static
+from igr.transforms.hyperparameters import ScalarOrSchedule, require_number, require_static
 from igr.transforms.masks import reject_masked_nodes
 
 
 def winsorized_sgd(
-    learning_rate: optax.ScalarOrSchedule,
-    percentile: float,
-    momentum: float | jax.Array | None = None,
+    learning_rate: ScalarOrSchedule,
+    percentile: Number,
+    momentum: Number | jax.Array | None = None,
     nesterov: bool = False,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -61,7 +61,7 @@ def winsorized_sgd(
 
 
 def winsorize(
-    percentile: float, mask: PyTree | Callable[[PyTree], PyTree] | None = None
+    percentile: Number, mask: PyTree | Callable[[PyTree], PyTree] | None = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Average gradients over examples after clipping each coordinate between two percentiles.
 

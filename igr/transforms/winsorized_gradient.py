@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from igr.checks import Number
 from igr.meshes import on_any_mesh
 from igr.per_example.factors import Factors, per_example_factors
 from igr.per_example.sorting_network import reduce_sorted_products
+from igr.pytrees import is_trained
 from igr.transforms.masks import static_mask
 from igr.transforms.winsorization import mean_of_clipped, require_percentile, winsorized_mean
 
@@ -21,7 +23,7 @@ def winsorized_gradient(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
     batch: PyTree,
-    percentile: float,
+    percentile: Number,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> PyTree:
     r"""What `winsorize(percentile)` makes of the per-example gradients of a batch.
@@ -78,7 +80,7 @@ def _winsorized(leaf: Any, gradient: Any, level: Fraction) -> Any:
         return _winsorized_product(gradient, level).astype(leaf.dtype)
     if gradient is None:
         return None
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    if not is_trained(leaf):
         return jnp.zeros_like(leaf)
     return winsorized_mean(gradient, level)
 

@@ -54,6 +54,22 @@ def test_detection_from_the_definitions(problem):
     np.testing.assert_allclose(detected.roc.area, np.mean(pairs))
 
 
+def test_a_batch_is_a_pair_or_x_and_y(problem):
+    params, x, y = problem
+    together = sign_perturbed(loss, params, (x, y), 0.1)
+    for apart in (
+        sign_perturbed(loss, params, x, y, 0.1),
+        sign_perturbed(loss, params, x=x, y=y, epsilon=0.1),
+        adversarial_detection(apply_fn, loss, params, (x, y), 0.1).perturbed,
+        adversarial_detection(apply_fn, loss, params, batch=(x, y), epsilon=0.1).perturbed,
+    ):
+        np.testing.assert_array_equal(apart, together)
+    with pytest.raises(TypeError, match="epsilon must be given"):
+        sign_perturbed(loss, params, (x, y))
+    with pytest.raises(TypeError, match=r"batch must be the pair \(x, y\)"):
+        sign_perturbed(loss, params, x, 0.1)
+
+
 def test_perturbed_inputs_stay_within_limits_and_pytrees():
     x = {"a": jnp.array([[0.0, 0.95]], jnp.float32), "b": jnp.array([0.5])}
     total = lambda p, e: jnp.sum(e[0]["a"]) - 0 * e[0]["b"]

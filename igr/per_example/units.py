@@ -1,0 +1,64 @@
+"""Gradients measured in a power of two near their size, so that their squares stay in range.
+
+In float32 the squares of gradients of 1e-20 are zero and those of gradients of 1e20 infinite, while
+ratios, lengths, cosines and logarithms of them are numbers like any others. A power of two rounds
+nothing.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+
+def in_their_unit(
+    gradients: Sequence[tuple[Array, ...]],
+) -> tuple[list[tuple[Array, ...]], Int[Array, ""]]:
+    """Gradients divided by a power of two near the largest of their entries, and its exponent.
+
+    Args:
+        gradients: For each leaf the arrays whose product the gradients are, or the one they are.
+            The factors each come in a unit of their own first, since their product may be out of
+            range itself.
+
+    Returns:
+        The same, and the exponent: 0 where all of them are zero.
+    """
+    largest = [[_largest(a) for a in arrays] for arrays in gradients]
+    exponents = [[jnp.where(jnp.isfinite(a), jnp.frexp(a)[1], 0) for a in leaf] for leaf in largest]
+    known = jnp.stack([jnp.all(jnp.stack(leaf) != 0) for leaf in largest])
+    totals = jnp.stack([jnp.sum(jnp.stack(leaf)) for leaf in exponents])
+    unit = common_exponent(totals, known)
+    shifts = jnp.where(known, totals - unit, 0)
+
+    def scaled(
+        arrays: tuple[Array, ...], exponents: list[Array], shift: Array
+    ) -> tuple[Array, ...]:
+        first, *others = (times_power(a, -e) for a, e in zip(arrays, exponents, strict=True))
+        return times_power(first, shift), *others
+
+    return [scaled(*leaf) for leaf in zip(gradients, exponents, shifts, strict=True)], unit
+
+
+def common_exponent(exponents: Int[Array, " k"], known: Array) -> Int[Array, ""]:
+    """The largest of the exponents that are those of something; 0 if none is."""
+    largest = jnp.max(jnp.where(known, exponents, jnp.iinfo(exponents.dtype).min // 2))
+    return jnp.where(jnp.any(known), largest, 0)
+
+
+def times_power(a: Array, exponent: Int[Array, ""]) -> Array:
+    """2^exponent a; by two powers, since one alone may be out of the range of the dtype."""
+    half = exponent // 2
+    one = jnp.ones((), a.dtype)
+    return a * jnp.ldexp(one, half) * jnp.ldexp(one, exponent - half)
+
+
+def root_of_sum_of_squares(lengths: Array) -> Array:
+    """sqrt(sum l^2) of numbers of any size."""
+    ((scaled,),), unit = in_their_unit([(lengths,)])
+    return times_power(jnp.sqrt(jnp.sum(scaled**2)), unit)
+
+
+def _largest(a: Array) -> Array:
+    return jax.lax.stop_gradient(jnp.max(jnp.abs(a), initial=0))
