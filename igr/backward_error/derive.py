@@ -12,21 +12,22 @@ from igr.backward_error.stochastic import StochasticEquation
 from igr.backward_error.terms.elementwise import ElementwiseMethod
 from igr.backward_error.terms.equation import ElementwiseEquation
 from igr.backward_error.trees.equation import ModifiedEquation
+from igr.checks import Count
 
 
 @overload
 def modified_equation(
-    method: Method | EpochMethod | GameMethod, order: int = 1
+    method: Method | EpochMethod | GameMethod, order: Count = 1
 ) -> ModifiedEquation: ...
 @overload
 def modified_equation(
-    method: ElementwiseMethod | SharpnessAware, order: int = 1
+    method: ElementwiseMethod | SharpnessAware, order: Count = 1
 ) -> ElementwiseEquation: ...
 @overload
-def modified_equation(method: SampledMethod, order: int = 1) -> StochasticEquation: ...
+def modified_equation(method: SampledMethod, order: Count = 1) -> StochasticEquation: ...
 @overload
-def modified_equation(method: protocols.Method, order: int = 1) -> protocols.Equation: ...
-def modified_equation(method: Any, order: int = 1) -> Any:
+def modified_equation(method: protocols.Method, order: Count = 1) -> protocols.Equation: ...
+def modified_equation(method: Any, order: Count = 1) -> Any:
     """Derives the equation that an optimizer follows, exactly.
 
     Args:

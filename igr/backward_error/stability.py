@@ -18,6 +18,7 @@ import numpy as np
 import sympy
 
 from igr.backward_error.protocols import LinearResponse, Memory, Method
+from igr.checks import Number
 
 _LARGEST = 1e6
 
@@ -147,10 +148,10 @@ def require_numbers(method: Any) -> None:
         )
 
 
-def _first_growth(growth: Callable[[float], float]) -> float:
+def _first_growth(growth: Callable[[Number], Number]) -> float:
     """The x from which a step multiplies some mode by more than one, by bisection."""
 
-    def stable(x: float) -> bool:
+    def stable(x: Number) -> bool:
         return growth(x) <= 1 + 1e-9
 
     grid = np.geomspace(1e-4, _LARGEST, 2_000)

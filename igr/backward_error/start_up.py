@@ -21,6 +21,7 @@ from igr.backward_error import trees
 from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.stability import require_numbers
 from igr.backward_error.trees.series import Series, exponential, logarithm, transported
+from igr.checks import Number
 
 Weights = dict[int, float]
 
@@ -113,7 +114,7 @@ def _recurrence(method: LinearMethod) -> tuple[list[float], list[float]]:
     return b + [0.0] * (length - len(b)), a + [0.0] * (length - len(a))
 
 
-def _sum(*parts: tuple[float, Series]) -> Weights:
+def _sum(*parts: tuple[Number, Series]) -> Weights:
     total: Weights = {}
     for factor, series in parts:
         for t, weight in series.items():

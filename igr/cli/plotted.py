@@ -7,6 +7,7 @@ import math
 import os
 from pathlib import Path
 
+from igr.checks import Number
 from igr.cli.refusal import BadInput
 
 _ENDINGS = (".png", ".pdf", ".svg")
@@ -91,7 +92,7 @@ def _usual(record: dict) -> str:
     return "h_sharpness" if "h_sharpness" in others else others[0]
 
 
-def _limit(column: str, rate: float | None) -> float | None:
+def _limit(column: str, rate: Number | None) -> float | None:
     """Above which gradient descent is not stable, where the column has such a limit."""
     if column in ("h_sharpness", "h_batch_sharpness"):
         return 2.0

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
-from igr.checks import check_choice, check_count, check_step, is_traced
+from igr.checks import Number, check_choice, check_count, check_step, is_traced
 from igr.compiled import compiled, traced
 from igr.curvature.lanczos import lanczos
 from igr.curvature.operator import wide_product
@@ -69,7 +69,7 @@ def top_eigenpairs(
     *,
     method: Method = "lanczos",
     which: Which = "magnitude",
-    tol: float = 1e-3,
+    tol: Number = 1e-3,
     max_products: int | None = None,
     basis_size: int | None = None,
     initial: PyTree | None = None,

@@ -22,7 +22,7 @@ class RitzPairs(NamedTuple):
     _repr_html_ = table
 
 
-def score(values: Float[Array, " m"], which: str) -> Float[Array, " m"]:
+def score(values: Float[Array, "*m"], which: str) -> Float[Array, "*m"]:
     """What is largest for the eigenvalues that are asked for."""
     return {"magnitude": jnp.abs(values), "largest": values, "smallest": -values}[which]
 
@@ -76,7 +76,7 @@ def eigenvalue_errors(
 
 
 def accepted(
-    values: Float[Array, " k"], tol: Float[Array, ""], scale: Float[Array, ""]
-) -> Float[Array, " k"]:
+    values: Float[Array, "*k"], tol: Float[Array, ""], scale: Float[Array, ""]
+) -> Float[Array, "*k"]:
     """The errors at which eigenvalues count as found: relative, down to rounding at `scale`."""
     return jnp.maximum(tol * jnp.abs(values), 10 * jnp.finfo(values.dtype).eps * scale)

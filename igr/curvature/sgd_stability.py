@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.hessian import hessian_product
 from igr.curvature.operator import first_example, operator, traced_scalar
@@ -51,11 +51,11 @@ def sgd_stability(
     example_loss_fn: Callable[..., Any],
     params: PyTree,
     batch: PyTree,
-    learning_rate: float | Float[Array, ""],
+    learning_rate: Number | Float[Array, ""],
     batch_size: int,
     *,
     chunk: int = 16,
-    tol: float = 1e-3,
+    tol: Number = 1e-3,
     max_products: int | None = None,
     key: PRNGKeyArray | None = None,
 ) -> SGDStability:

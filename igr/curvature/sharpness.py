@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from igr.checks import Number
 from igr.curvature.eigenpairs import top_eigenpairs
 from igr.curvature.hessian import hessian_product
 from igr.shown import short, table
@@ -38,7 +39,7 @@ def sharpness(
     *,
     chunk: int | None = None,
     which: Literal["magnitude", "largest", "smallest"] = "magnitude",
-    tol: float = 1e-3,
+    tol: Number = 1e-3,
     max_products: int | None = None,
     key: PRNGKeyArray | None = None,
     initial: PyTree | None = None,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.compiled import compiled, traced
 from igr.curvature.krylov import krylov_start, krylov_step
 from igr.curvature.operator import wide_product
@@ -112,7 +112,7 @@ def spectral_density(
     num_probes: int = 10,
     num_products: int = 60,
     grid: Float[Array, " points"] | None = None,
-    width: float | None = None,
+    width: Number | None = None,
     key: PRNGKeyArray | None = None,
 ) -> SpectralDensity:
     """The density of the eigenvalues of the symmetric matrix A given by its product.

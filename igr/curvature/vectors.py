@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt32
 
+from igr.checks import Number
 from igr.pytrees import inner_product, same_shapes, shapes
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalization on a GPU
@@ -166,7 +167,7 @@ def without(w: PyTree, weights: Float[Array, " m"], basis: PyTree, few: int = FE
 
 
 def orthogonalized(
-    w: PyTree, basis: PyTree, use: Float[Array, " m"] | float = 1.0
+    w: PyTree, basis: PyTree, use: Float[Array, " m"] | Number = 1.0
 ) -> tuple[PyTree, Float[Array, " m"], Bool[Array, ""]]:
     """`w` less its part in the orthonormal `basis`, the coordinates of that part, and a warning.
 
@@ -193,7 +194,7 @@ def orthogonalized(
 
 
 def unit_outside(
-    w: PyTree, basis: PyTree, use: Float[Array, " m"] | float, seed: Any, lost: Any
+    w: PyTree, basis: PyTree, use: Float[Array, " m"] | Number, seed: Any, lost: Any
 ) -> PyTree:
     """`w`, already orthogonal to the basis, at norm one; another direction where it is `lost`."""
 

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import check_count
+from igr.checks import Number, check_count
 from igr.flows.order import ObservedOrder, check_optimizer, is_optimizer, observed_order
 from igr.shown import cut, table_of
 from igr.tracing.reading import name_of
@@ -87,7 +87,7 @@ def certify(
     *,
     order: int = 1,
     keep: Iterable[str] | None = None,
-    smooth: float | None = None,
+    smooth: Number | None = None,
 ) -> Certificate:
     """Holds the equation of a method against an optax optimizer, by the slope of its error.
 

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.flows import kinds
 from igr.flows.comparison.asked import Asked, default_method, method_and_optimizer
 from igr.flows.comparison.batches import compare_batches, method_over_batches, step_over
@@ -26,7 +26,7 @@ _Optax = optax.GradientTransformation
 def compare(
     value_fn: Callable[..., Array] | Sequence[ValueFn],
     params: PyTree,
-    learning_rate: float,
+    learning_rate: Number,
     steps: int | None = None,
     orders: Sequence[FlowName] | None = None,
     method: Method | None = None,
@@ -42,8 +42,8 @@ def compare(
     burn_in: int | None = None,
     sharpness: bool = True,
     directions: int | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
+    rtol: Number | None = None,
+    atol: Number | None = None,
     max_steps: int = 100_000,
     progress: bool | None = None,
     **diffeqsolve: Any,

@@ -10,12 +10,13 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
+from igr.checks import Number
 from igr.compiled import Traced, compiled
 from igr.curvature import sharpness
 
 
 def default_steps(
-    error: Callable[[float], float], order: int, largest: float, aim: float
+    error: Callable[[Number], Number], order: int, largest: Number, aim: Number
 ) -> np.ndarray:
     """Five steps, small enough for the order to show and large enough to stand over rounding."""
     smallest, most = largest / 8, largest / 4

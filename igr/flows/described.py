@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
+from igr.checks import Number
 from igr.compiled import Traced, compiled, traced
 from igr.flows.parts import with_parts
 from igr.flows.run import optimizer_of
@@ -27,7 +28,7 @@ def check_described(
     optimizer: optax.GradientTransformation,
     loss: Traced,
     params: PyTree,
-    learning_rate: float,
+    learning_rate: Number,
     filling: int,
 ) -> None:
     """Raises unless the optimizer, its memory filled, takes the steps that the method says.

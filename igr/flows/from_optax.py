@@ -12,6 +12,7 @@ import optax
 import sympy
 from jaxtyping import PyTree
 
+from igr.checks import Number
 from igr.flows.run import optimizer_of
 from igr.shown import short, table
 from igr.tracing import Reading, UnreadableOptimizerError, read_optimizer
@@ -29,7 +30,7 @@ def from_optax(
     keep: Iterable[str] | None = None,
     params: PyTree | None = None,
     certify: bool = True,
-    smooth: float | None = None,
+    smooth: Number | None = None,
 ) -> Any:
     """Reads an optax optimizer: what it remembers, and what it does with it.
 
@@ -88,7 +89,7 @@ class BesideState(NamedTuple):
 
 
 def read_beside(
-    make: Callable[..., optax.GradientTransformation], params: PyTree, h: float
+    make: Callable[..., optax.GradientTransformation], params: PyTree, h: Number
 ) -> tuple[Any, optax.GradientTransformationExtraArgs]:
     """The method of an optimizer, and the optimizer at a step with the kept states by their names.
 
@@ -218,7 +219,7 @@ def _apart(reading: Reading, start: int) -> float:
     return worst
 
 
-def _state_at(reading: Reading, start: int, h: float, params: Any) -> Any:
+def _state_at(reading: Reading, start: int, h: Number, params: Any) -> Any:
     """The optimizer's state after so many steps, eliminated memories empty."""
     traced = reading.traced
     fresh = traced.make(h).init(params)

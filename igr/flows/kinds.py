@@ -21,6 +21,7 @@ from jaxtyping import Array, PyTree
 
 from igr import checks
 from igr.backward_error import protocols
+from igr.checks import Number
 
 ValueFn = Callable[..., Array]
 Field = Callable[[Any, PyTree, Any], PyTree]
@@ -30,10 +31,10 @@ Field = Callable[[Any, PyTree, Any], PyTree]
 def field_of(
     eq: Any,
     value_fn: Any,
-    h: float | Array,
+    h: Number | Array,
     *,
     batches: PyTree | None = None,
-    rates_at: float | None = None,
+    rates_at: Number | None = None,
 ) -> Field:
     """The vector field of an equation, `f(t, state, args)`: what `igr.vector_field` compiles.
 
@@ -54,7 +55,7 @@ def field_of(
 
 @singledispatch
 def value_fn_of(
-    eq: Any, value_fn: Any, h: float | Array, *, batches: PyTree | None = None
+    eq: Any, value_fn: Any, h: Number | Array, *, batches: PyTree | None = None
 ) -> Callable[[PyTree], Array]:
     """The modified loss as a function of the state: what `igr.modified_value_fn` compiles.
 
@@ -77,7 +78,7 @@ def value_fn_of(
 
 @singledispatch
 def step_of(
-    method: Any, h: float | Array, *, rates_at: float | None = None
+    method: Any, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
     """The discrete step of a method: what `igr.flows.optimizer_of` returns.
 
@@ -99,7 +100,7 @@ def step_of(
 
 @singledispatch
 def shares_of(
-    method: Any, h: float | Array, rates_at: float | None = None
+    method: Any, h: Number | Array, rates_at: Number | None = None
 ) -> dict[str, float | Array]:
     """The share of a new value that each kept state takes in, in a step h, by its name.
 
@@ -119,9 +120,9 @@ def state_at_rest(
     method: Any,
     gradient: PyTree,
     params: PyTree,
-    h: float | Array,
+    h: Number | Array,
     *,
-    rates_at: float | None,
+    rates_at: Number | None,
     count: Array,
     value_fn: Callable[[PyTree], Array] | None = None,
 ) -> dict[str, PyTree]:
@@ -143,7 +144,7 @@ def state_at_rest(
 
 
 @singledispatch
-def preconditioner_of(response: Any, h: float | Array) -> Callable[..., PyTree] | None:
+def preconditioner_of(response: Any, h: Number | Array) -> Callable[..., PyTree] | None:
     """C of a method's linear response, as `(gradient, params, kept, t) -> C`, or None for 1.
 
     Args:

@@ -16,7 +16,7 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error import modified_equation, protocols
 from igr.backward_error.protocols import Method
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.content import Opaque, content
 from igr.flows import kinds
@@ -55,7 +55,7 @@ class ObservedOrder(float):
     rounding: float
     at_rounding: np.ndarray
 
-    def __new__(cls, hs: np.ndarray, errors: np.ndarray, rounding: float) -> ObservedOrder:
+    def __new__(cls, hs: np.ndarray, errors: np.ndarray, rounding: Number) -> ObservedOrder:
         """The slope through the errors that are above rounding."""
         at_rounding = errors < 30 * rounding
         usable = ~at_rounding & np.isfinite(errors)
@@ -75,12 +75,12 @@ def observed_order(
     value_fn: ValueFn,
     params: PyTree,
     order: int,
-    hs: Sequence[float] | None = None,
+    hs: Sequence[Number] | None = None,
     *,
     optimizer: Optimizer | None = None,
     field: Literal["derived", "interpolating"] = "derived",
     keep: Iterable[str] | None = None,
-    smooth: float | None = None,
+    smooth: Number | None = None,
 ) -> ObservedOrder:
     """The slope of the one-step error against h in a log-log plot: order + 2 is expected.
 
@@ -186,7 +186,7 @@ def observed_order(
         recipe = replace(recipe, method=described.kept, equation=None)
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
 
-    def error_at(h: float) -> float:
+    def error_at(h: Number) -> float:
         h_ = np.asarray(h, dtype)
         return float(_error(recipe, written, start, one_step, loss, dynamic, h_, at))
 
@@ -377,7 +377,7 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def _stepping(
-    method: Any, optimizer: Optimizer | None, h: Array, at: float | Array
+    method: Any, optimizer: Optimizer | None, h: Array, at: Number | Array
 ) -> optax.GradientTransformation:
     """The transformation that takes the steps, its rates those of the step `at`."""
     if optimizer is None:

@@ -16,6 +16,7 @@ from igr.backward_error.algebra.naming import Name
 from igr.backward_error.methods import ema, rule
 from igr.backward_error.methods.adaptive import states_kept
 from igr.backward_error.rules.rule import RuleMethod
+from igr.checks import Number
 
 
 def stateless(transformation: optax.GradientTransformation) -> Callable[..., PyTree]:
@@ -54,16 +55,16 @@ def stateless(transformation: optax.GradientTransformation) -> Callable[..., PyT
 
 
 def muon(
-    beta: float = 0.95,
+    beta: Number = 0.95,
     *,
     nesterov: bool = True,
-    weight_decay: float = 0.0,
-    consistent_rms: float | None = None,
-    adam_b1: float = 0.9,
-    adam_b2: float = 0.999,
-    adam_eps_root: float = 0.0,
-    adam_weight_decay: float = 0.0,
-    eps: float = 1e-8,
+    weight_decay: Number = 0.0,
+    consistent_rms: Number | None = None,
+    adam_b1: Number = 0.9,
+    adam_b2: Number = 0.999,
+    adam_eps_root: Number = 0.0,
+    adam_weight_decay: Number = 0.0,
+    eps: Number = 1e-8,
     ns_steps: int = 5,
     keep: Iterable[str] = ("nu",),
 ) -> RuleMethod:
@@ -125,7 +126,7 @@ def muon(
 
         return jax.tree.map(direction, theta)
 
-    def transfer(b: float) -> sympy.Expr:
+    def transfer(b: Number) -> sympy.Expr:
         return b * ema(b) + (1 - sympy.nsimplify(b)) if nesterov else ema(b)
 
     def square(g: PyTree) -> PyTree:
@@ -150,7 +151,7 @@ def muon(
     )
 
 
-def schedule_free_sgd(b1: float = 0.9) -> RuleMethod:
+def schedule_free_sgd(b1: Number = 0.9) -> RuleMethod:
     """Schedule-free SGD as `optax.contrib.schedule_free(optax.sgd(h), h, b1)` runs it.
 
     The params are y = b1 x + (1 - b1) z, with z the iterates of gradient descent on gradients at y
@@ -188,10 +189,10 @@ def schedule_free_sgd(b1: float = 0.9) -> RuleMethod:
 def adafactor(
     *,
     min_dim_size_to_factor: int = 128,
-    decay_rate: float = 0.8,
-    clipping_threshold: float | None = 1.0,
+    decay_rate: Number = 0.8,
+    clipping_threshold: Number | None = 1.0,
     multiply_by_parameter_scale: bool = True,
-    eps: float = 1e-30,
+    eps: Number = 1e-30,
 ) -> RuleMethod:
     """Adafactor as `optax.adafactor(h)` runs it, its averages kept as variables.
 

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, compiled, number_as_array, traced
 from igr.flows import kinds
 from igr.flows.runnable import check_start
@@ -195,7 +195,7 @@ def _append(records: PyTree, last: PyTree) -> PyTree:
     return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), records, last)
 
 
-def optimizer_of(method: Method, learning_rate: float | Array) -> optax.GradientTransformation:
+def optimizer_of(method: Method, learning_rate: Number | Array) -> optax.GradientTransformation:
     """The optax transformation of a method, from its description.
 
     A linear method runs its recurrence d[n] = sum_i b_i g[n-i] - sum_i a_i d[n-i] from a memory of

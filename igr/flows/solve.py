@@ -15,7 +15,7 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.flows.bounded_steps import BoundedSteps
 from igr.meshes import on_any_mesh
@@ -38,17 +38,17 @@ class FlowStopped(UserWarning):
 def flow(
     field: Field,
     params: PyTree,
-    t1: float | Array,
+    t1: Number | Array,
     *,
-    t0: float | Array = 0.0,
+    t0: Number | Array = 0.0,
     ts: Float[Array, " n"] | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
-    dt0: float | None = None,
+    rtol: Number | None = None,
+    atol: Number | None = None,
+    dt0: Number | None = None,
     solver: diffrax.AbstractSolver | None = None,
     progress: bool = False,
     max_steps: int = 1_000_000,
-    optimizer_step: float | Array | None = None,
+    optimizer_step: Number | Array | None = None,
     **diffeqsolve: Any,
 ) -> diffrax.Solution:
     """Integrates a vector field from params; thin over `diffrax.diffeqsolve`.

@@ -15,6 +15,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import trees
 from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.start_up import initial_shift, starting_fields
+from igr.checks import Number
 from igr.compiled import Traced, compiled
 from igr.flows.fields.differentials import Differentials, add, scale
 from igr.flows.runnable import time_like, traced_loss
@@ -30,7 +31,7 @@ def has_first_steps(method: Any) -> TypeGuard[LinearMethod]:
 
 
 def flow_while_filling(
-    method: LinearMethod, order: int, value_fn: ValueFn, params: PyTree, h: float, steps: int
+    method: LinearMethod, order: int, value_fn: ValueFn, params: PyTree, h: Number, steps: int
 ) -> PyTree:
     """Follows the field of each of the first steps over the time h of that step.
 
@@ -84,7 +85,7 @@ def _follow(
 
 
 def shifted_start(
-    method: LinearMethod, order: int, value_fn: ValueFn, params: PyTree, h: float, steps: int
+    method: LinearMethod, order: int, value_fn: ValueFn, params: PyTree, h: Number, steps: int
 ) -> PyTree:
     """Where the flow must start to meet the run once its memory has filled.
 
@@ -104,12 +105,12 @@ def shifted_start(
 
 
 @compiled
-def _moved(shift: dict[int, float], loss: Traced, params: PyTree, h: Array) -> PyTree:
+def _moved(shift: dict[int, Number], loss: Traced, params: PyTree, h: Array) -> PyTree:
     gradient = jax.grad(lambda p: loss(p))
     at = Differentials(lambda q: scale(h, gradient(q)), params)
     return add(params, at.combination({t: Fraction(w) for t, w in shift.items()}))
 
 
-def _over_gradient(weight: float, tree: int) -> float:
+def _over_gradient(weight: Number, tree: int) -> float:
     """The coefficient of a tree's differential over grad E, from its weight over -grad E."""
     return (-1) ** trees.size(tree) * weight / trees.sigma(tree)

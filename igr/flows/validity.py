@@ -13,11 +13,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
+from igr.checks import Number
 from igr.compiled import Traced, compiled
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.flows import kinds
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.runnable import time_like
+from igr.forward_mode import jvp
 from igr.meshes import on_any_mesh
 
 DENSE = 20  # parameters: up to there the matrix of a Hessian costs less than a search in it
@@ -38,7 +40,7 @@ def unexplained(loss: ValueFn, before: PyTree, after: PyTree) -> Array:
 def unexplained_by(gradient: Callable[[PyTree], PyTree], before: PyTree, after: PyTree) -> Array:
     """`unexplained` of a gradient, or of any other field in its place."""
     move = jax.tree.map(jnp.subtract, after, before)
-    g, along = jax.jvp(gradient, (before,), (move,))
+    g, along = jvp(gradient, (before,), (move,))
     change = jax.tree.map(jnp.subtract, gradient(after), g)
     norm = optax.tree.norm(change)
     rest = optax.tree.norm(optax.tree.sub(change, along))
@@ -47,7 +49,7 @@ def unexplained_by(gradient: Callable[[PyTree], PyTree], before: PyTree, after: 
 
 
 def corrections_along(
-    equation: Any, loss: Traced, recorded: PyTree, times: np.ndarray, h: float
+    equation: Any, loss: Traced, recorded: PyTree, times: np.ndarray, h: Number
 ) -> np.ndarray:
     """h |F1| / |F0| of the params' field at each record.
 
@@ -87,7 +89,7 @@ def sharpness_along(
     loss: Traced,
     recorded: PyTree,
     times: np.ndarray,
-    h: float,
+    h: Number,
 ) -> np.ndarray:
     """The sharpness at each record, each search started from the last eigenvector.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from igr.checks import check_count, check_step, check_value_fn
+from igr.checks import Number, check_count, check_step, check_value_fn
 from igr.plots.style import axes, look
 from igr.pytrees import combine, partition
 
@@ -24,7 +24,7 @@ def loss_plane(
     first: PyTree,
     second: PyTree,
     *,
-    reach: float = 1.0,
+    reach: Number = 1.0,
     points: int = 41,
     paths: Mapping[str, PyTree] | None = None,
     ax: Axes | None = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from igr.checks import Number
 from igr.plots.style import axes, look
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def monitor(
     records: Any,
     column: str | None = None,
     *,
-    limit: float | None = None,
+    limit: Number | None = None,
     log: bool = False,
     ax: Axes | None = None,
 ) -> Axes:

@@ -10,6 +10,7 @@ import numpy as np
 import sympy
 
 from igr.backward_error.algebra.taylor import Z
+from igr.checks import Number
 from igr.tracing.in_time import CLOCK, in_time
 from igr.tracing.states import LeafReading, before
 from igr.tracing.unreadable import UnreadableOptimizerError
@@ -71,7 +72,7 @@ class CoupledError(Exception):
     """The elements of params are coupled; the argument says by what."""
 
 
-def describe(leaf: LeafReading, keep: Iterable[str] | None, step: float | None) -> Description:
+def describe(leaf: LeafReading, keep: Iterable[str] | None, step: Number | None) -> Description:
     """Recognises the memories of a leaf, and what is kept of them.
 
     Args:
@@ -124,7 +125,7 @@ def _expression(value: Any) -> sympy.Expr:
     return found
 
 
-def _direction(update: sympy.Expr, step: float | None) -> sympy.Expr:
+def _direction(update: sympy.Expr, step: Number | None) -> sympy.Expr:
     """Psi of an update -h Psi; h may stand in it."""
     if step is not None:
         return -update / number(step)

@@ -11,6 +11,7 @@ import optax
 import sympy
 from jaxtyping import PyTree
 
+from igr.checks import Number
 from igr.tracing.coupled import coupled_reading
 from igr.tracing.describe import CoupledError, Description, describe
 from igr.tracing.method import method_of
@@ -38,7 +39,7 @@ class Reading:
     traced: Traced
     since: int
     found: Readings
-    smooth: float | None
+    smooth: Number | None
     why: dict[str, str]
     description: Description | None
 
@@ -48,7 +49,7 @@ def read_optimizer(
     *,
     keep: Iterable[str] | None = None,
     params: PyTree | None = None,
-    smooth: float | None = None,
+    smooth: Number | None = None,
 ) -> Reading:
     """Traces an optimizer and recognises its memories and its rule; see `igr.from_optax`."""
     check_smooth(smooth)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from igr.checks import Number
 from igr.pytrees import partition
 from igr.tracing.program import Program, flatten
 from igr.tracing.unreadable import UnreadableOptimizerError
@@ -49,10 +50,10 @@ class Traced:
     names: tuple[str, ...]
     fields: tuple[str, ...]
     leaves: tuple[int | None, ...]
-    step: float | None
+    step: Number | None
 
 
-def trace(make: Make, params: PyTree | None = None, step: float | None = None) -> Traced:
+def trace(make: Make, params: PyTree | None = None, step: Number | None = None) -> Traced:
     """Traces an optimizer in float64.
 
     Args:
@@ -84,7 +85,7 @@ def trace(make: Make, params: PyTree | None = None, step: float | None = None) -
             return _traced(make, shapes, _PLAIN)
 
 
-def _traced(make: Make, shapes: PyTree, step: float | None) -> Traced:
+def _traced(make: Make, shapes: PyTree, step: Number | None) -> Traced:
     rate = jax.ShapeDtypeStruct((), jnp.float64)
 
     def transformation(h: Any) -> optax.GradientTransformation:

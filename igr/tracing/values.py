@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sympy
 
+from igr.checks import Number
 from igr.tracing.unreadable import KinkError
 
 STEPS = sympy.Symbol("n", integer=True, nonnegative=True)  # the steps done before this one
@@ -70,7 +71,7 @@ def number(value: Any) -> Any:
     return sympy.Rational(str(scalar.astype(scalar.dtype)))  # the shortest that rounds to it
 
 
-def _decimal(x: float) -> sympy.Rational:
+def _decimal(x: Number) -> sympy.Rational:
     """The decimal a float was written as, or was computed from as 1 - 0.9999 is."""
     for digits in range(1, 16):
         text = f"{x:.{digits}g}"

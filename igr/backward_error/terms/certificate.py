@@ -156,7 +156,7 @@ def _has_factor(term: sympy.Expr, symbol: sympy.Symbol) -> bool:
     """Whether a term is a power of the symbol, of at least one, times something finite there."""
     powers = (f.as_base_exp() for f in sympy.Mul.make_args(term))
     exponents = [k for base, k in powers if base == symbol]
-    return bool(exponents) and exponents[0].is_Integer and exponents[0] >= 1
+    return any(k.is_Integer and k >= 1 for k in exponents[:1])
 
 
 def _integral(

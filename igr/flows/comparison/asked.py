@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from igr.backward_error import methods
 from igr.backward_error.protocols import Method
+from igr.checks import Number
 from igr.flows.comparison.filling import StartUp
 from igr.flows.comparison.result import FlowName
 from igr.flows.from_optax import read_beside
@@ -30,7 +31,7 @@ class Asked:
 
     value_fn: Any
     params: PyTree
-    learning_rate: float
+    learning_rate: Number
     steps: int | None
     flows: list[FlowName]
     method: Method
@@ -42,15 +43,15 @@ class Asked:
     burn_in: int | None
     sharpness: bool
     directions: int | None
-    rtol: float | None
-    atol: float | None
+    rtol: Number | None
+    atol: Number | None
     max_steps: int
     progress: bool | None
     more: dict[str, Any]
 
 
 def method_and_optimizer(
-    method: Method | None, optimizer: Any, params: PyTree, h: float
+    method: Method | None, optimizer: Any, params: PyTree, h: Number
 ) -> tuple[Method | None, optax.GradientTransformation | None]:
     """Both as they were given; the method read from an optimizer that is a function of the step.
 

@@ -11,13 +11,15 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error import modified_equation
+from igr.checks import Number
 from igr.compiled import Traced, compiled
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.validity import unexplained_by
+from igr.forward_mode import jvp
 
 
 def validity_over_batches(
-    method: Any, losses: Any, along: PyTree, times: np.ndarray, h: float
+    method: Any, losses: Any, along: PyTree, times: np.ndarray, h: Number
 ) -> Any:
     """Loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record."""
     equation = modified_equation(method, 1)
@@ -50,7 +52,7 @@ def _measured(
         return vector_field(eq, mean, h)
 
     def of_step(gradient: Any, p: PyTree) -> tuple[Array, Array]:
-        own, along_own = jax.jvp(gradient, (p,), (gradient(p),))
+        own, along_own = jvp(gradient, (p,), (gradient(p),))
         after = jax.tree.map(lambda x, d: x - (reach * d).astype(x.dtype), p, own)
         square = optax.tree.vdot(own, own)
         curved = jnp.where(

@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import modified_equation
 from igr.backward_error.methods import EpochMethod, SampledMethod, reshuffled_sgd
 from igr.backward_error.protocols import Method
-from igr.checks import check_count, check_value_fn
+from igr.checks import Number, check_count, check_value_fn
 from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import size
 from igr.flows.comparison.asked import Asked, method_and_optimizer, watched
@@ -167,7 +167,7 @@ def compare_batches(
 
 
 def method_over_batches(
-    method: Method | None, optimizer: Any, batches: PyTree, params: PyTree, h: float
+    method: Method | None, optimizer: Any, batches: PyTree, params: PyTree, h: Number
 ) -> tuple[Method, Any]:
     """The method and the optimizer as given, or reshuffled SGD."""
     count = num_examples(batches, "batches")
@@ -177,7 +177,7 @@ def method_over_batches(
     return (reshuffled_sgd(count) if found is None else over_batches(found, count)), given
 
 
-def step_over(method: Method, h: float, over_batches: bool) -> Any:
+def step_over(method: Method, h: Number, over_batches: bool) -> Any:
     """The method's own step; of one on batches what it does with their gradients."""
     return optimizer_of(with_gradients(method) if over_batches else method, h)
 
@@ -317,7 +317,7 @@ class _Unpack(NamedTuple):
 
 @singledispatch
 def _field(
-    method: Any, p: FlowName, losses: _Losses, h: float, params: PyTree
+    method: Any, p: FlowName, losses: _Losses, h: Number, params: PyTree
 ) -> tuple[Any, _Unpack]:
     """The field of one order, of the mean loss."""
     field = vector_field(modified_equation(method, int(p)), losses.mean, h)
@@ -327,13 +327,13 @@ def _field(
 
 
 @_field.register
-def _(method: EpochMethod, p: FlowName, losses: _Losses, h: float, params: PyTree) -> Any:
+def _(method: EpochMethod, p: FlowName, losses: _Losses, h: Number, params: PyTree) -> Any:
     field = vector_field(modified_equation(method, int(p)), losses.of, h, losses.batches)
     return field, _Unpack(lambda y: y, lambda ys: (ys, {}))
 
 
 @_field.register
-def _(method: SampledMethod, p: FlowName, losses: _Losses, h: float, params: PyTree) -> Any:
+def _(method: SampledMethod, p: FlowName, losses: _Losses, h: Number, params: PyTree) -> Any:
     """The mean's: at h^0 gradient flow; from h^1 on the covariance moves it too."""
     equation = modified_equation(method, int(p))
     if p == 0:

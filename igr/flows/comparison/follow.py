@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from igr.checks import Number
 from igr.flows.comparison.result import FlowName
 from igr.flows.fixed_steps import FixedSteps
 from igr.flows.late_bar import LateBar
@@ -69,7 +70,7 @@ def reason(error: Exception) -> str:
 
 
 def saved(
-    field: Any, start: PyTree, t0: float, times: np.ndarray, options: dict[str, Any]
+    field: Any, start: PyTree, t0: Number, times: np.ndarray, options: dict[str, Any]
 ) -> Followed:
     """The flow at t0 + times."""
     ts: Any = t0 + times
@@ -83,7 +84,7 @@ def saved(
 
 
 def saved_after(
-    field: Any, first: PyTree, filling: int, count: np.ndarray, h: float, options: dict[str, Any]
+    field: Any, first: PyTree, filling: int, count: np.ndarray, h: Number, options: dict[str, Any]
 ) -> Followed:
     """The flow at each count: of the first steps' own fields, then of the equation's."""
     first, static = partition(first)
@@ -99,7 +100,7 @@ def saved_after(
 
 
 def solver_options(
-    h: float, rtol: Any, atol: Any, max_steps: int, progress: bool | None, long: bool, more: dict
+    h: Number, rtol: Any, atol: Any, max_steps: int, progress: bool | None, long: bool, more: dict
 ) -> dict[str, Any]:
     """For `igr.flow`: of bounded cost, and with a bar where it will take long."""
     options: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps}

@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error import modified_equation
 from igr.backward_error.protocols import Equation, Method
-from igr.checks import check_count
+from igr.checks import Number, check_count
 from igr.compiled import Traced, traced
 from igr.flows.comparison import past_the_edge
 from igr.flows.comparison.asked import Asked, watched
@@ -312,7 +312,7 @@ def _not_below(x: PyTree) -> PyTree:
 
 
 def _one_program(
-    names: list[FlowName], equation: Equation, the: _Run, h: float, unsigned: Collection[str]
+    names: list[FlowName], equation: Equation, the: _Run, h: Number, unsigned: Collection[str]
 ) -> tuple[Callable[[FlowName], Any] | None, dict[FlowName, str]]:
     """One program for all flows: which field it follows is an argument, as all numbers are.
 
@@ -355,7 +355,7 @@ def _one_program(
 
 
 def _along(
-    p: FlowName, field: Any, the: _Run, asked: Asked, times: np.ndarray, h: float, origin: float,
+    p: FlowName, field: Any, the: _Run, asked: Asked, times: np.ndarray, h: Number, origin: Number,
     options: dict[str, Any],
 ) -> Followed:  # fmt: skip
     """The flow from the run's start, or as the start-up has it."""

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import check_count
+from igr.checks import Number, check_count
 from igr.compiled import Traced, compiled
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.vectors import size
@@ -80,7 +80,7 @@ def two_phase(
     value_fn: Any,
     params: PyTree,
     state: Any,
-    h: float,
+    h: Number,
     steps: int,
     directions: int | None,
     options: dict[str, Any],
@@ -103,7 +103,7 @@ def central(
     value_fn: Any,
     middle: PyTree,
     state: Any,
-    h: float,
+    h: Number,
     steps: int,
     directions: int,
     options: dict[str, Any],
@@ -153,7 +153,7 @@ def _eigenvalues(loss: Traced, middles: PyTree, k: int) -> Array:
 
 
 def middle_of_flow(
-    follow: Callable[[np.ndarray], Followed], step: np.ndarray, h: float
+    follow: Callable[[np.ndarray], Followed], step: np.ndarray, h: Number
 ) -> Followed:
     """A flow's own midpoints at each step, as those of the run: (y(t-h) + 2 y(t) + y(t+h))/4."""
     wanted = np.unique(np.concatenate([step - 1, step, step + 1]))

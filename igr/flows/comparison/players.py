@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error import modified_equation
 from igr.backward_error.methods import GameMethod
-from igr.checks import check_count
+from igr.checks import Number, check_count
 from igr.compiled import Traced, compiled, traced
 from igr.flows.comparison.asked import Asked, watched
 from igr.flows.comparison.ensemble import records, run_together
@@ -111,7 +111,7 @@ def compare_players(asked: Asked) -> Comparison:
     )
 
 
-def _round(losses: list[Traced], ratios: tuple, turns: tuple[int, ...], h: float) -> Any:
+def _round(losses: list[Traced], ratios: tuple, turns: tuple[int, ...], h: Number) -> Any:
     """One round, as `(carry, draw, data) -> carry`."""
 
     def moved(z: PyTree, at: PyTree, player: int) -> PyTree:

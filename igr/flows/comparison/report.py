@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from igr.checks import Number
+
 if TYPE_CHECKING:
     from igr.flows.comparison.result import Comparison
 
@@ -93,7 +95,7 @@ def _beside(table: Any, p: Any) -> str:
     return f"{table[p][-1]:.3g} against {table['run'][-1]:.3g}"
 
 
-def _share(distance: float, travelled: float) -> float:
+def _share(distance: Number, travelled: Number) -> float:
     return distance / travelled if travelled > 0 else float("nan")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import PyTree
 
+from igr.checks import Number
 from igr.flows.comparison import report, saved
 from igr.flows.run import Trajectory
 
@@ -69,7 +70,7 @@ class Comparison:
     """
 
     method: str
-    learning_rate: float
+    learning_rate: Number
     step: np.ndarray
     time: np.ndarray
     discrete: Trajectory
@@ -79,12 +80,12 @@ class Comparison:
     correction: np.ndarray
     remainder: np.ndarray
     sharpness: np.ndarray
-    stability_limit: float
-    convergence_radius: float
+    stability_limit: Number
+    convergence_radius: Number
     floor: np.ndarray
     start_up: str
     kept: dict[FlowName, dict[str, PyTree]]
-    solver_error: dict[FlowName, float]
+    solver_error: dict[FlowName, Number]
     runs: int = 1
     standard_error: dict[FlowName, np.ndarray] = field(default_factory=dict)
     midpoints: PyTree | None = None

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.compiled import compiled
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.tracking import follow_eigenpairs
@@ -18,6 +18,7 @@ from igr.curvature.vectors import combination, coordinates, row, size
 from igr.flows.edge.complementarity import solve_complementarity, symmetric_basis
 from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
 from igr.flows.runnable import check_start
+from igr.forward_mode import jvp
 from igr.meshes import on_any_mesh
 from igr.pytrees import combine, partition, same_shapes, shapes
 from igr.shown import short, table
@@ -79,12 +80,12 @@ class _RMSProp(NamedTuple):
 def central_flow(
     value_fn: Callable[[PyTree], Array],
     params: PyTree,
-    h: float,
-    t1: float,
+    h: Number,
+    t1: Number,
     directions: int = 3,
     *,
-    decay: float | None = None,
-    eps: float = 1e-8,
+    decay: Number | None = None,
+    eps: Number = 1e-8,
     nu: PyTree | None = None,
     record_every: int | None = None,
     progress: bool | None = None,
@@ -174,7 +175,7 @@ def central_flow(
     )
 
 
-def _rule(decay: float | None, eps: float, nu: PyTree | None) -> _RMSProp | None:
+def _rule(decay: Number | None, eps: Number, nu: PyTree | None) -> _RMSProp | None:
     if decay is None:
         if nu is not None:
             raise ValueError("nu is RMSProp's: give its decay= too")
@@ -344,8 +345,8 @@ def _third_derivatives(loss: Any, params: PyTree, v: PyTree, k: int) -> PyTree:
         a, b = (row(v, i) for i in pair)
 
         def curvature(y: PyTree) -> Array:
-            along = lambda z: jax.jvp(lambda q: loss(q), (z,), (b,))[1]  # noqa: E731
-            return jax.jvp(along, (y,), (a,))[1]
+            along = lambda z: jvp(lambda q: loss(q), (z,), (b,))[1]  # noqa: E731
+            return jvp(along, (y,), (a,))[1]
 
         return jax.grad(curvature)(params)
 

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
-from igr.checks import check_count
+from igr.checks import Number, check_count
 from igr.flows.late_bar import bar_options
 
 
 def runge_kutta_4(
-    field: Callable[[PyTree], PyTree], y: PyTree, dt: float | Array, substeps: int
+    field: Callable[[PyTree], PyTree], y: PyTree, dt: Number | Array, substeps: int
 ) -> PyTree:
     """The classical method of order four, `substeps` steps of dt each.
 
@@ -84,7 +84,7 @@ def march(
     return done, jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *records)
 
 
-def count_steps(h: float, t1: float) -> int:
+def count_steps(h: Number, t1: Number) -> int:
     """t1/h as a whole number.
 
     Raises:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from igr.checks import check_count, check_step, check_value_fn
+from igr.checks import Number, check_count, check_step, check_value_fn
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.tracking import follow_eigenpairs
 from igr.curvature.vectors import size
@@ -45,7 +45,7 @@ class TwoPhases(NamedTuple):
 def two_phase_field(
     method: Any,
     value_fn: Callable[[PyTree], Array],
-    h: float | Array,
+    h: Number | Array,
     order: int = 1,
     directions: int | None = None,
 ) -> TwoPhaseField:
@@ -114,7 +114,7 @@ class TwoPhaseField:
         self,
         method: Any,
         value_fn: Callable[[PyTree], Array],
-        h: float | Array,
+        h: Number | Array,
         order: int,
         directions: int | None,
     ):

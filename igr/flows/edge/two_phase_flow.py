@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.compiled import compiled
 from igr.curvature import hessian_product
 from igr.curvature.tracking import follow_eigenpairs
@@ -51,8 +51,8 @@ def two_phase_flow(
     method: Any,
     value_fn: Callable[[PyTree], Array],
     params: PyTree,
-    h: float,
-    t1: float,
+    h: Number,
+    t1: Number,
     *,
     order: int = 1,
     directions: int | None = None,

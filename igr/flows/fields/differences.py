@@ -16,6 +16,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error.methods import gradient_descent, linear_memory
 from igr.backward_error.protocols import Equation, Method
 from igr.backward_error.trees.equation import ModifiedEquation
+from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.fields.displaced import check_displaced, displaced_field
 from igr.flows.fields.interpolation import interpolating_field
@@ -24,7 +25,7 @@ from igr.pytrees import combine, partition
 
 
 def difference_field(
-    eq: Equation, value_fn: ValueFn, h: float | Array, method: Method | None
+    eq: Equation, value_fn: ValueFn, h: Number | Array, method: Method | None
 ) -> Field:
     """The field of an equation of order 1, without a derivative of the gradient.
 
@@ -79,7 +80,7 @@ def _(eq: ModifiedEquation) -> Method | None:
 _PLAIN = gradient_descent().equation(0).colouring
 
 
-def _step(method: Method, value_fn: ValueFn, h: float | Array) -> Any:
+def _step(method: Method, value_fn: ValueFn, h: Number | Array) -> Any:
     """One step of a method without memory, `params -> params`."""
     optimizer = optax.with_extra_args_support(kinds.step_of(method, h))
 

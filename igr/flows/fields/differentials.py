@@ -34,6 +34,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from igr.backward_error import trees
+from igr.checks import Number
+from igr.forward_mode import jvp
 
 _SHARING_PAYS = 4  # the order from which the trees of up to three vertices are wanted often
 Combination = Mapping[int, Any]  # tree -> coefficient; fractions where the trees are of one colour
@@ -155,7 +157,7 @@ class Differentials:
     def _along_line(self, directions: Sequence[PyTree]) -> PyTree:
         """d^(k-1)/ds^(k-1) f'(x(s))[y(s)] on the line x' = g, for y_0, .., y_(k-1)."""
         g = self.tree(trees.LEAF)
-        level: Callable[..., PyTree] = lambda x, y: jax.jvp(self._gradient, (x,), (y,))[1]  # noqa: E731
+        level: Callable[..., PyTree] = lambda x, y: jvp(self._gradient, (x,), (y,))[1]  # noqa: E731
         for _ in directions[1:]:
             level = _next_on_line(level, g)
         return level(self._at, *directions)
@@ -234,24 +236,24 @@ def _block_sizes(k: int, blocks: int, largest: int) -> Iterator[tuple[tuple[int,
 
 def _next_on_curve(level: Callable[..., PyTree]) -> Callable[..., PyTree]:
     def derivative(x: PyTree, *xs: PyTree) -> PyTree:
-        return jax.jvp(level, (x, *xs[:-1]), xs)[1]
+        return jvp(level, (x, *xs[:-1]), xs)[1]
 
     return derivative
 
 
 def _next_on_line(level: Callable[..., PyTree], g: PyTree) -> Callable[..., PyTree]:
     def derivative(x: PyTree, *ys: PyTree) -> PyTree:
-        return jax.jvp(level, (x, *ys[:-1]), (g, *ys[1:]))[1]
+        return jvp(level, (x, *ys[:-1]), (g, *ys[1:]))[1]
 
     return derivative
 
 
 def directional(function: Callable[[PyTree], PyTree], v: PyTree) -> Callable[[PyTree], PyTree]:
     """The derivative of a function along v, held fixed, as a function again."""
-    return lambda p: jax.jvp(function, (p,), (v,))[1]
+    return lambda p: jvp(function, (p,), (v,))[1]
 
 
-def scale(c: float | Fraction | jax.Array, tree: PyTree) -> PyTree:
+def scale(c: Number | Fraction | jax.Array, tree: PyTree) -> PyTree:
     """c times a pytree, each leaf in its own dtype."""
     if isinstance(c, Fraction):
         if c == 1:

@@ -24,7 +24,7 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.protocols import Method
-from igr.checks import check_step
+from igr.checks import Number, check_step
 from igr.flows.kinds import Field, ValueFn
 from igr.flows.start_up import has_first_steps
 from igr.pytrees import combine, like_params, partition
@@ -51,7 +51,7 @@ def _linear(method: Any) -> LinearMethod:
     return method
 
 
-def displaced_field(method: Method, value_fn: ValueFn, h: float | Array) -> Field:
+def displaced_field(method: Method, value_fn: ValueFn, h: Number | Array) -> Field:
     """The field of a linear method to h^1, by differences over the steps that it remembers.
 
     Args:

@@ -18,10 +18,12 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error import ModifiedEquation, trees
 from igr.backward_error.trees.batches import FREE, MARKED, Batches
+from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.fields.differentials import Differentials, add, directional
 from igr.flows.fields.trees import central_edge, field_coefficients, field_over, value_fn_over
 from igr.flows.kinds import Field, ValueFn
+from igr.forward_mode import jvp
 from igr.pytrees import combine, inner_product, like_params, num_examples, partition
 
 Gradient = Callable[[PyTree], PyTree]
@@ -32,7 +34,7 @@ _AT_HAND = 2  # the colour of a root whose batch is at hand
 
 @field_over.register
 def _(
-    over: Batches, eq: ModifiedEquation, value_fn: Any, h: float | Array, batches: PyTree | None
+    over: Batches, eq: ModifiedEquation, value_fn: Any, h: Number | Array, batches: PyTree | None
 ) -> Field:
     batches = _in_order(over, eq, value_fn, batches)
     m = int(over.num_batches)
@@ -57,7 +59,7 @@ def _(
 
 @value_fn_over.register
 def _(
-    over: Batches, eq: ModifiedEquation, value_fn: Any, h: float | Array, batches: PyTree | None
+    over: Batches, eq: ModifiedEquation, value_fn: Any, h: Number | Array, batches: PyTree | None
 ) -> ValueFn:
     """E + h/(4 m) sum_k |grad E_k|^2 in random order, at h^1."""
     modified = eq.modified_loss()
@@ -182,7 +184,7 @@ class _Shared(_OverBatches):
             if square in rest:
                 # T[g_k, g_k] of the whole loss passes by H g_k.
                 along = directional(self.whole, own(self._at))
-                slope = jax.jvp(along, (self._at,), (own(self._at),))
+                slope = jvp(along, (self._at,), (own(self._at),))
                 known = g | {product: slope[0], square: slope[1]}
             here = Differentials({FREE: self.whole, MARKED: own}, self._at, known)
             return add(total, here.combination(rest)), None

@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from igr.checks import check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.pytrees import combine, like_params, partition
 
 Field = Callable[[Any, PyTree, Any], PyTree]
 
 
-def interpolating_field(step_fn: Callable[[PyTree], PyTree], order: int, h: float | Array) -> Field:
+def interpolating_field(
+    step_fn: Callable[[PyTree], PyTree], order: int, h: Number | Array
+) -> Field:
     """The vector field whose flow interpolates the iterates of a step without memory.
 
     With Delta the forward difference of the iterates theta, step(theta), step(step(theta)), ..,

@@ -22,7 +22,7 @@ import lineax
 from jaxtyping import Array, Float, PyTree
 
 from igr.backward_error.rules.rule import RuleMethod
-from igr.checks import check_step, check_value_fn
+from igr.checks import Number, check_step, check_value_fn
 from igr.flows.fields.stochastic import StochasticField
 from igr.flows.steps.rules import check_direction
 from igr.pytrees import combine, like_params, num_examples, partition
@@ -31,7 +31,7 @@ BatchLossFn = Callable[[PyTree, PyTree], Array]
 
 
 def stochastic_rule_field(
-    method: RuleMethod, batch_loss_fn: BatchLossFn, h: float | Array, batches: PyTree
+    method: RuleMethod, batch_loss_fn: BatchLossFn, h: Number | Array, batches: PyTree
 ) -> StochasticField:
     """Compiles the stochastic equation of a rule without memory.
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import ModifiedEquation, trees
 from igr.backward_error.trees.one_loss import Gradient
 from igr.backward_error.trees.powers import step_powers
+from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.fields.differentials import Differentials, add, scale
 from igr.flows.fields.trees import central_edge, field_coefficients, field_over, value_fn_over
@@ -26,7 +27,7 @@ def _(
     which: Gradient,
     eq: ModifiedEquation,
     value_fn: ValueFn,
-    h: float | Array,
+    h: Number | Array,
     batches: PyTree | None,
 ) -> Field:
     kinds.check_no_batches(eq, batches)
@@ -51,7 +52,7 @@ def _(
     which: Gradient,
     eq: ModifiedEquation,
     value_fn: ValueFn,
-    h: float | Array,
+    h: Number | Array,
     batches: PyTree | None,
 ) -> ValueFn:
     kinds.check_no_batches(eq, batches)
@@ -83,7 +84,7 @@ def _(
 
 
 def _scaled_gradient(
-    value_fn: ValueFn, static: PyTree, h: float | Array, which: Gradient
+    value_fn: ValueFn, static: PyTree, h: Number | Array, which: Gradient
 ) -> Callable[[PyTree], PyTree]:
     gradient = jax.grad(_with_decay(value_fn, which, static))
     if not which.displaced:

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error import ModifiedEquation, trees
 from igr.backward_error.trees.players import Players
-from igr.checks import check_value_fn
+from igr.checks import Number, check_value_fn
 from igr.flows import kinds
 from igr.flows.fields.differentials import Differentials
 from igr.flows.fields.trees import field_coefficients, field_over
@@ -26,7 +26,7 @@ def _(
     players: Players,
     eq: ModifiedEquation,
     value_fn: Sequence[ValueFn],
-    h: float | Array,
+    h: Number | Array,
     batches: PyTree | None,
 ) -> Field:
     coefficients = field_coefficients(eq).get(0, {})

@@ -29,9 +29,11 @@ from jaxtyping import Array, PyTree
 from igr.backward_error.algebra.taylor import Z, taylor_coefficients
 from igr.backward_error.rules.equation import RuleEquation
 from igr.backward_error.rules.rule import Reading, RuleMethod, RuleState
+from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.flows.steps.rules import check_direction, step_meant
+from igr.forward_mode import jvp
 from igr.pytrees import combine, like_params, partition
 
 ValueFn = Callable[[PyTree], Array]
@@ -42,17 +44,17 @@ Derivatives = list[PyTree]  # of a quantity in time: itself, its first derivativ
 def _(
     eq: RuleEquation,
     value_fn: ValueFn,
-    h: float | Array,
+    h: Number | Array,
     *,
     batches: PyTree | None = None,
-    rates_at: float | None = None,
+    rates_at: Number | None = None,
 ) -> Callable[[Any, PyTree, Any], PyTree]:
     kinds.check_one_loss(eq, value_fn, batches)
     return rule_field(eq, value_fn, h, rates_at=rates_at)
 
 
 def rule_field(
-    eq: RuleEquation, value_fn: ValueFn, h: float | Array, *, rates_at: float | None = None
+    eq: RuleEquation, value_fn: ValueFn, h: Number | Array, *, rates_at: Number | None = None
 ) -> Callable[[Any, PyTree, Any], PyTree]:
     """Compiles the equation of a rule.
 
@@ -143,7 +145,7 @@ def derivatives(function: Callable[[PyTree], PyTree], curve: Derivatives) -> Der
 
     def with_one_more(level: Callable[..., Derivatives]) -> Callable[..., Derivatives]:
         def differentiated(x: PyTree, *xs: PyTree) -> Derivatives:
-            values, slopes = jax.jvp(level, (x, *xs[:-1]), xs)
+            values, slopes = jvp(level, (x, *xs[:-1]), xs)
             return [*values, slopes[-1]]
 
         return differentiated
@@ -154,7 +156,7 @@ def derivatives(function: Callable[[PyTree], PyTree], curve: Derivatives) -> Der
     return level(*curve)
 
 
-def expand(weights: Sequence[Any], series: Derivatives, h: float | Array) -> Derivatives:
+def expand(weights: Sequence[Any], series: Derivatives, h: Number | Array) -> Derivatives:
     """sum_k w_k (h d/dt)^k of a quantity and its derivatives, as far as these reach.
 
     >>> print(*expand([1.0, 10.0], [jnp.array(2.0), jnp.array(3.0)], 0.1))
@@ -184,7 +186,7 @@ class _Read(dict[str, Derivatives]):
         method: RuleMethod,
         curve: Derivatives,
         clock: Array,
-        h: float | Array,
+        h: Number | Array,
         fixed: Mapping[str, Any],
     ):
         super().__init__()
@@ -218,7 +220,7 @@ class _Read(dict[str, Derivatives]):
 
 
 def _gained(
-    state: RuleState, old: Derivatives, phi: Derivatives, h: float | Array, at: float | None
+    state: RuleState, old: Derivatives, phi: Derivatives, h: Number | Array, at: Number | None
 ) -> Derivatives:
     """By how much a step moves a kept state."""
     if state.rate is None:

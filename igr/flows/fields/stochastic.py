@@ -23,10 +23,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.backward_error.stochastic import StochasticEquation
-from igr.checks import check_step
+from igr.checks import Number, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.flows.fields.small_noise import SmallNoiseHeun
 from igr.flows.fields.vector_field import Field, vector_field
+from igr.forward_mode import jvp
 from igr.per_example import per_example_gradients
 from igr.per_example.example_axis import differentiable
 from igr.pytrees import combine, num_examples, partition
@@ -56,10 +57,10 @@ class StochasticField(NamedTuple):
 
     def terms(
         self,
-        t0: float | Array,
-        t1: float | Array,
+        t0: Number | Array,
+        t1: Number | Array,
         key: PRNGKeyArray,
-        tol: float | Array,
+        tol: Number | Array,
         dtype: Any = None,
     ) -> diffrax.MultiTerm:
         """Drift and noise for `diffrax.diffeqsolve`, with a Brownian motion drawn from `key`.
@@ -84,7 +85,7 @@ class StochasticField(NamedTuple):
 
 
 def stochastic_field(
-    eq: StochasticEquation, example_loss_fn: ExampleLossFn, h: float | Array, batch: PyTree
+    eq: StochasticEquation, example_loss_fn: ExampleLossFn, h: Number | Array, batch: PyTree
 ) -> StochasticField:
     """Compiles the stochastic equation of SGD with replacement.
 
@@ -137,11 +138,11 @@ def stochastic_field(
 def stochastic_flow(
     field: StochasticField,
     params: PyTree,
-    t1: float,
+    t1: Number,
     *,
     key: PRNGKeyArray,
-    t0: float = 0.0,
-    dt0: float | None = None,
+    t0: Number = 0.0,
+    dt0: Number | None = None,
     ts: Float[Array, " k"] | None = None,
     **diffeqsolve: Any,
 ) -> diffrax.Solution:
@@ -239,7 +240,7 @@ def _solved(
 
 
 def moments_field(
-    eq: StochasticEquation, example_loss_fn: ExampleLossFn, h: float | Array, batch: PyTree
+    eq: StochasticEquation, example_loss_fn: ExampleLossFn, h: Number | Array, batch: PyTree
 ) -> Field:
     """Mean and covariance of SGD with replacement as one ordinary equation, for small problems.
 
@@ -298,12 +299,12 @@ def moments_field(
             return example_loss_fn(combine(unravel(p), static), example)
 
         def along(direction: Float[Array, " p"]) -> Callable[[Array], Array]:
-            return lambda p: jax.jvp(jax.grad(loss), (p,), (direction,))[1]
+            return lambda p: jvp(jax.grad(loss), (p,), (direction,))[1]
 
         def row(of: tuple[Array, Array]) -> tuple[Array, Array]:
             """H c and T[c, e] for a row c of the covariance and its unit vector e."""
             c, e = of
-            return jax.jvp(along(c), (flat,), (e,))
+            return jvp(along(c), (flat,), (e,))
 
         product, bent = jax.lax.map(row, (covariance, jnp.eye(flat.size, dtype=flat.dtype)))
         gradients = per_example_gradients(example_loss, flat, batch)

@@ -16,6 +16,7 @@ from igr.backward_error.terms.algebra import THETA, Contraction, G, T
 from igr.backward_error.terms.certificate import SQUARE
 from igr.backward_error.terms.equation import ElementwiseEquation
 from igr.backward_error.terms.loss import PreconditionedLoss
+from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.fields.differentials import directional
 from igr.flows.fields.lambdify import LeafFunctions
@@ -29,10 +30,10 @@ ValueFn = Callable[[PyTree], Array]
 def _(
     eq: ElementwiseEquation,
     value_fn: ValueFn,
-    h: float | Array,
+    h: Number | Array,
     *,
     batches: PyTree | None = None,
-    rates_at: float | None = None,
+    rates_at: Number | None = None,
 ) -> Callable[[Any, PyTree, Any], PyTree]:
     kinds.check_one_loss(eq, value_fn, batches)
     return elementwise_field(eq, value_fn, h, rates_at=rates_at)
@@ -40,7 +41,7 @@ def _(
 
 @kinds.value_fn_of.register
 def _(
-    eq: ElementwiseEquation, value_fn: ValueFn, h: float | Array, *, batches: PyTree | None = None
+    eq: ElementwiseEquation, value_fn: ValueFn, h: Number | Array, *, batches: PyTree | None = None
 ) -> Callable[..., Array]:
     kinds.check_no_batches(eq, batches)
     modified = eq.modified_loss()
@@ -50,7 +51,7 @@ def _(
 
 
 def preconditioned_value_fn(
-    modified: PreconditionedLoss, value_fn: ValueFn, h: float | Array
+    modified: PreconditionedLoss, value_fn: ValueFn, h: Number | Array
 ) -> Callable[..., Array]:
     """Compiles the modified loss of an elementwise method.
 
@@ -66,7 +67,7 @@ def preconditioned_value_fn(
     """
     parts = loss_and_penalty(modified, value_fn, h)
 
-    def value(state: PyTree, t: float | Array = jnp.inf) -> Array:
+    def value(state: PyTree, t: Number | Array = jnp.inf) -> Array:
         total, added = parts(state, t)
         return total + added
 
@@ -74,7 +75,7 @@ def preconditioned_value_fn(
 
 
 def loss_and_penalty(
-    modified: PreconditionedLoss, value_fn: ValueFn, h: float | Array
+    modified: PreconditionedLoss, value_fn: ValueFn, h: Number | Array
 ) -> Callable[..., tuple[Array, Array]]:
     """Compiles the two parts of the modified loss of an elementwise method: E, and what is added.
 
@@ -92,7 +93,7 @@ def loss_and_penalty(
     phi = modified.of_length
     of_length = sympy.lambdify([SQUARE, STEP], phi, modules="jax")
 
-    def parts(state: PyTree, t: float | Array = jnp.inf) -> tuple[Array, Array]:
+    def parts(state: PyTree, t: Number | Array = jnp.inf) -> tuple[Array, Array]:
         params, kept = state if modified.states else (state, {})
         dynamic, static = partition(params)
         total, gradient = jax.value_and_grad(lambda p: value_fn(combine(p, static)))(dynamic)
@@ -114,9 +115,9 @@ def loss_and_penalty(
 def elementwise_field(
     eq: ElementwiseEquation,
     value_fn: ValueFn,
-    h: float | Array,
+    h: Number | Array,
     *,
-    rates_at: float | None = None,
+    rates_at: Number | None = None,
 ) -> Callable[[Any, PyTree, Any], PyTree]:
     """Compiles the equation of an elementwise method.
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import ModifiedEquation, StochasticEquation, trees
 from igr.backward_error.trees.colouring import Colouring
 from igr.backward_error.trees.powers import step_powers
+from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.kinds import Field, ValueFn
 
@@ -25,17 +26,17 @@ from igr.flows.kinds import Field, ValueFn
 def _(
     eq: ModifiedEquation,
     value_fn: Any,
-    h: float | Array,
+    h: Number | Array,
     *,
     batches: PyTree | None = None,
-    rates_at: float | None = None,
+    rates_at: Number | None = None,
 ) -> Field:
     return field_over(eq.colouring, eq, value_fn, h, batches)
 
 
 @kinds.value_fn_of.register
 def _(
-    eq: ModifiedEquation, value_fn: Any, h: float | Array, *, batches: PyTree | None = None
+    eq: ModifiedEquation, value_fn: Any, h: Number | Array, *, batches: PyTree | None = None
 ) -> ValueFn:
     return value_fn_over(eq.colouring, eq, value_fn, h, batches)
 

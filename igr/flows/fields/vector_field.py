@@ -8,7 +8,7 @@ from typing import Literal, cast
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Equation, Method
-from igr.checks import check_choice, check_step
+from igr.checks import Number, check_choice, check_step
 from igr.flows import kinds
 from igr.flows.kinds import Field, ValueFn
 
@@ -18,7 +18,7 @@ Derivatives = Literal["automatic", "differences"]
 def vector_field(
     eq: Equation,
     value_fn: Callable[..., Array] | Sequence[ValueFn],
-    h: float | Array,
+    h: Number | Array,
     batches: PyTree | None = None,
     *,
     derivatives: Derivatives = "automatic",
@@ -77,7 +77,7 @@ def vector_field(
 def modified_value_fn(
     eq: Equation,
     value_fn: Callable[..., Array],
-    h: float | Array,
+    h: Number | Array,
     batches: PyTree | None = None,
 ) -> ValueFn:
     """The modified loss as a function of params, where the certificate allows one.

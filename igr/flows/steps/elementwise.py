@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from igr.backward_error.response import GradientResponse, steady_channels
 from igr.backward_error.terms.algebra import THETA, G, T
 from igr.backward_error.terms.elementwise import ElementwiseMethod, Kept, before
+from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.fields.lambdify import LeafFunctions
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
@@ -23,7 +24,7 @@ from igr.shown import short, table
 
 @kinds.step_of.register
 def elementwise_step(
-    method: ElementwiseMethod, h: float | Array, *, rates_at: float | None = None
+    method: ElementwiseMethod, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
     """Updates -h Psi(a_1, .., a_r, y, theta), every channel and kept state filled from zero.
 
@@ -83,7 +84,7 @@ def elementwise_step(
     return optax.GradientTransformation(init, update)
 
 
-def _moved(old: PyTree, phi: PyTree, rate: Any, h: Any, rates_at: float | None) -> PyTree:
+def _moved(old: PyTree, phi: PyTree, rate: Any, h: Any, rates_at: Number | None) -> PyTree:
     """A kept state after its update."""
     if rate is None:
         return jax.tree.map(lambda y, x: (y + h * x).astype(y.dtype), old, phi)
@@ -110,7 +111,7 @@ class ElementwiseState(NamedTuple):
 
 @kinds.shares_of.register
 def _(
-    method: ElementwiseMethod, h: float | Array, rates_at: float | None = None
+    method: ElementwiseMethod, h: Number | Array, rates_at: Number | None = None
 ) -> dict[str, float | Array]:
     return {
         str(y): share_taken_in(1 if kept.rate is None else kept.rate, h, rates_at)
@@ -123,9 +124,9 @@ def _(
     method: ElementwiseMethod,
     gradient: PyTree,
     params: PyTree,
-    h: float | Array,
+    h: Number | Array,
     *,
-    rates_at: float | None,
+    rates_at: Number | None,
     count: Array,
     value_fn: Callable[[PyTree], Array] | None = None,
 ) -> dict[str, PyTree]:
@@ -160,12 +161,12 @@ def _(
 
 
 @kinds.preconditioner_of.register
-def _(response: GradientResponse, h: float | Array) -> Callable[..., PyTree]:
+def _(response: GradientResponse, h: Number | Array) -> Callable[..., PyTree]:
     functions = LeafFunctions()
     scalars: dict[sympy.Symbol, Any] = {symbol: float(rate) / h for symbol, rate in response.rates}
 
     def preconditioner(
-        gradient: PyTree, params: PyTree, kept: dict[str, PyTree], t: float | Array
+        gradient: PyTree, params: PyTree, kept: dict[str, PyTree], t: Number | Array
     ) -> PyTree:
         read = {THETA: params, G: gradient}
         for y, value in kept.items():

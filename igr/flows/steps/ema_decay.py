@@ -14,8 +14,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from igr.checks import Number
 
-def share_taken_in(rate: Any, h: float | Array, at: float | None) -> float | Array:
+
+def share_taken_in(rate: Any, h: Number | Array, at: Number | None) -> float | Array:
     """The share of the new value that a kept average takes in, in a step h.
 
     Args:
@@ -28,7 +30,7 @@ def share_taken_in(rate: Any, h: float | Array, at: float | None) -> float | Arr
     return -jnp.expm1(jnp.log1p(-float(rate)) * h / at)
 
 
-def forgetting(rate: Any, h: float | Array, at: float | None) -> float | Array:
+def forgetting(rate: Any, h: Number | Array, at: Number | None) -> float | Array:
     """The rate lambda per unit of time with which e^(-lambda t) forgets.
 
     Args:

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.methods.linear import LinearMethod
+from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.steps.sam import uphill
 from igr.shown import short, table
@@ -16,7 +17,7 @@ from igr.shown import short, table
 
 @kinds.step_of.register
 def _(
-    method: LinearMethod, h: float | Array, *, rates_at: float | None = None
+    method: LinearMethod, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
     parts = [recurrence(method), optax.scale_by_learning_rate(h)]
     if method.weight_decay != 0:

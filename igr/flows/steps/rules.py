@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from igr.backward_error.rules.rule import RuleMethod, RuleState
+from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.flows.steps.linear import recurrence
@@ -37,21 +38,21 @@ class RuleStepState(NamedTuple):
 
 @kinds.step_of.register
 def _(
-    method: RuleMethod, h: float | Array, *, rates_at: float | None = None
+    method: RuleMethod, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
     return rule_step(method, h, rates_at=rates_at)
 
 
 @kinds.shares_of.register
 def _(
-    method: RuleMethod, h: float | Array, rates_at: float | None = None
+    method: RuleMethod, h: Number | Array, rates_at: Number | None = None
 ) -> dict[str, float | Array]:
     shares = {y: state.rate for y, state in method.states if state.rate is not None}
     return {y: share_taken_in(rate, h, rates_at) for y, rate in shares.items()}
 
 
 def rule_step(
-    method: RuleMethod, h: float | Array, *, rates_at: float | None = None
+    method: RuleMethod, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Updates -h Psi(a_1, .., a_r, y, theta), every channel filled from zero.
 
@@ -153,9 +154,9 @@ def _(
     method: RuleMethod,
     gradient: PyTree,
     params: PyTree,
-    h: float | Array,
+    h: Number | Array,
     *,
-    rates_at: float | None,
+    rates_at: Number | None,
     count: Array,
     value_fn: Callable[[PyTree], Array] | None = None,
 ) -> dict[str, PyTree]:
@@ -179,6 +180,6 @@ def check_direction(psi: PyTree, params: PyTree, name: str) -> None:
         )
 
 
-def step_meant(state: RuleState, h: float | Array, rates_at: float | Array | None) -> Any:
+def step_meant(state: RuleState, h: Number | Array, rates_at: Number | Array | None) -> Any:
     """The step that a kept state's function reads: where it has a rate, the one that is meant."""
     return h if rates_at is None or state.rate is None else rates_at

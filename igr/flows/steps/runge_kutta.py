@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.methods import RungeKutta
+from igr.checks import Number
 from igr.flows import kinds
 
 _MOST_ITERATIONS = 200
@@ -18,12 +19,12 @@ _MOST_ITERATIONS = 200
 
 @kinds.step_of.register
 def _(
-    method: RungeKutta, h: float | Array, *, rates_at: float | None = None
+    method: RungeKutta, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
     return stages(method, h)
 
 
-def stages(method: RungeKutta, h: float | Array) -> optax.GradientTransformationExtraArgs:
+def stages(method: RungeKutta, h: Number | Array) -> optax.GradientTransformationExtraArgs:
     """Updates h sum_i b_i k_i with k_i = f(theta + h sum_j a_ij k_j), f = -grad E.
 
     Explicit stages follow one another; implicit ones are iterated to a fixed point until they
@@ -57,7 +58,7 @@ def stages(method: RungeKutta, h: float | Array) -> optax.GradientTransformation
         def slope(at: PyTree) -> PyTree:
             return jax.tree.map(jnp.negative, jax.grad(value_fn)(at))
 
-        def moved(slopes: list[PyTree], row: list[float]) -> PyTree:
+        def moved(slopes: list[PyTree], row: list[Number]) -> PyTree:
             at = params
             for a, k in zip(row, slopes, strict=False):
                 if a:

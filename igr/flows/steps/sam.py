@@ -11,17 +11,18 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.methods import SharpnessAware
+from igr.checks import Number
 from igr.flows import kinds
 
 
 @kinds.step_of.register
 def _(
-    method: SharpnessAware, h: float | Array, *, rates_at: float | None = None
+    method: SharpnessAware, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
     return optax.chain(uphill(float(method.ratio) * h, True), optax.scale_by_learning_rate(h))
 
 
-def uphill(rho: float | Array, normalized: bool) -> optax.GradientTransformationExtraArgs:
+def uphill(rho: Number | Array, normalized: bool) -> optax.GradientTransformationExtraArgs:
     """Replaces the gradient by that at theta + rho g, or at theta + rho g/|g| if normalized.
 
     Foret et al. (2021), equation 2.
