@@ -152,7 +152,7 @@ def _first_growth(growth: Callable[[Number], Number]) -> float:
     """The x from which a step multiplies some mode by more than one, by bisection."""
 
     def stable(x: Number) -> bool:
-        return growth(x) <= 1 + 1e-9
+        return bool(growth(x) <= 1 + 1e-9)
 
     grid = np.geomspace(1e-4, _LARGEST, 2_000)
     unstable = next((i for i, x in enumerate(grid) if not stable(x)), None)

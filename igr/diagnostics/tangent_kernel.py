@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_choice, check_count
+from igr.curvature.vectors import power_of_two_near
 from igr.per_example.inner_products import require_alike
 from igr.per_example.kernel import (
     drawn_kernel_traces,
@@ -166,8 +167,9 @@ def tangent_kernel_trace_estimate(
     """
     check_count("probes", probes, 2)
     each = drawn_kernel_traces(apply_fn, params, x, probes, key)
-    variance = jnp.var(each, ddof=1)
-    return TraceEstimate(jnp.mean(each), variance, jnp.sqrt(variance / probes))
+    size = power_of_two_near(each)  # of numbers whose squares may be out of range
+    spread = size * jnp.std(each / size, ddof=1)
+    return TraceEstimate(jnp.mean(each), spread**2, spread / jnp.sqrt(probes))
 
 
 def tangent_kernel_logdet(

@@ -41,7 +41,7 @@ def flow(
     t1: Number | Array,
     *,
     t0: Number | Array = 0.0,
-    ts: Float[Array, " n"] | None = None,
+    ts: Float[Array | np.ndarray, " n"] | None = None,
     rtol: Number | None = None,
     atol: Number | None = None,
     dt0: Number | None = None,

@@ -105,7 +105,8 @@ def _plus(a: _Sums, b: _Sums) -> _Sums:
         )
 
     of_a, of_b = map(moved, (a, b), jnp.where(known, exponents - unit, 0))
-    return _Sums(*jax.tree.map(jnp.add, of_a, of_b), unit)
+    both, squares = jax.tree.map(jnp.add, of_a, of_b)
+    return _Sums(both, squares, unit)
 
 
 def _one_by_one(
@@ -130,8 +131,11 @@ def _one_by_one(
     exponents = jnp.stack([exponent, found.exponent])
     unit = common_exponent(exponents, known)
     shifts = jnp.where(known, exponents - unit, 0)
-    both = zip((whole, found.squares), shifts, strict=True)
-    return _in_one_unit(*(times_power(times_power(x, e), e) for x, e in both), unit)
+    whole, square = (
+        times_power(times_power(x, e), e)
+        for x, e in zip((whole, found.squares), shifts, strict=True)
+    )
+    return _in_one_unit(whole, square, unit)
 
 
 def _in_one_unit(whole: Array, squares: Array, exponent: Array) -> tuple[Array, Array, Array]:

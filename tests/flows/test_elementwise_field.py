@@ -120,3 +120,11 @@ def test_a_weight_that_is_never_used_stands_still(dtype):
     assert theta[1] == 0
     assert abs(kept["nu"][1]) < 1e-12
     assert theta[0] < -0.1
+
+
+def test_what_is_kept_belongs_to_the_state(polynomial):
+    equation = igr.modified_equation(igr.methods.adam(), 1)
+    field = igr.vector_field(equation, polynomial.value_fn, 0.1)
+    for state in (polynomial.params, {"w": 1.0, "v": 2.0}, (polynomial.params, {})):
+        with pytest.raises(TypeError, match=r"the state of this field is \(params, \{'nu': \.\.\."):
+            field(0.0, state, None)

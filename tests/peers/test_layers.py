@@ -62,6 +62,11 @@ def recurrent(cell, x):
     return lambda p, x: run(eqx.combine(p, static), x), params, x
 
 
+def to_itself(layer, x):
+    params, static = eqx.partition(layer, eqx.is_inexact_array)
+    return lambda p, x: eqx.combine(p, static)(x, x, x), params, x
+
+
 def tied(p, x):
     """Words in and out by one matrix."""
     hidden = jnp.tanh(p["embedding"][x] @ p["w"])
@@ -100,7 +105,9 @@ LAYERS = {
     "convolution of three axes": lambda: of_linen(conv(2, (2, 2, 2)), normal(N, 3, 4, 3, 2)),
     "strided": lambda: of_linen(conv(3, (3, 3), strides=(2, 1)), IMAGES),
     "dilated": lambda: of_linen(conv(3, (2, 3), kernel_dilation=(2, 1)), IMAGES),
-    "dilated input": lambda: of_linen(conv(3, (2, 2), input_dilation=(2, 2)), IMAGES),
+    "dilated input": lambda: of_linen(
+        conv(3, (2, 2), input_dilation=(2, 2), padding=((0, 1), (1, 0))), IMAGES
+    ),
     "grouped": lambda: of_linen(conv(6, (3, 3), feature_group_count=2), IMAGES),
     "depthwise": lambda: of_linen(conv(4, (3, 3), feature_group_count=4), IMAGES),
     "grouped, strided, dilated": lambda: of_linen(
@@ -133,11 +140,7 @@ LAYERS = {
     "attention": lambda: of_linen(
         nn.MultiHeadDotProductAttention(2, param_dtype=float, qkv_features=4), SEQUENCES
     ),
-    "attention of equinox": lambda: (
-        lambda p, x: p(x, x, x),
-        eqx.nn.MultiheadAttention(2, 4, key=KEY),
-        SEQUENCES,
-    ),
+    "attention of equinox": lambda: to_itself(eqx.nn.MultiheadAttention(2, 4, key=KEY), SEQUENCES),
     "attention with a mask": lambda: (
         attention_with_a_mask,
         {name: normal(4, 3) for name in "qkv"},

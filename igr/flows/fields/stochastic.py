@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -143,7 +144,7 @@ def stochastic_flow(
     key: PRNGKeyArray,
     t0: Number = 0.0,
     dt0: Number | None = None,
-    ts: Float[Array, " k"] | None = None,
+    ts: Float[Array | np.ndarray, " k"] | None = None,
     **diffeqsolve: Any,
 ) -> diffrax.Solution:
     """One path of SGD's stochastic equation; thin over `diffrax.diffeqsolve`.

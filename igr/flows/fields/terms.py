@@ -152,7 +152,7 @@ def elementwise_field(
 
     def field(t: Any, state: PyTree, args: Any = None) -> PyTree:
         del args
-        params, kept = state if eq.states else (state, {})
+        params, kept = _apart(state, [*map(str, eq.states)]) if eq.states else (state, {})
         dynamic, static = partition(params)
         gradient = jax.grad(lambda p: value_fn(combine(p, static)))
         vectors: dict[sympy.Symbol, PyTree] = {THETA: dynamic, G: gradient(dynamic)}
@@ -190,6 +190,18 @@ def elementwise_field(
         }
 
     return field
+
+
+def _apart(state: Any, names: list[str]) -> tuple[PyTree, dict[str, PyTree]]:
+    """The parameters and what is kept beside them, or an error that says that both are needed."""
+    pair = isinstance(state, tuple | list) and len(state) == 2 and isinstance(state[1], dict)
+    if not pair or not set(names) <= set(state[1]):
+        named = ", ".join(f"{name!r}: ..." for name in names)
+        raise TypeError(
+            f"the state of this field is (params, {{{named}}}), each like params; got "
+            f"{jax.tree.structure(state)}."
+        )
+    return state[0], state[1]
 
 
 def _averages_of_squares(eq: ElementwiseEquation) -> set[sympy.Symbol]:
