@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
+from igr.checks import Number
 from igr.compiled import Traced, traced
 from igr.flows import kinds
 from igr.flows.fields.carried import carried_field, rooted, squared
@@ -26,7 +27,7 @@ class Side(NamedTuple):
 
 
 def with_memory(
-    optimizer: optax.GradientTransformation, method: Method, h: float
+    optimizer: optax.GradientTransformation, method: Method, h: Number
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer, with the memory of its description filled by the same gradients."""
     real = optax.with_extra_args_support(optimizer)
@@ -67,7 +68,7 @@ class Carried:
     """
 
     def __init__(
-        self, method: Method, loss: Traced, params: PyTree, memory: Any, h: float,
+        self, method: Method, loss: Traced, params: PyTree, memory: Any, h: Number,
         unsigned: Collection[str],
     ):  # fmt: skip
         self._unsigned = unsigned

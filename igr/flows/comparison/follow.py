@@ -110,7 +110,7 @@ def solver_options(
     return options | more
 
 
-def over_kinks(options: dict[str, Any], h: float, steps: int) -> dict[str, Any]:
+def over_kinks(options: dict[str, Any], h: Number, steps: int) -> dict[str, Any]:
     """The same for a run that crosses kinks: `FRACTION` fixed steps of the solver for one of it.
 
     What a kink does to the run is of the size of a step; an adaptive solver would hunt each of

@@ -25,14 +25,14 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import check_step
+from igr.checks import Number, check_step
 from igr.flows import kinds
 from igr.flows.kinds import Field, ValueFn
 from igr.pytrees import combine, like_params, partition
 
 
 def carried_field(
-    method: Method, value_fn: ValueFn, h: float | Array, unsigned: Collection[str] = ()
+    method: Method, value_fn: ValueFn, h: Number | Array, unsigned: Collection[str] = ()
 ) -> Field:
     """The field of a method to h^1 on `(params, memory)`, for two of its steps.
 
