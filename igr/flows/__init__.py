@@ -8,6 +8,7 @@ from igr.flows.epochs import run_epochs
 from igr.flows.fields.along_run import FieldAlong, modified_field_along
 from igr.flows.fields.interpolation import interpolating_field
 from igr.flows.fields.memoryless import stochastic_rule_field
+from igr.flows.fields.reshuffled import reshuffled_field
 from igr.flows.fields.small_noise import SmallNoiseHeun
 from igr.flows.fields.stochastic import (
     StochasticField,
@@ -44,6 +45,7 @@ __all__ = [
     "observed_order",
     "optimizer_of",
     "reached",
+    "reshuffled_field",
     "rules",
     "run",
     "run_epochs",
