@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -95,6 +96,7 @@ class Program:
         *,
         instead: Mapping[Variable, Instead] | None = None,
         changed: Mapping[Variable, Callable[[Any], Any]] | None = None,
+        wanted: Sequence[int] | None = None,
     ) -> list[Any]:
         """Runs the program again.
 
@@ -102,10 +104,13 @@ class Program:
           arguments: arrays of the shapes it was traced with.
           instead: by the first output of an application, what is done instead of it.
           changed: by variable, what becomes of its value as soon as it is made.
+          wanted: which results; all if not given. No other work is done.
 
         Returns:
-          The results.
+          The wanted results.
         """
+        outputs = self.outputs if wanted is None else [self.outputs[i] for i in wanted]
+        applications = self.applications if wanted is None else self.before(outputs)
         instead, changed = instead or {}, changed or {}
         values: dict[Variable, Any] = {}
 
@@ -117,18 +122,27 @@ class Program:
 
         for variable, argument in zip(self.inputs, arguments, strict=True):
             put(variable, argument)
-        for step in self.applications:
+        for step in applications:
             if step.outputs and step.outputs[0] in instead:
                 made = instead[step.outputs[0]](step, value)
-            elif step.primitive.name == "sqrt":
-                made = root(value(step.inputs[0]))
+            elif step.primitive.name in _ROOTS:
+                made = _ROOTS[step.primitive.name](value(step.inputs[0]))
+            elif step.branches:
+                which, *read = map(value, step.inputs)
+                cases = [lambda *x, branch=branch: branch.replay(x) for branch in step.branches]
+                if isinstance(which, jax.core.Tracer):
+                    made = jax.lax.switch(which, cases, *read)
+                else:
+                    made = cases[min(max(int(which), 0), len(cases) - 1)](*read)
+            elif (exponent := _steep(step)) is not None:
+                made = power(value(step.inputs[0]), exponent)
             else:
                 made = step.primitive.bind(*map(value, step.inputs), **step.parameters)
             if not step.primitive.multiple_results:
                 made = [made]
             for variable, x in zip(step.outputs, made, strict=True):
                 put(variable, x)
-        return [value(a) for a in self.outputs]
+        return [value(a) for a in outputs]
 
 
 @jax.custom_jvp
@@ -145,6 +159,47 @@ def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
     slope = along / jnp.where(still, 1, 2 * found)
     return found, jnp.where(still, jnp.zeros_like(slope), slope)
 
+
+@jax.custom_jvp
+def inverse_root(x: Any) -> Any:
+    """One over the square root, constant where it stays as it is, however small."""
+    return jax.lax.rsqrt(x)
+
+
+@inverse_root.defjvp
+def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    ((x,), (along,)) = primals, tangents
+    found = inverse_root(x)
+    still = along == 0
+    # In this order: x^(-3/2) overflows where x^(-1/2) is far from it.
+    slope = -found * (along / jnp.where(still, 1, 2 * x))
+    return found, jnp.where(still, jnp.zeros_like(slope), slope)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def power(x: Any, exponent: float) -> Any:
+    """x to a power below 1, constant where x stays as it is, as the roots are."""
+    return x**exponent
+
+
+@power.defjvp
+def _(exponent: float, primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    ((x,), (along,)) = primals, tangents
+    found = power(x, exponent)
+    still = along == 0
+    slope = exponent * found * (along / jnp.where(still, 1, x))
+    return found, jnp.where(still, jnp.zeros_like(slope), slope)
+
+
+def _steep(step: Application) -> float | None:
+    """The exponent of a power whose slope has no bound at 0, where it is one number."""
+    if step.primitive.name != "pow" or not isinstance(step.inputs[1], Constant):
+        return None
+    exponent = np.asarray(step.inputs[1].value)
+    return float(exponent) if exponent.size == 1 and exponent.item() < 1 else None
+
+
+_ROOTS = {"sqrt": root, "rsqrt": inverse_root}
 
 Instead = Callable[[Application, Callable[[Atom], Any]], Any]
 

@@ -156,6 +156,7 @@ def elementwise_field(
         dynamic, static = partition(params)
         gradient = jax.grad(lambda p: value_fn(combine(p, static)))
         vectors: dict[sympy.Symbol, PyTree] = {THETA: dynamic, G: gradient(dynamic)}
+        vectors[_OFF_ZERO] = jax.tree.map(lambda x: jnp.where(x == 0, 1, x), vectors[G])
         vectors |= {y: lifted(y, partition(kept[str(y)])[0]) for y in eq.states}
         scalars = {**rates, T: t}
 
@@ -166,7 +167,7 @@ def elementwise_field(
                 elif atom in eq.products and atom not in scalars:
                     a, b = map(value, eq.products[atom])
                     scalars[atom] = inner_product(a, b)
-            return functions(expression, vectors, scalars, dynamic)
+            return functions(_without_poles(expression), vectors, scalars, dynamic)
 
         def contraction(which: Contraction) -> PyTree:
             derivative = gradient
@@ -204,6 +205,19 @@ def _apart(state: Any, names: list[str]) -> tuple[PyTree, dict[str, PyTree]]:
     return state[0], state[1]
 
 
+_OFF_ZERO = sympy.Symbol("g_off_zero")
+
+
+def _without_poles(expression: sympy.Expr) -> sympy.Expr:
+    """The same function, with g/sqrt(g^2) and its like 0 where a weight is never used, at g = 0."""
+    poles = {
+        p: p.xreplace({G: _OFF_ZERO})
+        for p in expression.atoms(sympy.Pow)
+        if p.has(G) and p.exp.is_negative and p.base.xreplace({G: sympy.Integer(0)}) == 0
+    }
+    return expression.xreplace(poles)
+
+
 def _averages_of_squares(eq: ElementwiseEquation) -> set[sympy.Symbol]:
     """The kept states that cannot be negative, from F_y = kappa (phi - y) + O(h)."""
     found = set()
@@ -212,7 +226,7 @@ def _averages_of_squares(eq: ElementwiseEquation) -> set[sympy.Symbol]:
         if not part[0].has(kappa):
             continue
         phi = sympy.expand(part[0] / kappa + y)
-        real = {s: sympy.Dummy(real=True) for s in phi.free_symbols}
+        real = {s: sympy.Dummy(real=True) for s in phi.free_symbols if not s.is_positive}
         real[y] = sympy.Dummy(nonnegative=True)  # it starts so, and stays so then
         if phi.xreplace(real).is_nonnegative:
             found.add(y)
