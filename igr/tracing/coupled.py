@@ -204,8 +204,9 @@ class _Part:
             if name in values
         }
         arguments = [jnp.asarray(1 / clock, dtype), *jax.tree.leaves(gradient), *flat, *state]
-        made = program.replay(arguments, changed=changed)
         if self._state is not None:
-            return tuple(made[count + p] for p in replayed.places(self._state))
+            wanted = [count + p for p in replayed.places(self._state)]
+            return tuple(program.replay(arguments, changed=changed, wanted=wanted))
+        made = program.replay(arguments, changed=changed, wanted=range(count))
         rate = clock if traced.step is None else 1 / float(number(traced.step))
-        return jax.tree.unflatten(structure, [-(rate * x) for x in made[:count]])
+        return jax.tree.unflatten(structure, [-(rate * x) for x in made])

@@ -117,4 +117,7 @@ def _flat(piecewise: sympy.Expr) -> sympy.Expr:
         joined.append((piece, sympy.true if end is None else sympy.Lt(STEPS, end)))
     if len(joined) == 1:
         return joined[0][0]
-    return sympy.Piecewise(*joined, evaluate=False)
+    # What stands before every piece is taken out: the gradient or its average, as a rule.
+    parts = [{x for x in sympy.Mul.make_args(e) if x.is_Symbol and x != RATE} for e, _ in joined]
+    common = sympy.Mul(*sorted(set.intersection(*parts), key=str))
+    return common * sympy.Piecewise(*((e / common, c) for e, c in joined), evaluate=False)

@@ -10,7 +10,7 @@ import sympy
 
 from igr.tracing.values import STEPS
 
-EARLY = 20  # steps: a condition that changes later is part of a schedule
+EARLY = 2  # steps: a condition that changes later is part of a schedule
 
 
 def settled(condition: Any) -> tuple[bool, int] | None:

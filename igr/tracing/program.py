@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 # Primitives that call another function, which is written out in their place.
@@ -130,7 +131,7 @@ class Program:
             elif step.branches:
                 which, *read = map(value, step.inputs)
                 cases = [lambda *x, branch=branch: branch.replay(x) for branch in step.branches]
-                if isinstance(which, jax.core.Tracer):
+                if isinstance(which, Tracer):
                     made = jax.lax.switch(which, cases, *read)
                 else:
                     made = cases[min(max(int(which), 0), len(cases) - 1)](*read)

@@ -20,9 +20,17 @@ class Reader:
       smooth: x/sqrt(x^2 + smooth) is taken for the sign of x, from which maxima and conditions are
         made; None if there is to be no such thing.
       nonnegative: symbols known not to be negative, as averages of squares are.
+      early: conditions on the step that no longer change after so many steps are decided by how
+        they end.
     """
 
-    def __init__(self, smooth: Any | None, nonnegative: Iterable[sympy.Symbol] = ()):
+    def __init__(
+        self,
+        smooth: Any | None,
+        nonnegative: Iterable[sympy.Symbol] = (),
+        early: int = EARLY,
+    ):
+        self.early = early
         self.smooth = None if smooth is None else exact(smooth, "smooth")
         self.smoothed: set[str] = set()
         self.smoothed_at: set[Variable] = set()  # the applications that were
@@ -69,7 +77,7 @@ class Reader:
         if found is None:
             return condition
         truth, since = found
-        if since > EARLY:
+        if since > self.early:
             return condition
         self.settled = max(self.settled, since)
         return truth

@@ -11,6 +11,7 @@ import optax
 import sympy
 from jaxtyping import PyTree
 
+from igr.backward_error.terms.algebra import T
 from igr.checks import Number
 from igr.tracing.coupled import coupled_reading
 from igr.tracing.describe import CoupledError, Description, describe
@@ -59,12 +60,12 @@ def read_optimizer(
     found = readings(traced, smooth)
     _check_keep(traced, keep)
     name = name_of(make)
-    try:
-        described = [describe(leaf, keep, traced.step) for leaf in found.leaves]
-    except CoupledError:
-        described = []
-    first = described[0] if described else None
-    if first is None or any(one != first for one in described[1:]):
+    first = _of_every_leaf(found, keep, traced)
+    if first is not None and found.settled and not _holds_early(first, found.settled):
+        # What the conditions on the first steps keep off is no number there: they are pieces.
+        found = readings(traced, smooth, early=0)
+        first = _of_every_leaf(found, keep, traced)
+    if first is None:
         whole = coupled_reading(traced, found, keep, name)
         since = _since(found, whole.fading.values())
         return Reading(whole.method, traced, since, found, None, whole.why, None)
@@ -72,6 +73,52 @@ def read_optimizer(
     why = {n: m.why for n, m in first.memories.items() if m.kept}
     since = _since(found, [m.fading for m in first.memories.values() if not m.kept])
     return Reading(method, traced, since, found, smooth, why, first)
+
+
+def _of_every_leaf(
+    found: Readings, keep: tuple[str, ...] | None, traced: Traced
+) -> Description | None:
+    """The one description of all leaves; None if elements are coupled, or leaves told apart."""
+    try:
+        described = [describe(leaf, keep, traced.step) for leaf in found.leaves]
+    except CoupledError:
+        return None
+    first = described[0] if described else None
+    return None if any(one != first for one in described[1:]) else first
+
+
+def _holds_early(description: Description, settled: int) -> bool:
+    """Whether the rule is a number in the first steps, before which conditions on it settle."""
+    rule = description.rule
+    symbols = sorted(rule.free_symbols, key=str)
+    at = sympy.lambdify(symbols, rule, "numpy")
+    step = 0.01
+    point = dict(
+        zip(symbols, np.random.default_rng(0).uniform(0.5, 1.5, len(symbols)), strict=True)
+    )
+    point |= {
+        s: float(description.rates[s.name]) / step for s in symbols if s.name in description.rates
+    }
+    start = {s: float(init) for s in symbols if (init := _start_of(s, description)) is not None}
+    found = []
+    with np.errstate(all="ignore"):
+        for n in range(settled + 1):
+            values = {**point, **(start if n == 0 else {}), T: (n + 1) * step}
+            found.append(complex(at(*(values[s] for s in symbols))))
+    sizes = np.abs(found) / np.abs(found[-1])
+    return bool(np.all(np.isreal(found)) and np.all((sizes > _SMALL) & (sizes < 1 / _SMALL)))
+
+
+def _start_of(symbol: sympy.Symbol, description: Description) -> Any:
+    """The number that a kept state is before the first step, for the symbol of what it was."""
+    name = symbol.name.removesuffix("_before")
+    if name == symbol.name or name not in description.kept:
+        return None
+    init = description.memories[name].init
+    return init if getattr(init, "is_number", isinstance(init, int | float)) else None
+
+
+_SMALL = 1e-6  # a first step that differs by so much from later ones stands for none
 
 
 def check_smooth(smooth: Any) -> None:

@@ -18,6 +18,10 @@ from igr.tracing.trace import Traced, trace
 from igr.tracing.unreadable import UnreadableOptimizerError
 from igr.tracing.values import RATE, STEPS
 
+# Of a state where its slope is looked at: the larger of it and of something else, as a distance so
+# far, has one slope where it is small and another where it is large.
+_SIZES = (1e-6, 1.0, 1e6)
+
 
 class Replayed:
     """An optimizer's update, traced for any params with counts that are real numbers."""
@@ -144,7 +148,7 @@ class Replayed:
             places = self.places(state)
             first = 1 + 2 * len(self.traced.params)
             seen = []
-            for _ in range(2):
+            for size in _SIZES:
                 leaves = [
                     jnp.asarray(random.uniform(0.5, 1.5, program.shapes[v].shape))
                     for v in program.inputs[first:]
@@ -162,10 +166,10 @@ class Replayed:
                     for place, value in zip(places, own, strict=True):
                         whole[place] = value
                     flat = [jax.tree.leaves(x) for x in (gradient, params)]
-                    made = program.replay([jnp.asarray(0.1), *flat[0], *flat[1], *whole])
-                    return [made[len(flat[0]) + p] for p in places]
+                    given = [jnp.asarray(0.1), *flat[0], *flat[1], *whole]
+                    return program.replay(given, wanted=[len(flat[0]) + p for p in places])
 
-                own = [leaves[p] for p in places]
+                own = [size * leaves[p] for p in places]
                 along = [jnp.asarray(random.uniform(0.5, 1.5, x.shape)) for x in own]
                 _, slopes = jax.jvp(after, (own,), (along,))
                 seen += [np.ravel(s / a) for s, a in zip(slopes, along, strict=True)]

@@ -9,6 +9,7 @@ from typing import Any
 import sympy
 
 from igr.backward_error.terms.algebra import THETA, G
+from igr.tracing.on_steps import EARLY
 from igr.tracing.program import Atom, Variable
 from igr.tracing.reader import Reader
 from igr.tracing.symbolic import read
@@ -59,12 +60,12 @@ class Readings:
     chosen: Mapping[Variable, Atom]
 
 
-def readings(traced: Traced, smooth: Any | None) -> Readings:
-    """Reads a traced optimizer."""
+def readings(traced: Traced, smooth: Any | None, early: int = EARLY) -> Readings:
+    """Reads a traced optimizer; `smooth` and `early` as of `Reader`."""
     rate = RATE if traced.step is None else number(traced.step)
     nonnegative = _start_nonnegative(traced, rate)
     while True:
-        reader = Reader(smooth, nonnegative)
+        reader = Reader(smooth, nonnegative, early)
         found = _read(traced, reader, rate)
         still = {
             s

@@ -10,6 +10,7 @@ from sympy import Piecewise, Rational, exp
 import igr
 from igr.backward_error.methods import adam, heavy_ball, nesterov, z
 from igr.backward_error.rules.rule import RuleMethod
+from igr.flows import optimizer_of
 from igr.tracing import UnreadableOptimizerError, read_optimizer
 
 
@@ -114,6 +115,11 @@ def wrong_shapes(h):
             UnreadableOptimizerError,
             "a hyperparameter is not a finite number",
         ),
+        (
+            lambda h: optax.chain(optax.clip_by_global_norm(float("nan")), optax.sgd(h)),
+            UnreadableOptimizerError,
+            "itself takes steps that are no finite numbers",
+        ),
         (optax.lion, UnreadableOptimizerError, r"jump or a kink \(sign\).*smooth=1e-2"),
         (
             lambda h: optax.MultiSteps(optax.adam(h), 4).gradient_transformation(),
@@ -158,6 +164,69 @@ def test_a_wrong_reading_is_not_handed_out(monkeypatch):
     )
     with pytest.raises(UnreadableOptimizerError, match="does not take its steps"):
         igr.from_optax(lambda h: optax.rmsprop(h, eps=0.3))
+
+
+def test_a_description_that_stands_still_is_not_handed_out(monkeypatch):
+    """Seen on one side of a maximum alone, DoG's distance so far starts at 0 and stays there."""
+    from igr.tracing import replayed
+
+    monkeypatch.setattr(replayed, "_SIZES", (1.0,))
+    with pytest.raises(
+        UnreadableOptimizerError, match=r"goes 0\.0e.00 in its first 20 steps, where"
+    ):
+        igr.from_optax(contrib.dog)
+
+
+def test_an_optimizer_that_stands_still_is_not_certified():
+    with pytest.raises(UnreadableOptimizerError, match="itself does not move"):
+        igr.from_optax(lambda h: optax.chain(optax.sgd(h), optax.scale(0.0)))
+
+
+@pytest.mark.parametrize(
+    ("make", "keep"),
+    [
+        (contrib.dog, None),
+        (optax.radam, ("mu", "nu")),
+        (contrib.acprop, ("mu", "nu")),
+        (lambda h: optax.sgd(optax.piecewise_constant_schedule(h, {7: 0.1, 14: 0.1})), None),
+    ],
+    ids=["dog", "radam", "acprop", "pieces"],
+)
+def test_the_first_steps_are_those_of_the_optimizer(make, keep):
+    """Where everything is kept, from the start: conditions on the first steps hold in them."""
+    ours = optimizer_of(igr.from_optax(make, keep=keep, certify=False), 0.01)
+    loss = lambda x: jnp.sum(jnp.cosh(x))
+    start = jnp.array([0.3, -0.8])
+    a, b = (igr.run(o, loss, start, 20).params for o in (ours, make(0.01)))
+    assert jnp.linalg.norm(b[-1] - start) > 0
+    assert jnp.allclose(a - start, b - start, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "keep", "dtype"),
+    [
+        (optax.adam, (), jnp.float64),
+        (contrib.simplified_ademamix, None, jnp.float64),
+        (contrib.madgrad, None, jnp.float32),
+        (lambda h: optax.novograd(h), None, jnp.float32),
+        (optax.adafactor, None, jnp.float32),
+    ],
+    ids=["adam", "simplified ademamix", "madgrad", "novograd", "adafactor"],
+)
+def test_a_leaf_that_is_never_used_stands_still(make, keep, dtype):
+    """Roots of averages that are exactly zero, at h^1."""
+    params = {"used": jnp.array([0.5, -0.2], dtype), "not": jnp.array([2.0], dtype)}
+    loss = lambda p: jnp.sum(jnp.cosh(p["used"]))
+    method = igr.from_optax(make, keep=keep, params=params, certify=False)
+    done = igr.run(optimizer_of(method, 0.01), loss, params, 9)
+    last = jax.tree.map(lambda x: x[-1], done.params)
+    kept = {y: optax.tree.get(done.state, y) for y in method.kept}
+    field = igr.vector_field(method.equation(1), loss, 0.01)
+    found = field(0.1, (last, kept) if kept else last, None)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(found))
+    theta = found[0] if kept else found
+    assert jnp.all(jnp.abs(theta["not"]) < 1e-5)
+    assert jnp.all(theta["used"] != 0)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from igr.backward_error.terms.elementwise import ElementwiseMethod, Kept, before
 from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.fields.lambdify import LeafFunctions
-from igr.flows.steps.ema_decay import forgetting, share_taken_in
+from igr.flows.steps.ema_decay import forgetting, share_taken_in, time_of_step
 from igr.flows.steps.linear import recurrence
 from igr.shown import short, table
 
@@ -62,7 +62,7 @@ def elementwise_step(
             )
         read: dict[sympy.Symbol, PyTree] = {THETA: params, G: updates}
         scalars = {symbol: forgetting(rate, h, rates_at) for symbol, rate in method.rates}
-        scalars[T] = (state.count + 1) * h
+        scalars[T] = time_of_step(state.count, h)
         channels, kept = {}, {}
         for y, _ in method.states:
             read[method.before(y)] = state.kept[str(y)]

@@ -39,3 +39,16 @@ def forgetting(rate: Any, h: Number | Array, at: Number | None) -> float | Array
       at: the step that the rate is meant for; h if None.
     """
     return float(rate) / (h if at is None else at)
+
+
+def time_of_step(done: Any, h: float | Array) -> Array:
+    """The time t = (n + 1) h that a step reads, after n that are done.
+
+    Rounded up: a schedule that changes at a step compares t/h with its number, and 29 steps of
+    0.01 are 28.999999999999996 of them.
+
+    >>> float(time_of_step(28.0, 0.01) / 0.01) >= 29
+    True
+    """
+    time = (jnp.asarray(done, jnp.result_type(float)) + 1) * h
+    return time * (1 + 4 * jnp.finfo(time.dtype).eps)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from igr.backward_error.rules.rule import RuleMethod, RuleState
 from igr.checks import Number
 from igr.flows import kinds
-from igr.flows.steps.ema_decay import forgetting, share_taken_in
+from igr.flows.steps.ema_decay import forgetting, share_taken_in, time_of_step
 from igr.flows.steps.linear import recurrence
 from igr.pytrees import same_shapes, shapes
 from igr.shown import short, table
@@ -75,7 +75,7 @@ def rule_step(
 
     def given(gradient: PyTree, params: PyTree, count: Any, value_fn: Any) -> dict[str, Any]:
         rates = {n: forgetting(rate, h, rates_at) for n, rate in method.rates}
-        fixed = {"h": h, "value_fn": value_fn, "t": (count + 1) * h}
+        fixed = {"h": h, "value_fn": value_fn, "t": time_of_step(count, h)}
         return {**rates, **fixed, "g": gradient, "theta": params}
 
     def moved(name: str, old: PyTree, read: dict[str, Any]) -> PyTree:
