@@ -39,6 +39,13 @@ _READY: tuple[Figure, ...] = (
            default=False),
     Figure("igr/sgd", "(ours)", "A tanh network on digits: the mean of reshuffled SGD against "
            "the flows of GD and SGD", "paper_figures.igr_sgd:figure_sgd", 25),
+    Figure("igr/relu", "(ours)", "tanh, GELU, ReLU and max pooling on digits: gradient descent "
+           "against its flows, over phases of training", "paper_figures.igr_relu:figure_relu", 60,
+           default=False),
+    Figure("igr/edge", "(ours)", "Past the edge of stability on digits: loss, sharpness and "
+           "distance of four flows", "paper_figures.igr_edge:figure_edge", 70, default=False),
+    Figure("igr/transformer", "(ours)", "A transformer under clipped and scheduled AdamW against "
+           "its flows", "paper_figures.igr_transformer:figure_transformer", 210, default=False),
     Figure("igr/2a", _IGR, "R at maximum test accuracy against λ, over widths and rates",
            "paper_figures.igr_width_and_rate:figure_2a", 110, default=False),
     Figure("igr/2b", _IGR, "Maximum test accuracy against λ, over widths and rates",
