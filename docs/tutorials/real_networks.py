@@ -11,11 +11,13 @@
 #
 # A convolutional network with max pooling, a residual network with batch normalization and a small
 # transformer, trained as one trains them: AdamW with warm-up, a cosine and clipping by the global
-# norm, in float32. Which loss does such a run minimise?
+# norm, in float32. Which loss does such a run minimise, how far is it from each of its flows, and
+# when does the expansion behind these stop being valid?
 
 # %%
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
@@ -26,9 +28,9 @@ images = jnp.asarray(pixels[:64] / 16).reshape(-1, 8, 8, 1)
 labels = jnp.asarray(classes[:64])
 
 
-def normal(key, *shape):
+def normal(rng, *shape):
     """He's initial weights."""
-    return jax.random.normal(key, shape) * (2 / jnp.prod(jnp.array(shape[:-1]))) ** 0.5
+    return jnp.asarray(rng.normal(size=shape) * (2 / np.prod(shape[:-1])) ** 0.5, jnp.float32)
 
 
 def cross_entropy(logits):
@@ -60,11 +62,10 @@ def lenet_loss(params):
     return cross_entropy(x @ params["out"])
 
 
-def lenet(key):
-    keys = jax.random.split(key, 4)
-    convolutions = [normal(keys[0], 3, 3, 1, 4), normal(keys[1], 3, 3, 4, 8)]
-    return {"convolutions": convolutions, "hidden": normal(keys[2], 32, 16),
-            "out": normal(keys[3], 16, 10)}  # fmt: skip
+def lenet(rng):
+    convolutions = [normal(rng, 3, 3, 1, 4), normal(rng, 3, 3, 4, 8)]
+    return {"convolutions": convolutions, "hidden": normal(rng, 32, 16),
+            "out": normal(rng, 16, 10)}  # fmt: skip
 
 
 # %% [markdown]
@@ -100,13 +101,12 @@ def resnet_loss(params):
     return cross_entropy(resnet_logits(params)[0])
 
 
-def resnet(key):
-    keys = jax.random.split(key, 4)
+def resnet(rng):
     layers = {
-        name: {"w": normal(k, 3, 3, width, 6), "scale": jnp.ones(6), "shift": jnp.zeros(6)}
-        for name, k, width in zip(("stem", "first", "second"), keys, (1, 6, 6), strict=False)
+        name: {"w": normal(rng, 3, 3, width, 6), "scale": jnp.ones(6), "shift": jnp.zeros(6)}
+        for name, width in (("stem", 1), ("first", 6), ("second", 6))
     }
-    return layers | {"out": normal(keys[3], 6, 10)}
+    return layers | {"out": normal(rng, 6, 10)}
 
 
 # %% [markdown]
@@ -142,17 +142,16 @@ def transformer_loss(params):
     return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
 
 
-def transformer(key, blocks=2):
-    keys = jax.random.split(key, 6)
+def transformer(rng, blocks=2):
     shapes = {"qkv": (width, 3 * width), "mix": (width, width), "up": (width, 2 * width),
               "down": (2 * width, width)}  # fmt: skip
     stacked = {
-        name: jax.vmap(lambda k, s=shape: normal(k, *s) / 2)(jax.random.split(key, blocks))
-        for key, (name, shape) in zip(keys, shapes.items(), strict=False)
+        name: jnp.stack([normal(rng, *shape) / 2 for _ in range(blocks)])
+        for name, shape in shapes.items()
     }
     stacked |= {"before": jnp.ones((blocks, width)), "between": jnp.ones((blocks, width))}
-    return {"embedding": normal(keys[4], levels, width), "blocks": stacked,
-            "places": normal(keys[5], 36, width), "last": jnp.ones(width)}  # fmt: skip
+    return {"embedding": normal(rng, levels, width), "blocks": stacked,
+            "places": normal(rng, 36, width), "last": jnp.ones(width)}  # fmt: skip
 
 
 # %% [markdown]
@@ -161,19 +160,19 @@ def transformer(key, blocks=2):
 # This much everybody has. The optimizer is a function of its peak rate.
 
 # %%
-decay, steps = 1e-2, 400
+decay, warm_up, steps = 1e-2, 40, 400
 
 
 def optimizer(h):
-    rate = optax.warmup_cosine_decay_schedule(0.0, h, 40, steps)
+    rate = optax.warmup_cosine_decay_schedule(0.0, h, warm_up, steps)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=decay))
 
 
-h = 5e-3
+h = 1e-3
 networks = {
-    "LeNet": (lenet_loss, lenet(jax.random.key(0))),
-    "ResNet": (resnet_loss, resnet(jax.random.key(1))),
-    "transformer": (transformer_loss, transformer(jax.random.key(2))),
+    "LeNet": (lenet_loss, lenet(np.random.default_rng(0))),
+    "ResNet": (resnet_loss, resnet(np.random.default_rng(1))),
+    "transformer": (transformer_loss, transformer(np.random.default_rng(2))),
 }
 trained = {
     name: igr.run(optimizer(h), loss, params, steps, record_every=steps)
@@ -212,7 +211,40 @@ print(adamw.modified_loss())
 # the metric of its own second moment the run goes down $E$, with a penalty on the gradient and that
 # of weight decay.
 #
-# `igr.compare(loss, params, h, ..., optimizer=optimizer)` lays such a run beside its flows. On this
-# LeNet the flow stops at once, and a `FlowStopped` says so. We think that it is for units that are
-# off: their second moment is 0, and when one comes on the flow moves before the moment has seen the
-# gradient.
+# ## How far is it from each flow, and when does the expansion stop being valid?
+#
+# The comparison begins once the rate has warmed up: by then the memory has filled, and a burn-in
+# longer than the schedule would leave nothing to compare. Order 0 is the preconditioned gradient
+# flow, order 1 adds the first correction by derivatives. "differences" takes two of the optimizer's
+# own steps in their place and carries its whole memory along, which sees kinks.
+#
+# ```python
+# loss, params = networks["LeNet"]
+# seen = igr.compare(loss, params, h, 300, flows=(0, 1, "differences"),
+#                    optimizer=optimizer, burn_in=warm_up, sharpness=False)
+# print(seen)
+# ```
+#
+# To compile this takes a minute a network, and this page does not run it. It printed of the LeNet:
+#
+# ```
+# optimizer, h = 0.001, 300 steps, burn-in of 40 steps
+# travelled 4.594e+00
+# order 0: distance at the end 1.068e+00, 2.32e-01 of it
+#   of which the solver's own error is up to 2.1e-01
+# order 1: distance at the end 3.495e+02, 7.61e+01 of it
+#   from step 3 on it is further off than the run has travelled: there h|F1|/|F0| is 1.04
+#   of which the solver's own error is up to 1.2e+02
+# differences: distance at the end 1.524e-01, 3.32e-02 of it
+#   of which the solver's own error is up to 1.7e-01
+# order 1 is no closer than order 0: the correction explains nothing here
+# h|F1|/|F0| up to 1.59, kinks up to 1.07 of the change of the gradient
+# not to be trusted at 101 of 101 recorded steps, the first at step 0
+#     (h|F1|/|F0| at 83, kinks at 101)
+# ```
+#
+# So the expansion in $h$ is valid nowhere here, and says so: max pooling and ReLU leave nothing for
+# derivatives to explain, and units that come on have a second moment of 0, by whose root order 1
+# divides. What the run follows is the flow of its own steps, to some three per cent of the way. A
+# [transformer](../papers/igr.md) of this kind, smooth, is followed by order 1 to 14 % of the way
+# and by differences to .05 %; there two thirds of the records are trusted.

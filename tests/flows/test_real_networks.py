@@ -13,7 +13,7 @@ import igr
 from tests.quick import quick
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "real_networks.py"
-NETWORKS, TINY = ("transformer",), "tiny, max pooling"
+TINY = "tiny, max pooling"
 H, CLIP, DECAY, STEPS = 3e-3, 0.05, 0.3, 300
 
 
@@ -41,14 +41,13 @@ def cells():
 
 @pytest.fixture(scope="module")
 def networks():
-    """The losses and starts that the tutorial defines before it trains."""
+    """What the tutorial defines, but for the runs and what is read off them."""
     defined = {}
     for title, code in cells():
-        if "decay, steps" in code:
-            break
-        if title != "[markdown]":
-            exec(code, defined)
-    return {name: (defined[f"{name}_loss"], defined[name](jax.random.key(0))) for name in NETWORKS}
+        if title == "[markdown]" or "trained[" in code or "from_optax(" in code:
+            continue
+        exec(code.split("trained = {")[0], defined)
+    return defined
 
 
 def tiny():
@@ -69,10 +68,28 @@ def test_a_user_writes_fifteen_lines_at_most():
     assert calls == {"run"}  # the training loop
 
 
-@pytest.mark.parametrize("name", quick([*NETWORKS, TINY], TINY))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["LeNet"])
+def test_the_run_is_followed_to_the_end(networks, name):
+    """By order 0 and by differences of whole steps, these at least twice as close."""
+    loss, params = networks["networks"][name]
+    seen = igr.compare(
+        loss, params, 1e-3, 160, flows=(0, "differences"), optimizer=networks["optimizer"],
+        burn_in=40, record_every=16, sharpness=False,
+    )  # fmt: skip
+    for p in (0, "differences"):
+        assert np.isfinite(seen.distance[p]).all()
+        assert np.isfinite(seen.solver_error[p])
+    assert 2 * seen.distance["differences"][-1] < seen.distance[0][-1]
+    assert seen.distance["differences"][-1] < 0.1 * seen.travelled[-1]
+    if name == "LeNet":
+        assert not seen.trusted.any()
+
+
+@pytest.mark.parametrize("name", quick(["transformer", TINY], TINY))
 def test_the_field_is_clipped_adamw(request, name):
     """-(rate/h) (g clipped / (root of nu unbiased + eps) + decay theta), in a state of training."""
-    loss, params = tiny() if name == TINY else request.getfixturevalue("networks")[name]
+    loss, params = tiny() if name == TINY else request.getfixturevalue("networks")["networks"][name]
     n = 200
     run = igr.run(optimizer(H), loss, params, n, record_every=n)
     nu = optax.tree.get(run.state, "nu")
