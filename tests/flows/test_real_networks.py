@@ -69,7 +69,7 @@ def test_a_user_writes_fifteen_lines_at_most():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["LeNet"])
+@pytest.mark.parametrize("name", ["LeNet", "transformer"])
 def test_the_run_is_followed_to_the_end(networks, name):
     """By order 0 and by differences of whole steps, these at least twice as close."""
     loss, params = networks["networks"][name]
