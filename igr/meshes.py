@@ -17,6 +17,8 @@ import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from igr.closed_over import with_arrays_as_leaves
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -52,9 +54,9 @@ def on_any_mesh(
         if like is not None:
             models = (args[like] if isinstance(like, int) else like(*args, **kwargs),)
         try:
-            return _automatic(fn, mesh, args, kwargs, models)
+            return _automatic(fn, mesh, *with_arrays_as_leaves((args, kwargs)), models)
         except (ValueError, TypeError, NotImplementedError) as error:
-            # A function that closes over arrays of the mesh cannot leave it: as it is, or not.
+            # What closes over arrays of the mesh in ways not seen cannot leave it.
             try:
                 return fn(*args, **kwargs)
             except Exception:

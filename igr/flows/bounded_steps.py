@@ -11,6 +11,7 @@ from typing import Any
 
 import diffrax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from diffrax import RESULTS
 from jaxtyping import Array
@@ -29,7 +30,7 @@ class BoundedSteps(diffrax.AbstractStepSizeController):
     """
 
     adaptive: diffrax.AbstractStepSizeController
-    h: Array
+    h: Array | np.ndarray
 
     def wrap(self, direction: Any) -> BoundedSteps:
         """As diffrax asks for it."""

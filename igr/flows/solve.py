@@ -147,7 +147,7 @@ def flow(
         options,
         saves_params="saveat" not in diffeqsolve,
     )
-    _report(solution, ok, outcome)
+    _report(solution, ok, outcome, own_event="event" in diffeqsolve)
     if solution.ys is not None and "saveat" not in diffeqsolve:
         ys = combine(_cast_like(solution.ys, dynamic), static)
         solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
@@ -219,11 +219,13 @@ def _left_the_finite(t: Any, y: PyTree, args: Any, **kwargs: Any) -> Array:
     )
 
 
-def _report(solution: diffrax.Solution, ok: Array | None, outcome: Array) -> None:
+def _report(
+    solution: diffrax.Solution, ok: Array | None, outcome: Array, *, own_event: bool
+) -> None:
     if isinstance(outcome, Tracer) or solution.ts is None:
         return
     successful, left, shrank = np.asarray(outcome)
-    if successful:
+    if successful or (left and own_event):  # an event of the user's is where a flow is to stop
         return
     times = np.asarray(solution.ts)
     times = times[np.isfinite(times) if ok is None else np.asarray(ok)]

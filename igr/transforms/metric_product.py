@@ -10,6 +10,7 @@ from jaxtyping import Array
 from igr.curvature.matrix_function import function_times_vector
 from igr.forward_mode import jvp, linearize
 from igr.missing_parts import of_whole
+from igr.per_example.units import in_their_unit
 from igr.pytrees import inner_product
 from igr.transforms.losses import require_scalar_loss, require_value_fn
 from igr.transforms.partitioned import Partitioned
@@ -119,7 +120,9 @@ def _hessian_metric_product(
         return function_times_vector(jnp.abs, hessian, theta, lanczos_steps)
     product = _hessian_theta(gradient, theta)
     if metric == "absolute_distance":
-        distance = inner_product(theta, product)
+        # Of numbers near one, since only the sign matters and the sum may leave the range.
+        near_one = [in_their_unit([(x,) for x in leaves])[0] for leaves in (theta, product)]
+        distance = inner_product(*near_one)
         return [jnp.sign(distance).astype(p.dtype) * p for p in product]
     if metric == "absolute_shrinkage":
         return [jnp.sign(t) * jnp.abs(p) for t, p in zip(theta, product, strict=True)]
