@@ -76,10 +76,10 @@ def saved(
     ts: Any = t0 + times
     solution = flow(field, start, ts[-1], t0=t0, ts=ts, **options)
     control = solution.controller_state
-    bounded = isinstance(options.get("stepsize_controller"), FixedSteps) or (
-        isinstance(control, tuple) and len(control) == 5
-    )
-    own = float(control[-1]) if bounded else float("nan")
+    own = float("nan")
+    if isinstance(control, tuple):
+        fixed = isinstance(options.get("stepsize_controller"), FixedSteps)
+        own = float(control[-1]) if fixed or len(control) == 5 else own
     return Followed(solution.ys, np.isfinite(np.asarray(solution.ts)), own)
 
 
