@@ -7,6 +7,7 @@ from typing import Any
 import diffrax
 import jax.numpy as jnp
 import optax
+from diffrax import RESULTS
 
 
 class FixedSteps(diffrax.AbstractStepSizeController):
@@ -29,10 +30,14 @@ class FixedSteps(diffrax.AbstractStepSizeController):
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
-        """Accepts every step."""
+        """Accepts every step, and ends where a solution blows up."""
         inner, total = controller_state
-        total = total + optax.tree.norm(y_error).astype(total.dtype)
+        error = optax.tree.norm(y_error)
+        total = total + error.astype(total.dtype)
         keep, next_t0, next_t1, jump, inner, result = self.steps.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, inner
         )
+        # A step over the pole of a solution that blows up has an error beyond all that there is.
+        lost = error > optax.tree.norm(y0) + optax.tree.norm(y1_candidate)
+        result = RESULTS.where(lost, RESULTS.dt_min_reached, result)
         return keep, next_t0, next_t1, jump, (inner, total), result

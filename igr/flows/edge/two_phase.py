@@ -169,6 +169,24 @@ class TwoPhaseField:
 
     def held(self, t: Any, phases: TwoPhases, args: Any = None) -> TwoPhases:
         """d/dt of the phases with the directions held."""
+        directions = phases.directions
+        tangent = self._rate(t, self.confined(phases), directions, orthonormal=False)
+        if directions is None:
+            return tangent
+        return tangent._replace(directions=jax.tree.map(jnp.zeros_like, directions))
+
+    def within(self, phases: TwoPhases, directions: PyTree | None) -> TwoPhases:
+        """d/dt of phases without directions, held to some in whose span the swing is already.
+
+        Args:
+          phases: as they are after `confined`.
+          directions: orthonormal, as `followed` has them: no Gram matrix is needed.
+        """
+        return self._rate(0.0, phases, directions, orthonormal=True)
+
+    def _rate(
+        self, t: Any, phases: TwoPhases, directions: PyTree | None, orthonormal: bool
+    ) -> TwoPhases:
         dynamic, static = partition(phases.params)
         memory, memory_swing = self._memory(phases)
 
@@ -178,17 +196,16 @@ class TwoPhaseField:
             minus = self._step(_floats(jnp.subtract, middle, swing), static)
             even = _floats(lambda p, m: (p + m) / 2, plus, minus)
             odd = _only_floats(_floats(lambda p, m: (m - p) / 2, plus, minus))
-            return even, self._confined(odd, phases.directions)
+            return even, self._confined(odd, directions, orthonormal)
 
-        swing = self._confined((phases.swing, memory_swing), phases.directions)
-        rate = interpolating_field(step, self.order, self.h)(t, ((dynamic, memory), swing), args)
+        at = (dynamic, memory), (phases.swing, memory_swing)
+        rate = interpolating_field(step, self.order, self.h)(t, at, None)
         (params, memory), (swing, memory_swing) = rate
-        directions = phases.directions
         return TwoPhases(
             params=like_params(params, phases.params),
             swing=swing,
             memory=_by_leaf(memory, memory_swing),
-            directions=None if directions is None else jax.tree.map(jnp.zeros_like, directions),
+            directions=None,
         )
 
     def followed(self, phases: TwoPhases) -> PyTree:
@@ -217,7 +234,9 @@ class TwoPhaseField:
     def _product(self, dynamic: PyTree, static: PyTree) -> Callable[[PyTree], PyTree]:
         return hessian_product(lambda p: self._value_fn(combine(p, static)), dynamic)
 
-    def _confined(self, swing: tuple[Any, Any], directions: PyTree | None) -> tuple[Any, Any]:
+    def _confined(
+        self, swing: tuple[Any, Any], directions: PyTree | None, orthonormal: bool = False
+    ) -> tuple[Any, Any]:
         """Params' swing, and each part of the memory's that is like params, in the span."""
         if directions is None:
             return swing
@@ -226,14 +245,14 @@ class TwoPhaseField:
             return same_shapes(part, swing[0])
 
         return jax.tree.map(
-            lambda part: _projected(part, directions) if is_vector(part) else part,
+            lambda part: _projected(part, directions, orthonormal) if is_vector(part) else part,
             swing,
             is_leaf=is_vector,
         )
 
 
-def _projected(vector: PyTree, directions: PyTree) -> PyTree:
-    """On the span of directions that need not be quite orthonormal."""
+def _projected(vector: PyTree, directions: PyTree, orthonormal: bool = False) -> PyTree:
+    """On the span of directions that need not be quite orthonormal, unless it is said they are."""
 
     def inner(a: PyTree, axes: int) -> Array:
         return jax.tree.reduce(
@@ -251,8 +270,9 @@ def _projected(vector: PyTree, directions: PyTree) -> PyTree:
         )
 
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(directions)))
-    gram = inner(directions, 1).astype(dtype)
-    weights = jnp.linalg.solve(gram, inner(vector, 0).astype(dtype))
+    weights = inner(vector, 0).astype(dtype)
+    if not orthonormal:
+        weights = jnp.linalg.solve(inner(directions, 1).astype(dtype), weights)
     return jax.tree.map(
         lambda q, x: jnp.tensordot(weights.astype(q.dtype), q, 1).astype(x.dtype),
         directions,

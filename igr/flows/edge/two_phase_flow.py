@@ -138,10 +138,18 @@ def _advance(
     substeps = check_count("order", order, 0) + 1
 
     def step(_: Any, phases: TwoPhases) -> TwoPhases:
+        followed = None
         if directions is not None:
-            phases = field.confined(phases._replace(directions=field.followed(phases)))
+            followed = field.followed(phases)
+            phases = field.confined(phases._replace(directions=followed))
         # Order p multiplies the exponent of a mode that flips by about p + 1.
-        return runge_kutta_4(lambda y: field.held(0.0, y), phases, h / substeps, substeps)
+        moved = runge_kutta_4(
+            lambda y: field.within(y, followed),
+            phases._replace(directions=None),
+            h / substeps,
+            substeps,
+        )
+        return moved._replace(directions=followed)
 
     phases = jax.lax.fori_loop(0, count, step, phases)
     middle, swing = phases.params, phases.swing
