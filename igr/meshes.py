@@ -54,7 +54,8 @@ def on_any_mesh(
         if like is not None:
             models = (args[like] if isinstance(like, int) else like(*args, **kwargs),)
         try:
-            return _automatic(fn, mesh, *with_arrays_as_leaves((args, kwargs)), models)
+            inside, keywords = with_arrays_as_leaves((args, kwargs))
+            return _automatic(fn, mesh, inside, keywords, models)
         except (ValueError, TypeError, NotImplementedError) as error:
             # What closes over arrays of the mesh in ways not seen cannot leave it.
             try:

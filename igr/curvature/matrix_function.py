@@ -18,8 +18,10 @@ from igr.curvature.vectors import (
     widened,
     working_dtype,
 )
+from igr.meshes import on_any_mesh
 
 
+@on_any_mesh(like=2)
 def function_times_vector(
     function: Callable[[Float[Array, " m"]], Float[Array, " m"]],
     product: Callable[[PyTree], PyTree],

@@ -118,24 +118,24 @@ def _one_by_one(
     def sum_of_losses(trained: PyTree) -> Array:
         return jnp.sum(jax.vmap(loss_fn, (None, 0))(trained, batch))
 
-    def square(example: PyTree) -> _Sums:
+    def of_one(example: PyTree) -> _Sums:
         gradients, exponent = _in_their_unit(factored_gradients(example_loss_fn, params, example))
         found = [
             inner_product(g, g) if isinstance(g, jax.Array) else squares([g])[0] for g in gradients
         ]
         return _Sums([], jnp.asarray(sum(found)), exponent)
 
-    found = summed_over_chunks(square, batch, 1, _plus)
+    found = summed_over_chunks(of_one, batch, 1, _plus)
     whole, exponent = _square(jax.grad(sum_of_losses)(trained))
     known = jnp.stack([whole != 0, found.squares != 0])
     exponents = jnp.stack([exponent, found.exponent])
     unit = common_exponent(exponents, known)
     shifts = jnp.where(known, exponents - unit, 0)
-    whole, square = (
+    whole, squares_sum = (
         times_power(times_power(x, e), e)
         for x, e in zip((whole, found.squares), shifts, strict=True)
     )
-    return _in_one_unit(whole, square, unit)
+    return _in_one_unit(whole, squares_sum, unit)
 
 
 def _in_one_unit(whole: Array, squares: Array, exponent: Array) -> tuple[Array, Array, Array]:

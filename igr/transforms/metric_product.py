@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from igr.compiled import traced
 from igr.curvature.matrix_function import function_times_vector
 from igr.forward_mode import jvp, linearize
 from igr.missing_parts import of_whole
@@ -116,7 +117,7 @@ def _hessian_metric_product(
 ) -> list[Array]:
     if metric == "absolute_hessian":
         # |H| = (H^2)^(1/2)
-        _, hessian, _, _ = linearize(gradient, theta)
+        hessian = traced(lambda v: jvp(gradient, (theta,), (v,))[1], theta)
         return function_times_vector(jnp.abs, hessian, theta, lanczos_steps)
     product = _hessian_theta(gradient, theta)
     if metric == "absolute_distance":
