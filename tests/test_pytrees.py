@@ -201,6 +201,7 @@ def test_classes_that_do_not_know_when_they_are_equal():
         product(Params(jnp.ones(3), jnp.ones(())))
 
 
+@pytest.mark.slow
 def test_such_classes_in_a_density_a_monitor_and_a_comparison():
     params = Params(jnp.array([1.0, -2.0]), jnp.array(0.5))
     loss = lambda p: jnp.sum(p.w**2) * 2 + 5 * p.b**2  # H = diag(4, 4, 10)

@@ -126,7 +126,6 @@ CALLS = {
     quick(
         CALLS,
         "per_example_gradients",
-        "coherence",
         "stiffness",
         "tangent_kernel",
         "lipschitz_bound",

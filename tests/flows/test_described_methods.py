@@ -182,6 +182,7 @@ def _smoothed_lion(b1, b2, smoothing):
 
 @pytest.mark.parametrize("order", [1, pytest.param(0, marks=SLOW), pytest.param(2, marks=SLOW)])
 @pytest.mark.parametrize("beta", [0.9, *(pytest.param(b, marks=SLOW) for b in (0.5, 0.7))])
+@pytest.mark.slow
 def test_adam_with_a_long_first_moment_eliminated(polynomial, beta, order):
     """One step after a real run to time 0.8, long enough for the first moment to have filled."""
     value_fn, params = polynomial

@@ -367,6 +367,7 @@ def test_relu_in_single_precision():
     assert found.distance[1][-1] < 0.3 * found.distance[0][-1]
 
 
+@pytest.mark.slow
 def test_a_weight_without_a_gradient_leaves_the_field_finite():
     """As at pixels that are always dark: a second moment of 0 stands still, and so does its root.
 

@@ -38,6 +38,7 @@ def test_the_claims_follow_the_numbers(monkeypatch, falls):
     assert ("11.0 (11.0 to 11.0) on real, 1.0" in early) == falls  # nothing late is in it
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_example_estimates_exactly():
     cell = Cell("digits", 0.5, 20, 3, 1, steps=3, samples=2, seeds=(0,), batch_size=1)
     found = run(cell)

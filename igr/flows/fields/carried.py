@@ -53,7 +53,7 @@ def carried_field(
     >>> gd = methods.gradient_descent()
     >>> field = carried_field(gd, lambda x: x**2 / 2, 0.1)
     >>> memory = kinds.step_of(gd, 0.1).init(jnp.array(1.0))
-    >>> print(field(0.0, (jnp.array(1.0), memory), None)[0])
+    >>> print(field(0.0, (jnp.array(1.0), memory), None)[0].round(6))
     -1.05
     """
     check_step("h", h)
