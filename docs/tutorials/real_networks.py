@@ -246,5 +246,5 @@ print(adamw.modified_loss())
 # So the expansion in $h$ is valid nowhere here, and says so: max pooling and ReLU leave nothing for
 # derivatives to explain, and units that come on have a second moment of 0, by whose root order 1
 # divides. What the run follows is the flow of its own steps, to some three per cent of the way. A
-# [transformer](../papers/igr.md) of this kind, smooth, is followed by order 1 to 14 % of the way
+# [transformer](../../papers/igr/) of this kind, smooth, is followed by order 1 to 14 % of the way
 # and by differences to .05 %; there two thirds of the records are trusted.
