@@ -23,7 +23,14 @@ from analysis.command import INTERRUPTED, chosen, console, duration, leave, list
 from benchmarks.measure import Row
 
 # What each took on one core beside a busy one; one that is not here has not been timed.
-SECONDS: dict[str, float] = {"comparison": 210, "curvature": 150, "derivation": 31, "discrete": 45}
+SECONDS: dict[str, float] = {
+    "comparison": 210,
+    "curvature": 150,
+    "derivation": 31,
+    "discrete": 45,
+    "edge": 150,
+    "reading": 15,
+}
 _NOT_BENCHMARKS = ("__main__", "gpu", "measure", "network")
 
 
