@@ -122,8 +122,8 @@ def _is_program(value: Any) -> bool:
 def _or_raise(refused: Exception, otherwise: Callable[[], Any]) -> Any:
     try:
         return otherwise()
-    except Exception:
-        raise refused from None  # of the two the one that says what is wrong
+    except Exception as error:
+        raise refused from error  # the first says what is missing, the other why
 
 
 def _in_reverse(

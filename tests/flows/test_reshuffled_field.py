@@ -142,6 +142,18 @@ def test_a_linear_memory_is_reshuffled_sgd(m, beta, nesterov):
     assert jnp.allclose(ours, right(0.0, START, None), rtol=1e-12)
 
 
+def test_a_weight_that_no_batch_uses_stands_still():
+    """Dead pixels and units in single precision: the gradient and nu are exactly zero."""
+    data = jnp.array([0.5, 2.0], jnp.float32)
+    dead = lambda x, a: a * jnp.cosh(x[0]) + 0 * x[1]
+    field = reshuffled_field(igr.methods.adam(), dead, 1e-3, data)
+    params, nu = jnp.array([0.5, 2.0], jnp.float32), jnp.array([0.1, 0.0], jnp.float32)
+    theta, kept = field(1.0, (params, {"nu": nu}), None)
+    assert theta[1] == 0
+    assert theta[0] < -0.1
+    assert jnp.isfinite(kept["nu"]).all()
+
+
 def test_bad_input():
     data = batches(2)
     with pytest.raises(UnansweredError, match="not linear in nu, which it eliminates"):

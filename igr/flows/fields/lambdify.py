@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import sympy
 from jaxtyping import Array, PyTree
 
+from igr.tracing.program import root
+
 
 class LeafFunctions:
     """Evaluates expressions leaf by leaf, each turned from sympy to JAX once."""
@@ -28,7 +30,10 @@ class LeafFunctions:
             atoms = sorted(expression.free_symbols, key=str)
             self._compiled[expression] = (
                 atoms,
-                sympy.lambdify(atoms, _storable(expression), modules="jax", cse=True),
+                # Its root has a slope where a weight is never used, at 0.
+                sympy.lambdify(
+                    atoms, _storable(expression), modules=[{"sqrt": root}, "jax"], cse=True
+                ),
             )
         atoms, function = self._compiled[expression]
         moving = [a for a in atoms if a in vectors]

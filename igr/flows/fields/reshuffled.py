@@ -165,7 +165,11 @@ def reshuffled_field(
                     bend = sympy.diff(slopes[a], read)
                     if bend != 0:
                         q = _shared(weights[a], m, now)
-                        added = _sum((added, _times(value(bend), common, -share * q)))
+                        # A weight that no batch uses stands still, whatever root nu has at 0.
+                        bent = jax.tree.map(
+                            lambda b, x: jnp.where(x == 0, 0, b), value(bend), common
+                        )
+                        added = _sum((added, _times(bent, common, -share * q)))
         base = mean_field(t, state, args)
         theta, others = base if states else (base, {})
         theta = jax.tree.map(
