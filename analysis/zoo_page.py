@@ -12,7 +12,7 @@ from optax import contrib
 
 import igr
 from analysis.studies import study
-from analysis.studies.igr_zoo import LATER, OPTIMIZERS
+from analysis.studies.igr.zoo import LATER, OPTIMIZERS
 from analysis.sweep import committed
 from igr.tracing import UnreadableOptimizerError
 
@@ -56,7 +56,7 @@ def page(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The page in Markdown.
 
     Args:
-        found: What `igr_zoo.run` returned, by optimizer.
+        found: What `analysis.studies.igr.zoo.run` returned, by optimizer.
     """
     rows = [_row(name, values) for name, values in found.items()]
     equations = [_equation(name, values) for name, values in found.items()]

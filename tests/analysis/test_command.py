@@ -14,7 +14,8 @@ import pytest
 import analysis.studies
 from analysis.__main__ import main
 from analysis.scale import Conditions, Scale, conditions
-from analysis.studies import STUDIES, computed, igr_width_and_rate, study
+from analysis.studies import STUDIES, computed, study
+from analysis.studies.igr import width_and_rate
 from analysis.sweep import Study, cell_name, keep
 from tests.analysis.small_study import Cell, powers
 
@@ -165,8 +166,8 @@ def test_the_list(capsys):
 
 @pytest.mark.slow
 def test_igr_width_and_rate_on_a_small_cell():
-    cell = igr_width_and_rate.Cell("digits", 20, (0.05, 0.2), (0, 1), 400, 4, depth=2)
-    values = igr_width_and_rate.run(cell)
+    cell = width_and_rate.Cell("digits", 20, (0.05, 0.2), (0, 1), 400, 4, depth=2)
+    values = width_and_rate.run(cell)
     assert values["R"].shape == (2, 2, 5)
     assert values["parameters"] == 64 * 20 + 20 + 20 * 20 + 20 + 20 * 10 + 10
     assert (values["train_loss"][..., -1] < values["train_loss"][..., 0] / 2).all()

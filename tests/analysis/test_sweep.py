@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from analysis.studies import spectreg_sin
+from analysis.studies.spectreg import sin
 from analysis.sweep import CellFailed, Study, cell_name, code_version, missing, sweep
 from analysis.sweep.compiled_programs import drop_compiled_programs
 from analysis.sweep.reached import _file_of, reached
@@ -363,8 +363,8 @@ def test_a_module_passed_on_is_taken_whole(toy):
 
 
 def test_a_study_depends_on_what_it_runs():
-    path = Path(spectreg_sin.__file__)
-    found = reached(spectreg_sin.__name__, path, "run", ("igr", "analysis"))
+    path = Path(sin.__file__)
+    found = reached(sin.__name__, path, "run", ("igr", "analysis"))
     modules = {module for module, _ in found}
     assert {"igr.penalties.spectral_penalty", "analysis.data.sin"} <= modules
     assert ("analysis.training.train", "train") in found

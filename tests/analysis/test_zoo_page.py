@@ -5,7 +5,7 @@ import pytest
 
 from analysis import zoo_page
 from analysis.studies import study
-from analysis.studies.igr_zoo import LATER, OPTIMIZERS
+from analysis.studies.igr.zoo import LATER, OPTIMIZERS
 from analysis.sweep import committed
 
 

@@ -6,16 +6,20 @@ import sys
 
 import pandas as pd
 import pytest
-from test_produce import ERROR, LINE
 
 from paper_figures.__main__ import main
 from paper_figures.catalogue import FIGURES, chosen_figures
 from paper_figures.figure import Figure
 from paper_figures.plan import Planned
+from tests.paper_figures.test_produce import ERROR, LINE
 
 PLANNED = Figure("fake/planned", "Fakes", "not yet")
-COSTLY = Figure("fake/costly", "Fakes", "an hour", "fakes:draw_error", 3600, default=False)
-CONDITIONS = Figure("fake/conditions", "Fakes", "what a study sees", "fakes:draw_conditions", 1)
+COSTLY = Figure(
+    "fake/costly", "Fakes", "an hour", "tests.paper_figures.fakes:draw_error", 3600, default=False
+)
+CONDITIONS = Figure(
+    "fake/conditions", "Fakes", "what a study sees", "tests.paper_figures.fakes:draw_conditions", 1
+)
 FAKES = (LINE, PLANNED, COSTLY)
 
 

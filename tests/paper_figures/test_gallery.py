@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_produce import LINE
 
 from paper_figures.__main__ import main
 from paper_figures.catalogue import FIGURES
@@ -17,10 +16,11 @@ from paper_figures.claims_page import write_page
 from paper_figures.figure import Figure
 from paper_figures.gallery import write_gallery
 from paper_figures.thumbnail import LARGEST, thumbnail
+from tests.paper_figures.test_produce import LINE
 
 DOCS = Path(__file__).parents[2] / "docs"
 PLANNED = Figure("fake/later", "Fakes", "a plan")
-ELSEWHERE = Figure("fake/costly", "Fakes", "not kept", "fakes:draw_line", 1)
+ELSEWHERE = Figure("fake/costly", "Fakes", "not kept", "tests.paper_figures.fakes:draw_line", 1)
 
 
 @pytest.fixture(scope="module")

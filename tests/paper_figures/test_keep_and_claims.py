@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from test_produce import LINE
 
-from analysis.studies import spectreg_sin
+from analysis.studies.spectreg import sin as spectreg_sin
 from analysis.sweep import CellResult, Sweep, committed, keep
 from paper_figures.__main__ import main
 from paper_figures.claims_page import found, write_page
 from paper_figures.figure import Figure
 from paper_figures.keep import write_provenance
+from tests.paper_figures.test_produce import LINE
 
-SIN = Figure("fake/sin", "Fakes", "from a study", "fakes:draw_from_a_study", 1)
+SIN = Figure("fake/sin", "Fakes", "from a study", "tests.paper_figures.fakes:draw_from_a_study", 1)
 
 
 def test_claims_and_numbers_are_kept(tmp_path, monkeypatch):
@@ -107,8 +107,8 @@ def test_the_page_has_every_scale_and_its_verdict(tmp_path, capsys):
 
 
 def test_what_is_at_the_papers_scale_is_decided_at_quick(tmp_path):
-    own = Figure("spectreg/table-7", "SpectReg", "a sine", "fakes:draw_line", 1)
-    ours = Figure("fake/ours", "(ours)", "a line", "fakes:draw_line", 1)
+    own = Figure("spectreg/table-7", "SpectReg", "a sine", "tests.paper_figures.fakes:draw_line", 1)
+    ours = Figure("fake/ours", "(ours)", "a line", "tests.paper_figures.fakes:draw_line", 1)
     for figure in (own, ours, LINE):
         path = tmp_path / f"quick/{figure.name}.claims.csv"
         path.parent.mkdir(parents=True, exist_ok=True)

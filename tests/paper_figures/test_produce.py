@@ -3,8 +3,8 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 
-import fakes
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -12,10 +12,13 @@ from rich.console import Console
 from analysis.scale import Conditions
 from paper_figures.figure import Claim, Figure
 from paper_figures.produce import claims_table, produce
+from tests.paper_figures import fakes
 
-LINE = Figure("fake/line", "Fakes", "a line", "fakes:draw_line", 1)
-ERROR = Figure("fake/error", "Fakes", "an error", "fakes:draw_error", 1)
-HALF = Figure("fake/half", "Fakes", "half a drawing", "fakes:draw_unwritable_table", 1)
+LINE = Figure("fake/line", "Fakes", "a line", "tests.paper_figures.fakes:draw_line", 1)
+ERROR = Figure("fake/error", "Fakes", "an error", "tests.paper_figures.fakes:draw_error", 1)
+HALF = Figure(
+    "fake/half", "Fakes", "half a drawing", "tests.paper_figures.fakes:draw_unwritable_table", 1
+)
 
 
 @pytest.fixture
@@ -67,7 +70,9 @@ def test_no_part_file_is_left_behind(tmp_path, console):
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, console):
     produce([LINE], tmp_path, Conditions(), console)
     old = (tmp_path / "fake/line.csv").read_bytes()
-    broken = Figure("fake/line", "Fakes", "a line", "fakes:draw_unwritable_table", 1)
+    broken = Figure(
+        "fake/line", "Fakes", "a line", "tests.paper_figures.fakes:draw_unwritable_table", 1
+    )
     produce([broken], tmp_path, Conditions(), console)
     assert (tmp_path / "fake/line.csv").read_bytes() == old
 
@@ -78,16 +83,11 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path, console):
         "import sys; from pathlib import Path; from rich.console import Console;"
         "from analysis.scale import Conditions;"
         "from paper_figures.figure import Figure; from paper_figures.produce import produce;"
-        "produce([Figure('fake/line', 'Fakes', 'a line', 'fakes:draw_line', 1)],"
-        "Path(sys.argv[1]), Conditions(), Console(quiet=True))"
+        f"produce([{LINE}], Path(sys.argv[1]), Conditions(), Console(quiet=True))"
     )
     produce([LINE], tmp_path / "here", Conditions(), console)
-    paths = f"{fakes.__file__.rsplit('/', 1)[0]}"
-    subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {paths!r}); {script}",
-         str(tmp_path / "there")],
-        check=True,
-    )  # fmt: skip
+    command = [sys.executable, "-c", script, str(tmp_path / "there")]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
     for end in (".png", ".pdf", ".csv", ".claims.csv"):
         here, there = (tmp_path / side / f"fake/line{end}" for side in ("here", "there"))
         assert here.read_bytes() == there.read_bytes(), end
@@ -113,7 +113,7 @@ def test_the_user_s_own_matplotlib_settings_are_kept(tmp_path, console):
 
 def test_the_progress_bar_says_the_time_left(tmp_path):
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
-    slow = Figure("fake/slow", "Fakes", "a line", "fakes:draw_line", 125)
+    slow = Figure("fake/slow", "Fakes", "a line", "tests.paper_figures.fakes:draw_line", 125)
     produce([slow], tmp_path, Conditions(), console)
     assert "about 2:05 left" in printed(console)
     assert "about 0:00 left" in printed(console)

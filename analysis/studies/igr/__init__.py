@@ -1,0 +1,1 @@
+"""Studies of "Implicit gradient regularization" and of our own about the same."""

@@ -1,0 +1,86 @@
+"""Optimizers of optax as they run on real data, each beside the flows read from it (ours)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+import igr
+from analysis.data import Classification, digits
+from analysis.models.tanh_network import cross_entropy, tanh_network
+from analysis.scale import Scale
+from analysis.studies.igr.follow import arrays_of
+from analysis.studies.igr.optimizers import Cell
+from analysis.studies.igr.zoo import KINDS, OPTIMIZERS
+from analysis.sweep import Study
+
+# Each at a step where h |F1| is small beside |F0|, as the results say.
+LEARNING_RATES: dict[str, float] = {
+    "sgd": 0.05,
+    "sgd, momentum 0.9": 2e-3,
+    "optimistic_gradient_descent": 0.05,
+    "adam": 5e-4,
+    "adamw": 5e-4,
+    "nadam": 5e-4,
+    "adabelief": 2e-4,
+    "rmsprop": 1e-4,
+    "radam": 5e-4,
+    "optimistic_adam": 5e-4,
+    "adagrad": 0.01,
+    "adadelta": 0.05,
+    "acprop": 5e-4,
+    "ademamix": 5e-4,
+    "schedule_free_adamw": 2e-3,
+    "adafactor": 2e-3,
+    "lamb": 5e-4,
+    "lars": 0.02,
+}
+
+
+def study(scale: Scale) -> Study:
+    """Each of them, in double precision.
+
+    Args:
+        scale: The same cells at every scale: distances as small as these need no larger network.
+    """
+    del scale
+    short = {"burn_in": 300, "steps": 60, "record_every": 10, "examples": 60}
+    return Study("igr-zoo-runs", run, tuple(Cell(name, **short) for name in LEARNING_RATES))
+
+
+@jax.enable_x64(True)
+def run(cell: Cell) -> Mapping[str, Any]:
+    """How far the optimizer drifts from the flows that were read from its own code.
+
+    Returns:
+        What `arrays_of` has, `learning_rate`, and `kind`.
+    """
+    make, _ = OPTIMIZERS[cell.optimizer]
+    h = LEARNING_RATES[cell.optimizer]
+    data = digits()
+    some = Classification(data.x[: cell.examples], data.y[: cell.examples], data.num_classes)
+    params = tanh_network(some, jax.random.key(cell.seed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", igr.FlowStopped)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        method = igr.from_optax(make, params=params, certify=False)
+        seen = igr.compare(
+            cross_entropy(some),
+            params,
+            h,
+            cell.steps,
+            (0, 1),
+            optimizer=make,
+            burn_in=cell.burn_in,
+            record_every=cell.record_every,
+            rtol=1e-7,
+            sharpness=False,
+        )
+    return arrays_of(seen) | {
+        "learning_rate": h,
+        "kind": KINDS[type(method).__name__],
+        "source": "scikit-learn's digits",
+    }

@@ -1,0 +1,1 @@
+"""Studies of "Regularization of correlated parameter spaces"."""

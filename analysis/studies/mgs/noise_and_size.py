@@ -1,0 +1,30 @@
+"""Label noise and the size of the training set, by regularizer (MGS, Figures A.4 to A.13)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from analysis.scale import Scale
+from analysis.studies.mgs import label_noise
+from analysis.sweep import Study
+
+
+def study(scale: Scale) -> Study:
+    """The test bench of Szolnoky et al. (2022), appendix D.1: sizes from 250 to 9,000, all noises.
+
+    A cell is a regularizer and a size: its factor is chosen as for Table 1, once for all sizes.
+
+    Args:
+        scale: "quick": three sizes of digits, an MLP for both networks. "medium" and "full":
+            blurred MNIST, LeNet-5 and the fully connected network, as in `mgs-label-noise`.
+    """
+    sizes: tuple[int, ...] = (250, 1000, 3000, 9000)
+    fewer: dict[str, Any] = {}
+    if scale == "quick":
+        sizes, fewer = (96, 288, 768), {"draws": 3, "epochs": 150, "tuning_draws": 2}
+    if scale == "full":
+        fewer = {"noises": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)}
+    cells = label_noise.study(scale).cells
+    bench = tuple(replace(cell, examples=size, **fewer) for cell in cells for size in sizes)
+    return Study("mgs-noise-and-size", label_noise.run, bench)

@@ -1,0 +1,1 @@
+"""Studies of "Gradient regularization of discriminative models"."""

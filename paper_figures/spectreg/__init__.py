@@ -1,0 +1,1 @@
+"""Figures and tables of "Gradient regularization of discriminative models"."""
