@@ -8,35 +8,42 @@ from igr.diagnostics.adversarial import (
     roc_curve,
     sign_perturbed,
 )
-from igr.diagnostics.batch_sharpness import BatchSharpness, batch_sharpness
 from igr.diagnostics.coherence import (
     Coherence,
     coherence,
     coherence_from_batches,
     generalization_gap_bound,
 )
-from igr.diagnostics.feature_covariance import (
+from igr.diagnostics.complexity.geometric_complexity import geometric_complexity
+from igr.diagnostics.complexity.linear_pieces import LinearPieces, linear_pieces
+from igr.diagnostics.complexity.lipschitz import LipschitzBound, lipschitz_bound, spectral_product
+from igr.diagnostics.complexity.path_complexity import path_complexity
+from igr.diagnostics.complexity.rademacher import rademacher_bound, rademacher_bound_of_path
+from igr.diagnostics.kernel.feature_covariance import (
     FeatureEigenpairs,
     feature_covariance_eigenpairs,
 )
-from igr.diagnostics.function_update import FunctionSpaceUpdate, function_space_update
-from igr.diagnostics.geometric_complexity import geometric_complexity
-from igr.diagnostics.kernel_alignment import tangent_kernel_alignment
-from igr.diagnostics.kernel_spectrum import KernelSpectrum, tangent_kernel_spectrum
-from igr.diagnostics.linear_pieces import LinearPieces, linear_pieces
-from igr.diagnostics.lipschitz import LipschitzBound, lipschitz_bound, spectral_product
-from igr.diagnostics.monitor import Cost, Monitor
+from igr.diagnostics.kernel.function_update import FunctionSpaceUpdate, function_space_update
+from igr.diagnostics.kernel.kernel_alignment import tangent_kernel_alignment
+from igr.diagnostics.kernel.kernel_spectrum import KernelSpectrum, tangent_kernel_spectrum
+from igr.diagnostics.kernel.tangent_kernel import (
+    TraceEstimate,
+    tangent_kernel,
+    tangent_kernel_logdet,
+    tangent_kernel_trace,
+    tangent_kernel_trace_estimate,
+)
+from igr.diagnostics.monitoring.monitor import Cost, Monitor
 from igr.diagnostics.noise_robustness import NoiseRobustness, accuracy, noise_robustness
-from igr.diagnostics.path_complexity import path_complexity
-from igr.diagnostics.preconditioned_sharpness import (
+from igr.diagnostics.sharpness.batch_sharpness import BatchSharpness, batch_sharpness
+from igr.diagnostics.sharpness.preconditioned_sharpness import (
     PreconditionedSharpness,
     adam_preconditioner,
     adam_stability_limit,
     preconditioned_sharpness,
 )
-from igr.diagnostics.rademacher import rademacher_bound, rademacher_bound_of_path
-from igr.diagnostics.root_diagonal_trace import RootDiagonalTrace, root_diagonal_trace
-from igr.diagnostics.sgd_region import SGDRegion, sgd_learning_rate_limit, sgd_region
+from igr.diagnostics.sharpness.root_diagonal_trace import RootDiagonalTrace, root_diagonal_trace
+from igr.diagnostics.sharpness.sgd_region import SGDRegion, sgd_learning_rate_limit, sgd_region
 from igr.diagnostics.slope import (
     ModifiedLossShare,
     implicit_gradient_regularizer,
@@ -44,13 +51,6 @@ from igr.diagnostics.slope import (
     modified_loss_share,
 )
 from igr.diagnostics.stiffness import ClassStiffness, class_stiffness, stiffness
-from igr.diagnostics.tangent_kernel import (
-    TraceEstimate,
-    tangent_kernel,
-    tangent_kernel_logdet,
-    tangent_kernel_trace,
-    tangent_kernel_trace_estimate,
-)
 from igr.per_example.kernel import KernelTooLargeError
 
 __all__ = [

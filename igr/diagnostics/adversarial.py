@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.batch_parts import mapped_over_parts
 from igr.checks import Number, check_count, check_step
-from igr.diagnostics.tangent_kernel import tangent_kernel_trace
+from igr.diagnostics.kernel.tangent_kernel import tangent_kernel_trace
 from igr.meshes import on_any_mesh
 from igr.pytrees import inputs_and_targets, num_examples
 from igr.shown import short, table

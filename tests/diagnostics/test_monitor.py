@@ -15,7 +15,7 @@ from rich.console import Console
 
 import igr
 from igr.diagnostics import coherence
-from igr.diagnostics.named_measures import NAMED
+from igr.diagnostics.monitoring.named_measures import NAMED
 
 # With this the gradient of an example is w - x.
 pull = lambda w, x: jnp.sum((w - x) ** 2) / 2

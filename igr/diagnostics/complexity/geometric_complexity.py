@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_choice, check_count
-from igr.diagnostics.input_jacobians import jacobian_shape, over_jacobians
+from igr.diagnostics.complexity.input_jacobians import jacobian_shape, over_jacobians
 from igr.meshes import on_any_mesh
 from igr.per_example.outputs import random_signs_of_outputs, square_sum
 from igr.pytrees import num_examples

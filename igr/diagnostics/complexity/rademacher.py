@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.checks import Number
-from igr.diagnostics.path_complexity import feature_norm, feature_norms, steps_of
+from igr.diagnostics.complexity.path_complexity import feature_norm, feature_norms, steps_of
 from igr.pytrees import num_examples
 
 

@@ -17,12 +17,12 @@ from igr.backward_error.implicit_penalty import implicit_penalty
 from igr.backward_error.protocols import Method
 from igr.curvature import sharpness
 from igr.curvature.vectors import size
-from igr.diagnostics.batch_sharpness import batch_sharpness
 from igr.diagnostics.coherence import Coherence, coherence
-from igr.diagnostics.geometric_complexity import geometric_complexity
+from igr.diagnostics.complexity.geometric_complexity import geometric_complexity
+from igr.diagnostics.kernel.tangent_kernel import tangent_kernel_trace
+from igr.diagnostics.sharpness.batch_sharpness import batch_sharpness
 from igr.diagnostics.slope import loss_surface_slope
 from igr.diagnostics.stiffness import stiffness
-from igr.diagnostics.tangent_kernel import tangent_kernel_trace
 from igr.pytrees import num_examples, require_trained
 
 SHARPNESS_TOLERANCE = 1e-2

@@ -8,7 +8,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from igr.curvature.vectors import widened
-from igr.diagnostics.input_jacobians import jacobian_shape, over_jacobians
+from igr.diagnostics.complexity.input_jacobians import jacobian_shape, over_jacobians
 from igr.shown import short, table
 
 

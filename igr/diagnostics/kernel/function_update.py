@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.checks import Number
-from igr.diagnostics.feature_covariance import eigenfunctions
+from igr.diagnostics.kernel.feature_covariance import eigenfunctions
 from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import HIGHEST
 from igr.per_example.outputs import output_dimension

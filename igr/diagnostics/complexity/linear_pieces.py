@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
-from igr.diagnostics.input_jacobians import over_jacobians
+from igr.diagnostics.complexity.input_jacobians import over_jacobians
 from igr.meshes import on_any_mesh
 from igr.shown import short, table
 

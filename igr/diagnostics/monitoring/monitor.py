@@ -20,9 +20,9 @@ from igr.backward_error import methods
 from igr.backward_error.protocols import Method
 from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, traced
-from igr.diagnostics.met_sharpness import limits, watched
-from igr.diagnostics.named_measures import NAMED, NamedMeasures, named, scalars
-from igr.diagnostics.records import CSVFile, LiveTable, sink
+from igr.diagnostics.monitoring.met_sharpness import limits, watched
+from igr.diagnostics.monitoring.named_measures import NAMED, NamedMeasures, named, scalars
+from igr.diagnostics.monitoring.records import CSVFile, LiveTable, sink
 from igr.meshes import on_any_mesh
 from igr.pytrees import combine, num_examples, partition, trained_part
 from igr.shown import cut, short, table, table_of

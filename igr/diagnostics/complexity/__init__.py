@@ -1,0 +1,1 @@
+"""How complex a network's function is, on its data and by its weights."""

@@ -1,0 +1,1 @@
+"""The tangent kernel: what it is, its spectrum, its alignment, and the features behind it."""
