@@ -1,4 +1,4 @@
-"""Runs on batches and of two players, against loops in numpy and expectations by enumeration."""
+"""Runs on batches, against loops in numpy and expectations by enumeration."""
 
 from itertools import permutations, product
 
@@ -110,20 +110,6 @@ def test_the_mean_with_replacement():
             [(step(mean, i) + step(mean, j)) / 2 for i, j in product(range(3), repeat=2)]
         )
     assert abs(seen.discrete.params[-1, 0] - mean) < 4 * seen.standard_error[0][-1]
-
-
-@pytest.mark.slow
-def test_two_players():
-    first = lambda z: jnp.sum(z[0] * z[1]) + 0.1 * jnp.sum(z[0] ** 2)
-    start = (jnp.array([1.0]), jnp.array([2.0]))
-    method = igr.methods.alternating()
-    seen = igr.compare((first, lambda z: -first(z)), start, H, 20, (0, 1), method)
-    x, y = 1.0, 2.0
-    for _ in range(20):
-        x = x - H * (y + 0.2 * x)
-        y = y + H * x
-    np.testing.assert_allclose([p[-1, 0] for p in seen.discrete.params], [x, y], rtol=1e-12)
-    assert 10 * seen.distance[1][-1] < seen.distance[0][-1]
 
 
 @pytest.mark.parametrize(
