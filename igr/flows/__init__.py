@@ -1,26 +1,26 @@
 """From a modified equation to a trajectory, and beside it the real run."""
 
 from igr.flows import rules
-from igr.flows.certify import Certificate, certify
+from igr.flows.certifying.certify import Certificate, certify
+from igr.flows.certifying.order import ObservedOrder, observed_order
 from igr.flows.compare import Comparison, compare
 from igr.flows.edge import CentralFlow, TwoPhaseFlow, central_flow, two_phase_field, two_phase_flow
 from igr.flows.epochs import run_epochs
-from igr.flows.fields.along_run import FieldAlong, modified_field_along
-from igr.flows.fields.interpolation import interpolating_field
-from igr.flows.fields.memoryless import stochastic_rule_field
-from igr.flows.fields.reshuffled import reshuffled_field
-from igr.flows.fields.small_noise import SmallNoiseHeun
-from igr.flows.fields.stochastic import (
+from igr.flows.fields.from_steps.along_run import FieldAlong, modified_field_along
+from igr.flows.fields.from_steps.interpolation import interpolating_field
+from igr.flows.fields.noise.memoryless import stochastic_rule_field
+from igr.flows.fields.noise.small_noise import SmallNoiseHeun
+from igr.flows.fields.noise.stochastic import (
     StochasticField,
     moments_field,
     stochastic_field,
     stochastic_flow,
 )
+from igr.flows.fields.reshuffled import reshuffled_field
 from igr.flows.fields.vector_field import modified_value_fn, vector_field
 from igr.flows.from_optax import from_optax
-from igr.flows.order import ObservedOrder, observed_order
 from igr.flows.run import Trajectory, optimizer_of, run
-from igr.flows.solve import FlowStopped, flow, reached
+from igr.flows.solving.solve import FlowStopped, flow, reached
 
 __all__ = [
     "CentralFlow",

@@ -67,7 +67,7 @@ def compare(
         "differences": order 1 with differences of the gradient over the steps in place of its
         derivatives, so that kinks are seen (`igr.interpolating_field`). Of a method that keeps
         states, or whose memory is no average of gradients, it carries all of the memory along and
-        takes differences of whole steps (`igr.flows.fields.carried`).
+        takes differences of whole steps (`igr.flows.fields.by_differences.carried`).
         "two-phase": the flow of the even and the odd steps (`igr.flows.two_phase_flow`).
         "central": that of the centre of the oscillation (`igr.flows.central_flow`); gradient
         descent and RMSProp. With one of the last two, which hold at and past the edge of

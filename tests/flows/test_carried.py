@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import igr
-from igr.flows.fields.carried import carried_field, rooted, squared
+from igr.flows.fields.by_differences.carried import carried_field, rooted, squared
 from igr.flows.run import optimizer_of
 
 A = np.array([[2.0, 0.6], [0.6, 1.0]])

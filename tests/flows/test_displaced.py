@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import igr
-from igr.flows.fields.displaced import displaced_field
+from igr.flows.fields.by_differences.displaced import displaced_field
 
 H = 0.01
 

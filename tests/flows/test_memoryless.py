@@ -14,7 +14,7 @@ from scipy.special import erf, ndtri
 
 import igr
 from igr.backward_error import methods
-from igr.flows.fields.memoryless import stochastic_rule_field
+from igr.flows.fields.noise.memoryless import stochastic_rule_field
 from tests.flows.chebyshev import NODES, differentiation, interpolation, slope
 
 BATCHES = np.array([-0.9, 0.2, 1.3])

@@ -88,7 +88,7 @@ def test_every_elementwise_method_at_every_order(polynomial, name, beta, order):
 def test_a_wrong_field_is_found_out(polynomial):
     """The equation of another method has its own zeroth order right and the next one wrong."""
     averaged = igr.methods.linear_memory((1 + sympy.exp(-igr.methods.z)) / 2)
-    from igr.flows import order
+    from igr.flows.certifying import order
 
     original = order.modified_equation
     order.modified_equation = lambda method, n: original(GD, n)

@@ -18,6 +18,7 @@ from igr.backward_error.protocols import Method
 from igr.checks import Number, check_count, check_value_fn
 from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import size
+from igr.flows.certifying.described import check_described
 from igr.flows.comparison.asked import Asked, method_and_optimizer, watched
 from igr.flows.comparison.batch_validity import validity_over_batches
 from igr.flows.comparison.drawing import Drawing, drawing_of, over_batches, with_gradients
@@ -34,8 +35,7 @@ from igr.flows.comparison.follow import (
     unreached,
 )
 from igr.flows.comparison.result import Comparison, FlowName
-from igr.flows.described import check_described
-from igr.flows.fields.stochastic import moments_field
+from igr.flows.fields.noise.stochastic import moments_field
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.run import Trajectory, optimizer_of
 from igr.pytrees import combine, num_examples, partition

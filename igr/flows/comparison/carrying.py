@@ -14,7 +14,7 @@ from igr.backward_error.protocols import Method
 from igr.checks import Number
 from igr.compiled import Traced, traced
 from igr.flows import kinds
-from igr.flows.fields.carried import carried_field, rooted, squared
+from igr.flows.fields.by_differences.carried import carried_field, rooted, squared
 from igr.flows.runnable import time_like
 from igr.pytrees import combine, partition
 

@@ -13,9 +13,9 @@ from jaxtyping import Array, PyTree
 
 from igr.checks import Number
 from igr.flows.comparison.result import FlowName
-from igr.flows.fixed_steps import FixedSteps
-from igr.flows.late_bar import LateBar
-from igr.flows.solve import flow
+from igr.flows.solving.fixed_steps import FixedSteps
+from igr.flows.solving.late_bar import LateBar
+from igr.flows.solving.solve import flow
 from igr.pytrees import combine, partition
 
 FRACTION = 2  # steps of the solver for one of a run that crosses kinks, 3 evaluations each

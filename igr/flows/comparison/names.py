@@ -9,7 +9,7 @@ from igr.backward_error.protocols import Method
 from igr.checks import check_count
 from igr.flows.comparison.filling import steps_to_fill
 from igr.flows.comparison.result import FlowName
-from igr.flows.fields.displaced import check_displaced
+from igr.flows.fields.by_differences.displaced import check_displaced
 
 NAMED = ("differences", "two-phase", "central")
 PAST_THE_EDGE = ("two-phase", "central")
@@ -37,7 +37,7 @@ def flow_names(flows: Any, orders: Any) -> list[FlowName]:
 
 
 def carries_memory(method: Method) -> bool:
-    """Whether its flow by differences carries the memory along, see `igr.flows.fields.carried`.
+    """Whether its flow by differences carries the memory along (`fields.by_differences.carried`).
 
     Methods without memory do without, and of linear memories with positive weights the gradients
     of the steps past are known.

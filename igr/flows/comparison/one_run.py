@@ -15,6 +15,7 @@ from igr.backward_error import modified_equation
 from igr.backward_error.protocols import Equation, Method
 from igr.checks import Number, check_count
 from igr.compiled import Traced, traced
+from igr.flows.certifying.described import check_described
 from igr.flows.comparison import past_the_edge
 from igr.flows.comparison.asked import Asked, watched
 from igr.flows.comparison.carrying import Carried, never_negative, with_memory
@@ -41,10 +42,9 @@ from igr.flows.comparison.follow import (
 )
 from igr.flows.comparison.names import PAST_THE_EDGE, carries_memory
 from igr.flows.comparison.result import LARGEST_REMAINDER, Comparison, FlowName
-from igr.flows.described import check_described
 from igr.flows.edge.centre import central_rule
-from igr.flows.fields.displaced import displaced_field
-from igr.flows.fields.interpolation import interpolating_field
+from igr.flows.fields.by_differences.displaced import displaced_field
+from igr.flows.fields.from_steps.interpolation import interpolating_field
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.run import optimizer_of, run, step_of
 from igr.flows.runnable import check_start, time_like

@@ -16,7 +16,7 @@ from igr.curvature.tracking import follow_eigenpairs
 from igr.curvature.vectors import size
 from igr.flows import kinds
 from igr.flows.edge.midpoints import step_of
-from igr.flows.fields.interpolation import interpolating_field
+from igr.flows.fields.from_steps.interpolation import interpolating_field
 from igr.flows.run import optimizer_of
 from igr.pytrees import combine, like_params, partition, same_shapes
 from igr.shown import short, table

@@ -68,7 +68,9 @@ def vector_field(
         if method is not None:
             raise ValueError("method is for derivatives = 'differences'; got one with 'automatic'")
         return kinds.field_of(eq, value_fn, h, batches=batches)
-    from igr.flows.fields.differences import difference_field  # which takes steps of methods
+    from igr.flows.fields.by_differences.differences import (
+        difference_field,  # which takes steps of methods
+    )
 
     kinds.check_no_batches(eq, batches)
     return difference_field(eq, cast(ValueFn, value_fn), h, method)

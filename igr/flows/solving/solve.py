@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, compiled, traced
-from igr.flows.bounded_steps import BoundedSteps
+from igr.flows.solving.bounded_steps import BoundedSteps
 from igr.meshes import on_any_mesh
 from igr.pytrees import combine, partition
 

@@ -18,8 +18,8 @@ from igr.backward_error.protocols import Equation, Method
 from igr.backward_error.trees.equation import ModifiedEquation
 from igr.checks import Number
 from igr.flows import kinds
-from igr.flows.fields.displaced import check_displaced, displaced_field
-from igr.flows.fields.interpolation import interpolating_field
+from igr.flows.fields.by_differences.displaced import check_displaced, displaced_field
+from igr.flows.fields.from_steps.interpolation import interpolating_field
 from igr.flows.kinds import Field, ValueFn
 from igr.pytrees import combine, partition
 

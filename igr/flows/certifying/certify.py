@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
 from igr.checks import Number, check_count
-from igr.flows.order import ObservedOrder, check_optimizer, is_optimizer, observed_order
+from igr.flows.certifying.order import ObservedOrder, check_optimizer, is_optimizer, observed_order
 from igr.shown import cut, table_of
 from igr.tracing.reading import name_of
 

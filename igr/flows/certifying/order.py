@@ -20,13 +20,13 @@ from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.content import Opaque, content
 from igr.flows import kinds
-from igr.flows.along_flow import along_flow
-from igr.flows.default_steps import default_steps, largest_step
-from igr.flows.fields.interpolation import interpolating_field
+from igr.flows.certifying.default_steps import default_steps, largest_step
+from igr.flows.certifying.refined import refined
+from igr.flows.fields.from_steps.interpolation import interpolating_field
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.parts import with_parts
-from igr.flows.refined import refined
 from igr.flows.runnable import check_start, time_like
+from igr.flows.solving.along_flow import along_flow
 from igr.meshes import on_any_mesh
 from igr.pytrees import partition
 from igr.tracing import read_optimizer

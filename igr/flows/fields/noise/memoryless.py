@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.backward_error.rules.rule import RuleMethod
 from igr.checks import Number, check_step, check_value_fn
-from igr.flows.fields.stochastic import StochasticField
+from igr.flows.fields.noise.stochastic import StochasticField
 from igr.flows.steps.rules import check_direction
 from igr.pytrees import combine, like_params, num_examples, partition
 

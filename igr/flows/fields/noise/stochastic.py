@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from igr.backward_error.stochastic import StochasticEquation
 from igr.checks import Number, check_step
 from igr.compiled import Traced, compiled, traced
-from igr.flows.fields.small_noise import SmallNoiseHeun
+from igr.flows.fields.noise.small_noise import SmallNoiseHeun
 from igr.flows.fields.vector_field import Field, vector_field
 from igr.forward_mode import jvp
 from igr.per_example import per_example_gradients

@@ -1,0 +1,1 @@
+"""Fields of order 1 by differences of gradients or steps, which see kinks, without derivatives."""

@@ -1,0 +1,1 @@
+"""Stochastic equations: the drift, the diffusion, and a solver for small noise."""

@@ -1,0 +1,1 @@
+"""From a field to its trajectory, by diffrax: steps, and the bar that shows them."""
