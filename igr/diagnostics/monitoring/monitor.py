@@ -1,30 +1,23 @@
 """A monitor: measures of a network, taken every so many steps of any training loop."""
 
-import inspect
 import operator
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from rich.console import Console
 
-from igr.backward_error import methods
 from igr.backward_error.protocols import Method
-from igr.checks import Number, check_count, check_step
-from igr.compiled import Traced, traced
-from igr.diagnostics.monitoring.met_sharpness import limits, watched
-from igr.diagnostics.monitoring.named_measures import NAMED, NamedMeasures, named, scalars
-from igr.diagnostics.monitoring.records import CSVFile, LiveTable, sink
-from igr.meshes import on_any_mesh
-from igr.pytrees import combine, num_examples, partition, trained_part
+from igr.checks import Number, check_count
+from igr.diagnostics.monitoring.measuring import Measuring
+from igr.diagnostics.monitoring.records import Reports
+from igr.diagnostics.monitoring.watch import Watch
+from igr.pytrees import combine, num_examples, partition
 from igr.shown import cut, short, table, table_of
 
 
@@ -143,42 +136,17 @@ class Monitor:
         table: bool | Console = False,
     ):
         self.every = check_count("every", every, 1)
-        self._measures = named(measures)
-        given = {
-            "example_loss_fn": example_loss_fn,
-            "apply_fn": apply_fn,
-            "learning_rate": learning_rate,
-        }
-        for name, value in given.items():
-            if value is not None and name != "learning_rate" and not callable(value):
-                raise TypeError(f"{name} must be a function; got {value!r}.")
-            wanted = self._named_that_need(name)
-            if value is None and wanted:
-                raise ValueError(f"the measures {', '.join(wanted)} need {name}=.")
-        if learning_rate is not None and not callable(learning_rate):
-            check_step("learning_rate", learning_rate)
-        method = methods.gradient_descent() if method is None else method
-        if not isinstance(method, Method):
-            raise TypeError(
-                "method must be one of igr.methods, such as igr.methods.heavy_ball(0.9) or adam(); "
-                f"got {method!r}."
-            )
-        self._method = method
-        self._limits = limits(method)
-        self._example_loss_fn, self._apply_fn = example_loss_fn, apply_fn
-        self._inputs = inputs
-        self._learning_rate = learning_rate
-        self._key = jax.random.key(0) if key is None else key
-        self._sinks = [sink(t) for t in (to if isinstance(to, list | tuple) else [to])]
-        self._table = LiveTable(None if table is True else table) if table else None
-        self._csv = None if csv is None else CSVFile(csv, resume)
-        self._resumed = resume and csv is not None
-
-        self._work = eqx.filter_jit(self._traced)
-        self._columns: list[str] = []
-        self._traces = 0
-        self._vector: PyTree = None
-        self._warned: set[str] = set()
+        self._measuring = Measuring(
+            measures,
+            jax.random.key(0) if key is None else key,
+            example_loss_fn=example_loss_fn,
+            apply_fn=apply_fn,
+            inputs=inputs,
+            learning_rate=learning_rate,
+            method=method,
+        )
+        self._watch = Watch(self._measuring.method, self._measuring.measures)
+        self._reports = Reports(csv, resume, to, table)
         self._rows: list[tuple[int, dict[str, Any]]] = []
         self._next = 0
         self._first: float | None = None
@@ -205,7 +173,7 @@ class Monitor:
             TypeError: If called inside jit: there use `measure`.
         """
         if self._first is None:
-            if step is None and self._resumed:
+            if step is None and self._reports.resumed:
                 raise ValueError("give step= to a monitor with resume=True: where does it go on?")
             self._first = self._last = time.perf_counter()
         step = self._next if step is None else operator.index(step)
@@ -228,13 +196,7 @@ class Monitor:
         Returns:
             Scalars by column. The search for the sharpness starts anew.
         """
-        key = self._key if key is None else key
-
-        def work(params: PyTree, batch: PyTree, key: PRNGKeyArray) -> dict[str, Array]:
-            functions = self._functions_now(params, batch)
-            return self._values(functions, params, batch, key, self._step_size(step), None)[0]
-
-        return on_any_mesh(work)(params, batch, key)
+        return self._measuring.alone(params, batch, key, step)
 
     @property
     def cost(self) -> Cost:
@@ -247,10 +209,10 @@ class Monitor:
     @property
     def compilations(self) -> int:
         """How many times the measures were compiled: once for each shape of batch."""
-        return self._traces
+        return self._measuring.compilations
 
     def __repr__(self) -> str:
-        measured = ", ".join(self._columns or self._measures)
+        measured = ", ".join(self._measuring.columns)
         rows = len(self._rows)
         until = f", the last of step {self._rows[-1][0]}" if rows else ""
         return cut(f"<Monitor of {measured}: {rows} rows{until}>", 400)
@@ -283,14 +245,13 @@ class Monitor:
             raise ValueError("the monitor has measured nothing yet: there is nothing to plot")
         if column is None:
             column = "h_sharpness" if "h_sharpness" in record else list(record)[1]
-        limit = self._limits.get(column.removeprefix("h_"), np.nan)
+        limit = self._watch.limits.get(column.removeprefix("h_"), np.nan)
         limit = limit if column.startswith("h_") and np.isfinite(limit) else None
         return monitor(record, column, limit=limit, ax=ax)
 
     def close(self) -> None:
         """Ends the live table. Files need no closing."""
-        if self._table is not None:
-            self._table.close()
+        self._reports.close()
 
     def __enter__(self) -> "Monitor":
         return self
@@ -307,197 +268,16 @@ class Monitor:
         num_examples(batch)
         params = combine(*partition(params))
         jax.block_until_ready((params, batch))  # the steps before are not the monitor's cost
-        start, traces = time.perf_counter(), self._traces
-        if self._vector is None and "sharpness" in self._names:
-            # Zeros, and not None: the first call shall compile what the later ones run.
-            self._vector = jax.tree.map(jnp.zeros_like, trained_part(params))
-
-        def work(
-            params: PyTree, batch: PyTree, key: PRNGKeyArray, vector: PyTree
-        ) -> tuple[list[Array], PyTree]:
-            return self._work(
-                self._functions_now(params, batch),
-                params,
-                batch,
-                key,
-                np.asarray(step, np.uint32),
-                self._step_size(step),
-                vector,
-            )
-
-        values, vector = on_any_mesh(work, like=3)(params, batch, self._key, self._vector)
-        # Where the compiler puts the vector is its own choice; other places would compile again.
-        if vector is not None:
-            self._vector = jax.tree.map(_placed_like, vector, trained_part(params))
-        row = dict(zip(self._columns, jax.block_until_ready(values), strict=True))
+        start, before = time.perf_counter(), self.compilations
+        row = self._measuring(params, batch, step)
         compiled = time.perf_counter()
-        if self._traces > traces:
+        if self.compilations > before:
             self._compile_seconds += compiled - start
             start = compiled
         if jax.process_index() == 0:
-            self._report(step, row)
+            host = {name: np.asarray(value)[()] for name, value in row.items()}
+            self._rows.append((step, host))
+            self._reports.write(step, host, f"the monitor: {self.cost}")
         self._seconds += time.perf_counter() - start
-        self._warn(step, row)
+        self._watch(step, row)
         return row
-
-    def _functions_now(self, params: PyTree, batch: PyTree) -> "_Functions":
-        """The functions that were given, as they are now: they may read what has changed."""
-        own = {}
-        for column, measure in self._measures.items():
-            if not isinstance(measure, str):
-                keyed = "key" in inspect.signature(measure).parameters
-                call = measure if not keyed else lambda p, b, k, f=measure: f(p, b, key=k)
-                own[column] = traced(call, params, batch, *([self._key] if keyed else []))
-        loss = self._example_loss_fn if self._named_that_need("example_loss_fn") else None
-        apply = self._apply_fn if self._named_that_need("apply_fn") else None
-        inputs = None if apply is None else self._inputs_of(batch)
-        if loss is not None:
-            loss = traced(loss, params, _first(batch))
-        if apply is not None:
-            apply = traced(apply, params, _first(inputs))
-        return _Functions(loss, apply, own, inputs)
-
-    def _traced(
-        self,
-        functions: "_Functions",
-        params: PyTree,
-        batch: PyTree,
-        key: PRNGKeyArray,
-        step: Any,
-        h: Any,
-        vector: PyTree,
-    ) -> tuple[list[Array], PyTree]:
-        self._traces += 1
-        key = jax.random.fold_in(key, step)
-        values, vector = self._values(functions, params, batch, key, h, vector)
-        self._columns = list(values)  # a dict would come back sorted
-        return list(values.values()), vector
-
-    def _values(
-        self,
-        functions: "_Functions",
-        params: PyTree,
-        batch: PyTree,
-        key: PRNGKeyArray,
-        h: Any,
-        vector: PyTree,
-    ) -> tuple[dict[str, Array], PyTree]:
-        named = NamedMeasures(
-            params,
-            batch,
-            functions.inputs,
-            key,
-            example_loss_fn=functions.example_loss_fn,
-            apply_fn=functions.apply_fn,
-            method=self._method,
-            learning_rate=h,
-            vector=vector,
-            shared="coherence" in self._names,
-        )
-        values: dict[str, Array] = {}
-        for i, (column, measure) in enumerate(self._measures.items()):
-            if isinstance(measure, str):
-                found = getattr(named, measure)()
-            elif "key" in inspect.signature(measure).parameters:
-                found = functions.own[column](params, batch, jax.random.fold_in(key, i))
-            else:
-                found = functions.own[column](params, batch)
-            values |= scalars(column, found)
-            if watched(measure, column) and h is not None:
-                values["h_" + column] = h * values[column]
-        return values, named.vector
-
-    @property
-    def _names(self) -> list[str]:
-        return [measure for measure in self._measures.values() if isinstance(measure, str)]
-
-    def _named_that_need(self, argument: str) -> list[str]:
-        return [name for name in self._names if argument in NAMED[name]]
-
-    def _inputs_of(self, batch: PyTree) -> PyTree:
-        if self._inputs is not None:
-            return self._inputs(batch)
-        if isinstance(batch, list | tuple):
-            return batch[0]
-        if isinstance(batch, jax.Array | np.ndarray):
-            return batch
-        raise ValueError(
-            "inputs must say what of a batch is the input of apply_fn, such as "
-            f"inputs=lambda batch: batch['x']; the batch is {jax.tree.structure(batch)}."
-        )
-
-    def _step_size(self, step: Any) -> Array | None:
-        h = self._learning_rate
-        h = h(step) if callable(h) else h
-        return None if h is None else jnp.asarray(h, float)
-
-    def _report(self, step: int, row: Mapping[str, Array]) -> None:
-        host = {name: np.asarray(value)[()] for name, value in row.items()}
-        self._rows.append((step, host))
-        if self._csv is not None:
-            self._csv.write(step, host)
-        for write in self._sinks:
-            write(step, {name: float(value) for name, value in host.items()})
-        if self._table is not None:
-            self._table.show(step, host, f"the monitor: {self.cost}")
-
-    def _warn(self, step: int, row: Mapping[str, Array]) -> None:
-        for column, measure in self._measures.items():
-            helped = row.get(column + "/helped", np.nan)
-            if "coherence" in (measure, column) and helped < 1:
-                self._warn_once(
-                    "coherence",
-                    f"step {step}: coherence is under its orthogonal limit ({float(helped):.3g} of "
-                    "it): the gradients of the examples cancel more than those of unrelated ones.",
-                )
-            kind = watched(measure, column)
-            if kind is None:
-                continue
-            if not row.get(column + "/converged", True):
-                self._warn_once(
-                    "converged",
-                    f"step {step}: the search for the sharpness did not converge; "
-                    f"{float(row[column]):.3g} is a lower bound at best.",
-                )
-            reached = row.get("h_" + column, np.nan)
-            limit = self._limits[kind]
-            if reached > limit:
-                what = kind.replace("_", " ")
-                self._warn_once(
-                    "limit of the " + what,
-                    f"step {step}: the step size times the {what}, {float(reached):.3g}, has "
-                    f"passed {limit:.3g}, the limit of stability of {self._method.name}.",
-                )
-
-    def _warn_once(self, what: str, message: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
-            warnings.warn(message, UserWarning, stacklevel=5)
-
-
-class _Functions(NamedTuple):
-    """What a monitor was given, traced, and the inputs of the batch at hand."""
-
-    example_loss_fn: Traced | None
-    apply_fn: Traced | None
-    own: dict[str, Traced]
-    inputs: PyTree
-
-
-def _first(batch: PyTree) -> PyTree:
-    """The shapes of one example."""
-
-    def shape(x: Any) -> Any:
-        if not isinstance(x, jax.Array | np.ndarray):
-            return x
-        weak = bool(getattr(x, "weak_type", False))
-        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=weak)
-
-    return jax.tree.map(shape, batch)
-
-
-def _placed_like(x: Array, like: Any) -> Array:
-    """Where `like` lies; not moved where it lies there, for what was put somewhere stays put."""
-    if not isinstance(like, jax.Array) or x.sharding.is_equivalent_to(like.sharding, x.ndim):
-        return x
-    return jax.device_put(x, like.sharding)

@@ -17,6 +17,40 @@ Row = Mapping[str, Any]
 Sink = Callable[[int, Row], Any]
 
 
+class Reports:
+    """Where all rows go.
+
+    Args:
+        csv: A file, or None.
+        resume: Whether to go on with a file that exists.
+        to: A target as `sink` takes it, or a list of such.
+        table: Whether to show a live table, or the console to show it on.
+
+    Attributes:
+        resumed: Whether there is a file and it is gone on with.
+    """
+
+    def __init__(self, csv: str | os.PathLike | None, resume: bool, to: Any, table: bool | Console):
+        self._sinks = [sink(t) for t in (to if isinstance(to, list | tuple) else [to])]
+        self._table = LiveTable(None if table is True else table) if table else None
+        self._csv = None if csv is None else CSVFile(csv, resume)
+        self.resumed = resume and csv is not None
+
+    def write(self, step: int, row: Row, title: str) -> None:
+        """Hands on a row; the title is that of the table."""
+        if self._csv is not None:
+            self._csv.write(step, row)
+        for write in self._sinks:
+            write(step, {name: float(value) for name, value in row.items()})
+        if self._table is not None:
+            self._table.show(step, row, title)
+
+    def close(self) -> None:
+        """Ends the live table. Files need no closing."""
+        if self._table is not None:
+            self._table.close()
+
+
 class CSVFile:
     """One line a row, under a header of `step` and the names.
 

@@ -1,0 +1,243 @@
+"""The measures of a monitor as one program, of functions that may read what has changed."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from igr.backward_error import methods
+from igr.backward_error.protocols import Method
+from igr.checks import Number, check_step
+from igr.compiled import Traced, traced
+from igr.diagnostics.monitoring.named_measures import NAMED, NamedMeasures, named, scalars
+from igr.diagnostics.monitoring.watch import watched
+from igr.meshes import on_any_mesh
+from igr.pytrees import trained_part
+
+
+class Measuring:
+    """What a monitor measures, taken of params and a batch.
+
+    Args:
+        measures: As in `Monitor`, and so are all others.
+        key: For what is drawn at random, folded with the step.
+        example_loss_fn: The loss of an example.
+        apply_fn: The network.
+        inputs: What of a batch the network takes.
+        learning_rate: h, or a schedule.
+        method: Of `igr.methods`; None for gradient descent.
+
+    Attributes:
+        method: The method.
+        columns: What was filled at the last call, in order; before, the measures.
+        compilations: How many times the program was compiled: once for each shape of batch.
+    """
+
+    def __init__(
+        self,
+        measures: Any,
+        key: PRNGKeyArray,
+        *,
+        example_loss_fn: Callable[[PyTree, PyTree], Any] | None,
+        apply_fn: Callable[[PyTree, Any], Any] | None,
+        inputs: Callable[[PyTree], PyTree] | None,
+        learning_rate: Number | Callable[[int], Any] | None,
+        method: Method | None,
+    ):
+        self.measures = named(measures)
+        given = {
+            "example_loss_fn": example_loss_fn,
+            "apply_fn": apply_fn,
+            "learning_rate": learning_rate,
+        }
+        for name, value in given.items():
+            if value is not None and name != "learning_rate" and not callable(value):
+                raise TypeError(f"{name} must be a function; got {value!r}.")
+            wanted = self._named_that_need(name)
+            if value is None and wanted:
+                raise ValueError(f"the measures {', '.join(wanted)} need {name}=.")
+        if learning_rate is not None and not callable(learning_rate):
+            check_step("learning_rate", learning_rate)
+        method = methods.gradient_descent() if method is None else method
+        if not isinstance(method, Method):
+            raise TypeError(
+                "method must be one of igr.methods, such as igr.methods.heavy_ball(0.9) or adam(); "
+                f"got {method!r}."
+            )
+        self.method = method
+        self.key = key
+        self._example_loss_fn, self._apply_fn = example_loss_fn, apply_fn
+        self._inputs = inputs
+        self._learning_rate = learning_rate
+        self.columns: list[str] = list(self.measures)
+        self.compilations = 0
+        self._work = eqx.filter_jit(self._traced)
+        self._vector: PyTree = None
+
+    def __call__(self, params: PyTree, batch: PyTree, step: int) -> dict[str, Array]:
+        """Scalars by column, there when this returns; the next search starts at what it found."""
+        if self._vector is None and "sharpness" in self._names:
+            # Zeros, and not None: the first call shall compile what the later ones run.
+            self._vector = jax.tree.map(jnp.zeros_like, trained_part(params))
+
+        def work(
+            params: PyTree, batch: PyTree, key: PRNGKeyArray, vector: PyTree
+        ) -> tuple[list[Array], PyTree]:
+            return self._work(
+                self._functions_now(params, batch),
+                _Point(params, batch, key, self._step_size(step), vector),
+                np.asarray(step, np.uint32),
+            )
+
+        values, vector = on_any_mesh(work, like=3)(params, batch, self.key, self._vector)
+        # Where the compiler puts the vector is its own choice; other places would compile again.
+        if vector is not None:
+            self._vector = jax.tree.map(_placed_like, vector, trained_part(params))
+        return dict(zip(self.columns, jax.block_until_ready(values), strict=True))
+
+    def alone(
+        self, params: PyTree, batch: PyTree, key: PRNGKeyArray | None, step: Any
+    ) -> dict[str, Array]:
+        """The same inside jit: nothing is remembered."""
+        key = self.key if key is None else key
+
+        def work(params: PyTree, batch: PyTree, key: PRNGKeyArray) -> dict[str, Array]:
+            point = _Point(params, batch, key, self._step_size(step), None)
+            return self._values(self._functions_now(params, batch), point)[0]
+
+        return on_any_mesh(work)(params, batch, key)
+
+    def _functions_now(self, params: PyTree, batch: PyTree) -> "_Functions":
+        """The functions that were given, as they are now: they may read what has changed."""
+        own = {}
+        for column, measure in self.measures.items():
+            if not isinstance(measure, str):
+                keyed = "key" in inspect.signature(measure).parameters
+                call = measure if not keyed else lambda p, b, k, f=measure: f(p, b, key=k)
+                own[column] = traced(call, params, batch, *([self.key] if keyed else []))
+        loss = self._example_loss_fn if self._named_that_need("example_loss_fn") else None
+        apply = self._apply_fn if self._named_that_need("apply_fn") else None
+        inputs = None if apply is None else self._inputs_of(batch)
+        if loss is not None:
+            loss = traced(loss, params, _first(batch))
+        if apply is not None:
+            apply = traced(apply, params, _first(inputs))
+        return _Functions(loss, apply, own, inputs)
+
+    def _traced(
+        self,
+        functions: "_Functions",
+        at: "_Point",
+        step: Any,
+    ) -> tuple[list[Array], PyTree]:
+        self.compilations += 1
+        at = at._replace(key=jax.random.fold_in(at.key, step))
+        values, vector = self._values(functions, at)
+        self.columns = list(values)  # a dict would come back sorted
+        return list(values.values()), vector
+
+    def _values(
+        self,
+        functions: "_Functions",
+        at: "_Point",
+    ) -> tuple[dict[str, Array], PyTree]:
+        params, batch, key, h, vector = at
+        named = NamedMeasures(
+            params,
+            batch,
+            functions.inputs,
+            key,
+            example_loss_fn=functions.example_loss_fn,
+            apply_fn=functions.apply_fn,
+            method=self.method,
+            learning_rate=h,
+            vector=vector,
+            shared="coherence" in self._names,
+        )
+        values: dict[str, Array] = {}
+        for i, (column, measure) in enumerate(self.measures.items()):
+            if isinstance(measure, str):
+                found = getattr(named, measure)()
+            elif "key" in inspect.signature(measure).parameters:
+                found = functions.own[column](params, batch, jax.random.fold_in(key, i))
+            else:
+                found = functions.own[column](params, batch)
+            values |= scalars(column, found)
+            if watched(measure, column) and h is not None:
+                values["h_" + column] = h * values[column]
+        return values, named.vector
+
+    @property
+    def _names(self) -> list[str]:
+        return [measure for measure in self.measures.values() if isinstance(measure, str)]
+
+    def _named_that_need(self, argument: str) -> list[str]:
+        return [name for name in self._names if argument in NAMED[name]]
+
+    def _inputs_of(self, batch: PyTree) -> PyTree:
+        if self._inputs is not None:
+            return self._inputs(batch)
+        if isinstance(batch, list | tuple):
+            return batch[0]
+        if isinstance(batch, jax.Array | np.ndarray):
+            return batch
+        raise ValueError(
+            "inputs must say what of a batch is the input of apply_fn, such as "
+            f"inputs=lambda batch: batch['x']; the batch is {jax.tree.structure(batch)}."
+        )
+
+    def _step_size(self, step: Any) -> Array | None:
+        h = self._learning_rate
+        h = h(step) if callable(h) else h
+        return None if h is None else jnp.asarray(h, float)
+
+
+class _Point(NamedTuple):
+    """Where a network is measured.
+
+    Attributes:
+        params: Its parameters.
+        batch: The examples.
+        key: For what is drawn at random.
+        h: The step size, or None.
+        vector: Where the search for the sharpness starts, or None.
+    """
+
+    params: PyTree
+    batch: PyTree
+    key: PRNGKeyArray
+    h: Array | None
+    vector: PyTree
+
+
+class _Functions(NamedTuple):
+    """What a monitor was given, traced, and the inputs of the batch at hand."""
+
+    example_loss_fn: Traced | None
+    apply_fn: Traced | None
+    own: dict[str, Traced]
+    inputs: PyTree
+
+
+def _first(batch: PyTree) -> PyTree:
+    """The shapes of one example."""
+
+    def shape(x: Any) -> Any:
+        if not isinstance(x, jax.Array | np.ndarray):
+            return x
+        weak = bool(getattr(x, "weak_type", False))
+        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=weak)
+
+    return jax.tree.map(shape, batch)
+
+
+def _placed_like(x: Array, like: Any) -> Array:
+    """Where `like` lies; not moved where it lies there, for what was put somewhere stays put."""
+    if not isinstance(like, jax.Array) or x.sharding.is_equivalent_to(like.sharding, x.ndim):
+        return x
+    return jax.device_put(x, like.sharding)
