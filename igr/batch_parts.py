@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from igr.meshes import explicit_mesh, in_parts
+from igr.explicit_axes import explicit_mesh
+from igr.meshes import in_parts
 from igr.pytrees import num_examples
 
 

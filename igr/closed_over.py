@@ -13,7 +13,8 @@ from types import CellType, CodeType, FunctionType
 from typing import Any
 
 import jax
-from jax.sharding import AxisType
+
+from igr.explicit_axes import explicit_mesh
 
 _NEVER = ("jax", "jaxlib", "numpy", "igr")  # whose functions close over no array of a user's
 
@@ -98,7 +99,7 @@ def _opened(leaf: Any, seen: dict[int, Any]) -> Any:
         }
         reads = [cells, leaf.__defaults__, leaf.__kwdefaults__, names]
         found = _Opened(leaf, [opened(part) for part in reads])
-    if any(map(_is_explicit, jax.tree.leaves(found))):
+    if explicit_mesh(found) is not None:
         seen[id(leaf)] = found
     return seen[id(leaf)]
 
@@ -123,10 +124,3 @@ def _names(code: CodeType) -> Iterator[str]:
     for const in code.co_consts:
         if isinstance(const, CodeType):
             yield from _names(const)
-
-
-def _is_explicit(x: Any) -> bool:
-    if not isinstance(x, jax.Array):
-        return False
-    mesh = getattr(jax.typeof(x).sharding, "mesh", None)
-    return mesh is not None and AxisType.Explicit in mesh.axis_types

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from igr.closed_over import with_arrays_as_leaves
+from igr.explicit_axes import explicit_mesh, explicit_mesh_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,7 +77,7 @@ def as_traced(fn: Callable[..., Any], avals: Sequence[Any]) -> Callable[..., Any
         fn: A function of arrays.
         avals: Their types, when it was traced.
     """
-    mesh = _mesh_of(avals)
+    mesh = explicit_mesh_of(avals)
     if mesh is None:
         return fn
 
@@ -88,20 +89,6 @@ def as_traced(fn: Callable[..., Any], avals: Sequence[Any]) -> Callable[..., Any
         return jax.sharding.explicit_axes(fn, in_sharding=layout)(*arrays)
 
     return call
-
-
-def explicit_mesh(tree: PyTree) -> Any:
-    """The mesh with explicit axes that arrays of a tree lie on, None if there is none."""
-    arrays = (x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array))
-    return _mesh_of(jax.typeof(x) for x in arrays)
-
-
-def _mesh_of(avals: Iterable[Any]) -> Any:
-    for aval in avals:
-        mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
-        if mesh is not None and AxisType.Explicit in mesh.axis_types:
-            return mesh
-    return None
 
 
 def in_parts(batch: PyTree, chunk: int) -> tuple[PyTree, PyTree]:

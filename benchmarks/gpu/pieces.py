@@ -21,6 +21,7 @@ from igr import transforms
 from igr.backward_error import methods, modified_equation
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.diagnostics import coherence, stiffness, tangent_kernel_trace
+from igr.flows.newton_schulz import newton_schulz
 from igr.per_example import grouped_gradients, per_example_gradients
 
 STEP = 1e-3
@@ -69,8 +70,8 @@ class Card:
             "per-example": self.per_example,
             "monitor": self.monitor,
             "seeds": self.seeds,
-            "fields-middle": lambda: self.fields(middle, jnp.float32, (1, 2)),
-            "fields-small": lambda: self.fields(small, jnp.float32, (1, 2)),
+            "fields-middle": lambda: self.fields(middle, jnp.float32, (1, 2, 0)),
+            "fields-small": lambda: self.fields(small, jnp.float32, (1, 2, 0)),
             "fields-large-2": lambda: self.fields(large, jnp.bfloat16, (2,)),
             "torch": self.torch,
         }
@@ -324,14 +325,13 @@ def _methods() -> dict[str, Any]:
 
 def _orthogonal(m: Any) -> Any:
     """Muon's rule on stacked matrices; vectors are brought to length one."""
-    step = optax.contrib.scale_by_muon(beta=0.0, nesterov=False)
 
     def direction(x: jax.Array) -> jax.Array:
         if x.ndim == 3:
-            return jax.vmap(direction)(x)
+            return jax.lax.map(direction, x)  # one after the other: they need not be held at once
         x32 = x.astype(jnp.float32)
         if x.ndim == 2 and min(x.shape) > 1:
-            turned = step.update(x32, step.init(x32))[0]
+            turned = newton_schulz(x32)
         else:
             turned = x32 / (jnp.linalg.norm(x32) + 1e-8)
         return turned.astype(x.dtype)

@@ -14,7 +14,6 @@ from igr.curvature.vectors import (
     minus,
     norm,
     orthogonalized,
-    power_of_two_near,
     row,
     rows,
     scaled,
@@ -24,6 +23,7 @@ from igr.curvature.vectors import (
     without,
     working_dtype,
 )
+from igr.powers_of_two import power_of_two_near
 
 MAX_DEGREE = 4  # products on a column in a sweep; more gained nothing on networks
 UNROLLED = 12  # columns that are taken off without holding their sum: one vector less

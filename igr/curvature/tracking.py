@@ -14,12 +14,12 @@ from igr.curvature.vectors import (
     HIGHEST,
     cast_like,
     norm,
-    power_of_two_near,
     require_like,
     size,
     widened,
     working_dtype,
 )
+from igr.powers_of_two import power_of_two_near
 from igr.pytrees import require_trained, trained_part
 from igr.shown import short, table
 

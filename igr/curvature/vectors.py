@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt32
 
 from igr.checks import Number
+from igr.powers_of_two import power_of_two_near
 from igr.pytrees import inner_product, same_shapes, shapes
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalization on a GPU
@@ -76,21 +77,6 @@ def norm(a: PyTree) -> Float[Array, ""]:
     unit = power_of_two_near(a)
     b = scaled(1 / unit, a)
     return jnp.sqrt(inner(b, b)) * unit
-
-
-def power_of_two_near(a: PyTree) -> Float[Array, ""]:
-    """A unit for numbers of any size: near the largest entry, and a power of two rounds nothing."""
-    largest = jax.tree.reduce(
-        jnp.maximum, jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0), a)
-    ).astype(working_dtype(a))
-    largest = jax.lax.stop_gradient(largest)
-    # The exponent's bits alone: frexp and ldexp are a tenth of what a solver has to compile.
-    bits = {8: (jnp.int64, 0x7FF0 << 48), 4: (jnp.int32, 0x7F80 << 16)}
-    dtype, exponent = bits[largest.dtype.itemsize]
-    whole = jax.lax.bitcast_convert_type(largest, dtype) & jnp.asarray(exponent, dtype)
-    unit = jax.lax.bitcast_convert_type(whole, largest.dtype)
-    unit = jnp.clip(unit, 2.0**-120, 2.0**120)
-    return jnp.where(jnp.isfinite(largest) & (largest > 0), unit, 1)
 
 
 def scaled(factor: Any, a: PyTree) -> PyTree:

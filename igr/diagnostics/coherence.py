@@ -9,9 +9,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import Number, check_choice, check_count
-from igr.curvature.vectors import HIGHEST, inner, power_of_two_near, scaled, widened
+from igr.curvature.vectors import HIGHEST, inner, scaled, widened
 from igr.meshes import on_any_mesh
 from igr.per_example.sums import spreads_of_signs, streamed_sums
+from igr.powers_of_two import power_of_two_near
 from igr.pytrees import num_examples, trained_part
 from igr.shown import short, table
 

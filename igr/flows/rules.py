@@ -17,6 +17,7 @@ from igr.backward_error.methods import ema, rule
 from igr.backward_error.methods.adaptive import states_kept
 from igr.backward_error.rules.rule import RuleMethod
 from igr.checks import Number
+from igr.flows.newton_schulz import newton_schulz
 
 
 def stateless(transformation: optax.GradientTransformation) -> Callable[..., PyTree]:
@@ -95,17 +96,13 @@ def muon(
     <modified equation of Muon (beta = 9/10, nesterov), order 1>
     """
     keeps = bool(states_kept("Muon", ("nu",), keep))
-    # Without memory, it is the iteration alone.
-    newton_schulz = optax.contrib.scale_by_muon(
-        beta=0.0, nesterov=False, eps=eps, ns_steps=ns_steps
-    )
 
     def orthogonal(x: jax.Array) -> jax.Array:
         rows, columns = x.shape
         width = math.sqrt(max(1, columns / rows))
         if consistent_rms is not None:
             width = math.sqrt(max(rows, columns)) * consistent_rms
-        return width * newton_schulz.update(x, newton_schulz.init(x))[0]
+        return width * newton_schulz(x, ns_steps, eps)
 
     def matrices(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: x if x.ndim == 2 else optax.MaskedNode(), tree)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.curvature.vectors import power_of_two_near, scaled, widened
+from igr.curvature.vectors import scaled, widened
 from igr.penalties.example_loss import example_loss, require_inputs
 from igr.per_example.outputs import square_sum
+from igr.powers_of_two import power_of_two_near
 from igr.pytrees import combine, inputs_and_targets, partition
 
 

@@ -19,7 +19,8 @@ from igr.per_example.output_gradients import (
     square_sums,
 )
 from igr.per_example.outputs import output_dimension, random_signs_of_outputs, square_sum
-from igr.per_example.units import in_their_unit, root_of_sum_of_squares, times_power
+from igr.per_example.units import in_their_unit, root_of_sum_of_squares
+from igr.powers_of_two import times_power
 from igr.pytrees import combine, num_examples, partition, trained_part
 
 KEPT = 2**24  # numbers that gradients taken at a time may fill, where the parameters fill fewer

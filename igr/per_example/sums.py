@@ -16,7 +16,8 @@ from igr.per_example.inner_products import (
     squares,
     total,
 )
-from igr.per_example.units import common_exponent, in_their_unit, times_power
+from igr.per_example.units import common_exponent, in_their_unit
+from igr.powers_of_two import times_power
 from igr.pytrees import inner_product, num_examples, require_trained
 
 # On CPU forming a few large gradients at a time by vmap costs many times what one at a time does.

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from igr.powers_of_two import exponent_of, times_power
+
 
 def in_their_unit(
     gradients: Sequence[tuple[Array, ...]],
@@ -26,7 +28,7 @@ def in_their_unit(
         The same, and the exponent: 0 where all of them are zero.
     """
     largest = [[_largest(a) for a in arrays] for arrays in gradients]
-    exponents = [[jnp.where(jnp.isfinite(a), jnp.frexp(a)[1], 0) for a in leaf] for leaf in largest]
+    exponents = [[exponent_of(a) for a in leaf] for leaf in largest]
     known = jnp.stack([jnp.all(jnp.stack(leaf) != 0) for leaf in largest])
     totals = jnp.stack([jnp.sum(jnp.stack(leaf)) for leaf in exponents])
     unit = common_exponent(totals, known)
@@ -45,13 +47,6 @@ def common_exponent(exponents: Int[Array, " k"], known: Array) -> Int[Array, ""]
     """The largest of the exponents that are those of something; 0 if none is."""
     largest = jnp.max(jnp.where(known, exponents, jnp.iinfo(exponents.dtype).min // 2))
     return jnp.where(jnp.any(known), largest, 0)
-
-
-def times_power(a: Array, exponent: Int[Array, ""]) -> Array:
-    """2^exponent a; by two powers, since one alone may be out of the range of the dtype."""
-    half = exponent // 2
-    one = jnp.ones((), a.dtype)
-    return a * jnp.ldexp(one, half) * jnp.ldexp(one, exponent - half)
 
 
 def root_of_sum_of_squares(lengths: Array) -> Array:

@@ -11,7 +11,8 @@ from jaxtyping import Array, PyTree
 from igr.checks import Number
 from igr.forward_mode import linearize
 from igr.missing_parts import of_whole
-from igr.per_example.units import in_their_unit, times_power
+from igr.per_example.units import in_their_unit
+from igr.powers_of_two import times_power
 from igr.shown import short, table
 from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
 from igr.transforms.losses import require_scalar_loss, require_value_fn

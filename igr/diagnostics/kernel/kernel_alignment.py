@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from igr.curvature.vectors import power_of_two_near
 from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import HIGHEST
 from igr.per_example.kernel import kernel_in_unit
 from igr.per_example.outputs import output_dimension
+from igr.powers_of_two import power_of_two_near
 from igr.pytrees import num_examples
 
 

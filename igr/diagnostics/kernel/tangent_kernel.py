@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_choice, check_count
-from igr.curvature.vectors import power_of_two_near
 from igr.per_example.inner_products import require_alike
 from igr.per_example.kernel import (
     drawn_kernel_traces,
@@ -16,6 +15,7 @@ from igr.per_example.kernel import (
     kernel_trace,
     log_determinant,
 )
+from igr.powers_of_two import power_of_two_near
 from igr.shown import short, table
 
 
