@@ -12,9 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 import igr
 from igr.backward_error.methods import z
+from tests.flows.conftest import POLYNOMIAL, X, Y
 from tests.quick import quick
-
-from .conftest import POLYNOMIAL, X, Y
 
 METHODS = {
     "gradient descent": igr.methods.gradient_descent(),

@@ -10,12 +10,12 @@ import pickle
 import numpy as np
 import pytest
 import sympy
-from formal_flow import FormalSpace, h, random_polynomial, vanishes
 
 from igr.backward_error import NotAGradientError, methods, modified_equation
 from igr.backward_error.trees.epochs import epoch as epoch_series
 from igr.backward_error.trees.epochs import mean_over_orders
 from igr.backward_error.trees.series import logarithm
+from tests.backward_error.trees.formal_flow import FormalSpace, h, random_polynomial, vanishes
 
 x, y = sympy.symbols("x y")
 m = sympy.Symbol("m")

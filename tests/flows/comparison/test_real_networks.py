@@ -12,7 +12,7 @@ import pytest
 import igr
 from tests.quick import quick
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "real_networks.py"
+TUTORIAL = Path(__file__).parents[3] / "docs" / "tutorials" / "real_networks.py"
 TINY = "tiny, max pooling"
 H, CLIP, DECAY, STEPS = 3e-3, 0.05, 0.3, 300
 

@@ -7,9 +7,9 @@ from itertools import combinations
 
 import pytest
 import sympy
-from formal_flow import random_polynomial, vanishes
 
 from igr.backward_error import NotAGradientError, methods, modified_equation, trees
+from tests.backward_error.trees.formal_flow import random_polynomial, vanishes
 
 x, y, u, h, beta, c = sympy.symbols("x y u h beta c")
 z = methods.z

@@ -2,9 +2,9 @@
 
 import pytest
 import sympy
-from formal_flow import FormalSpace, random_polynomial, vanishes
 
 from igr.backward_error import methods, modified_equation
+from tests.backward_error.trees.formal_flow import FormalSpace, random_polynomial, vanishes
 
 a, b, x, y, h, beta = sympy.symbols("a b x y h beta")
 

@@ -6,11 +6,11 @@ from itertools import product
 
 import pytest
 import sympy
-from formal_flow import random_polynomial, vanishes
 
 from igr.backward_error import NotAGradientError, methods, modified_equation, trees
 from igr.backward_error.protocols import Equation, Method, UnansweredError
 from igr.backward_error.trees import printing
+from tests.backward_error.trees.formal_flow import random_polynomial, vanishes
 
 x, y, h = sympy.symbols("x y h")
 LOSSES = [random_polynomial((x, y), 3, seed=k, terms=4) for k in range(3)]

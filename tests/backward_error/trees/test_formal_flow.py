@@ -6,9 +6,9 @@ that defines the method. An equation to h^p must leave nothing below h^(p+2).
 
 import pytest
 import sympy
-from formal_flow import FormalSpace, h, random_polynomial
 
 from igr.backward_error import methods, modified_equation
+from tests.backward_error.trees.formal_flow import FormalSpace, h, random_polynomial
 
 x, y, u = sympy.symbols("x y u")
 z = methods.z
