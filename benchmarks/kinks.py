@@ -34,6 +34,7 @@ OPTIMIZERS: dict[str, tuple[Any, tuple[float, float]]] = {
     "Adam": (igr.methods.adam(), (0.0005, 0.004)),
 }
 STEPS = 60
+SIZES = ((128, 200), (32, 1000), (128, 1000))  # widths and numbers of examples
 
 
 def rows() -> Iterator[Row]:
@@ -56,6 +57,7 @@ def rows() -> Iterator[Row]:
     yield Row("24 runs: trusted, and order 1 not twice as close", broken, "runs", "<= 0")
     yield Row("24 runs: ten times as close, and nowhere trusted", wasted, "runs", "<= 0")
     yield from _windows()
+    yield from _sizes()
     for activation in ("tanh", "ReLU"):
         yield from _penalty(activation)
 
@@ -72,6 +74,23 @@ def _windows() -> Iterator[Row]:
                 what = "derivatives" if p == 1 else p
                 row = f"{activation}, steps {start} to {start + STEPS}: {what} over order 0"
                 yield Row(row, float(seen.distance[p][-1]) / zero, "of the distance")
+
+
+def _sizes() -> Iterator[Row]:
+    """The same over widths and numbers of examples."""
+    method = OPTIMIZERS["gradient descent"][0]
+    for activation in ("ReLU", "max pooling"):
+        for width, examples in SIZES:
+            for start in (0, 160):
+                flows = (0, 1, "differences")
+                seen = _compared(activation, 0.1, flows, method, start, width, examples)
+                zero = float(seen.distance[0][-1])
+                for p, what in ((1, "derivatives"), ("differences", "differences")):
+                    row = (
+                        f"{activation}, width {width}, {examples} examples, steps {start} to "
+                        f"{start + STEPS}: {what} over order 0"
+                    )
+                    yield Row(row, float(seen.distance[p][-1]) / zero, "of the distance")
 
 
 def _penalty(activation: str, mu: float = 0.05, h: float = 0.1) -> Iterator[Row]:
@@ -104,10 +123,11 @@ def _penalty(activation: str, mu: float = 0.05, h: float = 0.1) -> Iterator[Row]
         )
 
 
-def _problem(activation: str) -> tuple[Callable, Any]:
+def _problem(activation: str, width: int = 32, examples: int = 200) -> tuple[Callable, Any]:
     data = load_digits()
-    x, y = jnp.asarray(data.data[:200] / 16, jnp.float32), jnp.asarray(data.target[:200])
-    params = network(jax.random.key(0), (64, 32, 10), gain=1.5)
+    x = jnp.asarray(data.data[:examples] / 16, jnp.float32)
+    y = jnp.asarray(data.target[:examples])
+    params = network(jax.random.key(0), (64, width, 10), gain=1.5)
 
     def value_fn(p: Any) -> jax.Array:
         hidden = ACTIVATIONS[activation](x @ p[0]["w"] + p[0]["b"])
@@ -117,8 +137,16 @@ def _problem(activation: str) -> tuple[Callable, Any]:
     return value_fn, params
 
 
-def _compared(activation: str, h: float, flows: tuple, method: Any, before: int | None = None):
-    value_fn, params = _problem(activation)
+def _compared(
+    activation: str,
+    h: float,
+    flows: tuple,
+    method: Any,
+    before: int | None = None,
+    width: int = 32,
+    examples: int = 200,
+) -> Any:
+    value_fn, params = _problem(activation, width, examples)
     return igr.compare(
         value_fn, params, h, STEPS, method=method, flows=flows, burn_in=before, record_every=15
     )

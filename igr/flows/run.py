@@ -17,6 +17,8 @@ from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, compiled, number_as_array, traced
 from igr.flows import kinds
 from igr.flows.runnable import check_start
+from igr.flows.solving.expected import expected_seconds
+from igr.flows.solving.late_bar import Ticking, scan, ticking, under_transformation
 from igr.pytrees import combine, partition
 from igr.shown import short, table
 
@@ -61,6 +63,7 @@ def run(
     record_every: int = 1,
     state: Any = None,
     observe: Callable[[PyTree, Any], PyTree] | None = None,
+    progress: bool | None = None,
 ) -> Trajectory:
     """Runs an optax optimizer on the full loss, as one scan on the device.
 
@@ -77,6 +80,8 @@ def run(
       state: an optimizer state to go on from; `optimizer.init(params)` if not given.
       observe: `(params, state) -> arrays` to record too, such as
         `lambda params, state: optax.tree.get(state, "nu")`.
+      progress: whether to show a bar with the time left; once it has taken some seconds if not
+        given. There is none under a transformation such as jit or vmap.
 
     Returns:
       A `Trajectory`.
@@ -111,7 +116,13 @@ def run(
     watch = None
     if observe is not None:
         watch = traced(lambda p, s: observe(combine(p, static), s), dynamic, example)
-    records, final_state = _scan(update, loss, dynamic, state, initial, watch, steps, record_every)
+    bar = None
+    if not under_transformation(loss, dynamic, state, update, initial, watch):
+        value, rest = (expected_seconds(f.program.jaxpr) for f in (loss, update))
+        bar = ticking("run", progress, steps, 3 * value + rest)  # a gradient is some three losses
+    records, final_state = _scan(
+        update, loss, dynamic, state, initial, watch, steps, record_every, bar
+    )
     stacked, value, gradient_norm, observed = records
     done = np.arange(0, steps, record_every)
     return Trajectory(
@@ -163,6 +174,7 @@ def _scan(
     observe: Traced | None,
     steps: int,
     record_every: int,
+    bar: Ticking | None,
 ):
     def watch(params: PyTree, state: Any) -> PyTree:
         return None if observe is None else observe(params, state)
@@ -171,21 +183,31 @@ def _scan(
         value, gradient = jax.value_and_grad(lambda p: loss(p))(carry[0])
         return update(loss, *carry, value, gradient), (value, optax.tree.norm(gradient))
 
-    def record(carry, length: int):
+    # The bar moves between records, or where these are far apart between steps.
+    many = None if bar is None or record_every > bar.every else bar
+    few = bar if many is None else None
+
+    def record(carry, first, length: int):
         # The first step of a stretch has the loss and gradient of the record in hand.
         before, observed = carry[0], watch(*carry)
         carry, (value, norm) = step(carry, None)
         if length > 1:
-            carry, _ = jax.lax.scan(lambda c, x: (step(c, x)[0], None), carry, length=length - 1)
+            alone = lambda c, x: (step(c, x)[0], None)  # noqa: E731
+            carry, _ = scan(few, alone, carry, None, length - 1, first=first)
         return carry, (before, value, norm, observed)
 
     carry = (params, state if initial is None else initial(params))
     whole, rest = divmod(steps, record_every)
-    carry, records = jax.lax.scan(lambda c, _: record(c, record_every), carry, length=whole)
+    begun = None if few is None else record_every * jnp.arange(whole, dtype=jnp.int32)
+    carry, records = scan(
+        many, lambda c, n: record(c, n, record_every), carry, begun, whole, size=record_every
+    )
     if rest:
-        carry, partial = record(carry, rest)
+        carry, partial = record(carry, whole * record_every, rest)
         records = _append(records, partial)
     value, gradient = jax.value_and_grad(lambda p: loss(p))(carry[0])
+    if bar is not None:
+        bar.finish(value)
     last = (carry[0], value, optax.tree.norm(gradient), watch(*carry))
     records = _append(records, last)
     return records, carry[1]

@@ -25,7 +25,7 @@ def figure_edge(conditions: Conditions) -> Drawing:
     seed = table["seed"].iloc[0]
     shown = table[table["seed"] == seed]
 
-    picture = style.picture(style.PAGE, 2.6)
+    picture = style.picture(style.PAGE, 2.8)
     panels = dict(zip(("loss", "h sharpness", "distance"), picture.subplots(1, 3), strict=True))
     for what, axes in panels.items():
         for label, colour, line in [("run", "black", "-"), *LINES.values()]:
@@ -38,7 +38,9 @@ def figure_edge(conditions: Conditions) -> Drawing:
     panels["h sharpness"].axhline(2, color=style.GREY, linewidth=0.8)
     panels["loss"].set_yscale("log")
     panels["distance"].set(yscale="log", ylim=(1e-6, 2))
-    panels["h sharpness"].legend(loc="upper left")
+    # Above the panels, where no curve runs.
+    handles, labels = panels["h sharpness"].get_legend_handles_labels()
+    picture.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return Drawing(picture, table, tuple(_claims(table)))
 
 

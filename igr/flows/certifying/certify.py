@@ -88,6 +88,7 @@ def certify(
     order: int = 1,
     keep: Iterable[str] | None = None,
     smooth: Number | None = None,
+    progress: bool | None = None,
 ) -> Certificate:
     """Holds the equation of a method against an optax optimizer, by the slope of its error.
 
@@ -108,6 +109,8 @@ def certify(
       order: the highest power of h to certify; those below it are certified too.
       keep: as in `igr.from_optax`, for an optimizer that is read.
       smooth: as in `igr.from_optax`, for an optimizer that is read.
+      progress: whether to show bars with the time left, one an order; those that have taken some
+        seconds if not given.
 
     Returns:
       A `Certificate`; `print` it for a small table.
@@ -134,6 +137,7 @@ def certify(
     if (value_fn is None) != (params is None):
         raise ValueError("value_fn and params are given together, or neither of them")
     how: dict[str, Any] = {"optimizer": optimizer, "keep": keep, "smooth": smooth}
+    how["progress"] = progress
     with jax.enable_x64(True) if value_fn is None else contextlib.nullcontext():
         if value_fn is None:
             value_fn, params = small_network()

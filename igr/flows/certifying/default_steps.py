@@ -14,13 +14,15 @@ from igr.checks import Number
 from igr.compiled import Traced, compiled
 from igr.curvature import sharpness
 
+SEARCH = 8  # trials at most
+
 
 def default_steps(
     error: Callable[[Number], Number], order: int, largest: Number, aim: Number
 ) -> np.ndarray:
     """Five steps, small enough for the order to show and large enough to stand over rounding."""
     smallest, most = largest / 8, largest / 4
-    for _ in range(8):
+    for _ in range(SEARCH):
         measured = error(smallest)
         if not np.isfinite(measured):  # too far back along the flow, or past its expansion
             smallest, most = smallest / 16, smallest / 4

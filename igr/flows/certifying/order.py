@@ -20,13 +20,14 @@ from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.content import Opaque, content
 from igr.flows import kinds
-from igr.flows.certifying.default_steps import default_steps, largest_step
+from igr.flows.certifying.default_steps import SEARCH, default_steps, largest_step
 from igr.flows.certifying.refined import refined
 from igr.flows.fields.from_steps.interpolation import interpolating_field
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.parts import with_parts
 from igr.flows.runnable import check_start, time_like
 from igr.flows.solving.along_flow import along_flow
+from igr.flows.solving.late_bar import counting_bar
 from igr.meshes import on_any_mesh
 from igr.pytrees import partition
 from igr.tracing import read_optimizer
@@ -81,6 +82,7 @@ def observed_order(
     field: Literal["derived", "interpolating"] = "derived",
     keep: Iterable[str] | None = None,
     smooth: Number | None = None,
+    progress: bool | None = None,
 ) -> ObservedOrder:
     """The slope of the one-step error against h in a log-log plot: order + 2 is expected.
 
@@ -107,6 +109,8 @@ def observed_order(
         methods without memory).
       keep: as in `igr.from_optax`, for an optimizer that is read.
       smooth: as in `igr.from_optax`, for an optimizer that is read.
+      progress: whether to show a bar with the time left; once it has taken some seconds if not
+        given.
 
     Returns:
       The slope, a float, with the errors it was fitted to; nan if fewer than two of them stand
@@ -186,26 +190,30 @@ def observed_order(
         recipe = replace(recipe, method=described.kept, equation=None)
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
 
-    def error_at(h: Number) -> float:
-        h_ = np.asarray(h, dtype)
-        return float(_error(recipe, written, start, one_step, loss, dynamic, h_, at))
-
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(dynamic))
     rounding = eps * float(optax.tree.norm(dynamic))
-    if hs is None:
-        # An optimizer's own code rounds more than once for each number it remembers.
-        clear = _CLEAR if slowed is None else 10 * _CLEAR * (1 + memory / 10)
-        steps = default_steps(error_at, order, largest, clear * rounding)
-        # One whose steps have a length of their own may move little in what curvature allows.
-        for _ in range(5 if slowed is not None else 0):
-            if steps[-1] < largest / 4:
-                break
-            largest *= 16
-            at = time_like(largest * (1 + memory), params)
+    with counting_bar(f"order {order}", SEARCH * (hs is None) + 5, progress) as count:
+
+        def error_at(h: Number) -> float:
+            h_ = np.asarray(h, dtype)
+            error = float(_error(recipe, written, start, one_step, loss, dynamic, h_, at))
+            count()
+            return error
+
+        if hs is None:
+            # An optimizer's own code rounds more than once for each number it remembers.
+            clear = _CLEAR if slowed is None else 10 * _CLEAR * (1 + memory / 10)
             steps = default_steps(error_at, order, largest, clear * rounding)
-    else:
-        steps = np.sort(np.asarray(hs, float))[::-1]
-    errors = np.array([error_at(h) for h in steps])
+            # One whose steps have a length of their own may move little in what curvature allows.
+            for _ in range(5 if slowed is not None else 0):
+                if steps[-1] < largest / 4:
+                    break
+                largest *= 16
+                at = time_like(largest * (1 + memory), params)
+                steps = default_steps(error_at, order, largest, clear * rounding)
+        else:
+            steps = np.sort(np.asarray(hs, float))[::-1]
+        errors = np.array([error_at(h) for h in steps])
     return ObservedOrder(steps, errors, rounding)
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import optax
 from jaxtyping import PyTree
 
@@ -65,14 +62,6 @@ def method_and_optimizer(
     if method is None:
         return read_beside(optimizer, params, h)
     return method, optimizer(h)
-
-
-def watched(run: Callable[[], Any]) -> tuple[Any, float]:
-    """A result and the seconds that it was waited for, which compiling does not count among."""
-    result = run()
-    start = time.perf_counter()
-    jax.block_until_ready(jax.tree.leaves(result))
-    return result, time.perf_counter() - start
 
 
 def default_method() -> Method:

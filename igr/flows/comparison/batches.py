@@ -19,13 +19,12 @@ from igr.checks import Number, check_count, check_value_fn
 from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import size
 from igr.flows.certifying.described import check_described
-from igr.flows.comparison.asked import Asked, method_and_optimizer, watched
+from igr.flows.comparison.asked import Asked, method_and_optimizer
 from igr.flows.comparison.batch_validity import validity_over_batches
 from igr.flows.comparison.drawing import Drawing, drawing_of, over_batches, with_gradients
 from igr.flows.comparison.ensemble import records, run_together
 from igr.flows.comparison.filling import kept_states, said, start_up_of, steps_to_fill
 from igr.flows.comparison.follow import (
-    LONG_RUN,
     Followed,
     distances,
     each,
@@ -89,8 +88,8 @@ def compare_batches(
         early = jax.tree.map(lambda x: x[:filling_units], draws)
         _, spread_out = run_together(advance, spread_out, early, batches, filling_units, paired)
         draws = jax.tree.map(lambda x: x[filling_units:], draws)
-    (ensemble, ends), seconds = watched(
-        lambda: run_together(advance, spread_out, draws, batches, every, paired)
+    ensemble, ends = run_together(
+        advance, spread_out, draws, batches, every, paired, asked.progress
     )
     recorded, states = ensemble.mean
     done = records(units, every)
@@ -100,8 +99,7 @@ def compare_batches(
     first = combine(jax.tree.map(lambda x: x[0], recorded), static)
     begin = (first, jax.tree.map(lambda x: x[0], kept)) if method.kept else first
     options = solver_options(
-        h * unit, asked.rtol, asked.atol, asked.max_steps, asked.progress,
-        seconds > LONG_RUN, asked.more,
+        h * unit, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more,
     )  # fmt: skip
 
     def follow(p: FlowName) -> tuple[Followed, dict[str, PyTree]]:

@@ -5,7 +5,7 @@ Memory is that of the runs and of one mean a record.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from igr.compiled import Traced, compiled
+from igr.flows.solving.expected import expected_seconds
+from igr.flows.solving.late_bar import Ticking, scan, ticking, under_transformation
 
 
 class Ensemble(NamedTuple):
@@ -29,8 +31,9 @@ class Ensemble(NamedTuple):
 
 
 def run_together(
-    unit: Traced, start: PyTree, draws: PyTree, data: PyTree, record_every: int, paired: bool
-) -> tuple[Ensemble, PyTree]:
+    unit: Traced, start: PyTree, draws: PyTree, data: PyTree, record_every: int, paired: bool,
+    progress: bool | None = None,
+) -> tuple[Ensemble, PyTree]:  # fmt: skip
     """Runs all at once over the units in `draws`.
 
     Args:
@@ -41,17 +44,21 @@ def run_together(
       record_every: units from one record to the next.
       paired: whether runs i and i + runs/2 are drawn as opposites, so that their means are what is
         independent.
+      progress: whether to show a bar; once it has taken some seconds if None.
 
     Returns:
       The records, at 0, every `record_every` and the last, and the carries at the end.
     """
-    units = len(jax.tree.leaves(draws)[0])
+    units, runs = jax.tree.leaves(draws)[0].shape[:2]
+    bar = None
+    if not under_transformation(unit, start, draws, data):
+        bar = ticking("runs", progress, units, runs * expected_seconds(unit.program.jaxpr))
     whole, rest = divmod(units, record_every)
     chunks = jax.tree.map(
         lambda x: x[: whole * record_every].reshape(whole, record_every, *x.shape[1:]), draws
     )
     last = jax.tree.map(lambda x: x[whole * record_every :], draws) if rest else None
-    mean, spread, end = _run(unit, start, chunks, last, data, paired)
+    mean, spread, end = _run(unit, start, chunks, last, data, paired, bar)
     return Ensemble(mean, spread), end
 
 
@@ -62,22 +69,32 @@ def records(units: int, record_every: int) -> np.ndarray:
 
 @compiled
 def _run(
-    unit: Traced, start: PyTree, chunks: PyTree, last: PyTree | None, data: PyTree, paired: bool
-) -> tuple[PyTree, Array, PyTree]:
+    unit: Traced, start: PyTree, chunks: PyTree, last: PyTree | None, data: PyTree, paired: bool,
+    bar: Ticking | None,
+) -> tuple[PyTree, Array, PyTree]:  # fmt: skip
     def step(carry: PyTree, draw: PyTree) -> tuple[PyTree, None]:
         return jax.vmap(lambda c, d: unit(c, d, data))(carry, draw), None
 
-    def chunk(carry: PyTree, draws: PyTree) -> tuple[PyTree, tuple[PyTree, Array]]:
-        record = _mean_of(carry, paired)
-        return jax.lax.scan(step, carry, draws)[0], record
+    whole, apart = jax.tree.leaves(chunks)[0].shape[:2]
+    # The bar moves between records, or where these are far apart between units.
+    many = None if bar is None or apart > bar.every else bar
+    few = bar if many is None else None
 
-    carry, found = jax.lax.scan(chunk, start, chunks)
+    def chunk(carry: PyTree, at: tuple[PyTree, Any]) -> tuple[PyTree, tuple[PyTree, Array]]:
+        draws, first = at
+        record, length = _mean_of(carry, paired), len(jax.tree.leaves(draws)[0])
+        return scan(few, step, carry, draws, length, first=first)[0], record
+
+    begun = None if few is None else apart * jnp.arange(whole, dtype=jnp.int32)
+    carry, found = scan(many, chunk, start, (chunks, begun), whole, size=apart)
     more = [found]
     if last is not None:
-        carry, record = chunk(carry, last)
+        carry, record = chunk(carry, (last, whole * apart))
         more.append(jax.tree.map(lambda x: x[None], record))
     more.append(jax.tree.map(lambda x: x[None], _mean_of(carry, paired)))
     mean, spread = jax.tree.map(lambda *xs: jnp.concatenate(xs), *more)
+    if bar is not None:
+        bar.finish(spread[-1])
     return mean, spread, carry
 
 

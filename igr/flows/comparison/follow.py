@@ -14,12 +14,10 @@ from jaxtyping import Array, PyTree
 from igr.checks import Number
 from igr.flows.comparison.result import FlowName
 from igr.flows.solving.fixed_steps import FixedSteps
-from igr.flows.solving.late_bar import LateBar
 from igr.flows.solving.solve import flow
 from igr.pytrees import combine, partition
 
 FRACTION = 2  # steps of the solver for one of a run that crosses kinks, 3 evaluations each
-LONG_RUN = 0.1  # seconds: the flows beside a run that took so long take many times that
 
 
 class Followed(NamedTuple):
@@ -100,14 +98,11 @@ def saved_after(
 
 
 def solver_options(
-    h: Number, rtol: Any, atol: Any, max_steps: int, progress: bool | None, long: bool, more: dict
+    h: Number, rtol: Any, atol: Any, max_steps: int, progress: bool | None, more: dict
 ) -> dict[str, Any]:
-    """For `igr.flow`: of bounded cost, and with a bar where it will take long."""
+    """For `igr.flow`: of bounded cost."""
     options: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
-    options |= {"progress": bool(progress), "optimizer_step": h}
-    if progress is None and long:
-        options["progress_meter"] = LateBar()
-    return options | more
+    return options | {"progress": progress, "optimizer_step": h} | more
 
 
 def over_kinks(options: dict[str, Any], h: Number, steps: int) -> dict[str, Any]:

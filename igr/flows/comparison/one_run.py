@@ -17,7 +17,7 @@ from igr.checks import Number, check_count
 from igr.compiled import Traced, traced
 from igr.flows.certifying.described import check_described
 from igr.flows.comparison import past_the_edge
-from igr.flows.comparison.asked import Asked, watched
+from igr.flows.comparison.asked import Asked
 from igr.flows.comparison.carrying import Carried, never_negative, with_memory
 from igr.flows.comparison.filling import (
     StartUp,
@@ -28,7 +28,6 @@ from igr.flows.comparison.filling import (
     steps_to_fill,
 )
 from igr.flows.comparison.follow import (
-    LONG_RUN,
     Followed,
     distances,
     each,
@@ -100,15 +99,16 @@ def compare_run(asked: Asked) -> Comparison:
             record_every=every,
             state=the.state,
             observe=observe,
+            progress=asked.progress,
         )
 
     try:
-        discrete, seconds = watched(real_run)
+        discrete = real_run()
     except Warning:
         raise
     except Exception as error:  # as where a loss lacks a second derivative
         failures["remainder"] = reason(error)
-        discrete, seconds = watched(real_run)
+        discrete = real_run()
     seen, remainder, swing, moments = discrete.observed
     discrete = discrete._replace(observed=seen)
     done = np.asarray(discrete.step)
@@ -116,9 +116,7 @@ def compare_run(asked: Asked) -> Comparison:
     step = done + bool(edge)
     times, origin = step * h, the.before * h
     equation = modified_equation(method, max([p for p in names if isinstance(p, int)] + [1]))
-    options = solver_options(
-        h, asked.rtol, asked.atol, asked.max_steps, asked.progress, seconds > LONG_RUN, asked.more
-    )
+    options = solver_options(h, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more)
     if remainder is not None and np.any(np.asarray(remainder) > LARGEST_REMAINDER):
         options = over_kinks(options, h, steps)
     unsigned = never_negative(seen)
@@ -270,7 +268,9 @@ def _begun(asked: Asked) -> _Run:
     first = with_memory(optimizer, method, h) if carried else optimizer
     params = asked.params
     if burn_in:
-        warm = run(first, asked.value_fn, params, burn_in, record_every=burn_in)
+        warm = run(
+            first, asked.value_fn, params, burn_in, record_every=burn_in, progress=asked.progress
+        )
         params, state = warm.last, warm.state
     else:
         state = first.init(partition(params)[0])

@@ -15,10 +15,9 @@ from igr.backward_error import modified_equation
 from igr.backward_error.methods import GameMethod
 from igr.checks import Number, check_count
 from igr.compiled import Traced, compiled, traced
-from igr.flows.comparison.asked import Asked, watched
+from igr.flows.comparison.asked import Asked
 from igr.flows.comparison.ensemble import records, run_together
 from igr.flows.comparison.follow import (
-    LONG_RUN,
     Followed,
     distances,
     each,
@@ -67,15 +66,13 @@ def compare_players(asked: Asked) -> Comparison:
     ratios = tuple(float(r) for r in method.ratios)
     turn = traced(_round(losses, ratios, method.turns, h), (dynamic,), jnp.zeros(()), None)
     start = jax.tree.map(lambda x: jnp.asarray(x)[None], (dynamic,))
-    (ensemble, _), seconds = watched(
-        lambda: run_together(turn, start, jnp.zeros((steps, 1)), None, every, False)
+    ensemble, _ = run_together(
+        turn, start, jnp.zeros((steps, 1)), None, every, False, asked.progress
     )
     (recorded,) = ensemble.mean
     step = records(steps, every)
     times = step * h
-    options = solver_options(
-        h, asked.rtol, asked.atol, asked.max_steps, asked.progress, seconds > LONG_RUN, asked.more
-    )
+    options = solver_options(h, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more)
 
     def follow(p: FlowName) -> Followed:
         field = vector_field(modified_equation(method, int(p)), asked.value_fn, h)

@@ -1,14 +1,36 @@
-"""A progress bar with the time left, that shows itself once a call has taken some seconds."""
+"""A progress bar with the time left, that shows itself once a call has taken some seconds.
+
+A program on the device moves its bar itself, by calls to the host; so rarely that they cost it
+nothing to speak of, and a short one makes none at all.
+"""
 
 from __future__ import annotations
 
-import time
-from typing import Any
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Int
 from tqdm import tqdm
 
+from igr.checks import Number
+from igr.flows.solving.expected import units_a_tick
+
 PATIENCE = 3.0  # seconds before a bar is shown
+
+_LOCK = threading.Lock()
+_IDENTITIES = itertools.count()
+_WAITING: dict[int, Callable[[], tqdm]] = {}  # bars of programs that have not begun
+_SHOWN: dict[int, tqdm] = {}
+_FORM = "{desc} {percentage:.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 def bar_options(progress: bool | None) -> dict[str, Any]:
@@ -16,22 +38,163 @@ def bar_options(progress: bool | None) -> dict[str, Any]:
     return {"disable": progress is False, "delay": 0 if progress else PATIENCE}
 
 
-class LateBar(diffrax.TqdmProgressMeter):
-    """diffrax's bar, but not before `PATIENCE` seconds have passed."""
+@contextlib.contextmanager
+def counting_bar(what: str, most: int, progress: bool | None) -> Iterator[Callable[[], Any]]:
+    """A bar over calls of what it hands out, of which there are `most` at the most."""
+    with tqdm(total=most, desc=what, **bar_options(progress)) as bar:
+        yield bar.update
 
-    @staticmethod
-    def _init_bar() -> Any:
-        form = "flow {percentage:.0f}%|{bar}| [{elapsed}<{remaining}]"
-        return tqdm(total=100, bar_format=form, delay=PATIENCE)
 
-    @staticmethod
-    def _step_bar(bar: Any, progress: Any) -> None:
-        bar.n = min(round(100 * float(progress), 2), 100)
-        if time.time() - bar.start_t > PATIENCE:
-            bar.last_print_t = time.time()
-            bar.refresh()
+def new_bar(what: str, progress: bool | None) -> np.ndarray:
+    """The number of a bar for a program, to which it is an argument.
 
-    @staticmethod
-    def _close_bar(bar: Any) -> None:
-        bar.n = 100
-        bar.close()
+    Args:
+      what: the name of the bar.
+      progress: as in `bar_options`.
+    """
+    identity = next(_IDENTITIES)
+    with _LOCK:
+        # Made where the program begins, or compiling it would count as a part of the time.
+        _WAITING[identity] = lambda: tqdm(
+            total=1.0, desc=what, bar_format=_FORM, **bar_options(progress)
+        )
+    return np.asarray(identity, np.int32)
+
+
+def close(bar: Any) -> None:
+    """Takes a bar away, its program being over."""
+    with _LOCK:
+        shown = _SHOWN.pop(int(bar), None)
+        if int(bar) in _WAITING:
+            shown = _WAITING.pop(int(bar))()
+        if shown is not None:
+            shown.update(1.0 - shown.n)
+            shown.close()
+
+
+class Ticking(NamedTuple):
+    """A bar for a program that goes through so many units.
+
+    Attributes:
+      bar: from `new_bar`.
+      units: how many there are.
+      every: how many the bar stands still.
+    """
+
+    bar: Any
+    units: int
+    every: int
+
+    def tick(self, done: Any) -> None:
+        """In a program: so many are done."""
+        jax.debug.callback(_show, self.bar, done / self.units)
+
+    def finish(self, last: Array) -> None:
+        """In a program: closes the bar once the scalar `last` is known."""
+        jax.debug.callback(_close, self.bar, last)
+
+
+def scan(
+    bar: Ticking | None,
+    body: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: Any,
+    length: int,
+    *,
+    first: Any = 0,
+    size: int = 1,
+) -> tuple[Any, Any]:
+    """`jax.lax.scan`, and ticks of a bar between stretches of it.
+
+    Between them, and not in `body`: that is then the same program with a bar and without, which
+    rounds alike.
+
+    Args:
+      bar: the bar, or None.
+      body: as for `jax.lax.scan`.
+      carry: as for `jax.lax.scan`.
+      xs: as for `jax.lax.scan`.
+      length: as for `jax.lax.scan`.
+      first: the units done before.
+      size: the units that a round of the body goes through.
+    """
+    if bar is None or length < 4:
+        return jax.lax.scan(body, carry, xs, length=length)
+    # A loop of a single round would be merged with what is about it.
+    stretch = min(max(bar.every // size, 2), length)
+    while length % stretch == 1:
+        stretch += 1
+    whole, rest = divmod(length, stretch)
+
+    def several(carry: Any, at: tuple[Any, Any]) -> tuple[Any, Any]:
+        count, inputs = at
+        bar.tick(first + count * stretch * size)
+        return jax.lax.scan(body, carry, inputs, length=stretch)
+
+    cut = whole * stretch
+    shaped = jax.tree.map(lambda x: x[:cut].reshape(whole, stretch, *x.shape[1:]), xs)
+    carry, ys = jax.lax.scan(several, carry, (jnp.arange(whole), shaped), length=whole)
+    ys = jax.tree.map(lambda y: y.reshape(cut, *y.shape[2:]), ys)
+    if rest:
+        left = jax.tree.map(lambda x: x[cut:], xs)
+        carry, more = jax.lax.scan(body, carry, left, length=rest)
+        ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, more)
+    return carry, ys
+
+
+def ticking(what: str, progress: bool | None, units: int, seconds: Number) -> Ticking | None:
+    """A bar for so many units of so many seconds each; None for a short program, or with False."""
+    if progress is False:
+        return None
+    every = units_a_tick(units, seconds)
+    if progress is None and every >= units:
+        return None
+    return Ticking(new_bar(what, progress), units, every)
+
+
+def under_transformation(*trees: Any) -> bool:
+    """Whether there are tracers among the leaves: then a program has no bar."""
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves(trees))
+
+
+class FlowBar(diffrax.AbstractProgressMeter):
+    """Moves a bar at every so many steps of the solver.
+
+    Attributes:
+      bar: from `new_bar`; whoever made it closes it.
+      every: steps of the solver between calls to the host.
+    """
+
+    bar: Int[Array | np.ndarray, ""]
+    every: int = eqx.field(static=True)
+
+    def init(self) -> Array:
+        """No steps done."""
+        return jnp.zeros((), jnp.int32)
+
+    def step(self, state: Array, progress: Any) -> Array:
+        """One more."""
+        jax.lax.cond(
+            state % self.every == self.every - 1,
+            lambda: jax.debug.callback(_show, self.bar, progress),
+            lambda: None,
+        )
+        return state + 1
+
+    def close(self, state: Array) -> None:
+        """Nothing in the program."""
+
+
+def _close(bar: Any, last: Any) -> None:
+    del last
+    close(bar)
+
+
+def _show(bar: Any, share: Any) -> None:
+    identity, at = int(bar), float(share)
+    with _LOCK:
+        if identity in _WAITING:
+            _SHOWN[identity] = _WAITING.pop(identity)()
+        shown = _SHOWN.get(identity)
+        if shown is not None and at > shown.n:  # calls may come out of order
+            shown.update(at - shown.n)

@@ -18,6 +18,8 @@ from jaxtyping import Array, Float, PyTree
 from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.flows.solving.bounded_steps import BoundedSteps
+from igr.flows.solving.expected import apart, expected_seconds
+from igr.flows.solving.late_bar import FlowBar, close, new_bar, under_transformation
 from igr.meshes import on_any_mesh
 from igr.pytrees import combine, partition
 
@@ -29,6 +31,7 @@ _OUTCOMES = (
     diffrax.RESULTS.event_occurred,
     diffrax.RESULTS.dt_min_reached,
 )
+_MOST_STEPS_A_CALL = 500
 
 
 class FlowStopped(UserWarning):
@@ -46,7 +49,7 @@ def flow(
     atol: Number | None = None,
     dt0: Number | None = None,
     solver: diffrax.AbstractSolver | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     max_steps: int = 1_000_000,
     optimizer_step: Number | Array | None = None,
     **diffeqsolve: Any,
@@ -68,7 +71,8 @@ def flow(
         `stepsize_controller=diffrax.ConstantStepSize()` it is the step, and t1 - t0 should be a
         multiple of it, for the last step is cut short otherwise.
       solver: `diffrax.Dopri8()` if not given.
-      progress: shows a progress bar with the time left.
+      progress: whether to show a bar with the time left; once it has taken some seconds if not
+        given. There is none under a transformation such as jit or vmap.
       max_steps: the most steps the solver may take.
       optimizer_step: the step h of the optimizer whose flow this is, to bound the cost: at most 1.5
         steps of the solver for each of them and 100 besides are adaptive, and from there on all
@@ -119,8 +123,6 @@ def flow(
         "event": diffrax.Event(_left_the_finite),
         "throw": False,
     }
-    if progress:
-        options["progress_meter"] = diffrax.TqdmProgressMeter()
     options.update(diffeqsolve)
     if "event" not in diffeqsolve and isinstance(options.get("adjoint"), diffrax.BacksolveAdjoint):
         del options["event"]  # which that adjoint forbids: a flow may then reach infinity itself
@@ -136,22 +138,44 @@ def flow(
 
     state = jax.tree.map(lambda x: x.astype(time_dtype), dynamic)
 
-    solution, ok, outcome = _solved(
-        traced(dynamic_field, t0, state, options.get("args")),
-        state,
-        diffrax.Dopri8() if solver is None else solver,
-        t0,
-        _on_host(t1, time_dtype),
-        None if dt0 is None else _on_host(dt0, time_dtype),
-        max_steps,
-        options,
-        saves_params="saveat" not in diffeqsolve,
-    )
+    start, end = t0, _on_host(t1, time_dtype)
+    traced_field = traced(dynamic_field, t0, state, options.get("args"))
+    solver = diffrax.Dopri8() if solver is None else solver
+    bar = None
+    if progress is not False and "progress_meter" not in options:
+        inputs = (traced_field, state, start, end, dt0, options, solver)
+        if not under_transformation(inputs):
+            bar = new_bar("flow", progress)
+            options["progress_meter"] = FlowBar(bar, _steps_a_call(traced_field, solver))
+    try:
+        solution, ok, outcome = _solved(
+            traced_field,
+            state,
+            solver,
+            start,
+            end,
+            None if dt0 is None else _on_host(dt0, time_dtype),
+            max_steps,
+            options,
+            saves_params="saveat" not in diffeqsolve,
+        )
+        if bar is not None:
+            jax.block_until_ready(outcome)
+    finally:
+        if bar is not None:
+            close(bar)
     _report(solution, ok, outcome, own_event="event" in diffeqsolve)
     if solution.ys is not None and "saveat" not in diffeqsolve:
         ys = combine(_cast_like(solution.ys, dynamic), static)
         solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
     return solution
+
+
+def _steps_a_call(field: Traced, solver: diffrax.AbstractSolver) -> int:
+    """Steps of the solver between calls to the host, by what the field costs."""
+    tableau = getattr(solver, "tableau", None)
+    stages = 1 if tableau is None else getattr(tableau, "num_stages", 1)
+    return min(apart(stages * expected_seconds(field.program.jaxpr)), _MOST_STEPS_A_CALL)
 
 
 @compiled
