@@ -60,12 +60,6 @@ def test_float32_stays_float32():
     np.testing.assert_allclose(solution.ys[0], np.exp(-1.0), rtol=1e-4)
 
 
-def test_progress_bar(capfd):
-    igr.flow(lambda t, x, args: -x, jnp.array([1.0]), 1.0, progress=True)
-    jax.effects_barrier()
-    assert "100.00%" in capfd.readouterr().err
-
-
 @pytest.mark.slow
 def test_under_vmap():
     ends = jax.vmap(lambda x: igr.flow(lambda t, y, args: -y, x, 1.0).ys[0])(jnp.arange(3.0))
