@@ -6,6 +6,9 @@ from igr.flows.certifying.order import ObservedOrder, observed_order
 from igr.flows.compare import Comparison, compare
 from igr.flows.edge import CentralFlow, TwoPhaseFlow, central_flow, two_phase_field, two_phase_flow
 from igr.flows.epochs import run_epochs
+from igr.flows.fields.batches.reshuffled import reshuffled_field
+from igr.flows.fields.batches.sampled import sampled_field
+from igr.flows.fields.batches.spread import spread_field
 from igr.flows.fields.from_steps.along_run import FieldAlong, modified_field_along
 from igr.flows.fields.from_steps.interpolation import interpolating_field
 from igr.flows.fields.noise.memoryless import stochastic_rule_field
@@ -16,7 +19,6 @@ from igr.flows.fields.noise.stochastic import (
     stochastic_field,
     stochastic_flow,
 )
-from igr.flows.fields.reshuffled import reshuffled_field
 from igr.flows.fields.vector_field import modified_value_fn, vector_field
 from igr.flows.from_optax import from_optax
 from igr.flows.run import Trajectory, optimizer_of, run
@@ -49,6 +51,8 @@ __all__ = [
     "rules",
     "run",
     "run_epochs",
+    "sampled_field",
+    "spread_field",
     "stochastic_field",
     "stochastic_flow",
     "stochastic_rule_field",

@@ -77,15 +77,16 @@ def trace(make: Make, params: PyTree | None = None, step: Number | None = None) 
             shapes = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.float64), partition(params)[0]
             )
+        given = params is not None
         try:
-            return _traced(make, shapes, step)
+            return _traced(make, shapes, step, given)
         except jax.errors.ConcretizationTypeError:
-            return _traced(make, shapes, _PLAIN)
+            return _traced(make, shapes, _PLAIN, given)
         except jax.errors.TracerArrayConversionError:
-            return _traced(make, shapes, _PLAIN)
+            return _traced(make, shapes, _PLAIN, given)
 
 
-def _traced(make: Make, shapes: PyTree, step: Number | None) -> Traced:
+def _traced(make: Make, shapes: PyTree, step: Number | None, given: bool) -> Traced:
     rate = jax.ShapeDtypeStruct((), jnp.float64)
 
     def transformation(h: Any) -> optax.GradientTransformation:
@@ -126,14 +127,14 @@ def _traced(make: Make, shapes: PyTree, step: Number | None) -> Traced:
             r"missing \d+ required (?:keyword-only|positional) arguments?: (.*)$", str(error)
         )
         if missing is None:
-            raise _untraceable(error) from error
+            raise _untraceable(error, given) from error
         raise UnreadableOptimizerError(
             f"update asks for {missing.group(1)} besides the gradient, the state and params: a "
             "step made from the value of the loss, or by a search along it, is no function of the "
             "gradients seen. What its iterates follow: igr.flows.modified_field_along(igr.run(..))"
         ) from error
     except Exception as error:
-        raise _untraceable(error) from error
+        raise _untraceable(error, given) from error
     leaves, fields, names = _state_leaves(state, shapes)
     return Traced(
         make,
@@ -157,6 +158,12 @@ _RANDOM = (
 
 def _transformation(make: Make, h: Any) -> optax.GradientTransformation:
     made = make(h)
+    if hasattr(made, "gradient_transformation"):
+        raise TypeError(
+            "make(learning_rate) returns an optax.GradientTransformation, got "
+            f"{type(made).__name__}, which wraps one and updates only every so many steps: give "
+            "the optimizer inside it, whose step is the one that is made"
+        )
     if not isinstance(made, optax.GradientTransformation):
         raise TypeError(
             "make(learning_rate) returns an optax.GradientTransformation, got "
@@ -178,12 +185,26 @@ def _check_make(make: Any) -> None:
         )
 
 
-def _untraceable(error: Exception) -> Exception:
+def _untraceable(error: Exception, given: bool) -> Exception:
     if isinstance(error, TypeError) and "make(learning_rate)" in str(error):
         return error
+    said = f"{type(error).__name__}: {error}".rstrip(". ")
+    if "LookaheadParams" in said or "attribute 'fast'" in said:
+        return UnreadableOptimizerError(
+            "lookahead trains two copies of params, of which only one has a gradient, and sets one "
+            "to the other every so many steps: it takes different steps in turn, and there is no "
+            "one rule to follow. Read the optimizer inside it, which the fast copy follows"
+        )
+    apart = "pytree structure" in said or isinstance(error, AttributeError | KeyError | ValueError)
+    if apart and not given:
+        return UnreadableOptimizerError(
+            "it does not take the params it was tried on, a dictionary of a matrix and a vector. "
+            "Where it tells leaves apart (masks, labels of multi_transform) or wants params of its "
+            f"own kind, give params=, what is to be trained. It raised {said}"
+        )
     return UnreadableOptimizerError(
-        f"it cannot be traced: {type(error).__name__}: {error}. The transformation must run under "
-        "jax.jit on the gradient, its state and params alone"
+        f"it cannot be traced: {said}. The transformation must run under jax.jit on the gradient, "
+        "its state and params alone"
     )
 
 

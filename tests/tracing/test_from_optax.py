@@ -96,6 +96,21 @@ def wrong_shapes(h):
         (optax.adam(0.1), TypeError, "function of the learning rate, such as lambda h"),
         (0.1, TypeError, "function of the learning rate"),
         (lambda h: 0.1, TypeError, "returns an optax.GradientTransformation, got float"),
+        (
+            lambda h: optax.MultiSteps(optax.adam(h), 4),
+            TypeError,
+            "got MultiSteps, which wraps one and .* give the optimizer inside it",
+        ),
+        (
+            lambda h: optax.lookahead(optax.sgd(h), 5, 0.5),
+            UnreadableOptimizerError,
+            "lookahead trains two copies of params.* Read the optimizer inside it",
+        ),
+        (
+            lambda h: optax.multi_transform({"a": optax.sgd(h)}, {"w": "a"}),
+            UnreadableOptimizerError,
+            r"tells leaves apart \(masks, labels of multi_transform\).* give params=",
+        ),
         (optax.polyak_sgd, UnreadableOptimizerError, "asks for 'value' besides the gradient"),
         (optax.lbfgs, UnreadableOptimizerError, "value_fn.* besides the gradient"),
         (contrib.momo, UnreadableOptimizerError, "asks for 'value'"),
@@ -142,6 +157,25 @@ def wrong_shapes(h):
 def test_what_cannot_be_read_says_so(make, error, says):
     with pytest.raises(error, match=says):
         igr.from_optax(make)
+
+
+def test_lookahead_on_its_own_params():
+    both = optax.LookaheadParams.init_synced({"w": jnp.ones(3)})
+    with pytest.raises(UnreadableOptimizerError, match="lookahead trains two copies of params"):
+        igr.from_optax(lambda h: optax.lookahead(optax.sgd(h), 5, 0.5), params=both)
+
+
+def test_labels_on_the_params_they_are_for():
+    params = {"w": jnp.ones(3), "b": jnp.ones(2)}
+    inside = {"a": optax.sgd, "c": lambda h: optax.sgd(h / 2)}
+    make = lambda h: optax.multi_transform(
+        {k: f(h) for k, f in inside.items()}, {"w": "a", "b": "c"}
+    )
+    method = igr.from_optax(make, params=params)
+    loss = lambda p: sum(jnp.sum(jnp.cosh(x)) for x in p.values())
+    found = igr.vector_field(igr.modified_equation(method, 0), loss, 0.1)(0.0, params, None)
+    assert jnp.allclose(found["w"], -jnp.sinh(1.0))
+    assert jnp.allclose(found["b"], -jnp.sinh(1.0) / 2)
 
 
 def test_a_state_that_does_not_exist():

@@ -124,9 +124,25 @@ def _ratio(factor: sympy.Expr, metric: sympy.Expr, eq: Any) -> sympy.Expr | None
     lengths = {s for s, (a, b) in eq.products.items() if a == b == G}
     ratio = factor / metric
     if ratio.free_symbols & vectors:
+        if _varies(ratio, vectors):
+            return None
         ratio = sympy.simplify(ratio)
     others = set(eq.products) - lengths
     return None if ratio.free_symbols & (vectors | others) else ratio
+
+
+def _varies(ratio: sympy.Expr, along: set[sympy.Symbol]) -> bool:
+    """Whether it differs between points, which is seen at once where to simplify takes minutes."""
+    symbols = sorted(ratio.free_symbols, key=str)
+    first = [sympy.Rational(7 + 2 * i, 11 + i) for i in range(len(symbols))]
+    second = [x + sympy.Rational(3, 7 + i) if s in along else x
+              for i, (s, x) in enumerate(zip(symbols, first, strict=True))]  # fmt: skip
+    value = sympy.lambdify(symbols, ratio, "mpmath")
+    try:
+        a, b = (complex(value(*map(sympy.Float, point))) for point in (first, second))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return False
+    return abs(a - b) > 1e-6 * (abs(a) + abs(b))
 
 
 def _factors(

@@ -160,5 +160,5 @@ def test_bad_input():
         reshuffled_field(igr.methods.adam(0.5, 0.6, keep=()), loss, 0.1, data)
     with pytest.raises(ValueError, match="got order 2: beyond, the spread"):
         reshuffled_field(igr.methods.heavy_ball(0.5), loss, 0.1, data, order=2)
-    with pytest.raises(TypeError, match="a linear memory or an elementwise rule"):
+    with pytest.raises(TypeError, match="a linear memory, an elementwise rule or a rule"):
         reshuffled_field(optax.adam(0.1), loss, 0.1, data)

@@ -1,0 +1,1 @@
+"""An optimizer's batches, drawn at random: what its mean and its law follow."""

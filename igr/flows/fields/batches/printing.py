@@ -1,0 +1,195 @@
+"""The equation of an optimizer on random batches in words: V_b is its step with batch b."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+from jaxtyping import PyTree
+
+from igr.backward_error.algebra.tex import tex
+from igr.flows.fields.batches.remembered import Drawn, Weights
+
+
+@dataclass(frozen=True, repr=False)
+class BatchField:
+    """A field `f(t, state, args)` with its equation in print.
+
+    Attributes:
+      field: the function.
+      text: the equation.
+      formula: the same as LaTeX.
+    """
+
+    field: Callable[[Any, PyTree, Any], PyTree]
+    text: str
+    formula: str
+
+    def __call__(self, t: Any, state: PyTree, args: Any = None) -> PyTree:
+        """The velocity of the state."""
+        return self.field(t, state, args)
+
+    def latex(self) -> str:
+        """The equation as LaTeX."""
+        return self.formula
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"<field: {self.text}>"
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.formula}$"
+
+
+def equation(
+    kept: tuple[str, ...], memories: Mapping[str, Weights], drawn: Drawn, m: int, order: int
+) -> tuple[str, str]:
+    """The equation as text and as LaTeX.
+
+    Args:
+      kept: the names of the kept states.
+      memories: what each eliminated memory weighs, by name.
+      drawn: how batches are drawn.
+      m: their number.
+      order: 0 or 1.
+    """
+    return (
+        _printed(_Text(), kept, memories, drawn, m, order),
+        _printed(_Latex(), kept, memories, drawn, m, order),
+    )
+
+
+def _printed(
+    s: _Text, kept: Any, memories: Mapping[str, Weights], drawn: Drawn, m: int, order: int
+) -> str:
+    x = s.name("theta") if not kept else f"({', '.join(map(s.name, ('theta', *kept)))})"
+    read = f"({', '.join(map(s.name, memories))})" if memories else ""
+    of = f"{s.of_batch('V')}{read}"
+    lines = [f"x = {x}"]
+    for a, w in memories.items():
+        own = s.times(w.now(drawn) - w.total, s.apart(s.phi(a)))
+        both = s.joined([s.times(w.total, s.phi(a)), own])
+        lines.append(f"{s.name(a)} = {both}")
+    drawn_as = f"b one of {m} batches, each {'drawn anew' if not drawn.own else 'once an epoch'}"
+    lines.append(s.words(drawn_as))
+    if order == 0:
+        return s.sentence(f"{s.dot('x')} = {s.mean(of)} + O(h)", lines)
+    if not memories:
+        bent = s.mean(f"{of}' {of}") if drawn.own else f"{s.mean(of)}' {s.mean(of)}"
+        return s.sentence(f"{s.dot('x')} = {s.mean(of)} - {s.half('h')} {bent} + O({s.h2})", lines)
+    lines.insert(1, f"M = {s.mean(of)}")
+    first = [f"-{s.half('1')} M' M"]
+    moved, turned = [s.times(drawn.own, s.apart(of))], []
+    for a, w in memories.items():
+        slope = f"L_{s.sub(a)}"
+        first.append(s.times(w.first, f"{slope} {s.mean(s.phi(a) + chr(39))}[M]"))
+        moved.append(s.times(w.moved(drawn), f"{slope} {s.apart(s.phi(a))}"))
+        if drawn.own:
+            first.append(s.times(w.total, f"{slope} {s.mean(s.phi(a) + chr(39) + '[u]')}"))
+        first.append(s.mean(f"{slope}'[d_{s.sub(a)}] {s.apart(s.phi(a))}"))
+        parts = [s.times(w.met(drawn), s.apart(of))]
+        parts += [
+            s.times(w.shared(v, drawn), f"L_{s.sub(k)} {s.apart(s.phi(k))}")
+            for k, v in memories.items()
+        ]
+        turned.append(f"d_{s.sub(a)} = {s.joined(parts)}")
+    if drawn.own:
+        first.append(s.mean(f"{of}'[u]"))
+        turned.insert(0, f"u = {s.joined(moved)}")
+    turned.append(s.words("L the derivative of V by a memory, ~ apart from the mean"))
+    lines[2:2] = [f"F_1 = {s.joined(first)}", *turned]
+    return s.sentence(f"{s.dot('x')} = M + h F_1 + O({s.h2})", lines)
+
+
+class _Text:
+    """How things are written, as plain text."""
+
+    h2 = "h²"
+
+    def name(self, n: str) -> str:
+        return "θ" if n == "theta" else n
+
+    def sub(self, n: str) -> str:
+        return n
+
+    def phi(self, a: str) -> str:
+        return f"φ_{a},b"
+
+    def of_batch(self, what: str) -> str:
+        return f"{what}_b"
+
+    def mean(self, what: str) -> str:
+        return f"⟨{what}⟩"
+
+    def apart(self, what: str) -> str:
+        return f"~{what}"
+
+    def dot(self, what: str) -> str:
+        return f"{what}'"
+
+    def half(self, what: str) -> str:
+        return f"{what}/2"
+
+    def words(self, what: str) -> str:
+        return what
+
+    def number(self, c: float) -> str:
+        return f"{c:.6g}"
+
+    def times(self, c: float, what: str) -> str:
+        if abs(c) < 1e-12:
+            return ""
+        return what if c == 1 else f"-{what}" if c == -1 else f"{self.number(c)} {what}"
+
+    def joined(self, terms: list[str]) -> str:
+        found = ""
+        for term in filter(None, terms):
+            minus = term.startswith("-")
+            sign = (" - " if minus else " + ") if found else ("-" if minus else "")
+            found += sign + term.removeprefix("-")
+        return found or "0"
+
+    def sentence(self, left: str, lines: list[str]) -> str:
+        return f"{left}, with {', '.join(lines)}"
+
+
+class _Latex(_Text):
+    """The same as LaTeX."""
+
+    h2 = "h^2"
+
+    def name(self, n: str) -> str:
+        return r"\theta" if n == "theta" else tex(sympy.Symbol(n))
+
+    def sub(self, n: str) -> str:
+        return f"{{{self.name(n)}}}"
+
+    def phi(self, a: str) -> str:
+        return rf"\phi_{{{self.name(a)}, b}}"
+
+    def mean(self, what: str) -> str:
+        return rf"\langle {what} \rangle"
+
+    def apart(self, what: str) -> str:
+        return rf"\tilde{{{what}}}"
+
+    def dot(self, what: str) -> str:
+        return rf"\dot {what}"
+
+    def half(self, what: str) -> str:
+        return rf"\frac{{{what}}}{{2}}"
+
+    def words(self, what: str) -> str:
+        return rf"\text{{{what.replace('~', 'the tilde for what is')}}}"
+
+    def number(self, c: float) -> str:
+        found = f"{c:.6g}"
+        digits, e, power = found.partition("e")
+        return rf"{digits} \cdot 10^{{{int(power)}}}" if e else found
+
+    def sentence(self, left: str, lines: list[str]) -> str:
+        return rf"{left}, \quad \text{{with }} " + r",\; ".join(lines)

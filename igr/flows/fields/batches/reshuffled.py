@@ -1,0 +1,76 @@
+"""The mean iterate of any optimizer whose batches come in random order, once an epoch.
+
+For heavy ball this is `igr.methods.reshuffled_sgd(m, momentum=..)`; without memory it is the term
+of Smith, Dherin, Barrett and De (2021). See `first_order` for the formula.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Array, PyTree
+
+from igr.checks import check_count, check_step, check_value_fn
+from igr.flows.fields.batches.as_rule import as_rule
+from igr.flows.fields.batches.first_order import drift
+from igr.flows.fields.batches.printing import BatchField
+from igr.flows.fields.batches.remembered import reshuffled
+from igr.flows.fields.batches.steps import BatchLossFn, BatchSteps
+from igr.pytrees import num_examples
+
+
+def reshuffled_field(
+    method: Any,
+    batch_loss_fn: BatchLossFn,
+    h: float | Array,
+    batches: PyTree,
+    *,
+    order: int = 1,
+    rates_at: float | None = None,
+) -> BatchField:
+    """The field that the mean of an optimizer follows, each batch seen once an epoch.
+
+    Args:
+      method: a linear memory, an elementwise rule or any other rule, in which what is eliminated
+        enters linearly, as Adam's first moment does; or an optax optimizer as a function of the
+        learning rate. What does not is kept as a variable, `igr.from_optax(.., keep=..)`.
+      batch_loss_fn: `(params, batch) -> scalar`.
+      h: the step.
+      batches: the m batches of an epoch, a pytree of arrays with a leading axis of m.
+      order: 0 or 1.
+      rates_at: the step that the rates of kept states are meant for, h if not given.
+
+    Returns:
+      `f(t, state, args)` for `igr.flow`, the state and t as of `igr.vector_field`. At order 1 it
+      costs, for every batch, three or four gradients and as many Hessian products. `str` and
+      `latex` have its equation in words.
+
+    Raises:
+      TypeError: if `method` is no such method.
+      ValueError: if the order is above 1, from where on the spread of the iterates matters.
+      UnansweredError: if the rule is not linear in what it eliminates: its mean over the orders is
+        then no function of the means of the memories.
+
+    >>> import jax.numpy as jnp
+    >>> from igr.backward_error import methods
+    >>> batches = jnp.array([1.0, 3.0])
+    >>> loss = lambda x, a: a * x**2 / 2
+    >>> field = reshuffled_field(methods.heavy_ball(0.5), loss, 0.1, batches)
+    >>> print(field(0.0, jnp.array(1.0), None).round(1))  # -2 g - h (5 H g + <H_k g_k>)
+    -6.5
+    >>> from igr.backward_error.methods import signsgd
+    >>> print(reshuffled_field(signsgd(0.1), loss, 0.1, batches))
+    x' = ⟨V_b⟩ - h/2 ⟨V_b' V_b⟩ + O(h²), with x = θ, b one of 2 batches, each once an epoch
+    """
+    described = as_rule(method)
+    order = check_count("order", order, 0)
+    if order > 1:
+        raise ValueError(
+            f"the mean of {described.name} over orders of its batches is known up to h^1, got "
+            f"order {order}: beyond, the spread of the iterates moves it"
+        )
+    check_step("h", h)
+    check_value_fn(batch_loss_fn)
+    m = num_examples(batches, "batches")
+    steps = BatchSteps(described, batch_loss_fn, h, rates_at)
+    return drift(steps, reshuffled(m), h, batches, order)

@@ -1,0 +1,175 @@
+"""One step of a method by its batch, as a velocity of everything that moves slowly.
+
+The slow state is params, the kept states and the time. With a the channels, which hold gradients of
+earlier batches besides that of the step, and g that of the step's own, a step moves it by
+h V(state, g, a, batch). V is affine in a, with a slope that does not depend on g: then the mean of
+the run is a function of what the channels hold in the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from igr.backward_error.protocols import UnansweredError
+from igr.backward_error.rules.rule import RuleMethod
+from igr.checks import Number
+from igr.flows.fields.batches.as_rule import not_linear
+from igr.flows.steps.ema_decay import forgetting, share_taken_in
+from igr.flows.steps.rules import check_direction, step_meant
+from igr.pytrees import combine, partition
+from igr.tracing.program import Variable, flatten
+
+BatchLossFn = Callable[[PyTree, PyTree], Array]
+
+
+class Slow(NamedTuple):
+    """What moves by O(h) in a step.
+
+    Attributes:
+      params: the floating leaves.
+      kept: those of the kept states, by name.
+      t: the time.
+    """
+
+    params: PyTree
+    kept: dict[str, PyTree]
+    t: Array
+
+
+class BatchSteps:
+    """A method's steps, by batch.
+
+    Args:
+      method: a rule.
+      batch_loss_fn: `(params, batch) -> scalar`.
+      h: the step.
+      rates_at: the step that the rates of kept states are meant for, h if not given.
+    """
+
+    def __init__(
+        self, method: RuleMethod, batch_loss_fn: BatchLossFn, h: Any, rates_at: Number | None
+    ):
+        self.method, self._loss, self._h, self._at = method, batch_loss_fn, h, rates_at
+        self._channels, self._states = dict(method.channels), dict(method.states)
+        self._rates = {n: forgetting(rate, h, rates_at) for n, rate in method.rates}
+        self._check()
+
+    def split(self, t: Any, state: PyTree) -> tuple[Slow, tuple[PyTree, dict[str, PyTree]]]:
+        """The slow state, and the leaves beside it that do not move."""
+        params, kept = state if self._states else (state, {})
+        dynamic, static = partition(params)
+        parts = {y: eqx.partition(kept[y], eqx.is_inexact_array) for y in self._states}
+        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(dynamic))
+        slow = Slow(dynamic, {y: p[0] for y, p in parts.items()}, jnp.asarray(t, dtype))
+        return slow, (static, {y: p[1] for y, p in parts.items()})
+
+    def seen(self, slow: Slow, static: Any, batch: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
+        """The gradient of a batch, and what each channel takes in of it."""
+        g = jax.grad(lambda p: self._loss(combine(p, static[0]), batch))(slow.params)
+        read = {**self._given(slow), "g": g, "theta": slow.params}
+        return g, {a: g if c.of is None else c.of(read) for a, c in self._channels.items()}
+
+    def velocity(
+        self,
+        slow: Slow,
+        static: Any,
+        g: PyTree,
+        held: Mapping[str, PyTree],
+        batch: PyTree,
+        g_kept: PyTree | None = None,
+    ) -> Slow:
+        """V.
+
+        Args:
+          slow: the state.
+          static: what of it does not move.
+          g: the gradient of the batch.
+          held: what each channel holds.
+          batch: the batch.
+          g_kept: what the kept states take for g, where that is looked at.
+        """
+        h, params = self._h, slow.params
+        loss = lambda p: self._loss(combine(p, static[0]), batch)  # noqa: E731
+        read = {**self._given(slow), "theta": params, "value_fn": loss, **held}
+        old = {y: eqx.combine(slow.kept[y], static[1][y]) for y in self._states}
+        read |= {f"{y}_before": x for y, x in old.items()}
+        own = {**read, "g": g if g_kept is None else g_kept}
+        moved = {}
+        for y in (n for n in self.method.sequence if n in self._states):
+            state = self._states[y]
+            phi = state.of({**own, y: old[y], "h": step_meant(state, h, self._at)})
+            share = h if state.rate is None else share_taken_in(state.rate, h, self._at)
+            still = jnp.zeros_like if state.rate is None else lambda x: x
+            gained = jax.tree.map(
+                lambda x, z, share=share, still=still: (share * (x - still(z))).astype(z.dtype),
+                phi,
+                old[y],
+            )
+            own[y] = read[y] = jax.tree.map(jnp.add, old[y], gained)
+            moving = eqx.filter(gained, eqx.is_inexact_array)
+            moved[y] = jax.tree.map(lambda x: (x / h).astype(x.dtype), moving)
+        psi = self.method.psi({**read, "g": g})
+        check_direction(psi, params, self.method.name)
+        direction = jax.tree.map(lambda x, p: (-x).astype(p.dtype), psi, params)
+        return Slow(direction, moved, jnp.ones_like(slow.t))
+
+    def check_affine(self, slow: Slow, static: Any, batch: PyTree) -> None:
+        """Raises `UnansweredError` unless V is affine in what the channels hold."""
+        if not self._channels:
+            return
+        g, held = self.seen(slow, static, batch)
+
+        def slope(held: Any, g: PyTree, g_kept: PyTree, along: Any) -> PyTree:
+            step = lambda a: self.velocity(slow, static, g, a, batch, g_kept).params  # noqa: E731
+            return jax.jvp(step, (held,), (along,))[1]
+
+        program = flatten(jax.make_jaxpr(slope)(held, g, g, held))
+        names = [a for a in sorted(held) for _ in jax.tree.leaves(held[a])]
+        names += ["g"] * len(jax.tree.leaves(g))
+        atoms = [a for step in program.before(program.outputs) for a in step.inputs]
+        read = {a for a in (*atoms, *program.outputs) if isinstance(a, Variable)}
+        bent = [n for n, v in zip(names, program.inputs, strict=False) if v in read]
+        if bent:
+            what = f"{bent[0]}, which it eliminates" if bent[0] != "g" else "g and a memory"
+            raise not_linear(self.method.name, what)
+
+    def _given(self, slow: Slow) -> dict[str, Any]:
+        h = self._h
+        return {**self._rates, "h": h, "t": slow.t + jnp.asarray(h, slow.t.dtype)}
+
+    def _check(self) -> None:
+        method, rates = self.method, {n for n, _ in self.method.rates}
+        for a, c in method.channels:
+            beyond = sorted({*(() if c.of is None else c.of.names)} - rates - {*_OWN})
+            if beyond:
+                raise UnansweredError(
+                    f"the memory {a} of {method.name} reads {', '.join(beyond)}, and not the "
+                    "gradient of one batch, params and the time alone: what such a memory does "
+                    "with batches is not known here"
+                )
+        for y, state in method.states:
+            beyond = [a for a in state.of.names if a in self._channels]
+            if beyond:
+                raise UnansweredError(
+                    f"the state {y} of {method.name} reads the memory {', '.join(beyond)}, which "
+                    "is eliminated: keep it as a variable too, igr.from_optax(.., keep=..)"
+                )
+            if state.rate == 1 and y not in state.of.names:
+                raise UnansweredError(
+                    f"the state {y} of {method.name} is renewed by every batch and moves by more "
+                    "than O(h): what such a memory does with batches is not known here"
+                )
+        if self._channels and method.reads("value_fn"):
+            raise UnansweredError(
+                f"{method.name} reads the loss itself beside a memory: what it does with batches "
+                "is not known here. Keep the memory as a variable: igr.from_optax(.., keep=..)"
+            )
+
+
+_OWN = ("g", "theta", "t", "h")

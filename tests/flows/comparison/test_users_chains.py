@@ -1,0 +1,58 @@
+"""Chains as people write them, on a small ReLU network in single and half precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import igr
+
+STEPS, H = 60, 1e-3
+
+
+def clipped_and_scheduled(h):
+    rate = optax.warmup_cosine_decay_schedule(0.0, h, 20, 400)
+    return optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(rate, weight_decay=0.1))
+
+
+def half_precision_momentum(h):
+    return optax.adam(h, mu_dtype=jnp.bfloat16)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _in_single_precision():
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", False)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def relu_network(dtype):
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.normal(keys[0], (40, 6)).astype(dtype)
+    y = jax.random.randint(keys[1], (40,), 0, 3)
+    params = {
+        "w": (jax.random.normal(keys[2], (6, 16)) / 6**0.5).astype(dtype),
+        "b": jnp.zeros(16, dtype),
+        "v": (jax.random.normal(keys[3], (16, 3)) / 4).astype(dtype),
+    }
+
+    def loss(p):
+        z = jax.nn.relu(x @ p["w"] + p["b"]) @ p["v"]
+        return optax.softmax_cross_entropy_with_integer_labels(z.astype(jnp.float32), y).mean()
+
+    return loss, params
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("make", [clipped_and_scheduled, half_precision_momentum])
+def test_on_a_relu_network(make, dtype):
+    loss, params = relu_network(dtype)
+    seen = igr.compare(loss, params, H, STEPS, (0, 1), optimizer=make, record_every=20)
+    for distance in seen.distance.values():
+        assert np.isfinite(distance).all()
+    assert seen.travelled[-1] > 0
+    if dtype == jnp.float32:
+        assert seen.distance[1][-1] < seen.distance[0][-1] / 2
