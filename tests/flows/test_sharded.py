@@ -35,6 +35,7 @@ EXAMPLES = 6
 class Problem(NamedTuple):
     value_fn: Any
     example_loss_fn: Any
+    batch_loss: Any
     batch: Any
 
 
@@ -51,10 +52,10 @@ def problem(batch, mesh=None):
         out = jnp.tanh(product("i,ij->j", hidden, params["v"], "x"))
         return jnp.sum((out - y) ** 2)
 
-    def value_fn(params):
+    def batch_loss(params, batch):
         return jnp.mean(jax.vmap(lambda e: example_loss_fn(params, e))(batch))
 
-    return Problem(value_fn, example_loss_fn, batch)
+    return Problem(lambda p: batch_loss(p, batch), example_loss_fn, batch_loss, batch)
 
 
 def field(params, of):
@@ -82,6 +83,37 @@ def adam_compare(params, of):
     method = methods.adam()
     found = compared(of.value_fn, params, 0.01, 3, (0,), method, burn_in=50, sharpness=False)
     return found.distance[0], found.travelled, found.remainder, found.correction
+
+
+def batch_compare(params, of):
+    """Mini-batches reshuffled in every epoch, and examples drawn for every step."""
+    batches = jax.tree.map(lambda x: x.reshape(2, 3, -1), of.batch)
+    options = {"runs": 2, "key": jax.random.key(0), "sharpness": False}
+    found = compared(
+        of.batch_loss, params, 0.02, orders=(0, 1), batches=batches, epochs=2, **options
+    )
+    drawn = compared(
+        of.example_loss_fn, params, 0.02, orders=(0,), method=methods.sgd_with_replacement(2),
+        batches=of.batch, steps=3, **options,
+    )  # fmt: skip
+    return found.distance[0], found.distance[1], found.correction, drawn.distance[0]
+
+
+def players_compare(params, of):
+    """One player has the first layer, the other the second and the opposite loss."""
+
+    def first(z):
+        return of.value_fn({"w": z[0]["w"], "v": z[1]["v"]})
+
+    def second(z):
+        return 0.1 * jnp.sum(z[1]["v"] ** 2) - first(z)
+
+    pair = {"w": params["w"]}, {"v": params["v"]}
+    results = []
+    for method in (methods.simultaneous(), methods.alternating()):
+        found = compared((first, second), pair, 0.05, 3, (0, 1), method)
+        results.append((found.distance[0], found.distance[1], found.correction, found.flows[1]))
+    return results
 
 
 def two_phases(params, of):
@@ -151,8 +183,9 @@ def gathering(params, of):
 
 
 FLOWS = (field, adam_field, flow, compare, adam_compare, run, certify)
+OTHERS = (players_compare,)
 SOLVERS = (two_phases, central, lanczos, subspace, spectrum, monitor, gathering)
-WORK = {f.__name__: f for f in (*FLOWS, *SOLVERS)}
+WORK = {f.__name__: f for f in (*FLOWS, *OTHERS, *SOLVERS)}
 KINDS = ("Auto", "Explicit")
 each = pytest.mark.parametrize(
     ("kind", "name"), [(k, n) for k in KINDS for n in WORK if n != "gathering"]
@@ -161,9 +194,11 @@ each = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def found(on_four_devices):
-    """Of every kind of axes and piece of work; two processes, for each has its time."""
-    halves = [on_four_devices(__file__, *(f.__name__ for f in fs)) for fs in (FLOWS, SOLVERS)]
-    return {kind: halves[0][kind] | halves[1][kind] for kind in KINDS}
+    """Of every kind of axes and piece of work; three processes, for each has its time."""
+    parts = [
+        on_four_devices(__file__, *(f.__name__ for f in fs)) for fs in (FLOWS, OTHERS, SOLVERS)
+    ]
+    return {kind: {k: x for part in parts for k, x in part[kind].items()} for kind in KINDS}
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from igr.compiled import Traced, compiled
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.validity import unexplained_by
 from igr.forward_mode import jvp
+from igr.pytrees import inner_product
 
 
 def validity_over_batches(
@@ -54,9 +55,9 @@ def _measured(
     def of_step(gradient: Any, p: PyTree) -> tuple[Array, Array]:
         own, along_own = jvp(gradient, (p,), (gradient(p),))
         after = jax.tree.map(lambda x, d: x - (reach * d).astype(x.dtype), p, own)
-        square = optax.tree.vdot(own, own)
+        square = inner_product(own, own)
         curved = jnp.where(
-            square > 0, optax.tree.vdot(own, along_own) / jnp.where(square > 0, square, 1), 0
+            square > 0, inner_product(own, along_own) / jnp.where(square > 0, square, 1), 0
         )
         return unexplained_by(gradient, p, after), curved
 

@@ -2,10 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import igr
 from igr import methods
+from igr.flows.fields import players
+from igr.flows.fields.trees import field_coefficients
 
 
 def first_loss(z):
@@ -77,6 +80,25 @@ def test_one_round_against_the_flow(start, name, order):
 
     slope = jnp.log2(error(0.004) / error(0.002))
     assert abs(slope - (order + 2)) < 0.1, slope
+
+
+@pytest.mark.parametrize("order", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_at_once_is_one_method_on_the_joint_field(start, order):
+    """The two ways to the same numbers; in turns there is but one."""
+    fields = {}
+    for name, (method, _) in ROUNDS.items():
+        found = field_coefficients(igr.modified_equation(method, order))[0]
+        fields[name] = players._over_the_joint_field(found)
+    assert fields["in turns"] is None
+    equation = igr.modified_equation(methods.simultaneous((0.5, 2)), order)
+    one = jax.jit(lambda z: igr.vector_field(equation, LOSSES, 0.1)(0.0, z, None))(start)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(players, "_over_the_joint_field", lambda coefficients: None)
+        by_colours = igr.vector_field(equation, LOSSES, 0.1)
+    two = jax.jit(lambda z: by_colours(0.0, z, None))(start)
+    assert fields["at once"] is not None
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 def test_structure_and_bad_input(start):
