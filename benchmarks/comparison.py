@@ -45,17 +45,28 @@ def rows() -> Iterator[Row]:
         yield Row(f"two parameters, {name} call", time.perf_counter() - start, "s", seconds)
         yield Row(f"two parameters, {name} call", len(compilations) - before, "programs", programs)
     yield from _on_digits("tanh", jnp.tanh, 0.1, (0, 1, 2), True, 12)
-    for h in (0.1, 0.5):
-        for order in (0, 1, "differences"):
-            yield from _on_digits(f"ReLU, h = {h}", jax.nn.relu, h, (order,), False, 60)
+    for dtype in (jnp.float32, jnp.float64):
+        for h in (0.1, 0.5):
+            for order in (0, 1, "differences"):
+                name = f"ReLU in {jnp.dtype(dtype).name}, h = {h}"
+                with jax.enable_x64(dtype == jnp.float64):
+                    found = list(_on_digits(name, jax.nn.relu, h, (order,), False, 60, dtype))
+                yield from found
 
 
 def _on_digits(
-    name: str, activation: Callable, h: float, orders: tuple, sharpness: bool, most: float
+    name: str,
+    activation: Callable,
+    h: float,
+    orders: tuple,
+    sharpness: bool,
+    most: float,
+    dtype: Any = jnp.float32,
 ) -> Iterator[Row]:
     data = load_digits()
-    x, y = jnp.asarray(data.data / 16, jnp.float32), jnp.asarray(data.target)
+    x, y = jnp.asarray(data.data / 16, dtype), jnp.asarray(data.target)
     params = network(jax.random.key(0), (64, 64, 10), gain=1.0)
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
 
     def value_fn(p: Any) -> jax.Array:
         hidden = activation(x @ p[0]["w"] + p[0]["b"])
