@@ -64,7 +64,7 @@ def test_the_claims_follow_the_numbers(as_said):
 
 def test_equal_time_is_that_of_the_smallest_rate(as_said):
     drawing = figures.figure_a5(Conditions())
-    assert drawing.claims[0].claim.startswith("after equal time, i h = 9,")
+    assert drawing.claims[0].measured.startswith("i h = 9: ")
     table = figures.measured(Conditions())
     assert set(table["h"]) == set(RATES)
     at_end = table[(table["step"] == 90) & (table["h"] == 0.1)]
