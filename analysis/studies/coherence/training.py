@@ -53,11 +53,12 @@ def study(scale: Scale) -> Study:
     """Real, half random and random labels, and what is between, as far as the scale goes.
 
     Args:
-        scale: "quick": digits, a small network. "medium": 6,000 of MNIST. "full": all of MNIST.
+        scale: "quick": digits, a small network, ten seeds. "medium": 6,000 of MNIST.
+            "full": all of MNIST.
     """
     parts = (0.0, 0.25, 0.5, 0.75, 1.0)
     cells = {
-        "quick": [Cell("digits", part) for part in parts],
+        "quick": [Cell("digits", part, seeds=tuple(range(10))) for part in parts],
         "medium": [Cell("mnist", part, 6000, 200, 3, steps=40_000) for part in parts],
         "full": [
             Cell("mnist", part, 60_000, 400, 5, 0.05, 900_000, 60, (0, 1, 2, 3, 4), 100)

@@ -33,7 +33,7 @@ def test_the_claims_follow_the_numbers(monkeypatch, falls):
     monkeypatch.setattr(figure, "computed", lambda name, _: Sweep(Study(name, run, cells), results))
     drawing = figure.figure_training(Conditions())
     assert [claim.holds for claim in drawing.claims] == [falls] * 5
-    assert len(drawing.table) == 5 * 3 * 5
+    assert len(drawing.table) == 5 * 10 * 5
     early = drawing.claims[1].measured
     assert ("11.0 (11.0 to 11.0) on real, 1.0" in early) == falls  # nothing late is in it
 
