@@ -176,8 +176,9 @@ def claims_of_norms(table: pd.DataFrame) -> tuple[Claim, ...]:
         for (of, activation), g in table.groupby(["set", "activation"], sort=False)  # pyright: ignore
     }
     said = ", ".join(f"{where} {rank:.2f}" for where, rank in ranks.items())
-    regression = [rank for where, rank in ranks.items() if not where.startswith("MNIST")]
-    classes = [rank for where, rank in ranks.items() if where.startswith("MNIST")]
+    accuracies = ("MNIST", "CIFAR-10")
+    regression = [rank for where, rank in ranks.items() if not where.startswith(accuracies)]
+    classes = [rank for where, rank in ranks.items() if where.startswith(accuracies)]
     return (
         Claim(
             "rules that end at a smaller norm do better on the test set, on every set",

@@ -80,8 +80,9 @@ def claims(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Claim, ...]:
         _compared(
             ours, theirs, "train", regimes,
             "Metric harms the fit of the training set, on every set and from either regime",
-            "Where both fit the digits in full nothing tells them apart, and at a rate far below "
-            "the learning rate the rule is SGD but for a few per cent.",
+            "Nor does it in the dissertation's own rows of CIFAR-10. Where both fit a set in full "
+            "nothing tells them apart, and at a rate far below the learning rate the rule is SGD "
+            "but for a few per cent.",
         ),
         _compared(
             ours, theirs, "test", regimes,
@@ -139,10 +140,12 @@ def _compared(
 ) -> Claim:
     """In every pair the first rule does better than the second."""
     pairs = list(pairs)
-    found = [_better(ours, of, part, *pair) for of in GENERALIZING for pair in pairs]
+    rules = {rule for pair in pairs for rule in pair}
+    sets = [of for of in GENERALIZING if rules <= set(ours.loc[ours["set"] == of, "rule"])]
+    found = [_better(ours, of, part, *pair) for of in sets for pair in pairs]
     paper = "not in the dissertation"
     if theirs is not None:
-        there = [_better(theirs, of, part, *pair)[0] for of in GENERALIZING for pair in pairs]
+        there = [_better(theirs, of, part, *pair)[0] for of in sets for pair in pairs]
         paper = f"so in {sum(there)} of {len(there)} comparisons of its own table"
     return Claim(
         says,
@@ -256,6 +259,8 @@ def _dots(axes: Axes, ours: pd.DataFrame, theirs: pd.DataFrame, part: str, *, lo
         axes.set_xscale("log")
     floor = 1e-3 if log else -np.inf  # an error below is drawn there
     for place, rule in enumerate(RULES):
+        if rule not in ours.index:  # ours, and not run on CIFAR-10
+            continue
         row = ours.loc[rule]
         if np.isfinite(row[part]):
             axes.errorbar(max(row[part], floor), place - 0.15, xerr=row[f"{part} se"], fmt="o",

@@ -30,10 +30,11 @@ def with_ours(theirs, worse=True):
 
 
 # The dissertation concludes more than its tables bear out: Metric does better than SGD on the test
-# set in some of the comparisons, and selective rules worse than SGD from large weights.
+# set in some of the comparisons, and selective rules worse than SGD from large weights; nearly all
+# fit CIFAR-10 in full.
 OWN = {
-    "tanh": [True, True, True, False, True, True, True, True, None, True],
-    "relu": [True, True, True, False, True, True, False, True, None, True],
+    "tanh": [True, True, False, False, True, True, True, False, None, True],
+    "relu": [True, True, False, False, True, True, False, True, None, True],
 }
 
 
@@ -45,7 +46,7 @@ def test_what_the_printed_tables_say_themselves(activation):
     assert [c.holds for c, e in zip(found, expected, strict=True) if e is not None] == [
         e for e in expected if e is not None
     ]
-    better = {"tanh": "2 of 6", "relu": "4 of 6"}[activation]
+    better = {"tanh": "2 of 8", "relu": "5 of 8"}[activation]
     assert better in found[3].measured
     assert better in found[3].paper
 
@@ -55,7 +56,7 @@ def test_nothing_holds_where_all_is_the_other_way_round():
     wrong = with_ours(theirs, worse=False)
     wrong[["train", "test", "norm"]] *= -1
     wrong.loc[wrong["set"] == "xor", "train"] = 0.9
-    wrong["norm"] = wrong["test"].where(wrong["set"] == "mnist", -wrong["test"])
+    wrong["norm"] = wrong["test"].where(wrong["set"].isin(("mnist", "cifar10")), -wrong["test"])
     assert not any(claim.holds for claim in claims(wrong, theirs))
 
 
