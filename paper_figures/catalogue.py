@@ -65,7 +65,7 @@ _READY: tuple[Figure, ...] = (
     Figure("igr/3c", _IGR, "A ResNet trained with EGR: test accuracy against its rate",
            "paper_figures.igr.resnet:figure_3c", 130, default=False),
     Figure("mgs/2", _MGS, "Two circles: decision boundaries and similarity, by regularizer",
-           "paper_figures.mgs.two_circles:figure_2", 115, default=False),
+           "paper_figures.mgs.two_circles:figure_2", 190, default=False),
     Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer",
            "paper_figures.mgs.label_noise:table_1", 90, default=False),
     Figure("mgs/table-A.1", _MGS, "The same with a fully connected network",
@@ -73,15 +73,15 @@ _READY: tuple[Figure, ...] = (
     Figure("mgs/A.2", _MGS, "Test accuracy while a fully connected network trains, by label noise",
            "paper_figures.mgs.label_noise:figure_a2", 90, default=False),
     Figure("mgs/A.1", _MGS, "Two circles: decision boundaries by method, all of them",
-           "paper_figures.mgs.two_circles:figure_a1", 115, default=False),
+           "paper_figures.mgs.two_circles:figure_a1", 190, default=False),
     Figure("mgs/A.3", _MGS, "Test accuracy while LeNet-5 trains, by label noise",
            "paper_figures.mgs.label_noise:figure_a3", 90, default=False),
     Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "
            "weights, test loss", "paper_figures.coherence.real_or_random:figure_5_1", 6),
     Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels",
-           "paper_figures.coherence.training:figure_training", 18),
+           "paper_figures.coherence.training:figure_training", 55, default=False),
     Figure("coherence/robust", _COHERENCE, "Winsorized and median-of-means descent against label "
-           "noise", "paper_figures.coherence.robust:figure_robust", 12),
+           "noise", "paper_figures.coherence.robust:figure_robust", 55, default=False),
     Figure("coherence/stability", _COHERENCE, "Sharpness and non-uniformity of GD's and SGD's "
            "minima", "paper_figures.coherence.stability:figure_stability", 52, default=False),
     Figure("metric/1.1", _METRIC, "Regularizing steps of the metric and of L2, as vectors",

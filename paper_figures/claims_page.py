@@ -101,12 +101,13 @@ def write_page(path: Path, folder: Path, figures: Sequence[Figure]) -> int:
     counts = {verdict: sum(row.verdict == verdict for row in rows)
               for verdict in (HOLDS, FAILS, UNTESTED)}  # fmt: skip
     scales = [name for name in get_args(Scale) if any(name in row.held for row in rows)]
+    larger = "".join(f"{_at_scale(rows, scale)} " for scale in scales if scale != "quick")
     parts = [
         "# Claims\n",
         f"Of {len(rows)} claims checked, {counts[HOLDS]} hold, {counts[FAILS]} do not, and "
         f"{counts[UNTESTED]} were not tested at their scale: they do not hold on the small "
-        "stand-ins of `quick`, which decides nothing about the paper's networks and data. Nothing "
-        "was tuned until it agreed. This page is made by "
+        "stand-ins of `quick`, which decides nothing about the paper's networks and data. "
+        f"{larger}Nothing was tuned until it agreed. This page is made by "
         "`python -m paper_figures --claims docs/claims.md --from docs/results`.\n",
         ERRATA,
     ]
@@ -145,6 +146,12 @@ def found(folder: Path, figures: Sequence[Figure]) -> list[Row]:
                     row.held[scale] = line["holds"] == "True"
                     row.note[scale] = line["note"]
     return list(rows.values())
+
+
+def _at_scale(rows: Sequence[Row], scale: str) -> str:
+    """How many were tested at a scale, and how they went."""
+    tested = [row.held[scale] for row in rows if scale in row.held]
+    return f"At `{scale}` {len(tested)} were tested: {sum(tested)} hold."
 
 
 def _cell(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import fill
 from typing import Literal
 
 import numpy as np
@@ -247,7 +248,8 @@ def _drawing(activation: Activation, conditions: Conditions) -> Drawing:
             fontsize=7, annotation_clip=False,
         ).set_in_layout(False)  # fmt: skip
     data = "; ".join(dict.fromkeys(table["data"]))
-    picture.legend(handles=_legend(), loc="outside upper center", ncols=2, title=f"Ours: {data}")
+    title = fill(f"Ours: {data}", 90)
+    picture.legend(handles=_legend(), loc="outside upper center", ncols=2, title=title)
     beside = paper[["train", "test", "norm"]].add_prefix("paper's ")
     return Drawing(picture, table.join(beside, on=["set", "rule"]), claims(table, theirs))
 

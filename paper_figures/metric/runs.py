@@ -96,12 +96,17 @@ def runs(
         activation: Of the hidden units.
         task: One of `SETS`; all of them by default. CIFAR-10 has one reading.
     """
+    if task != "cifar10":
+        yield from _in_the_better_reading(conditions, activation, task)
     if task in (None, "cifar10"):
         for cell, result in computed("metric-cifar10", conditions).results.items():
             if (cell.task, cell.activation) == ("cifar10", activation):
                 yield cell, result
-    if task == "cifar10":
-        return
+
+
+def _in_the_better_reading(
+    conditions: Conditions, activation: Activation, task: str | None
+) -> Iterator[tuple[Any, Any]]:
     results = computed("metric-rules", conditions).results
     better = nearer(distances(every_end(results)))
     for cell, result in results.items():

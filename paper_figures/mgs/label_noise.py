@@ -100,7 +100,7 @@ def _while_training(conditions: Conditions, data: str, table: str) -> Drawing:
         axes.set_title(f"{noise:.0%} wrong")
     panels[0].set(ylabel="test accuracy (%)", ylim=(0, 102))
     picture.supxlabel("steps", fontsize=8)
-    learned = NETWORKS[swept["MGS"][0].data]
+    learned = learned_for(swept["MGS"][0].data, data)
     handles, labels = panels[0].get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside upper center", ncols=5, title=learned)
     found = claims_of_curves(curves, table)
@@ -139,6 +139,16 @@ def _of(conditions: Conditions, data: str) -> dict[str, tuple[Any, Any]]:
     """By regularizer its cell and result; digits stand for both networks."""
     results = computed("mgs-label-noise", conditions).results
     return {c.method: (c, found) for c, found in results.items() if c.data in (data, "digits")}
+
+
+def learned_for(learned: str, data: str) -> str:
+    """What is learned, and what of the paper's it stands for where it is not the same.
+
+    >>> learned_for("digits", "blurred mnist, FCN")
+    "MLP on digits, for the paper's FCN on blurred MNIST"
+    """
+    stands = "" if learned == data else f", for the paper's {NETWORKS[data]}"
+    return NETWORKS[learned] + stands
 
 
 def _curves(swept: Mapping[str, tuple[Any, Any]]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from analysis.studies.mgs.label_noise import LAST
 from paper_figures import style
 from paper_figures.evidence import difference, mean
 from paper_figures.figure import Claim, Drawing
-from paper_figures.mgs.label_noise import NETWORKS
+from paper_figures.mgs.label_noise import learned_for
 
 # Percent; axes are training size, label noise, draw.
 Bench = Float[np.ndarray, "size noise draw"]
@@ -53,7 +53,7 @@ def figure_map(conditions: Conditions, data: str, method: str) -> Drawing:
     factor = float(next(found["factor"] for cell, found in ours.items() if cell.method == method))
     named = "unregularized" if method == "none" else f"{method}, factor {factor:g}"
     axes.set(xlabel="training labels that are wrong", ylabel="training examples")
-    axes.set_title(f"{NETWORKS[next(iter(ours)).data]}: {named}", fontsize=8)
+    axes.set_title(f"{learned_for(next(iter(ours)).data, data)}\n{named}", fontsize=7)
     picture.colorbar(shown, label="final test accuracy (%)")
     rows = [
         {"regularizer": method, "factor": factor, "examples": size, "noise": noise, "draw": draw,

@@ -246,9 +246,8 @@ def _related(ends: pd.DataFrame, x: str, y: str, sign: int, says: str) -> Claim:
     """Spearman over the methods on every set of circles; then of the means over the sets.
 
     Each set, with the network and batches of its seed, orders the seven methods, and over many sets
-    the mean of these orders is known as well as one likes: that decides. How often seven methods
-    taken at random would be ordered as much is a question of its own, which no number of circles
-    answers; its answer stands beside.
+    the mean of these orders is known as well as one likes. Seven methods can be in order by chance
+    however many sets there are: both have to be ruled out.
     """
     methods = list(LOOKS)
     first, second = (np.stack([ends.loc[m, name] for m in methods]) for name in (x, y))
@@ -261,9 +260,10 @@ def _related(ends: pd.DataFrame, x: str, y: str, sign: int, says: str) -> Claim:
         says,
         f"Spearman over {len(methods)} methods {each:.2f} in the mean over {each.number} sets of "
         f"circles, {rho:.2f} of the means; as much by chance with probability {chance:.3f}",
-        each.above() if sign > 0 else each.below(),
+        (each.above() if sign > 0 else each.below()) and chance < 0.05,
         paper=_CORRELATED.get(y, _CAPTION),
-        otherwise="A kernel is also small where a method fits too little.",
+        otherwise="Over many circles the order of the seven is sure, but so weak that any seven "
+        "may have it: a kernel is also small where a method fits too little.",
     )
 
 

@@ -19,12 +19,16 @@ from paper_figures.metric.runs import RULES, ends, name, printed
 
 
 def with_ours(theirs, worse=True):
-    """The printed table with rows of the other metrics: as of the metric, or as of SGD."""
+    """The printed table with rows of the other metrics: as of the metric, or as of SGD.
+
+    Those are not run on CIFAR-10.
+    """
     other = "Metric" if worse else "SGD"
     found = [theirs]
     for kind in ("Gauss-Newton", "Shrinking"):
         for regime in ("small", "large"):
-            rows = theirs[theirs["rule"] == f"{other} {regime}"]
+            is_other = theirs["rule"] == f"{other} {regime}"
+            rows = theirs[is_other & (theirs["set"] != "cifar10")]
             found.append(rows.assign(rule=f"{kind} Metric {regime}"))
     return pd.concat(found, ignore_index=True)
 
@@ -72,7 +76,8 @@ def test_a_difference_within_two_standard_errors_decides_nothing():
     assert not noisy[4].holds
     shared = [rows.assign(seed=seed, train=rows["train"] + 50 * seed) for seed in range(4)]
     paired = claims(pd.concat(shared), theirs)  # the same for all rules: no noise in differences
-    assert paired[2].holds
+    assert paired[4].holds
+    assert paired[2].measured.startswith("in 6 of 8 comparisons")  # in all but those of CIFAR-10
 
 
 def test_a_rule_that_diverges_is_the_worse_one():

@@ -42,6 +42,9 @@ def test_the_claims_follow_the_numbers(sign, method):
     again = figure.figure_map(Conditions(), "blurred mnist, FCN", method)
     assert again.claims == ()  # the same digits
     assert again.table.equals(drawing.table)
+    titles = [one.picture.axes[0].get_title() for one in (drawing, again)]
+    for title, network in zip(titles, ("LeNet-5", "FCN"), strict=True):
+        assert title.startswith(f"MLP on digits, for the paper's {network} on blurred MNIST")
     assert len(drawing.table) == 3 * 4 * 3
     row = drawing.table.query("examples == 288 and noise == 0.6 and draw == 1")
     best = 0.1 * (method == "MGS")
