@@ -38,8 +38,8 @@ def jvp(fn: Callable[..., PyTree], at: tuple[Any, ...], along: tuple[Any, ...]) 
         return _run(lambda at, along: jax.jvp(fn, at, along), at, along)
     except _REFUSALS as refused:
         at, along = jax.tree.map(jnp.asarray, (at, along))
-        value, push, _ = _in_reverse(lambda at: fn(*at), at, refused, has_aux=False)
-        return value, push(along)
+        value, jvp_fn, _ = _in_reverse(lambda at: fn(*at), at, refused, has_aux=False)
+        return value, jvp_fn(along)
 
 
 def linearize(
@@ -56,18 +56,18 @@ def linearize(
         has_aux: Whether it returns a pair, the second of which is handed on (else None is).
 
     >>> product = lambda x: jnp.stack([x[0] * x[1], x[0]])
-    >>> value, push, pull, _ = linearize(product, jnp.array([2.0, 3.0]))
-    >>> print(value, push(jnp.array([1.0, 0])), pull(jnp.array([1.0, 0])))
+    >>> value, jvp_fn, vjp_fn, _ = linearize(product, jnp.array([2.0, 3.0]))
+    >>> print(value, jvp_fn(jnp.array([1.0, 0])), vjp_fn(jnp.array([1.0, 0])))
     [6. 2.] [3. 1.] [3. 2.]
     """
     try:
-        value, push, *aux = jax.linearize(fn, at, has_aux=has_aux)
-        _require_rules(jax.make_jaxpr(push)(at).jaxpr)
+        value, jvp_fn, *aux = jax.linearize(fn, at, has_aux=has_aux)
+        _require_rules(jax.make_jaxpr(jvp_fn)(at).jaxpr)
     except _REFUSALS as refused:
-        value, push, (pull, aux) = _in_reverse(fn, at, refused, has_aux)
-        return value, push, pull, aux
-    pull = jax.tree_util.Partial(_transposed, push, at)
-    return value, push, pull, aux[0] if has_aux else None
+        value, jvp_fn, (vjp_fn, aux) = _in_reverse(fn, at, refused, has_aux)
+        return value, jvp_fn, vjp_fn, aux
+    vjp_fn = jax.tree_util.Partial(_transposed, jvp_fn, at)
+    return value, jvp_fn, vjp_fn, aux[0] if has_aux else None
 
 
 def jacobian(fn: Callable[[Any], Any], *, forward: bool) -> Callable[[Any], Any]:
@@ -134,8 +134,8 @@ def _in_reverse(
     def both() -> Any:
         value, back, *aux = jax.vjp(fn, at, has_aux=has_aux)
         zero = jax.tree.map(jnp.zeros_like, value)
-        _, push = jax.vjp(lambda u: back(u)[0], zero)
-        maps = jax.tree_util.Partial(_only, push), jax.tree_util.Partial(_only, back)
+        _, jvp_fn = jax.vjp(lambda u: back(u)[0], zero)
+        maps = jax.tree_util.Partial(_only, jvp_fn), jax.tree_util.Partial(_only, back)
         _require_rules(jax.make_jaxpr(maps[0])(at).jaxpr)
         return value, maps[0], (maps[1], aux[0] if has_aux else None)
 
@@ -146,5 +146,5 @@ def _only(pulled: Callable[[PyTree], tuple[PyTree]], u: PyTree) -> PyTree:
     return pulled(u)[0]
 
 
-def _transposed(push: Linear, at: PyTree, u: PyTree) -> PyTree:
-    return jax.linear_transpose(push, at)(u)[0]
+def _transposed(jvp_fn: Linear, at: PyTree, u: PyTree) -> PyTree:
+    return jax.linear_transpose(jvp_fn, at)(u)[0]

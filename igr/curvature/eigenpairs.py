@@ -173,7 +173,7 @@ def top_eigenpairs(
     # As arrays, so that other limits reuse the compiled program.
     limits = jnp.asarray(tol, working_dtype(like)), jnp.asarray(max_products, jnp.int32)
     if method == "lanczos":
-        found = _lanczos(product, like, k, min(basis_size, n), which, *limits, initial, seed)
+        found = _lanczos(product, like, k, min(basis_size, n), which, limits, initial, seed)
     else:
         found = _subspace(product, like, k, *limits, initial, seed)
     return Eigenpairs(
@@ -194,11 +194,12 @@ def _lanczos(
     k: int,
     basis_size: int,
     which: str,
-    tol: Float[Array, ""],
-    max_products: Int[Array, ""],
+    limits: tuple[Float[Array, ""], Int[Array, ""]],
     initial: PyTree | None,
     seed: UInt32[Array, ""],
 ) -> RitzPairs:
+    """Lanczos within limits, a tolerance and a number of products."""
+    tol, max_products = limits
     start = generic_vector(seed, widened(like))
     if initial is not None:
         # The sum of the vectors holds each of them; a little of everything else lets the rest in.

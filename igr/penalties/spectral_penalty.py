@@ -65,12 +65,12 @@ def spectral_penalty(
     def outputs(x: PyTree) -> Float[Array, "n q"]:
         return jax.vmap(lambda x: jnp.ravel(apply_fn(params, x)))(x)
 
-    values, pull = jax.vjp(outputs, x)
+    values, vjp_fn = jax.vjp(outputs, x)
     dtype = jnp.promote_types(values.dtype, jnp.float32)
     r = jax.random.normal(key, (1 if draw == "batch" else n, q), dtype)
     if spherical:
         r = r / jnp.linalg.norm(r, axis=1, keepdims=True)
-    (gradients,) = pull(jnp.broadcast_to(r, (n, q)).astype(values.dtype))
+    (gradients,) = vjp_fn(jnp.broadcast_to(r, (n, q)).astype(values.dtype))
     return square_sum(gradients) / n
 
 

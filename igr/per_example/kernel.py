@@ -15,7 +15,7 @@ from igr.per_example.output_gradients import (
     numbers_kept,
     numbers_kept_for_products,
     output_gradients,
-    products,
+    output_gram,
     square_sums,
 )
 from igr.per_example.outputs import output_dimension, random_signs_of_outputs, square_sum
@@ -39,7 +39,7 @@ def kernel_matrix(
     _require_memory(apply_fn, params, x, other, q)
     rows = output_gradients(apply_fn, params, x)
     columns = rows if other is None else output_gradients(apply_fn, params, other)
-    return products(rows, columns, q)
+    return output_gram(rows, columns, q)
 
 
 @on_any_mesh
@@ -59,7 +59,7 @@ def kernel_in_unit(
     if centred:
         rows, more = in_their_unit(less_their_mean(rows, q, KEPT))
         exponent = exponent + more
-    kernel = products(rows, rows, q)
+    kernel = output_gram(rows, rows, q)
     if centred:  # what was too much to form is centred now
         n = num_examples(x)
         blocks = kernel.reshape(n, q, n, q)
@@ -126,11 +126,11 @@ def drawn_kernel_traces(
         whole = combine(trained, constant)
         return jax.vmap(lambda x: jnp.ravel(apply_fn(whole, x)))(x)
 
-    values, pull = jax.vjp(outputs, trained)
+    values, vjp_fn = jax.vjp(outputs, trained)
     signs = random_signs_of_outputs(key, probes, values)
     if probes == 1:  # a loop of one would keep copies of all that its derivative needs
-        return square_sum(pull(signs[0])[0])[None]
-    return jax.lax.map(lambda r: square_sum(pull(r)[0]), signs)
+        return square_sum(vjp_fn(signs[0])[0])[None]
+    return jax.lax.map(lambda r: square_sum(vjp_fn(r)[0]), signs)
 
 
 def log_determinant(kernel: Float[Array, "k k"], unit: Float[Array, ""]) -> Float[Array, ""]:

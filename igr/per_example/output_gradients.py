@@ -66,7 +66,7 @@ def output_gradients(
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
-def products(rows: OutputGradients, columns: OutputGradients, q: int) -> Float[Array, "nq mq"]:
+def output_gram(rows: OutputGradients, columns: OutputGradients, q: int) -> Float[Array, "nq mq"]:
     """All products of two gradients, the outputs of one example beside each other."""
 
     def leaf(a: tuple[Array, ...], b: tuple[Array, ...]) -> Float[Array, "n q m q"]:
@@ -145,7 +145,7 @@ def numbers_kept(gradients: list[tuple[Any, ...]]) -> int:
 
 
 def numbers_kept_for_products(rows: list[tuple[Any, ...]], columns: list[tuple[Any, ...]]) -> int:
-    """How many numbers `products` takes beside what it returns (shapes suffice)."""
+    """How many numbers `output_gram` takes beside what it returns (shapes suffice)."""
     found = 0
     for gradients in [rows] if columns is rows else [rows, columns]:
         found += _size(gradients)

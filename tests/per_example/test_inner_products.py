@@ -67,7 +67,7 @@ def test_either_way_is_the_definition(case, pairs, monkeypatch):
             sum(jnp.sum(total(g) ** 2) for g in rows),
             directions / lengths / lengths[:, None],
             jnp.sum(output_gradients.square_sums(of_x, 2)),
-            output_gradients.products(of_x, of_y, 2),
+            output_gradients.output_gram(of_x, of_y, 2),
             jnp.asarray([isinstance(g, PositionFactors) for g in rows]),
         )
 
@@ -89,7 +89,7 @@ def test_over_pairs_has_a_derivative(case, monkeypatch):
 
     def kernel_square(w):
         found = output_gradients.output_gradients(apply_fn, {**params, "w": w}, x[:2])
-        return jnp.sum(output_gradients.products(found, found, 2) ** 2)
+        return jnp.sum(output_gradients.output_gram(found, found, 2) ** 2)
 
     def by_definition(w):
         jacobian = jax.vmap(lambda x: jax.jacrev(apply_fn)({**params, "w": w}, x))(x[:2])

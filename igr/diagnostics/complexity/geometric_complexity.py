@@ -75,6 +75,6 @@ def geometric_complexity(
     def of_one(x: PyTree) -> Array:
         return jnp.ravel(apply_fn(params, x))
 
-    values, pull = jax.vjp(jax.vmap(of_one), x)
+    values, vjp_fn = jax.vjp(jax.vmap(of_one), x)
     signs = random_signs_of_outputs(key, probes, values)
-    return jnp.mean(jax.lax.map(lambda r: square_sum(pull(r)[0]), signs)) / n
+    return jnp.mean(jax.lax.map(lambda r: square_sum(vjp_fn(r)[0]), signs)) / n

@@ -83,9 +83,9 @@ def feature_norm(
     trained, constant = partition(params)
 
     def of_one(x: PyTree) -> Array:
-        values, pull = jax.vjp(lambda p: jnp.ravel(apply_fn(combine(p, constant), x)), trained)
+        values, vjp_fn = jax.vjp(lambda p: jnp.ravel(apply_fn(combine(p, constant), x)), trained)
         signs = jnp.eye(q, dtype=values.dtype)
-        return norm(jax.lax.map(lambda r: norm(widened(inverse(pull(r)[0]))), signs))
+        return norm(jax.lax.map(lambda r: norm(widened(inverse(vjp_fn(r)[0]))), signs))
 
     return norm(jax.lax.map(of_one, jax.tree.map(jnp.asarray, x)))
 

@@ -79,12 +79,12 @@ def feature_covariance_eigenpairs(
         whole = combine(trained, constant)
         return jax.vmap(lambda x: jnp.ravel(apply_fn(whole, x)))(x)
 
-    sample, pull = jax.vjp(outputs, trained)
+    sample, vjp_fn = jax.vjp(outputs, trained)
     found = values > n * q * jnp.finfo(values.dtype).eps * jnp.max(values)
     scale = jnp.where(found, 1 / (n * jnp.sqrt(jnp.where(found, values, 1))), 0)
     cotangents = (functions * (scale / unit)[:, None, None]).astype(sample.dtype)
     values = unit * (unit * values)
-    return FeatureEigenpairs(values, jax.lax.map(lambda r: pull(r)[0], cotangents), functions)
+    return FeatureEigenpairs(values, jax.lax.map(lambda r: vjp_fn(r)[0], cotangents), functions)
 
 
 def eigenfunctions(

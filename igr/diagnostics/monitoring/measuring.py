@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,8 +13,15 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from igr.backward_error import methods
 from igr.backward_error.protocols import Method
 from igr.checks import Number, check_step
-from igr.compiled import Traced, traced
-from igr.diagnostics.monitoring.named_measures import NAMED, NamedMeasures, named, scalars
+from igr.compiled import traced
+from igr.diagnostics.monitoring.named_measures import (
+    NAMED,
+    Functions,
+    NamedMeasures,
+    Point,
+    named,
+    scalars,
+)
 from igr.diagnostics.monitoring.watch import watched
 from igr.meshes import on_any_mesh
 from igr.pytrees import trained_part
@@ -90,7 +97,7 @@ class Measuring:
         ) -> tuple[list[Array], PyTree]:
             return self._work(
                 self._functions_now(params, batch),
-                _Point(params, batch, key, self._step_size(step), vector),
+                Point(params, batch, key, self._step_size(step), vector),
                 np.asarray(step, np.uint32),
             )
 
@@ -107,12 +114,12 @@ class Measuring:
         key = self.key if key is None else key
 
         def work(params: PyTree, batch: PyTree, key: PRNGKeyArray) -> dict[str, Array]:
-            point = _Point(params, batch, key, self._step_size(step), None)
+            point = Point(params, batch, key, self._step_size(step), None)
             return self._values(self._functions_now(params, batch), point)[0]
 
         return on_any_mesh(work)(params, batch, key)
 
-    def _functions_now(self, params: PyTree, batch: PyTree) -> "_Functions":
+    def _functions_now(self, params: PyTree, batch: PyTree) -> Functions:
         """The functions that were given, as they are now: they may read what has changed."""
         own = {}
         for column, measure in self.measures.items():
@@ -127,12 +134,12 @@ class Measuring:
             loss = traced(loss, params, _first(batch))
         if apply is not None:
             apply = traced(apply, params, _first(inputs))
-        return _Functions(loss, apply, own, inputs)
+        return Functions(loss, apply, own, inputs)
 
     def _traced(
         self,
-        functions: "_Functions",
-        at: "_Point",
+        functions: Functions,
+        at: Point,
         step: Any,
     ) -> tuple[list[Array], PyTree]:
         self.compilations += 1
@@ -143,22 +150,11 @@ class Measuring:
 
     def _values(
         self,
-        functions: "_Functions",
-        at: "_Point",
+        functions: Functions,
+        at: Point,
     ) -> tuple[dict[str, Array], PyTree]:
-        params, batch, key, h, vector = at
-        named = NamedMeasures(
-            params,
-            batch,
-            functions.inputs,
-            key,
-            example_loss_fn=functions.example_loss_fn,
-            apply_fn=functions.apply_fn,
-            method=self.method,
-            learning_rate=h,
-            vector=vector,
-            shared="coherence" in self._names,
-        )
+        params, batch, key, h, _ = at
+        named = NamedMeasures(functions, at, self.method, shared="coherence" in self._names)
         values: dict[str, Array] = {}
         for i, (column, measure) in enumerate(self.measures.items()):
             if isinstance(measure, str):
@@ -195,33 +191,6 @@ class Measuring:
         h = self._learning_rate
         h = h(step) if callable(h) else h
         return None if h is None else jnp.asarray(h, float)
-
-
-class _Point(NamedTuple):
-    """Where a network is measured.
-
-    Attributes:
-        params: Its parameters.
-        batch: The examples.
-        key: For what is drawn at random.
-        h: The step size, or None.
-        vector: Where the search for the sharpness starts, or None.
-    """
-
-    params: PyTree
-    batch: PyTree
-    key: PRNGKeyArray
-    h: Array | None
-    vector: PyTree
-
-
-class _Functions(NamedTuple):
-    """What a monitor was given, traced, and the inputs of the batch at hand."""
-
-    example_loss_fn: Traced | None
-    apply_fn: Traced | None
-    own: dict[str, Traced]
-    inputs: PyTree
 
 
 def _first(batch: PyTree) -> PyTree:

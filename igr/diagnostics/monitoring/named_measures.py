@@ -6,7 +6,7 @@ checked and read.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.backward_error.implicit_penalty import implicit_penalty
 from igr.backward_error.protocols import Method
+from igr.compiled import Traced
 from igr.curvature import sharpness
 from igr.curvature.vectors import size
 from igr.diagnostics.coherence import Coherence, coherence
@@ -45,31 +46,53 @@ NAMED = {
 }
 
 
+class Point(NamedTuple):
+    """Where a network is measured.
+
+    Attributes:
+        params: Its parameters.
+        batch: The examples.
+        key: For what is drawn at random.
+        h: The step size, or None.
+        vector: Where the search for the sharpness starts, or None.
+    """
+
+    params: PyTree
+    batch: PyTree
+    key: PRNGKeyArray
+    h: Array | None
+    vector: PyTree
+
+
+class Functions(NamedTuple):
+    """What a monitor was given, traced, and the inputs of the batch at hand."""
+
+    example_loss_fn: Traced | None
+    apply_fn: Traced | None
+    own: dict[str, Traced]
+    inputs: PyTree
+
+
 class NamedMeasures:
     """The named measures at one point of a run.
+
+    Args:
+        functions: Those given.
+        at: The point.
+        method: Of which the implicit penalty is.
+        shared: Whether the coherence is among the measures, whose pass finds |grad E| too.
 
     Attributes:
         vector: After `sharpness`, where the next search for it shall start.
     """
 
-    def __init__(
-        self,
-        params: PyTree,
-        batch: PyTree,
-        inputs: PyTree,
-        key: PRNGKeyArray,
-        *,
-        example_loss_fn: Any,  # None where no measure needs it
-        apply_fn: Any,
-        method: Method,
-        learning_rate: Array | None,
-        vector: PyTree,
-        shared: bool,
-    ):
-        self._params, self._batch, self._inputs, self._key = params, batch, inputs, key
-        self._example_loss_fn, self._apply_fn = example_loss_fn, apply_fn
-        self._method, self._learning_rate = method, learning_rate
-        self.vector = vector
+    def __init__(self, functions: Functions, at: Point, method: Method, *, shared: bool):
+        self._params, self._batch, self._key = at.params, at.batch, at.key
+        self._example_loss_fn: Any = functions.example_loss_fn  # None where no measure needs it
+        self._apply_fn: Any = functions.apply_fn
+        self._inputs = functions.inputs
+        self._method, self._learning_rate = method, at.h
+        self.vector = at.vector
         self._shared = shared
 
     def loss(self) -> Float[Array, ""]:

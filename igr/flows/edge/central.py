@@ -322,8 +322,8 @@ def _step(loss: Any, state: _State, h: Array, rule: _RMSProp | None) -> _State:
             )
             b = b + jax.vmap(lambda s: coordinates(answer, s))(shape)
         limit = 2 / h
-        room = limit * jnp.eye(k, dtype=values.dtype) - jnp.diag(values)
-        a = room - jnp.einsum("q,qij->ij", drift, basis)
+        slack = limit * jnp.eye(k, dtype=values.dtype) - jnp.diag(values)
+        a = slack - jnp.einsum("q,qij->ij", drift, basis)
         found = solve_complementarity(a, (b + b.T) / 2)
         # Without a solution the matrix is as large as the search took it: no force, and said.
         covariance = jnp.where(found.converged, found.matrix, 0).astype(values.dtype)

@@ -91,13 +91,13 @@ def _scaled_gradient(
         return lambda p: scale(h, gradient(p))
     rho = float(which.rho)
 
-    def uphill(params: PyTree) -> PyTree:
+    def sam_gradient(params: PyTree) -> PyTree:
         direction = gradient(params)
         norm = optax.tree.norm(direction) if which.normalized else jnp.ones(())
         way = rho / jnp.where(norm > 0, norm, 1)
         return scale(h, gradient(add(params, scale(way, direction))))
 
-    return uphill
+    return sam_gradient
 
 
 def _with_decay(value_fn: ValueFn, which: Gradient, static: PyTree) -> ValueFn:

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error.methods.linear import LinearMethod
 from igr.checks import Number
 from igr.flows import kinds
-from igr.flows.steps.sam import uphill
+from igr.flows.steps.sam import sam_gradient
 from igr.shown import short, table
 
 
@@ -23,7 +23,7 @@ def _(
     if method.weight_decay != 0:
         parts.insert(1, optax.add_decayed_weights(float(method.weight_decay)))
     if method.rho != 0:
-        parts.insert(0, uphill(float(method.rho), method.normalized))
+        parts.insert(0, sam_gradient(float(method.rho), method.normalized))
     return optax.chain(*parts)
 
 

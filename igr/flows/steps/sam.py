@@ -19,10 +19,10 @@ from igr.flows import kinds
 def _(
     method: SharpnessAware, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
-    return optax.chain(uphill(float(method.ratio) * h, True), optax.scale_by_learning_rate(h))
+    return optax.chain(sam_gradient(float(method.ratio) * h, True), optax.scale_by_learning_rate(h))
 
 
-def uphill(rho: Number | Array, normalized: bool) -> optax.GradientTransformationExtraArgs:
+def sam_gradient(rho: Number | Array, normalized: bool) -> optax.GradientTransformationExtraArgs:
     """Replaces the gradient by that at theta + rho g, or at theta + rho g/|g| if normalized.
 
     Foret et al. (2021), equation 2.
