@@ -76,7 +76,7 @@ class Method(Protocol):
 
 @runtime_checkable
 class Equation(Protocol):
-    """theta' = F_0 + h F_1 + ..., truncated after h^order.
+    """What any modified equation answers: theta' = F_0 + h F_1 + ..., truncated after h^order.
 
     Every kind has the same signatures and errors. What an equation cannot answer it refuses:
     `NotAGradientError` where a loss is asked for and none exists, `UnansweredError` for the rest.

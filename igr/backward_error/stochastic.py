@@ -64,7 +64,7 @@ class Diffusion:
 
 @dataclass(frozen=True, repr=False)
 class StochasticEquation:
-    """d theta = drift dt + diffusion.
+    """The stochastic differential equation of SGD: d theta = drift dt + diffusion.
 
     Attributes:
       name: the method.

@@ -39,7 +39,7 @@ Which = Literal["magnitude", "largest", "smallest"]
 
 
 class Eigenpairs(NamedTuple):
-    """Eigenpairs of a symmetric matrix, best first, and what they are worth.
+    """Eigenpairs of a symmetric matrix, those asked for first, with bounds on their errors.
 
     Attributes:
         values: Signed eigenvalues, shape (k,).

@@ -32,9 +32,9 @@ def gauss_newton_product(
 
         G = mean over the examples of J' H_f J,
 
-    the Hessian less the part that bends f itself; positive semi-definite where the loss is convex
-    in f. For losses that are a negative log likelihood in its natural parameters (squared error,
-    cross-entropy on logits) G is the Fisher matrix of the model.
+    the Hessian without its part from the second derivatives of f; positive semi-definite where
+    the loss is convex in f. For losses that are a negative log likelihood in its natural parameters
+    (squared error, cross-entropy on logits) G is the Fisher matrix of the model.
 
     Args:
         apply_fn: `(params, x) -> outputs` for one example; or, without `batch`, `params -> outputs`

@@ -56,8 +56,9 @@ def from_optax(
 
     Returns:
       A method for `igr.modified_equation`. Eliminated memories are taken to have filled; kept
-      states carry their bias correction. A condition on the step that holds, or fails, for the
-      first two steps alone is read as it ends, unless the rule would be no number before.
+      states carry their bias correction. A condition on the number of the step that
+      changes within the first two steps is read as it is afterwards, unless the rule would not be
+      finite before.
 
     Raises:
       TypeError: if `make` is no function of the learning rate, or returns no transformation.

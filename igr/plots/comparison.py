@@ -19,8 +19,8 @@ def comparison(cmp: Any, ax: Axes | None = None) -> Axes:
 
     Dashed in grey how far the run has travelled, dotted what rounding and the solver's tolerance
     alone may make, where distances come near it; shaded the records at which the expansion is not
-    to be trusted. Where a
-    distance has a standard error (`standard_error`, by flow), a band of one to both sides.
+    to be trusted. Where a distance has a standard error (`standard_error`, by flow), there is a
+    band of one standard error to both sides.
 
     Args:
       cmp: an `igr.Comparison`.

@@ -65,11 +65,11 @@ def median_of_means(
     """Average gradients within groups of examples, then take the median over the groups.
 
     The n examples are split in consecutive groups of n / num_groups; of an even number of groups
-    the median is the mean of the middle two, as numpy has it. The mean of groups that
-    `igr.per_example.grouped_gradients(..., num_groups)` returns are taken as they are (they are n =
-    num_groups examples), and cost no more than that many gradients in memory. One group is the
-    mean; as many groups as examples the median of the examples. NaNs are not hidden: a coordinate
-    with a NaN becomes NaN.
+    the median is the mean of the middle two, as numpy has it. Group means as
+    `igr.per_example.grouped_gradients(..., num_groups)` returns them are not averaged again (they
+    count as n = num_groups examples), and cost no more than that many gradients in memory. One
+    group is the mean; as many groups as examples the median of the examples. NaNs are not hidden: a
+    coordinate with a NaN becomes NaN.
 
     First in a chain; accumulate as with `winsorize`, the aggregator before `optax.MultiSteps`.
 

@@ -73,7 +73,7 @@ def metric_decay(
     *,
     lanczos_steps: int = 16,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Take lambda M theta off the updates, with M a metric that the loss puts on the parameters.
+    r"""Weight decay in a metric: subtract lambda M theta, M a metric that comes of the loss.
 
     The updates are those that `optax.apply_updates` adds: **place it after the learning rate**, as
     `optax.chain(optax.adam(1e-3), metric_decay(1e-4))`. M theta is the gradient of

@@ -136,11 +136,11 @@ def trace(beta: Any) -> sympy.Expr:
 
 
 def gradient_descent(*, weight_decay: Any = 0) -> LinearMethod:
-    """theta[n+1] = theta[n] - h (g(theta[n]) + c theta[n]): explicit Euler, W(z) = 1.
+    """Gradient descent: theta[n+1] = theta[n] - h (g(theta[n]) + c theta[n]).
 
-    With weight decay c it is gradient descent on E + c |theta|^2/2: `optax.chain(
-    optax.add_decayed_weights(c), optax.sgd(h))`. `weight_decay` is a number of at least 0 or a
-    sympy symbol.
+    It is explicit Euler on the gradient flow, W(z) = 1. With weight decay c it is gradient descent
+    on E + c |theta|^2/2: `optax.chain(optax.add_decayed_weights(c), optax.sgd(h))`. `weight_decay`
+    is a number of at least 0 or a sympy symbol.
 
     >>> from igr.backward_error import modified_equation
     >>> print(modified_equation(gradient_descent(weight_decay=0.2), 1).modified_loss())
@@ -158,9 +158,9 @@ def heavy_ball(
 def heavy_ball(
     beta: Any, *, weight_decay: Any = 0, keep: Iterable[str] = ()
 ) -> LinearMethod | ElementwiseMethod:
-    """m <- beta m + g, theta <- theta - h m: `optax.sgd(h, momentum=beta)`.
+    """Heavy-ball momentum: m <- beta m + g, theta <- theta - h m.
 
-    W(z) = 1/(1 - beta e^(-z)) (Polyak 1964).
+    `optax.sgd(h, momentum=beta)`; W(z) = 1/(1 - beta e^(-z)) (Polyak 1964).
 
     Args:
       beta: a number in [0, 1) or a sympy symbol.
@@ -189,7 +189,7 @@ def ema_momentum(
 def ema_momentum(
     beta: Any, *, weight_decay: Any = 0, keep: Iterable[str] = ()
 ) -> LinearMethod | ElementwiseMethod:
-    """m <- beta m + (1 - beta) g, theta <- theta - h m: averaged momentum, `optax.ema` first.
+    """Averaged momentum: m <- beta m + (1 - beta) g, theta <- theta - h m.
 
     W(z) = (1 - beta)/(1 - beta e^(-z)), for `optax.ema(beta, debias=False)`.
 
@@ -212,9 +212,10 @@ def nesterov(
 def nesterov(
     beta: Any, *, weight_decay: Any = 0, keep: Iterable[str] = ()
 ) -> LinearMethod | ElementwiseMethod:
-    """m <- beta m + g, theta <- theta - h (g + beta m): `optax.sgd(h, beta, nesterov=True)`.
+    """Nesterov's momentum: m <- beta m + g, theta <- theta - h (g + beta m).
 
-    W(z) = 1 + beta/(1 - beta e^(-z)) (Nesterov 1983, in the form of Sutskever et al. 2013).
+    `optax.sgd(h, beta, nesterov=True)`; W(z) = 1 + beta/(1 - beta e^(-z)) (Nesterov 1983, in the
+    form of Sutskever et al. 2013).
 
     Args:
       beta: a number in [0, 1) or a sympy symbol.

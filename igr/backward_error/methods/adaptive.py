@@ -122,7 +122,10 @@ def signsgd(smoothing: Any) -> ElementwiseMethod:
 def lion(
     b1: Any = 0.9, b2: Any = 0.99, *, smoothing: Any, keep: Iterable[str] = ()
 ) -> ElementwiseMethod:
-    """c/sqrt(c^2 + smoothing) for `optax.lion`'s sign(c), c = b1 m + (1 - b1) g, Chen et al. 2023.
+    """Lion with its sign smoothed: theta <- theta - h c/sqrt(c^2 + smoothing).
+
+    c = b1 m + (1 - b1) g, and then m <- b2 m + (1 - b2) g; `optax.lion` steps by sign(c) (Chen et
+    al. 2023).
 
     Args:
       b1: in [0, 1), how much of the momentum enters the step.

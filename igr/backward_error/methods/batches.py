@@ -204,7 +204,7 @@ def cyclic_sgd(batches: Any) -> EpochMethod:
 
 @dataclass(frozen=True)
 class SampledMethod(Memoryless):
-    """theta <- theta - h (mean gradient of B examples drawn with replacement).
+    """SGD whose every step takes the mean gradient of B examples drawn with replacement.
 
     Attributes:
       name: how the method calls itself in print and in errors.

@@ -34,7 +34,9 @@ from igr.backward_error.trees.series import invariant_field
 
 @dataclass(frozen=True)
 class LinearMethod:
-    """theta[n+1] = theta[n] - h (sum_k w_k g(theta[n-k]) + c theta[n]), by its transfer function.
+    """An optimizer whose step is a fixed combination of the gradients seen so far.
+
+    theta[n+1] = theta[n] - h (sum_k w_k g(theta[n-k]) + c theta[n]).
 
     Attributes:
       name: how the method calls itself in print and in errors.

@@ -34,7 +34,7 @@ Scale = Literal["step", "fixed"]
 
 @dataclass(frozen=True)
 class SharpnessAware:
-    """theta <- theta - h g(theta + r h g/|g|).
+    """Sharpness-aware minimisation: theta <- theta - h g(theta + r h g/|g|).
 
     Attributes:
       name: how the method calls itself in print and in errors.
@@ -81,7 +81,7 @@ class SharpnessAware:
 
 
 def sam(rho: Any, scale: Scale = "step") -> SharpnessAware | LinearMethod:
-    """theta <- theta - h g(theta + rho g/|g|): sharpness-aware minimisation.
+    """Sharpness-aware minimisation: theta <- theta - h g(theta + rho g/|g|).
 
     Args:
       rho: how far uphill, a number of at least 0 or a sympy symbol.
@@ -106,7 +106,7 @@ def sam(rho: Any, scale: Scale = "step") -> SharpnessAware | LinearMethod:
 
 
 def usam(rho: Any, scale: Scale = "step") -> RungeKutta | LinearMethod:
-    """theta <- theta - h g(theta + rho g(theta)): unnormalised sharpness-aware minimisation.
+    """Unnormalised sharpness-aware minimisation: theta <- theta - h g(theta + rho g(theta)).
 
     Args:
       rho: how far uphill, a number of at least 0 or a sympy symbol.

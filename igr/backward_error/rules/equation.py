@@ -31,7 +31,9 @@ from igr.backward_error.trees.loss import NotAGradientError
 
 @dataclass(frozen=True, repr=False)
 class RuleEquation:
-    """theta' = F_0 + h F_1 + .., and y' for each kept state, with no formula but code.
+    """The modified equation of an optimizer that is known by its code alone.
+
+    theta' = F_0 + h F_1 + .., and y' for each kept state; there are no formulas to print.
 
     Attributes:
       name: the method.

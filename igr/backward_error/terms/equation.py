@@ -22,7 +22,9 @@ from igr.backward_error.trees.loss import NotAGradientError
 
 @dataclass(frozen=True, repr=False)
 class ElementwiseEquation:
-    """theta' = sum_k h^k F_k, and y' = sum_k h^k F_{y,k} for each kept state.
+    """The modified equation of an optimizer that acts element by element, in formulas.
+
+    theta' = sum_k h^k F_k, and y' = sum_k h^k F_{y,k} for each kept state.
 
     Attributes:
       name: the method.

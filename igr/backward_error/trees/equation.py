@@ -39,7 +39,10 @@ from igr.shown import cut
 
 @dataclass(frozen=True, repr=False)
 class ModifiedEquation:
-    """theta' = sum_t h^(|t|-1) c(t) F(t), truncated after `order` powers of h.
+    """The modified equation of an optimizer, as a sum over rooted trees.
+
+    theta' = sum_t h^(|t|-1) c(t) F(t), truncated after `order` powers of h, with c(t) exact and
+    F(t) the elementary differential of the tree t.
 
     Attributes:
       name: the method, or the part of a method's equation.

@@ -38,7 +38,7 @@ ExampleLossFn = Callable[[PyTree, PyTree], Array]
 
 
 class StochasticField(NamedTuple):
-    """d theta = drift dt + diffusion dW, in the Ito sense.
+    """A stochastic differential equation for diffrax: d theta = drift dt + diffusion dW (Ito).
 
     Attributes:
       drift: `f(t, params, args)`, for `diffrax.ODETerm`.
