@@ -28,7 +28,7 @@ def modified_equation(method: Any, order: int = 1) -> Any:
     >>> print(modified_equation(lambda h: optax.sgd(h, momentum=0.5), 1).modified_loss())
     2 E + 3 h |g|² + O(h²)
     """
-    if not isinstance(method, protocols.Method) and _is_optimizer(method):
+    if not protocols.is_method(method) and _is_optimizer(method):
         from igr.flows.from_optax import from_optax
 
         method = from_optax(method)

@@ -52,6 +52,4 @@ def modified_equation(method: Any, order: Count = 1) -> Any:
     E + h/4 |g|² + O(h²)
     """
     order = check_order(order)
-    if not isinstance(method, protocols.Method):
-        raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {method!r}")
-    return method.equation(order)
+    return protocols.require_method(method).equation(order)

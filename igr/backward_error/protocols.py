@@ -74,6 +74,22 @@ class Method(Protocol):
         ...
 
 
+def is_method(value: Any) -> bool:
+    """Whether a value answers what a method answers, of whatever kind it is."""
+    return isinstance(value, Method)
+
+
+def require_method(value: Any) -> Method:
+    """The method itself.
+
+    Raises:
+      TypeError: if it is none.
+    """
+    if not is_method(value):
+        raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {value!r}")
+    return value
+
+
 @runtime_checkable
 class Equation(Protocol):
     """What any modified equation answers: theta' = F_0 + h F_1 + ..., truncated after h^order.

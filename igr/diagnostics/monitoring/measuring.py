@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from igr.backward_error import methods
-from igr.backward_error.protocols import Method
+from igr.backward_error.protocols import Method, require_method
 from igr.checks import Number, check_step
 from igr.compiled import traced
 from igr.diagnostics.monitoring.named_measures import (
@@ -70,13 +70,7 @@ class Measuring:
                 raise ValueError(f"the measures {', '.join(wanted)} need {name}=.")
         if learning_rate is not None and not callable(learning_rate):
             check_step("learning_rate", learning_rate)
-        method = methods.gradient_descent() if method is None else method
-        if not isinstance(method, Method):
-            raise TypeError(
-                "method must be one of igr.methods, such as igr.methods.heavy_ball(0.9) or adam(); "
-                f"got {method!r}."
-            )
-        self.method = method
+        self.method = methods.gradient_descent() if method is None else require_method(method)
         self.key = key
         self._example_loss_fn, self._apply_fn = example_loss_fn, apply_fn
         self._inputs = inputs

@@ -367,7 +367,7 @@ def _about(
 
 def is_optimizer(method: Any) -> bool:
     """Whether it is a function of the learning rate, or the transformation one would return."""
-    if isinstance(method, protocols.Method):
+    if protocols.is_method(method):
         return False
     pair = isinstance(method, optax.GradientTransformation)
     return pair or (callable(method) and not isinstance(method, type))
