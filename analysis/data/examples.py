@@ -135,6 +135,31 @@ def take(data: D, which: Int[np.ndarray, " chosen"]) -> D:
     return replace(data, x=data.x[which], y=data.y[which])
 
 
+def draw_of_each_class(data: Classification, per_class: int, seed: int) -> Classification:
+    """A random part with as many examples of each class, in the order they have.
+
+    >>> data = Classification(np.zeros((6, 1)), np.array([0, 0, 0, 1, 1, 1]), num_classes=2)
+    >>> draw_of_each_class(data, 2, seed=0).y
+    array([0, 0, 1, 1])
+    """
+    rng = np.random.default_rng(seed)
+    chosen = [
+        rng.choice(np.flatnonzero(data.y == c), per_class, replace=False)
+        for c in range(data.num_classes)
+    ]
+    return take(data, np.sort(np.concatenate(chosen)))
+
+
+def standardised(train: D, test: D) -> tuple[D, D]:
+    """Both parts with each input less its mean over the first part, over its deviation there.
+
+    An input that never changes there is only centred.
+    """
+    mean, deviation = train.x.mean(0), train.x.std(0)
+    scale = np.where(deviation > 0, deviation, 1)
+    return replace(train, x=(train.x - mean) / scale), replace(test, x=(test.x - mean) / scale)
+
+
 def _at_most(name: str, number: int, data: Classification | Regression) -> int:
     if not 0 < number <= len(data):
         raise ValueError(f"{name} must be from 1 to {len(data)} examples; got {number}")

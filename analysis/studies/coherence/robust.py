@@ -12,7 +12,7 @@ import optax
 from analysis.data import flip_labels
 from analysis.models import MLP
 from analysis.scale import Scale
-from analysis.studies.common import Images, images
+from analysis.studies.images import Images, images
 from analysis.sweep import Study
 from analysis.training import Options, Steps, train
 from igr.per_example import grouped_gradients, per_example_gradients

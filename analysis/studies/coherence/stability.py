@@ -16,7 +16,8 @@ from jaxtyping import Float, Int, PyTree
 from analysis.data import Classification, Regression, TrainTest
 from analysis.models import MLP
 from analysis.scale import Scale
-from analysis.studies.common import Images, images, sgd
+from analysis.studies.images import Images, images
+from analysis.studies.optimizers import sgd
 from analysis.sweep import Study
 from analysis.training import Options, Steps, train
 from analysis.training.losses import half_squared_error

@@ -13,7 +13,8 @@ import numpy as np
 from analysis.data import flip_labels
 from analysis.models import MLP
 from analysis.scale import Scale
-from analysis.studies.common import Images, images, sgd
+from analysis.studies.images import Images, images
+from analysis.studies.optimizers import sgd
 from analysis.sweep import Study
 from analysis.training import At, Options, Steps, train
 from igr.diagnostics import coherence, coherence_from_batches

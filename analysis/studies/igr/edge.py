@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,8 @@ import numpy as np
 import optax
 
 import igr
-from analysis.data import digits
 from analysis.scale import Scale
+from analysis.studies.igr.compared import compared, first_digits
 from analysis.sweep import Study
 
 FLOWS = (0, 1, "two-phase", "central")
@@ -60,10 +59,10 @@ def run(cell: Cell) -> Mapping[str, Any]:
         run and then the flows, (1 + flows, r): of the run the loss averaged over the oscillation
         and the sharpness in its middle, of the flows past the edge what they predict of these.
     """
-    data = digits()
-    x = jnp.asarray(data.x[: cell.examples])
+    data = first_digits(cell.examples)
+    x = jnp.asarray(data.x)
     x = x - x.mean(0)
-    y = jax.nn.one_hot(jnp.asarray(data.y[: cell.examples]), data.num_classes)
+    y = jax.nn.one_hot(jnp.asarray(data.y), data.num_classes)
     draw = np.random.default_rng(cell.seed).normal
     shapes = ((x.shape[1], 16), (16, 16), (16, data.num_classes))
     params = [(jnp.asarray(0.5 * draw(size=s) / s[0] ** 0.5), jnp.zeros(s[1])) for s in shapes]
@@ -77,11 +76,9 @@ def run(cell: Cell) -> Mapping[str, Any]:
 
     h = cell.learning_rate
     start = igr.run(optax.sgd(h), loss, params, cell.before, record_every=cell.before).last
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", igr.FlowStopped)
-        seen = igr.compare(
-            loss, start, h, cell.steps, flows=FLOWS, record_every=cell.record_every, rtol=1e-6
-        )
+    seen = compared(
+        loss, start, h, cell.steps, flows=FLOWS, record_every=cell.record_every, rtol=1e-6
+    )
     at = jax.jit(jax.vmap(loss))
     sharpest = jax.jit(
         lambda ps: jax.lax.map(

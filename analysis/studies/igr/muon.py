@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,9 @@ import jax
 import optax
 
 import igr
-from analysis.data import Classification, digits
 from analysis.models.tanh_network import cross_entropy, tanh_network
 from analysis.scale import Scale
+from analysis.studies.igr.compared import compared, first_digits
 from analysis.studies.igr.follow import arrays_of
 from analysis.sweep import Study
 
@@ -58,21 +57,18 @@ def study(scale: Scale) -> Study:
 @jax.enable_x64(True)
 def run(cell: Cell) -> Mapping[str, Any]:
     """How far Muon, as optax runs it, drifts from its flows: what `arrays_of` has."""
-    data = digits()
-    some = Classification(data.x[: cell.examples], data.y[: cell.examples], data.num_classes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", igr.FlowStopped)
-        seen = igr.compare(
-            cross_entropy(some),
-            tanh_network(some, jax.random.key(cell.seed)),
-            cell.learning_rate,
-            cell.steps,
-            (0, 1),
-            igr.flows.rules.muon(cell.beta),
-            optimizer=optax.contrib.muon(cell.learning_rate, beta=cell.beta),
-            burn_in=cell.burn_in,
-            record_every=cell.record_every,
-            rtol=1e-7,
-            sharpness=False,
-        )
+    some = first_digits(cell.examples)
+    seen = compared(
+        cross_entropy(some),
+        tanh_network(some, jax.random.key(cell.seed)),
+        cell.learning_rate,
+        cell.steps,
+        (0, 1),
+        igr.flows.rules.muon(cell.beta),
+        optimizer=optax.contrib.muon(cell.learning_rate, beta=cell.beta),
+        burn_in=cell.burn_in,
+        record_every=cell.record_every,
+        rtol=1e-7,
+        sharpness=False,
+    )
     return arrays_of(seen) | {"source": "scikit-learn's digits"}

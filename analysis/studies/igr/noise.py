@@ -17,7 +17,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from analysis.data import Classification, TrainTest
 from analysis.models import MLP
 from analysis.scale import Scale
-from analysis.studies.common import Images, images, sgd
+from analysis.studies.images import Images, images
+from analysis.studies.optimizers import sgd
 from analysis.sweep import Study
 from analysis.training import At, MaxTestAccuracy, Options, Runs, Steps, train
 from igr.diagnostics import accuracy, loss_surface_slope, noise_robustness

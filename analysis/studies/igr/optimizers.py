@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,9 +11,9 @@ import jax
 import optax
 
 import igr
-from analysis.data import Classification, digits
 from analysis.models.tanh_network import cross_entropy, tanh_network
 from analysis.scale import Scale
+from analysis.studies.igr.compared import compared, first_digits
 from analysis.studies.igr.follow import arrays_of
 from analysis.sweep import Study
 
@@ -105,26 +104,23 @@ def run(cell: Cell) -> Mapping[str, Any]:
     A flow that leaves the finite numbers is infinitely far from there on.
     """
     optimizer = OPTIMIZERS[cell.optimizer]
-    data = digits()
-    some = Classification(data.x[: cell.examples], data.y[: cell.examples], data.num_classes)
+    some = first_digits(cell.examples)
     h = optimizer.learning_rate
     how: dict[str, Any] = {}
     if optimizer.half_steps:
         constant = diffrax.ConstantStepSize()
         how = {"solver": diffrax.Heun(), "stepsize_controller": constant, "dt0": h / 2}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", igr.FlowStopped)
-        seen = igr.compare(
-            cross_entropy(some),
-            tanh_network(some, jax.random.key(cell.seed)),
-            h,
-            cell.steps,
-            optimizer.orders,
-            optimizer.method,
-            optimizer=optimizer.real(h),
-            burn_in=cell.burn_in,
-            record_every=cell.record_every,
-            rtol=1e-8,
-            **how,
-        )
+    seen = compared(
+        cross_entropy(some),
+        tanh_network(some, jax.random.key(cell.seed)),
+        h,
+        cell.steps,
+        optimizer.orders,
+        optimizer.method,
+        optimizer=optimizer.real(h),
+        burn_in=cell.burn_in,
+        record_every=cell.record_every,
+        rtol=1e-8,
+        **how,
+    )
     return arrays_of(seen) | {"learning_rate": h, "source": "scikit-learn's digits"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import igr
-from analysis.data import digits
 from analysis.scale import Scale
+from analysis.studies.igr.compared import compared, first_digits
 from analysis.sweep import Study
 
 ACTIVATIONS: dict[str, Callable] = {
@@ -67,8 +65,8 @@ def run(cell: Cell) -> Mapping[str, Any]:
         `distance`, (windows, flows), and `remainder`, the largest of each window, with `travelled`
         and `loss` at its end.
     """
-    data = digits()
-    x, y = jnp.asarray(data.x[: cell.examples]), jnp.asarray(data.y[: cell.examples])
+    data = first_digits(cell.examples)
+    x, y = jnp.asarray(data.x), jnp.asarray(data.y)
     draw = np.random.default_rng(cell.seed).normal
     shapes = ((x.shape[1], cell.width), (cell.width, data.num_classes))
     params = [jnp.asarray(draw(size=shape) * (2 / shape[0]) ** 0.5) for shape in shapes]
@@ -80,12 +78,10 @@ def run(cell: Cell) -> Mapping[str, Any]:
 
     found: dict[str, list] = {"distance": [], "remainder": [], "travelled": [], "loss": []}
     for _ in range(cell.windows):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", igr.FlowStopped)
-            seen = igr.compare(
-                loss, params, cell.learning_rate, cell.steps, flows=FLOWS,
-                record_every=cell.steps // 4, sharpness=False, rtol=1e-7,
-            )  # fmt: skip
+        seen = compared(
+            loss, params, cell.learning_rate, cell.steps, flows=FLOWS,
+            record_every=cell.steps // 4, sharpness=False, rtol=1e-7,
+        )  # fmt: skip
         found["distance"].append([seen.distance[p][-1] for p in FLOWS])
         found["remainder"].append(np.max(seen.remainder))
         found["travelled"].append(seen.travelled[-1])

@@ -18,7 +18,7 @@ from analysis.data import Classification, TrainTest, cifar10, digits, split
 from analysis.models import ResNet, num_parameters
 from analysis.scale import Scale
 from analysis.sweep import Study
-from analysis.training import Options, Runs, Steps, train
+from analysis.training import At, Options, Runs, Steps, train
 from igr.transforms import egr
 
 
@@ -88,22 +88,36 @@ def run(cell: Cell) -> Mapping[str, Any]:
     return {**arrays, "parameters": num_parameters(runs.model_of(0, 0, 0)), "source": runs.source}
 
 
-def trained(cell: Cell, data: TrainTest[Classification]) -> Runs:
+def trained(
+    cell: Cell,
+    data: TrainTest[Classification],
+    rule: Callable[[Mapping[str, Array]], optax.GradientTransformation] | None = None,
+    grid: Mapping[str, tuple[float, ...]] | None = None,
+    metrics: Mapping[str, Callable[[At], Array]] | None = None,
+) -> Runs:
     """The runs themselves: a grid of one learning rate and the EGR rates.
 
     The loss E of a batch, whose squared gradient EGR adds, is that of training: the network
     normalises by the means and variances of the batch, and they are differentiated too.
+
+    Args:
+        cell: Network, batches, steps and seeds.
+        data: What is learned.
+        rule: The optimizer, made from the settings of a run; by default SGD with EGR.
+        grid: The settings of that; by default the cell's learning rate and EGR rates.
+        metrics: What is measured beside losses and accuracies.
     """
     return train(
         network(data.train.num_classes, data.train.x.shape[1], cell.widths, cell.blocks),
-        _egr,
+        rule or _egr,
         data,
-        grid={"learning_rate": (cell.learning_rate,), "mu": cell.rates},
+        grid=grid or {"learning_rate": (cell.learning_rate,), "mu": cell.rates},
         seeds=cell.seeds,
         stop=Steps(cell.steps),
         options=Options(
             batch_size=cell.batch_size,
             samples=cell.samples,
+            metrics=metrics,
             together=1,  # with several runs side by side a convolution is one of many groups
         ),
     )

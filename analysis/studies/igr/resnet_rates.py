@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
-import optax
-
 from analysis.models import num_parameters
 from analysis.scale import Scale
-from analysis.studies.common import sgd
 from analysis.studies.igr import resnet
+from analysis.studies.measures import norm, regularizer
+from analysis.studies.optimizers import sgd
 from analysis.sweep import Study
-from analysis.training import At, Options, Steps, train
-from igr.diagnostics import implicit_gradient_regularizer
 
 
 @dataclass(frozen=True)
@@ -70,29 +67,15 @@ def run(cell: Cell) -> Mapping[str, Any]:
         training loss as the trained network has it, with the running means and variances; and
         `norm`, that of the parameters. Beside it the number of `parameters`.
     """
-    data = resnet.images(resnet.Cell(cell.data, (), cell.seeds, examples=cell.examples))
-    channels, classes = data.train.x.shape[1], data.train.num_classes
-    runs = train(
-        resnet.network(classes, channels, cell.widths, cell.blocks),
+    fields = dataclasses.asdict(cell)
+    rates = fields.pop("learning_rates")
+    alike = resnet.Cell(**fields, rates=())
+    runs = resnet.trained(
+        alike,
+        resnet.images(alike),
         sgd,
-        data,
-        grid={"learning_rate": cell.learning_rates},
-        seeds=cell.seeds,
-        stop=Steps(cell.steps),
-        options=Options(
-            batch_size=cell.batch_size,
-            samples=cell.samples,
-            metrics={"R": _regularizer, "norm": _norm},
-            together=1,  # with several runs side by side a convolution is one of many groups
-        ),
+        {"learning_rate": rates},
+        metrics={"R": regularizer, "norm": norm},
     )
     parameters = num_parameters(runs.model_of(0, 0))
     return {**runs.arrays(), "parameters": parameters, "source": runs.source}
-
-
-def _regularizer(at: At) -> jax.Array:
-    return implicit_gradient_regularizer(at.value_fn, at.params)
-
-
-def _norm(at: At) -> jax.Array:
-    return optax.tree.norm(at.params)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import igr
-from analysis.data import digits
 from analysis.models.transformer import next_token_loss, transformer
 from analysis.scale import Scale
+from analysis.studies.igr.compared import compared, first_digits
 from analysis.sweep import Study
 
 FLOWS = (0, 1, "differences")
@@ -72,17 +70,15 @@ def run(cell: Cell) -> Mapping[str, Any]:
         By record: `step`, `travelled`, `correction`, `remainder`, `trusted`, `loss`, `slope`, the
         norm of the gradient; and `distance`, (flows, r).
     """
-    images = digits().x[: cell.sequences].reshape(-1, 8, 8)[:, 1:7, 1:7]
+    images = first_digits(cell.sequences).x.reshape(-1, 8, 8)[:, 1:7, 1:7]
     tokens = jnp.asarray(np.clip(images * LEVELS, 0, LEVELS - 1).astype(int))
     tokens = tokens.reshape(len(tokens), -1)
     params = transformer(cell.seed, LEVELS, tokens.shape[1])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", igr.FlowStopped)
-        seen = igr.compare(
-            next_token_loss(tokens), params, cell.learning_rate, cell.steps, flows=FLOWS,
-            optimizer=cell.optimizer, burn_in=cell.burn_in, record_every=cell.record_every,
-            sharpness=False, rtol=1e-6,
-        )  # fmt: skip
+    seen = compared(
+        next_token_loss(tokens), params, cell.learning_rate, cell.steps, flows=FLOWS,
+        optimizer=cell.optimizer, burn_in=cell.burn_in, record_every=cell.record_every,
+        sharpness=False, rtol=1e-6,
+    )  # fmt: skip
     along = ("step", "travelled", "correction", "remainder", "trusted")
     return {name: np.asarray(getattr(seen, name)) for name in along} | {
         "loss": np.asarray(seen.discrete.value),

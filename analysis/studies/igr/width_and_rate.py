@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 
 from analysis.models import MLP, num_parameters
 from analysis.scale import Scale
-from analysis.studies.common import Images, images, sgd
+from analysis.studies.images import Images, images
+from analysis.studies.measures import norm, regularizer, regularizer_of_test
+from analysis.studies.optimizers import sgd
 from analysis.sweep import Study
-from analysis.training import At, MaxTestAccuracy, Options, train
-from igr.diagnostics import implicit_gradient_regularizer
+from analysis.training import MaxTestAccuracy, Options, train
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def run(cell: Cell) -> Mapping[str, Any]:
         options=Options(
             batch_size=cell.batch_size,
             samples=cell.samples,
-            metrics={"R": _regularizer, "test_R": _test_regularizer, "norm": _norm},
+            metrics={"R": regularizer, "test_R": regularizer_of_test, "norm": norm},
         ),
     )
     return {
@@ -96,16 +95,3 @@ def run(cell: Cell) -> Mapping[str, Any]:
         "parameters": num_parameters(runs.model_of(0, 0)),
         "source": runs.source,
     }
-
-
-def _regularizer(at: At) -> jax.Array:
-    return implicit_gradient_regularizer(at.value_fn, at.params)
-
-
-def _test_regularizer(at: At) -> jax.Array:
-    assert at.test_value_fn is not None  # there is one wherever a metric is taken
-    return implicit_gradient_regularizer(at.test_value_fn, at.params)
-
-
-def _norm(at: At) -> jax.Array:
-    return optax.tree.norm(at.params)

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 import igr
-from analysis.data import Classification, digits
 from analysis.models.tanh_network import cross_entropy, tanh_network
 from analysis.scale import Scale
+from analysis.studies.igr.compared import compared, first_digits
 from analysis.studies.igr.follow import arrays_of
 from analysis.studies.igr.optimizers import Cell
 from analysis.studies.igr.zoo import KINDS, OPTIMIZERS
@@ -60,14 +60,12 @@ def run(cell: Cell) -> Mapping[str, Any]:
     """
     make, _ = OPTIMIZERS[cell.optimizer]
     h = LEARNING_RATES[cell.optimizer]
-    data = digits()
-    some = Classification(data.x[: cell.examples], data.y[: cell.examples], data.num_classes)
+    some = first_digits(cell.examples)
     params = tanh_network(some, jax.random.key(cell.seed))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", igr.FlowStopped)
         warnings.simplefilter("ignore", DeprecationWarning)
         method = igr.from_optax(make, params=params, certify=False)
-        seen = igr.compare(
+        seen = compared(
             cross_entropy(some),
             params,
             h,

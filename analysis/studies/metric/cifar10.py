@@ -17,10 +17,10 @@ from analysis.data import Classification, TrainTest, cifar10, textures
 from analysis.models import INITIAL_RANGES, glorot_normal, initialise
 from analysis.models.conv_net import ConvNet
 from analysis.scale import Scale
-from analysis.studies.common import sgd
 from analysis.studies.igr.resnet import by_products
 from analysis.studies.metric import rules as metric_rules
 from analysis.studies.metric.rules import EPOCHS, TABLE_4_2, Activation, Reading, Regime, Rule
+from analysis.studies.optimizers import sgd
 from analysis.studies.spectreg.images import averaged
 from analysis.sweep import Study
 from analysis.training import Options, Steps, cross_entropy, train

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from analysis.data import Classification, TrainTest, mnist
 from analysis.models import MLP
 from analysis.scale import Scale
-from analysis.studies.common import Images, images
+from analysis.studies.images import Images, images
 from analysis.sweep import Study
 from analysis.training import Options, Steps, train
 from analysis.training.losses import cross_entropy

@@ -23,9 +23,11 @@ from analysis.data import (
 )
 from analysis.models import INITIAL_RANGES, MLP, XordNetwork, initialise, uniform
 from analysis.scale import Scale
-from analysis.studies.common import Images, images, sgd
+from analysis.studies.images import Images, images
+from analysis.studies.measures import norm
+from analysis.studies.optimizers import sgd
 from analysis.sweep import Study
-from analysis.training import At, Options, Steps, cross_entropy, squared_error, train
+from analysis.training import Options, Steps, cross_entropy, squared_error, train
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.transforms import (
     decay_until,
@@ -361,11 +363,7 @@ _RULES: dict[Rule, Callable[[Mapping[str, Array]], optax.GradientTransformation]
 }
 
 
-def _norm(at: At) -> Array:
-    return optax.tree.norm(at.params)
-
-
-METRICS = {"norm": _norm}
+METRICS = {"norm": norm}
 
 
 @cache  # the same function for the same network: rules share what is compiled to make it

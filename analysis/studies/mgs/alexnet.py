@@ -10,12 +10,12 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from analysis.data import Classification, TrainTest, flip_labels, mnist, motion_blur, split
+from analysis.data import mnist, motion_blur, split
 from analysis.models import AlexNet, initialise, lecun_normal, num_parameters
 from analysis.scale import Scale
-from analysis.studies.common import images, sgd
 from analysis.studies.igr.resnet import by_products
-from analysis.studies.mgs.label_noise import LAST, PENALTIES, Method
+from analysis.studies.mgs.label_noise import LAST, PENALTIES, Method, Parts, parts
+from analysis.studies.optimizers import sgd
 from analysis.sweep import Study
 from analysis.training import At, Options, Runs, Steps, train
 from igr.diagnostics import tangent_kernel_trace
@@ -122,9 +122,7 @@ def run(cell: Cell) -> Mapping[str, Any]:
 
 
 def _trained(cell: Cell, factor: float, seed: int, tuning: bool = False) -> Runs:
-    pool, held_out, test, source = _parts(cell.data)
-    drawn = split(pool, cell.examples, seed=seed).test
-    data = flip_labels(TrainTest(drawn, held_out if tuning else test, source), cell.noise, seed)
+    data = _parts(cell.data).sample(cell.examples, cell.noise, seed, tuning=tuning)
     dropout = factor if cell.method == "dropout" else 0.0
     return train(
         _network(cell.filters, cell.units, data.train.x.shape[-1], dropout),
@@ -144,16 +142,17 @@ def _trained(cell: Cell, factor: float, seed: int, tuning: bool = False) -> Runs
 
 
 @cache
-def _parts(name: str) -> tuple[Classification, Classification, Classification, str]:
+def _parts(name: str) -> Parts:
     if name == "mnist":
         blurred = motion_blur(mnist())
         known = split(blurred.train, 5000, seed=0)
-        return known.train, known.test, blurred.test, blurred.source
-    whole = images("digits")
-    rest = split(whole.train, 300, seed=0)
-    parts = [replace(part, x=part.x.reshape(-1, 1, 8, 8).astype(np.float32))
-             for part in (rest.train, rest.test, whole.test)]  # fmt: skip
-    return parts[0], parts[1], parts[2], whole.source
+        return Parts(known.train, known.test, blurred.test, blurred.source)
+    known = parts("digits")
+    pool, validation, test = (
+        replace(part, x=part.x.reshape(-1, 1, 8, 8).astype(np.float32))
+        for part in (known.pool, known.validation, known.test)
+    )
+    return Parts(pool, validation, test, known.source)
 
 
 @cache  # the same functions for the same sizes: runs share the compiled program

@@ -15,8 +15,8 @@ from analysis.data import Regression, TrainTest, drawn_keypoints, keypoints, shi
 from analysis.data.motion_blur import SEVERITIES, blurred
 from analysis.models import MLP, LeNet
 from analysis.scale import Scale
-from analysis.studies.common import sgd
 from analysis.studies.mgs.label_noise import LAST, PENALTIES, Method
+from analysis.studies.optimizers import sgd
 from analysis.sweep import Study
 from analysis.training import Options, Runs, Steps, train
 

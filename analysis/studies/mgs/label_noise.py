@@ -17,7 +17,7 @@ from analysis.data import Classification, TrainTest, flip_labels, mnist, motion_
 from analysis.data.examples import take
 from analysis.models import MLP, LeNet
 from analysis.scale import Scale
-from analysis.studies.common import images
+from analysis.studies.images import images
 from analysis.sweep import Study
 from analysis.training import At, Options, Runs, Steps, train
 from analysis.training.threads import cores_allowed, in_threads

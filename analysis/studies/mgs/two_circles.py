@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from analysis.data import Classification, TrainTest, two_circles
 from analysis.models import MLP
 from analysis.scale import Scale
-from analysis.studies.common import sgd
+from analysis.studies.optimizers import sgd
 from analysis.sweep import Study
 from analysis.training import At, Options, Runs, Steps, train
 from igr.diagnostics import tangent_kernel_trace

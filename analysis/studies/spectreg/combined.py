@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from analysis.scale import Scale
 from analysis.studies.spectreg import mnist
 from analysis.studies.spectreg.mnist import PAPER_DECAY, PENALTIES, Rule
 from analysis.sweep import Study
-from analysis.training import At, Options, Steps, train
-from igr.penalties import confidence_penalty, weight_penalty
+from analysis.training import At
+from igr.penalties import weight_penalty
 
 
 @dataclass(frozen=True)
@@ -83,46 +82,18 @@ def run(cell: Cell) -> Mapping[str, Any]:
         confidence; and where the data are from.
     """
     small = cell.small
-    runs = train(
+    runs = mnist.trained(
+        small,
         mnist.network(small.data, small.width, small.dropout),
-        mnist.optimizer(small.steps),
-        mnist.training_set(small),
-        grid={
-            "learning_rate": (small.learning_rate,),
-            "decay": small.decays,
-            "weight": small.weights,
-            "confidence": cell.confidences,
-        },
-        seeds=(small.draw,),
-        stop=Steps(small.steps),
-        options=Options(
-            batch_size=small.batch_size,
-            samples=1,
-            penalty=_penalty(small.rule),
-            metrics={"correct": mnist.correct, "weight loss": _weight_loss},
-            together=small.together,
-        ),
+        mnist.penalty_of(PENALTIES[small.rule], confidence=True),
+        more={"confidence": cell.confidences},
+        metrics={"weight loss": _weight_loss},
     )
-    last = (0, slice(None), slice(None), slice(None), 0, -1)
-    correct = np.asarray(runs["correct"])[last]
-    return {
-        "train": np.asarray(runs["train_accuracy"])[last],
-        "validation": correct[..., : small.held_out].mean(-1),
-        "test": correct[..., small.held_out :].mean(-1),
-        "weight loss": np.asarray(runs["weight loss"])[last],
+    return mnist.held_out_accuracies(runs, small.held_out) | {
+        "train": np.asarray(runs["train_accuracy"])[0, ..., 0, -1],
+        "weight loss": np.asarray(runs["weight loss"])[0, ..., 0, -1],
         "source": runs.source,
     }
-
-
-@cache
-def _penalty(rule: Rule) -> Callable[[At], Array]:
-    def penalty(at: At) -> Array:
-        decay = at.settings["decay"] * weight_penalty(at.params, mask=mnist.is_weight)
-        gradient = at.settings["weight"] * PENALTIES[rule](at)
-        sure = at.settings["confidence"] * confidence_penalty(at.apply_fn, at.params, at.x)
-        return decay + gradient + sure
-
-    return penalty
 
 
 def _weight_loss(at: At) -> Array:

@@ -14,13 +14,13 @@ import optax
 from jaxtyping import Array, Int
 
 from analysis.data import Classification, TrainTest, cifar10, textures, tiny_imagenet
-from analysis.data.examples import take
+from analysis.data.examples import draw_of_each_class, standardised, take
 from analysis.scale import Scale
 from analysis.studies.igr import resnet
-from analysis.studies.spectreg.mnist import PENALTIES, is_weight
+from analysis.studies.optimizers import with_dropped_rate
+from analysis.studies.spectreg.mnist import PENALTIES, penalty_of, sure
 from analysis.sweep import Study
 from analysis.training import At, Options, Steps, train
-from igr.penalties import confidence_penalty, weight_penalty
 
 Rule = Literal["baseline", "SpectReg", "DoubleBack", "CP"]
 Data = Literal["cifar10", "tiny"]
@@ -134,7 +134,7 @@ def run(cell: Cell) -> Mapping[str, Any]:
         options=Options(
             batch_size=cell.batch_size,
             samples=1,
-            penalty=_penalty(cell.rule),
+            penalty=penalty_of(sure if cell.rule == "CP" else PENALTIES[cell.rule]),
             metrics={"above": _above},
             together=1,  # with several runs side by side a convolution is one of many groups
         ),
@@ -152,16 +152,8 @@ def run(cell: Cell) -> Mapping[str, Any]:
 def images(cell: Cell) -> TrainTest[Classification]:
     """A training set, standardised; to look at, what validates and after it what tests."""
     pool, held_out, source = _pool(cell)
-    rng = np.random.default_rng(cell.draw)
-    chosen = [
-        rng.choice(np.flatnonzero(pool.y == c), cell.per_class, replace=False)
-        for c in range(pool.num_classes)
-    ]
-    drawn = take(pool, np.sort(np.concatenate(chosen)))
-    mean, deviation = drawn.x.mean(0), drawn.x.std(0)
-    scale = np.where(deviation > 0, deviation, 1)
-    seen, unseen = (replace(part, x=(part.x - mean) / scale) for part in (drawn, held_out))
-    return TrainTest(seen, unseen, source)
+    drawn = draw_of_each_class(pool, cell.per_class, cell.draw)
+    return TrainTest(*standardised(drawn, held_out), source)
 
 
 def _pool(cell: Cell) -> tuple[Classification, Classification, str]:
@@ -208,38 +200,12 @@ def _above(at: At) -> Int[Array, " examples"]:
 
 
 @cache
-def _penalty(rule: Rule) -> Callable[[At], Array]:
-    def penalty(at: At) -> Array:
-        decay = at.settings["decay"] * weight_penalty(at.params, mask=is_weight)
-        if rule == "baseline":
-            return decay
-        if rule == "CP":
-            return decay + at.settings["weight"] * confidence_penalty(at.apply_fn, at.params, at.x)
-        return decay + at.settings["weight"] * PENALTIES[rule](at)
-
-    return penalty
-
-
-@cache
 def nesterov(steps: int) -> Callable[..., optax.GradientTransformation]:
     """Nesterov's momentum 0.9, its rate divided by ten at half and three quarters of the steps."""
-    return _stepped(optax.trace(0.9, nesterov=True), {steps // 2: 0.1, 3 * steps // 4: 0.1})
+    return with_dropped_rate(optax.trace(0.9, nesterov=True), steps // 2, 3 * steps // 4)
 
 
 @cache
 def adam(steps: int) -> Callable[..., optax.GradientTransformation]:
     """Adam, its rate divided by ten at a third and two thirds of the steps."""
-    return _stepped(optax.scale_by_adam(), {steps // 3: 0.1, 2 * steps // 3: 0.1})
-
-
-def _stepped(
-    first: optax.GradientTransformation, divided: dict[int, float]
-) -> Callable[..., optax.GradientTransformation]:
-    def make(settings: Mapping[str, Array]) -> optax.GradientTransformation:
-        return optax.chain(
-            first,
-            optax.scale_by_schedule(optax.piecewise_constant_schedule(1.0, divided)),
-            optax.scale_by_learning_rate(settings["learning_rate"]),
-        )
-
-    return make
+    return with_dropped_rate(optax.scale_by_adam(), steps // 3, 2 * steps // 3)

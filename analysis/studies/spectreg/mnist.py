@@ -16,13 +16,15 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from analysis.data import Classification, TrainTest, digits, mnist, split
-from analysis.data.examples import take
+from analysis.data.examples import draw_of_each_class, standardised, take
 from analysis.models import MLP, LeNet
 from analysis.scale import Scale
-from analysis.studies.common import Images
+from analysis.studies.images import Images
+from analysis.studies.optimizers import with_dropped_rate
 from analysis.sweep import Study
-from analysis.training import At, Options, Steps, cross_entropy, train
+from analysis.training import At, Options, Runs, Steps, cross_entropy, train
 from igr.penalties import (
+    confidence_penalty,
     double_backprop,
     frobenius_penalty,
     jacobian_penalty,
@@ -160,54 +162,64 @@ def run(cell: Cell | Timing) -> Mapping[str, Any]:
     """
     if isinstance(cell, Timing):
         return _timed(cell)
-    runs = train(
-        network(cell.data, cell.width, cell.dropout),
+    runs = trained(
+        cell, network(cell.data, cell.width, cell.dropout), penalty_of(PENALTIES[cell.rule])
+    )
+    accuracies = {"train": np.asarray(runs["train_accuracy"])[0, :, :, 0, -1]}
+    return accuracies | held_out_accuracies(runs, cell.held_out) | {"source": runs.source}
+
+
+def trained(
+    cell: Cell,
+    network: Callable[..., Any],
+    penalty: Callable[[At], Array],
+    more: Mapping[str, tuple[float, ...]] | None = None,
+    metrics: Mapping[str, Callable[[At], Array]] | None = None,
+) -> Runs:
+    """The runs of a cell: a grid of one learning rate, weight decays and weights.
+
+    Args:
+        cell: How is trained, on what. Its rule counts through `penalty` alone.
+        network: What makes a network from a key.
+        penalty: What is added to the loss of a batch.
+        more: Further axes of the grid, each with its settings.
+        metrics: What is measured at the end beside `correct`.
+    """
+    grid = {"learning_rate": (cell.learning_rate,), "decay": cell.decays, "weight": cell.weights}
+    return train(
+        network,
         optimizer(cell.steps),
         training_set(cell),
-        grid={
-            "learning_rate": (cell.learning_rate,),
-            "decay": cell.decays,
-            "weight": cell.weights,
-        },
+        grid=grid | dict(more or {}),
         seeds=(cell.draw,),
         stop=Steps(cell.steps),
         options=Options(
             batch_size=cell.batch_size,
             samples=1,
-            penalty=penalty_of(cell.rule),
-            metrics={"correct": correct},
+            penalty=penalty,
+            metrics={"correct": correct} | dict(metrics or {}),
             together=cell.together,
         ),
     )
-    last = (0, slice(None), slice(None), 0, -1)
-    found = np.asarray(runs["correct"])[last]
+
+
+def held_out_accuracies(runs: Runs, held_out: int) -> dict[str, np.ndarray]:
+    """`validation` and `test` at the end, of the axes of the grid but for the one learning rate."""
+    found = np.asarray(runs["correct"])[0, ..., 0, -1, :]
     return {
-        "train": np.asarray(runs["train_accuracy"])[last],
-        "validation": found[..., : cell.held_out].mean(-1),
-        "test": found[..., cell.held_out :].mean(-1),
-        "source": runs.source,
+        "validation": found[..., :held_out].mean(-1),
+        "test": found[..., held_out:].mean(-1),
     }
 
 
 def training_set(cell: Cell) -> TrainTest[Classification]:
     """A training set, standardised; to look at, what validates and after it what tests."""
     pool, validation, test, source = _parts(cell.data, cell.held_out)
-    rng = np.random.default_rng(cell.draw)
-    chosen = [
-        rng.choice(np.flatnonzero(pool.y == c), cell.per_class, replace=False)
-        for c in range(pool.num_classes)
-    ]
-    drawn = take(pool, np.sort(np.concatenate(chosen)))
-    mean, deviation = drawn.x.mean(0), drawn.x.std(0)
-    scale = np.where(deviation > 0, deviation, 1)  # a pixel that never changes is only centred
-
-    def standardised(part: Classification) -> Classification:
-        return replace(part, x=(part.x - mean) / scale)
-
     held_out = Classification(
         np.concatenate([validation.x, test.x]), np.concatenate([validation.y, test.y]), 10
     )
-    return TrainTest(standardised(drawn), standardised(held_out), source)
+    drawn = draw_of_each_class(pool, cell.per_class, cell.draw)
+    return TrainTest(*standardised(drawn, held_out), source)
 
 
 @cache
@@ -237,14 +249,27 @@ def correct(at: At) -> Float[Array, " examples"]:
 
 
 @cache
-def penalty_of(rule: Rule) -> Callable[[At], Array]:
-    """The penalty of a rule, with weight decay, weighted by the settings of a run."""
+def penalty_of(gradient: Callable[[At], Array], confidence: bool = False) -> Callable[[At], Array]:
+    """A penalty with weight decay beside it, each times its setting of a run.
+
+    Args:
+        gradient: The penalty, times "weight".
+        confidence: Whether the confidence penalty, times "confidence", is added too.
+    """
 
     def penalty(at: At) -> Array:
         decay = at.settings["decay"] * weight_penalty(at.params, mask=is_weight)
-        return decay + at.settings["weight"] * PENALTIES[rule](at)
+        total = decay + at.settings["weight"] * gradient(at)
+        if not confidence:
+            return total
+        return total + at.settings["confidence"] * sure(at)
 
     return penalty
+
+
+def sure(at: At) -> Array:
+    """The confidence penalty of a batch."""
+    return confidence_penalty(at.apply_fn, at.params, at.x)
 
 
 def is_weight(params: PyTree) -> PyTree:
@@ -255,17 +280,7 @@ def is_weight(params: PyTree) -> PyTree:
 @cache
 def optimizer(steps: int) -> Callable[..., optax.GradientTransformation]:
     """Adam, its rate a tenth after half of the steps and a hundredth after three quarters."""
-    divided = {steps // 2: 0.1, 3 * steps // 4: 0.1}
-
-    def make(settings: Mapping[str, Array]) -> optax.GradientTransformation:
-        schedule = optax.piecewise_constant_schedule(1.0, divided)
-        return optax.chain(
-            optax.scale_by_adam(),
-            optax.scale_by_schedule(schedule),
-            optax.scale_by_learning_rate(settings["learning_rate"]),
-        )
-
-    return make
+    return with_dropped_rate(optax.scale_by_adam(), steps // 2, 3 * steps // 4)
 
 
 @cache
@@ -299,7 +314,7 @@ def _timed(cell: Timing) -> Mapping[str, Any]:
 
             step = jnp.zeros((), jnp.int32)
             at = At(params, apply_fn, example_loss_fn, value_fn, x, y, settings, step, keys[2])
-            return value_fn(params) + penalty_of(rule)(at)
+            return value_fn(params) + penalty_of(PENALTIES[rule])(at)
 
         return jax.grad(objective)
 

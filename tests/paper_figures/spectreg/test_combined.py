@@ -9,7 +9,8 @@ import pytest
 
 from analysis.scale import Conditions
 from analysis.studies.spectreg import combined as study
-from analysis.studies.spectreg.mnist import PAPER_DECAY
+from analysis.studies.spectreg import mnist
+from analysis.studies.spectreg.mnist import PAPER_DECAY, PENALTIES
 from analysis.studies.spectreg.mnist import Cell as Small
 from paper_figures.spectreg import combined as figure
 from paper_figures.spectreg.combined import NAMES, PAPER_3, claims_of_confidence, claims_of_weights
@@ -92,7 +93,7 @@ def test_weights_are_chosen_on_tuning_draws_and_others_reported(monkeypatch):
     assert [set(figures) for figures in asked] == [{"table-3"}]  # nothing else is computed for it
 
 
-def test_the_penalty_is_the_sum_of_its_parts():
+def test_the_penalty_is_the_sum_of_its_parts(monkeypatch):
     logits = np.array([[1.0, 2.0, 0.5], [0.0, -1.0, 1.0]])
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     weight = jnp.array([[3.0, 4.0]])
@@ -103,14 +104,8 @@ def test_the_penalty_is_the_sum_of_its_parts():
         x=jnp.asarray(logits),
         settings={"decay": 0.0, "weight": 7.0, "confidence": 0.5},
     )
-    masked = study.mnist.is_weight
-    study.mnist.is_weight = lambda params: True
-    try:
-        study._penalty.cache_clear()
-        found = study._penalty("baseline")(at)
-    finally:
-        study.mnist.is_weight = masked
-        study._penalty.cache_clear()
+    monkeypatch.setattr(mnist, "is_weight", lambda params: True)
+    found = mnist.penalty_of(PENALTIES["baseline"], confidence=True)(at)
     np.testing.assert_allclose(found, 0.5 * (p * np.log(p)).sum(axis=1).mean(), rtol=1e-9)
 
 

@@ -1,22 +1,13 @@
-"""What several studies share."""
+"""The small images that most studies learn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
-
-import optax
-from jaxtyping import Array
 
 from analysis.data import Classification, TrainTest, digits, mnist, split
 
 Images = Literal["digits", "10,000 of mnist", "mnist"]
-
-
-def sgd(settings: Mapping[str, Array]) -> optax.GradientTransformation:
-    """Gradient descent with the rate "learning_rate" of the settings."""
-    return optax.sgd(settings["learning_rate"])
 
 
 def images(name: Images) -> TrainTest[Classification]:
