@@ -15,13 +15,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from analysis.data.examples import Classification, TrainTest
-from analysis.training import program as device
 from analysis.training.losses import accuracy, cross_entropy, squared_error
+from analysis.training.measuring import measure
 from analysis.training.options import Options
 from analysis.training.program import Data, Fixed, Program
 from analysis.training.runs import Runs
+from analysis.training.stepping import advance, keep, make, start
 from analysis.training.stopping import MaxTestAccuracy, PhysicalTime, Steps, sample_points
 from analysis.training.threads import cores_allowed, in_threads
+from analysis.training.waiting import waits_for_threads
 
 Settings = Mapping[str, Array]
 Run = tuple[int, int]  # the places of its settings and of its seed
@@ -92,7 +94,7 @@ def train(
     sampled = np.stack([sample_points(options.samples, number) for number in steps])
     mesh = _mesh(options.devices, options.batch_size or len(data.train))
 
-    model, network, keys = device.make(make_model, np.asarray(seeds, np.uint32))
+    model, network, keys = make(make_model, np.asarray(seeds, np.uint32))
     arrays, static = eqx.partition(model, eqx.is_array)
     params, constants = eqx.partition(arrays, eqx.is_inexact_array)
     if not jax.tree.leaves(params):
@@ -136,7 +138,7 @@ def train(
     one_each = min(options.together or math.ceil(largest / cores), largest)
     if one_each < len(runs) and cores > 1:
         any_part = begin(groups[0][:one_each], one_each)
-        if device.waits_for_threads(program, any_part, on_device):
+        if waits_for_threads(program, any_part, on_device):
             cores = 1
     size = min(options.together or math.ceil(largest / cores), largest)
     parts = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
@@ -184,8 +186,8 @@ def _run(
     wanted: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[PyTree, PyTree]]:
     """Some runs side by side from the first sample to the last: records, kept sample and model."""
-    stepping, measuring = device.stepping(program), device.measuring(program)
-    carry, fixed = device.start(stepping, *begin)
+    for_steps, for_measures = program.for_steps(), program.for_measures()
+    carry, fixed = start(for_steps, *begin)
     to_train_on = data.to_train_on()
     best = (carry.params, carry.network)
     records: list[Mapping[str, Any]] = []
@@ -194,13 +196,13 @@ def _run(
     going = np.ones(number, bool)
     before = 0
     for i, point in enumerate(points):
-        carry = device.advance(stepping, carry, fixed, to_train_on, *_integers(before, point))
+        carry = advance(for_steps, carry, fixed, to_train_on, *_integers(before, point))
         before = point
-        found = device.measure(measuring, carry, fixed, data, *_integers(point))
+        found = measure(for_measures, carry, fixed, data, *_integers(point))
         if isinstance(stop, MaxTestAccuracy):
             reached = np.asarray(found["test_accuracy"])
             better = going & (reached > highest)
-            best = device.keep(better, (carry.params, carry.network), best)
+            best = keep(better, (carry.params, carry.network), best)
             highest, kept = np.where(better, reached, highest), np.where(better, i, kept)
             stale = np.where(better, 0, stale + 1)
             found = {name: _masked(value, going) for name, value in found.items()}
