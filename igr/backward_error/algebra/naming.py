@@ -7,6 +7,8 @@ from typing import Any
 
 import sympy
 
+from igr.backward_error.algebra.taylor import exact
+
 
 class Name(str):
     """Text that remembers which parameters stand in it.
@@ -62,8 +64,6 @@ def numbers_for(
     Raises:
       ValueError: for a symbol that is not among the parameters.
     """
-    from igr.backward_error.algebra.taylor import exact
-
     by_name = {s.name: s for s in parameters}
     found = {}
     for key, value in values.items():
