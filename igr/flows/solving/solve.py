@@ -155,8 +155,7 @@ def flow(
             start,
             end,
             None if dt0 is None else _on_host(dt0, time_dtype),
-            max_steps,
-            options,
+            options | {"max_steps": max_steps},
             saves_params="saveat" not in diffeqsolve,
         )
         if bar is not None:
@@ -187,14 +186,13 @@ def _solved(
     t0: Array,
     t1: Array,
     dt0: Array | None,
-    max_steps: int,
     options: dict[str, Any],
     *,
     saves_params: bool,
 ) -> tuple[diffrax.Solution, Array | None, Array]:
     """The solution, which save points it reached, and which of `_OUTCOMES` it came to."""
     term = diffrax.ODETerm(field)
-    solution = diffrax.diffeqsolve(term, solver, t0, t1, dt0, state, max_steps=max_steps, **options)
+    solution = diffrax.diffeqsolve(term, solver, t0, t1, dt0, state, **options)
     outcome = jnp.stack([solution.result == code for code in _OUTCOMES])
     return solution, reached(solution) if saves_params else None, outcome
 
