@@ -23,7 +23,7 @@ from igr.tracing.unreadable import UnreadableOptimizerError
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read of an optimizer.
+    """What `read_optimizer` found out about an optimizer.
 
     Attributes:
       method: what it is.

@@ -31,7 +31,9 @@ def adam(
     weight_decay: Any = 0,
     keep: Iterable[str] = ("nu",),
 ) -> ElementwiseMethod:
-    """mu/(sqrt(nu + eps_root) + eps), both corrected for their bias: `optax.adam`.
+    """Adam: theta <- theta - h mu/(sqrt(nu + eps_root) + eps), as `optax.adam` runs it.
+
+    mu and nu are corrected for their bias.
 
     Args:
       b1: in [0, 1), the memory of the first moment `mu`.
@@ -95,7 +97,7 @@ def rmsprop(
     eps_in_sqrt: bool = True,
     keep: Iterable[str] = (),
 ) -> ElementwiseMethod:
-    """g/sqrt(nu + eps): `optax.rmsprop`, without bias correction as there.
+    """RMSProp: theta <- theta - h g/sqrt(nu + eps), as `optax.rmsprop`, with no bias correction.
 
     Args:
       decay: in [0, 1), the memory of the second moment.
@@ -109,7 +111,7 @@ def rmsprop(
 
 
 def signsgd(smoothing: Any) -> ElementwiseMethod:
-    """g/sqrt(g^2 + smoothing): sign descent with its jump smoothed out."""
+    """Sign descent with its jump smoothed: theta <- theta - h g/sqrt(g^2 + smoothing)."""
     smoothing = _positive("smoothing", smoothing)
     return elementwise(
         G / sympy.sqrt(G**2 + smoothing),

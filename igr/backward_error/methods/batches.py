@@ -172,7 +172,7 @@ def cyclic_sgd(batches: Any) -> EpochMethod:
     """SGD in epochs that all take the batches in one and the same order.
 
     The equation passes through the iterate after each epoch, at times n m h. At h^1 it remembers
-    the order: F1 = (1/m) sum_{j<k} H_k g_j - (m/2) H g, the gradient of nothing.
+    the order: F1 = (1/m) sum_{j<k} H_k g_j - (m/2) H g, which is no gradient.
 
     Args:
       batches: their number m, an integer or a sympy symbol, for the order 0, 1, .., m - 1; or

@@ -33,7 +33,7 @@ _LARGEST_DENOMINATOR = 1_000_000
 
 @dataclass(frozen=True)
 class RungeKutta(Memoryless):
-    """A method without memory, by its tableau.
+    """A Runge-Kutta method, by its tableau.
 
     Attributes:
       name: how the method calls itself in print and in errors.

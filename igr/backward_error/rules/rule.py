@@ -76,7 +76,7 @@ class RuleState:
 
 @dataclass(frozen=True)
 class RuleMethod:
-    """An optimizer as memories, kept states and a function of what they hold.
+    """An optimizer known by its code: a function of the gradient and of what it remembers.
 
     Attributes:
       name: how the method calls itself in print and in errors.

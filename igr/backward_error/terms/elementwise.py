@@ -65,7 +65,7 @@ def before(state: sympy.Symbol | str) -> sympy.Symbol:
 
 @dataclass(frozen=True)
 class ElementwiseMethod:
-    """An optimizer as channels, kept states and an elementwise rule.
+    """An optimizer that steps element by element, by a rule on what it remembers.
 
     Attributes:
       name: how the method calls itself in print and in errors.

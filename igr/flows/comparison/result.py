@@ -24,7 +24,8 @@ EDGE_OF_STABILITY = 0.9  # of the stability limit, about which the sharpness the
 class Comparison:
     """A discrete run and the flows of its modified equation, at r recorded steps.
 
-    Flows go by their names: an order, a count; or "differences", "two-phase" or "central".
+    What there is for each flow is a dictionary. Its keys are the flows' names: an order, as an
+    integer, or "differences", "two-phase" or "central".
 
     Attributes:
       method: the method's name.

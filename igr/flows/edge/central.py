@@ -102,7 +102,7 @@ def central_flow(
     P is 1 for gradient descent; for RMSProp P = sqrt(nu + eps), and nu' = (-log(decay)/h)
     [g^2 + diag(H S H) - nu]. It needs nothing of the run but where it starts.
 
-    In a step of h the k sharpest directions are followed by `igr.curvature.tracking.follow_eigenpairs`, the
+    In a step of h the k sharpest directions are followed from those of the step before, the
     complementarity problem for the end of the step is solved on the device, and the force of the
     oscillation is held while the gradient flow takes one step of the classical Runge-Kutta method.
     The k (k + 1)/2 third derivatives grad <H, v v'> that it takes, most of the cost, are left out

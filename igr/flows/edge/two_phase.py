@@ -70,7 +70,7 @@ def two_phase_field(
       h: the learning rate.
       order: the highest power of the slow change a step that is kept, at least 0.
       directions: if given, b is kept in the span of so many directions, those with the largest
-        eigenvalues of the Hessian; they are followed by `igr.curvature.tracking.follow_eigenpairs`. For
+        eigenvalues of the Hessian; they are followed from step to step. For
         methods without a preconditioner. Take enough to cover every h lambda above about three
         quarters of the stability limit. By default b is whole, and no Hessian is met: that is as
         accurate, for less.
