@@ -1,12 +1,15 @@
 """Every call of the two protocols on every shipped method, with good and bad arguments."""
 
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sympy
 from sympy import Rational, Symbol
 
+import igr
 from igr.backward_error import NotAGradientError, methods, modified_equation
 from igr.backward_error.protocols import (
     Equation,
@@ -270,3 +273,11 @@ def test_what_is_no_method_is_refused():
     for other in (None, 3, "adam", methods.adam):
         with pytest.raises(TypeError, match=r"method is one of igr\.methods"):
             modified_equation(other, 1)
+
+
+def test_few_places_ask_which_kind_they_hold():
+    """What differs from kind to kind is behind the protocols and the registrations."""
+    asked = re.compile(r"isinstance\(.*(Equation|Method|Player|Sampled|SharpnessAware)")
+    files = Path(igr.__file__).parent.rglob("*.py")
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    assert sum(map(bool, map(asked.search, lines))) <= 8

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from igr.backward_error.methods import rule
 from igr.backward_error.methods.linear import LinearMethod
-from igr.backward_error.protocols import Method, UnansweredError
+from igr.backward_error.protocols import UnansweredError, is_method
 from igr.backward_error.rules.rule import RuleMethod
 from igr.backward_error.terms.algebra import G
 from igr.backward_error.terms.elementwise import ElementwiseMethod
@@ -31,7 +31,7 @@ def as_rule(method: Any) -> RuleMethod:
       ValueError: if it has open symbols.
       UnansweredError: if it takes its gradient beside params.
     """
-    if not isinstance(method, Method) and callable(method) and not isinstance(method, type):
+    if not is_method(method) and callable(method) and not isinstance(method, type):
         from igr.flows.from_optax import from_optax
 
         method = from_optax(method)
