@@ -34,6 +34,35 @@ def rows() -> Iterator[Row]:
     """Yields the measurements."""
     for shape, widths in NETWORKS.items():
         yield from _rows(shape, widths)
+    yield from _two_players(NETWORKS["digits"])
+
+
+def _two_players(widths: tuple[int, ...]) -> Iterator[Row]:
+    """Two networks, each on a loss of the outputs of both."""
+    x, _ = examples(jax.random.key(1), 256, widths)
+    pair = tuple(network(jax.random.key(seed), widths, gain=1.0) for seed in (0, 2))
+
+    def first(z: Any) -> jax.Array:
+        return jnp.mean(jnp.sum(_outputs(z[0], x) * jnp.tanh(_outputs(z[1], x)), axis=-1))
+
+    def second(z: Any) -> jax.Array:
+        return jnp.mean(jnp.sum((_outputs(z[0], x) - _outputs(z[1], x)) ** 2, axis=-1))
+
+    def gradients(z: Any) -> Any:
+        own = jax.grad(lambda theta: first((theta, z[1])))(z[0])
+        return own, jax.grad(lambda phi: second((z[0], phi)))(z[1])
+
+    unit = _operations(jax.jit(gradients), pair)
+    for how, method in {
+        "at once": methods.simultaneous(),
+        "in turns": methods.alternating(),
+    }.items():
+        for order in (1, 2, 3):
+            equation = modified_equation(method, order)
+            field = flows.vector_field(equation, (first, second), _STEP)
+            ratio = _operations(jax.jit(lambda z, f=field: f(0.0, z, None)), pair) / unit
+            what = f"two players {how}: operations of the field of order {order}"
+            yield Row(what, ratio, "gradients of both")
 
 
 def _rows(shape: str, widths: tuple[int, ...]) -> Iterator[Row]:
@@ -96,10 +125,14 @@ def _rule_rows(
 def loss(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
     """The mean cross-entropy of the tanh network."""
     x, labels = batch
+    logits = _outputs(params, x)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+def _outputs(params: Any, x: jax.Array) -> jax.Array:
     for layer in params[:-1]:
         x = jnp.tanh(x @ layer["w"] + layer["b"])
-    logits = x @ params[-1]["w"] + params[-1]["b"]
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    return x @ params[-1]["w"] + params[-1]["b"]
 
 
 def _gradient(params: Any, batch: Any) -> Any:
@@ -131,9 +164,9 @@ def _interpolating(params: Any, batch: Any) -> Any:
     return flows.interpolating_field(step, 1, _STEP)(0.0, params, None)
 
 
-def _operations(f: Any, params: Any, batch: Any) -> float:
+def _operations(f: Any, *args: Any) -> float:
     """Floating-point operations as the compiler counts them: a cost without noise."""
-    analysis = f.lower(params, batch).compile().cost_analysis()
+    analysis = f.lower(*args).compile().cost_analysis()
     return float(analysis["flops"])
 
 

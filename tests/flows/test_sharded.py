@@ -183,7 +183,7 @@ def gathering(params, of):
 
 
 FLOWS = (field, adam_field, flow, compare, adam_compare, run, certify)
-OTHERS = (players_compare,)
+OTHERS = (batch_compare, players_compare)
 SOLVERS = (two_phases, central, lanczos, subspace, spectrum, monitor, gathering)
 WORK = {f.__name__: f for f in (*FLOWS, *OTHERS, *SOLVERS)}
 KINDS = ("Auto", "Explicit")
