@@ -39,11 +39,12 @@ def check_number(
     above: Number | None = None,
     at_least: Number | None = None,
     at_most: Number | None = None,
-) -> None:
-    """Raises unless a value is one finite real number in range.
+) -> Any:
+    """Raises unless a value is one finite real number in range; returns it, ready to be used.
 
     Numbers of any kind are: Python's, numpy's and JAX's scalars and arrays without axes, in any
-    dtype, fractions, sympy's numbers. Text never is, nor is a bool.
+    dtype, fractions, sympy's numbers. Text never is, nor is a bool. What is no number to an array,
+    a fraction or sympy's, is returned as a float, all else as it came.
 
     Args:
         name: The argument, for the message.
@@ -57,6 +58,7 @@ def check_number(
         ValueError: If it is not finite or out of range.
 
     >>> check_number("tol", 0.1, above=0)
+    0.1
     >>> check_number("tol", "0.1", above=0)
     Traceback (most recent call last):
       ...
@@ -64,7 +66,7 @@ def check_number(
     """
     number = as_float(name, value)
     if number is None:
-        return
+        return value
     allowed = "finite"
     if at_most is not None:
         allowed = f"between {at_least:g} and {at_most:g}"
@@ -77,10 +79,11 @@ def check_number(
     good = good and (at_least is None or number >= at_least)
     if not (good and (at_most is None or number <= at_most)):
         raise ValueError(f"{name} must be {allowed}; got {shown(value)}.")
+    return value if hasattr(value, "dtype") or isinstance(value, int | float) else number
 
 
-def check_step(name: str, h: Any) -> None:
-    """Raises unless a step size, a time or a tolerance is a positive and finite number.
+def check_step(name: str, h: Any) -> Any:
+    """Raises unless a step size, a time or a tolerance is a positive and finite number; returns it.
 
     Args:
         name: The argument, for the message.
@@ -95,7 +98,33 @@ def check_step(name: str, h: Any) -> None:
       ...
     ValueError: h must be positive and finite; got 0.0.
     """
-    check_number(name, h, above=0)
+    return check_number(name, h, above=0)
+
+
+def check_numbers(name: str, value: Any) -> Any:
+    """Raises `TypeError` unless a value holds real numbers: one, or an array or list of them.
+
+    Args:
+        name: The argument, for the message.
+        value: What was given; returned ready to be used, as by `check_number`.
+
+    >>> check_numbers("sharpness", [1.0, 2.0])
+    [1.0, 2.0]
+    >>> check_numbers("sharpness", "1.0")
+    Traceback (most recent call last):
+      ...
+    TypeError: sharpness must hold real numbers; got '1.0'.
+    """
+    if isinstance(value, list | tuple):
+        return [check_numbers(name, x) for x in value]
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and _is_real(dtype):
+        return value
+    try:
+        number = as_float(name, value)
+    except TypeError:
+        raise TypeError(f"{name} must hold real numbers; got {shown(value)}.") from None
+    return value if isinstance(value, int | float) else number
 
 
 def check_count(name: str, value: Any, least: int, most: int | None = None, of: str = "") -> int:

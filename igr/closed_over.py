@@ -2,20 +2,24 @@
 
 An array on a mesh with explicit axes cannot be used where the axes are automatic, unless it is
 handed over. What a Python function reads from around it stands in its closure, its defaults and
-the globals that its code names; with others in their place it is the same function.
+the globals that its code names; with others in their place it is the same function. What a bound
+method or an object that is called reads stands in the attributes of the object, of which a copy is
+made. A function that was compiled is taken as the one it was made of: it is compiled with the rest.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Iterator
-from types import CellType, CodeType, FunctionType
+from collections.abc import Callable, Iterator
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import jax
 
 from igr.explicit_axes import explicit_mesh
 
+_COMPILED = type(jax.jit(lambda: None))
 _NEVER = ("jax", "jaxlib", "numpy", "igr")  # whose functions close over no array of a user's
 
 
@@ -23,7 +27,8 @@ def with_arrays_as_leaves(tree: Any) -> Any:
     """A pytree whose functions that close over arrays on explicit axes are pytrees of them.
 
     Args:
-        tree: Any pytree; only plain functions, lambdas and `functools.partial`s of them are seen.
+        tree: Any pytree. Seen are functions, also compiled ones and those with a derivative rule of
+            their own, bound methods, `functools.partial`s, and objects by their attributes.
     """
     return _all_opened(tree, {})
 
@@ -74,34 +79,105 @@ class _OpenedPartial:
         return cls(*parts)
 
 
+@jax.tree_util.register_pytree_node_class
+class _OpenedMethod:
+    """A bound method: its function, and the object."""
+
+    def __init__(self, fn: Any, of: Any):
+        self.parts = fn, of
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], None]:
+        return self.parts, None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, parts: tuple[Any, ...]) -> Any:
+        return MethodType(*parts)
+
+
+@jax.tree_util.register_pytree_node_class
+class _OpenedObject:
+    """An object and its attributes. Put together it is a copy of the object, not one of these."""
+
+    def __init__(self, of: Any, attributes: dict[str, Any]):
+        self.of, self.attributes = of, attributes
+
+    def tree_flatten(self) -> tuple[tuple[Any], Any]:
+        return (self.attributes,), _Same(self.of)
+
+    @classmethod
+    def tree_unflatten(cls, same: _Same, children: tuple[Any]) -> Any:
+        made = object.__new__(type(same.of)) if _is_plain(same.of) else copy.copy(same.of)
+        vars(made).update(children[0])
+        return made
+
+
+class _Same:
+    """An object that is equal to itself alone, whatever its class says."""
+
+    def __init__(self, of: Any):
+        self.of = of
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.of is other.of
+
+    def __hash__(self) -> int:
+        return id(self.of)
+
+
 def _opened(leaf: Any, seen: dict[int, Any]) -> Any:
-    """The leaf, or a function as a pytree where it reads an array on explicit axes."""
-    if not isinstance(leaf, FunctionType | functools.partial):
-        return leaf
+    """The leaf, or a function or object as a pytree where it reads an array on explicit axes."""
     if id(leaf) in seen:
         return seen[id(leaf)]
-    seen[id(leaf)] = leaf  # one that reads itself stays as it is there
-    opened = functools.partial(_all_opened, seen=seen)
-    if isinstance(leaf, functools.partial):
-        found: Any = _OpenedPartial(*map(opened, (leaf.func, leaf.args, leaf.keywords)))
-    elif leaf.__module__.split(".")[0] in _NEVER:
+    parts = _parts(leaf)
+    if parts is None:
         return leaf
-    else:
-        cells = [_contents(cell) for cell in leaf.__closure__ or ()]
-        if any(c is CellType for c in cells):  # a name that is not yet bound
-            return leaf
-        around = leaf.__globals__
-        names = {n: around[n] for n in _names(leaf.__code__) if n in around}
-        names = {  # of functions those of the same module alone: not all that a library is made of
-            n: x
-            for n, x in names.items()
-            if not isinstance(x, FunctionType) or x.__globals__ is around
-        }
-        reads = [cells, leaf.__defaults__, leaf.__kwdefaults__, names]
-        found = _Opened(leaf, [opened(part) for part in reads])
+    seen[id(leaf)] = leaf  # one that reads itself stays as it is there
+    make, reads = parts
+    found = make(*(_all_opened(part, seen) for part in reads))
     if explicit_mesh(found) is not None:
         seen[id(leaf)] = found
     return seen[id(leaf)]
+
+
+def _parts(leaf: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+    """What puts a leaf together again, and out of what; None where there is nothing to see."""
+    if isinstance(leaf, functools.partial):
+        return _OpenedPartial, (leaf.func, leaf.args, leaf.keywords)
+    if isinstance(leaf, MethodType):
+        return _OpenedMethod, (leaf.__func__, leaf.__self__)
+    if isinstance(leaf, FunctionType):
+        return _parts_of_function(leaf)
+    if isinstance(leaf, _COMPILED):
+        return lambda fn: fn, (leaf.__wrapped__,)
+    if isinstance(leaf, type | ModuleType | jax.Array) or not hasattr(leaf, "__dict__"):
+        return None
+    ruled = isinstance(leaf, jax.custom_jvp | jax.custom_vjp)
+    if _is_of_a_library(type(leaf)) and not ruled:
+        return None
+    return functools.partial(_OpenedObject, leaf), (dict(vars(leaf)),)
+
+
+def _is_plain(of: Any) -> bool:
+    return type(of).__new__ is object.__new__ or isinstance(of, jax.custom_jvp | jax.custom_vjp)
+
+
+def _parts_of_function(fn: FunctionType) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+    cells = [_contents(cell) for cell in fn.__closure__ or ()]
+    if any(c is CellType for c in cells):  # a name that is not yet bound
+        return None
+    around = fn.__globals__
+    # What a library puts around a function of the user's, as `jax.checkpoint`, closes over that.
+    read = () if _is_of_a_library(fn) else _names(fn.__code__)
+    names = {n: around[n] for n in read if n in around}
+    names = {  # of functions those of the same module alone: not all that a library is made of
+        n: x for n, x in names.items() if not isinstance(x, FunctionType) or x.__globals__ is around
+    }
+    reads = cells, fn.__defaults__, fn.__kwdefaults__, names
+    return (lambda *reads: _Opened(fn, list(reads))), reads
+
+
+def _is_of_a_library(what: Any) -> bool:
+    return (what.__module__ or "").split(".")[0] in _NEVER
 
 
 def _all_opened(tree: Any, seen: dict[int, Any]) -> Any:

@@ -58,6 +58,8 @@ def on_any_mesh(
             inside, keywords = with_arrays_as_leaves((args, kwargs))
             return _automatic(fn, mesh, inside, keywords, models)
         except (ValueError, TypeError, NotImplementedError) as error:
+            if "mesh" not in str(error):  # an error of the function's own
+                raise
             # What closes over arrays of the mesh in ways not seen cannot leave it.
             try:
                 return fn(*args, **kwargs)

@@ -85,6 +85,13 @@ def monitored(s):
     return [float(row[k]) / float(s.c) ** power.get(k, 0) for k in sorted(row)]
 
 
+def compared(s):
+    """The distances, and what is measured along them, each in its unit."""
+    found = igr.compare(s.of_all, W, float(jnp.float32(0.02) / s.c), 8, (0, 1), record_every=4)
+    measured = found.correction, found.remainder, found.h_sharpness, found.discrete.gradient_norm
+    return np.stack([*measured[:3], measured[3] / float(s.c)])
+
+
 # name: (what it returns, the power of the scale in it)
 CALLS = {
     "coherence": (lambda s: diagnostics.coherence(s.of_example, W, X).alpha, 0),
@@ -220,6 +227,25 @@ CALLS = {
         lambda s: s.updated(transforms.scale_by_drift_adjusted_rate(max_learning_rate=1e30))[1],
         0,
     ),
+    "deviation under noise": (
+        lambda s: diagnostics.noise_robustness(s.of_all, W, [0.1], draws=4).deviation,
+        1,
+    ),
+    "error of the sharpness of batches": (
+        lambda s: diagnostics.batch_sharpness(s.of_example, W, X, 2).standard_error,
+        1,
+    ),
+    "bound of the gap": (
+        lambda s: diagnostics.generalization_gap_bound(
+            jnp.float32([0.5, 0.2]), jnp.float32(0.1) / s.c, 4, lipschitz=s.c, smoothness=s.c
+        ),
+        1,
+    ),
+    "slopes of a run": (
+        lambda s: igr.run(optax.sgd(jnp.float32(0.1) / s.c), s.of_all, W, 3).gradient_norm,
+        1,
+    ),
+    "what is said of a comparison": (compared, 0),
     "run": (
         lambda s: igr.run(optax.sgd(jnp.float32(0.1) / s.c), s.of_all, W, 3).params["v"],
         0,

@@ -147,7 +147,7 @@ def top_eigenpairs(
         raise ValueError(
             f"which={which!r} needs method='lanczos': power iteration finds magnitudes."
         )
-    check_step("tol", tol)
+    tol = check_step("tol", tol)
     width = min(k + 2, n)
     if basis_size is None:
         basis_size = n if k > 1 and n <= SMALL else k + 14

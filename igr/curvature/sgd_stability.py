@@ -105,7 +105,7 @@ def sgd_stability(
     if n < 2:
         raise ValueError(f"batch must hold at least 2 examples; got {n}.")
     batch_size = check_count("batch_size", batch_size, 1, n, ", the number of examples")
-    check_step("learning_rate", learning_rate)
+    learning_rate = check_step("learning_rate", learning_rate)
     noise = (n - batch_size) / (batch_size * (n - 1))
     eta = jnp.asarray(learning_rate, working_dtype(trained_part(params)))
 

@@ -154,7 +154,7 @@ def spectral_density(
     num_probes = check_count("num_probes", num_probes, 2)
     num_products = check_count("num_products", num_products, 1)
     if width is not None:
-        check_step("width", width)
+        width = check_step("width", width)
     key = jax.random.key(0) if key is None else key
     product = traced(product, like)
     nodes, weights = _quadrature(product, like, num_probes, min(num_products, size(like)), key)

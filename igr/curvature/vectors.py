@@ -75,7 +75,7 @@ def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:
 def norm(a: PyTree) -> Float[Array, ""]:
     """The Euclidean norm, of numbers of any size: their squares may be out of the dtype's range."""
     unit = power_of_two_near(a)
-    b = scaled(1 / unit, a)
+    b = scaled(1 / unit, widened(a))
     return jnp.sqrt(inner(b, b)) * unit
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from igr.batch_parts import mapped_over_parts
-from igr.checks import Number, check_count, check_step
+from igr.checks import Number, check_count, check_number, check_step
 from igr.diagnostics.kernel.tangent_kernel import tangent_kernel_trace
 from igr.meshes import on_any_mesh
 from igr.pytrees import inputs_and_targets, num_examples
@@ -137,7 +137,7 @@ def example_kernel_traces(
     >>> print(example_kernel_traces(lambda w, x: w * x, jnp.ones(2), jnp.array([[1.0, 2], [0, 3]])))
     [5. 9.]
     """
-    check_count("chunk", chunk, 1)
+    chunk = check_count("chunk", chunk, 1)
     n = num_examples(x)
 
     def of_one(x: PyTree) -> Array:
@@ -187,11 +187,13 @@ def sign_perturbed(
     [ 0.5 -0.5]
     """
     x, y, epsilon = _asked(batch, y, epsilon, x)
-    check_step("epsilon", epsilon)
+    epsilon = check_step("epsilon", epsilon)
     num_examples((x, y))
     for leaf in jax.tree.leaves(x):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(f"x must be floating to be differentiated by; got {leaf.dtype}.")
+    low = None if low is None else check_number("low", low)
+    high = None if high is None else check_number("high", high)
     if low is not None and high is not None and not low < high:
         raise ValueError(f"low must be below high; got {low} and {high}.")
     x = jax.tree.map(jnp.asarray, x)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import Number, check_choice, check_count
+from igr.checks import Number, check_choice, check_count, check_number, check_numbers
 from igr.curvature.vectors import HIGHEST, inner, scaled, widened
 from igr.meshes import on_any_mesh
 from igr.per_example.sums import spreads_of_signs, streamed_sums
@@ -103,9 +103,9 @@ def coherence(
     (0.75, 1.5)
     """
     check_choice("method", method, ("exact", "random_signs"))
-    check_count("probes", probes, 1)
+    probes = check_count("probes", probes, 1)
     if chunk is not None:
-        check_count("chunk", chunk, 1)
+        chunk = check_count("chunk", chunk, 1)
     n = num_examples(batch)
     if method == "exact":
         sum_square, square_sum, unit = streamed_sums(example_loss_fn, params, batch, chunk)
@@ -209,8 +209,12 @@ def generalization_gap_bound(
     >>> print(bound)
     [1. 3.]
     """
-    check_count("num_examples", num_examples, 1)
+    num_examples = check_count("num_examples", num_examples, 1)
+    learning_rates = check_numbers("learning_rates", learning_rates)
+    lipschitz = check_number("lipschitz", lipschitz, at_least=0)
+    smoothness = check_number("smoothness", smoothness, at_least=0)
     alphas = jnp.asarray(alphas, jnp.result_type(float, jnp.asarray(alphas)))
+    lipschitz, smoothness = (jnp.asarray(x, alphas.dtype) for x in (lipschitz, smoothness))
     rates = jnp.asarray(learning_rates, alphas.dtype)
     if alphas.ndim != 1:
         raise ValueError(f"alphas must be a vector, one a step; got shape {alphas.shape}.")
@@ -220,9 +224,7 @@ def generalization_gap_bound(
             f"{rates.shape}."
         )
     _require("alphas must lie in [0, 1]", alphas, (alphas >= 0) & (alphas <= 1 + 1e-5))
-    for name, value in (("learning_rates", rates), ("lipschitz", lipschitz)):
-        _require(f"{name} must not be negative", value, jnp.asarray(value) >= 0)
-    _require("smoothness must not be negative", smoothness, jnp.asarray(smoothness) >= 0)
+    _require("learning_rates must not be negative", rates, rates >= 0)
 
     def step(bound: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         alpha, rate = now
@@ -232,7 +234,8 @@ def generalization_gap_bound(
 
     rates = jnp.broadcast_to(rates, alphas.shape)
     sums = jax.lax.scan(step, jnp.zeros((), alphas.dtype), (alphas, rates))[1]
-    return lipschitz**2 / num_examples * sums
+    # Not by the square, which may be out of range where the bound is not.
+    return lipschitz * (lipschitz / num_examples * sums)
 
 
 def _coherence(

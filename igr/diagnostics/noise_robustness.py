@@ -78,8 +78,8 @@ def noise_robustness(
     >>> print((found.mean / 10_000).round(1))  # 1 + sigma^2
     [ 1.  2. 10.]
     """
-    check_count("draws", draws, 1)
-    check_count("chunk", chunk, 1)
+    draws = check_count("draws", draws, 1)
+    chunk = check_count("chunk", chunk, 1)
     levels = np.asarray(sigmas)
     good = levels.ndim == 1 and levels.size and np.issubdtype(levels.dtype, np.number)
     if not (good and np.all(np.isfinite(levels)) and np.all(levels >= 0)):
@@ -100,11 +100,7 @@ def noise_robustness(
     keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
     values = _values(measure, trained, jnp.asarray(levels, dtype), keys, min(chunk, draws))
     mean = jax.tree.map(lambda x: jnp.mean(x, 1), values)
-    # of one draw the sample deviation is 0/0
-    deviation = jax.tree.map(
-        lambda x: jnp.std(x, 1, ddof=1) if draws > 1 else jnp.full(len(x), jnp.nan), values
-    )
-    return NoiseRobustness(values, mean, deviation)
+    return NoiseRobustness(values, mean, jax.tree.map(_deviation, values))
 
 
 @on_any_mesh
@@ -139,6 +135,14 @@ def accuracy(
             f"{labels.dtype}."
         )
     return jnp.mean(jnp.argmax(outputs, 1) == labels)
+
+
+def _deviation(values: Array) -> Array:
+    if values.shape[1] == 1:  # of one draw the sample deviation is 0/0
+        return jnp.full(len(values), jnp.nan)
+    largest = jnp.max(jnp.abs(values), 1)  # whose square may be out of range
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return unit * jnp.std(values / unit[:, None], 1, ddof=1)
 
 
 @compiled

@@ -134,7 +134,7 @@ def modified_loss_share(
     >>> float(modified_loss_share(loss, jnp.array([2.0]), 0.5, momentum).penalty)
     3.0
     """
-    check_step("learning_rate", learning_rate)
+    learning_rate = check_step("learning_rate", learning_rate)
     method = methods.gradient_descent() if method is None else method
     if set(kept or {}) != set(method.kept):
         raise ValueError(

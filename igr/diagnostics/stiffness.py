@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
+from igr.checks import check_count
 from igr.curvature.vectors import HIGHEST
 from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import (
@@ -152,8 +153,7 @@ def class_stiffness(
      [ 0. nan]]
     """
     _require_kind(kind)
-    if not isinstance(num_classes, int | np.integer) or num_classes < 1:
-        raise ValueError(f"num_classes must be a positive integer; got {num_classes!r}.")
+    num_classes = check_count("num_classes", num_classes, 1)
     if (other is None) != (other_labels is None):
         raise ValueError(
             "other and other_labels must be given together; got one without the other."

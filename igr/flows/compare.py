@@ -124,11 +124,11 @@ def compare(
     >>> bool(comparison.distance[2][-1] < comparison.distance[1][-1] < comparison.distance[0][-1])
     True
     """
-    check_step("learning_rate", learning_rate)
+    learning_rate = check_step("learning_rate", learning_rate)
     h = float(learning_rate)
     names = flow_names(flows, orders)
     if record_every is not None:
-        check_count("record_every", record_every, 1)
+        record_every = check_count("record_every", record_every, 1)
     two = isinstance(value_fn, Sequence)
     read = method is None and callable(optimizer) and not isinstance(optimizer, _Optax)
     over_batches = batches is not None

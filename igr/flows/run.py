@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from igr.backward_error.protocols import Method
 from igr.checks import Number, check_count, check_step
 from igr.compiled import Traced, compiled, number_as_array, traced
+from igr.curvature import vectors
 from igr.flows import kinds
 from igr.flows.runnable import check_start
 from igr.flows.solving.expected import expected_seconds
@@ -159,7 +160,7 @@ def step_of(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
 
     def step(loss: ValueFn, params: PyTree, state: Any) -> tuple[PyTree, Any, Array, Array]:
         value, gradient = jax.value_and_grad(lambda p: loss(p))(params)
-        return *update(loss, params, state, value, gradient), value, optax.tree.norm(gradient)
+        return *update(loss, params, state, value, gradient), value, vectors.norm(gradient)
 
     return step
 
@@ -181,7 +182,7 @@ def _scan(
 
     def step(carry, _):
         value, gradient = jax.value_and_grad(lambda p: loss(p))(carry[0])
-        return update(loss, *carry, value, gradient), (value, optax.tree.norm(gradient))
+        return update(loss, *carry, value, gradient), (value, vectors.norm(gradient))
 
     # The bar moves between records, or where these are far apart between steps.
     many = None if bar is None or record_every > bar.every else bar
@@ -208,7 +209,7 @@ def _scan(
     value, gradient = jax.value_and_grad(lambda p: loss(p))(carry[0])
     if bar is not None:
         bar.finish(value)
-    last = (carry[0], value, optax.tree.norm(gradient), watch(*carry))
+    last = (carry[0], value, vectors.norm(gradient), watch(*carry))
     records = _append(records, last)
     return records, carry[1]
 
@@ -234,6 +235,6 @@ def optimizer_of(method: Method, learning_rate: Number | Array) -> optax.Gradien
     Raises:
       ValueError: if the method has open symbols or no finite memory.
     """
-    check_step("learning_rate", learning_rate)
+    learning_rate = check_step("learning_rate", learning_rate)
     kinds.check_runnable(method)
     return kinds.step_of(method, learning_rate)

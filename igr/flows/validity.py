@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error.protocols import Method
 from igr.checks import Number
 from igr.compiled import Traced, compiled
-from igr.curvature import hessian_product, top_eigenpairs
+from igr.curvature import hessian_product, top_eigenpairs, vectors
 from igr.flows import kinds
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.runnable import time_like
@@ -42,9 +42,9 @@ def unexplained_by(gradient: Callable[[PyTree], PyTree], before: PyTree, after: 
     move = jax.tree.map(jnp.subtract, after, before)
     g, along = jvp(gradient, (before,), (move,))
     change = jax.tree.map(jnp.subtract, gradient(after), g)
-    norm = optax.tree.norm(change)
-    rest = optax.tree.norm(optax.tree.sub(change, along))
-    rest = jnp.maximum(rest - 32 * jnp.finfo(rest.dtype).eps * optax.tree.norm(g), 0)
+    norm = vectors.norm(change)
+    rest = vectors.norm(optax.tree.sub(change, along))
+    rest = jnp.maximum(rest - 32 * jnp.finfo(rest.dtype).eps * vectors.norm(g), 0)
     return jnp.where(norm > 0, rest / jnp.where(norm > 0, norm, 1), 0)
 
 
@@ -77,8 +77,8 @@ def _corrections(equation: Any, loss: Traced, recorded: PyTree, times: Array, h:
         f0, f = plain(t, state, None), corrected(t, state, None)
         if kept:
             f0, f = f0[0], f[0]
-        norm = optax.tree.norm(f0)
-        apart = optax.tree.norm(optax.tree.sub(f, f0))
+        norm = vectors.norm(f0)
+        apart = vectors.norm(optax.tree.sub(f, f0))
         return jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
 
     return jax.lax.map(ratio, (recorded, times))

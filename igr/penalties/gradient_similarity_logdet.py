@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import Number
+from igr.checks import Number, check_number
 from igr.per_example.kernel import kernel_in_unit, log_determinant
 
 
@@ -49,8 +48,7 @@ def gradient_similarity_logdet(
     >>> print(gradient_similarity_logdet(scale, w, jnp.ones((1, 1))).round(4))
     1.3863
     """
-    if not isinstance(ridge, Tracer) and not ridge >= 0:
-        raise ValueError(f"ridge must not be negative; got {ridge}.")
+    ridge = check_number("ridge", ridge, at_least=0)
     kernel, unit = kernel_in_unit(apply_fn, params, x)
     added = ridge / unit / unit * jnp.eye(len(kernel), dtype=kernel.dtype)
     return log_determinant(kernel + added, unit)

@@ -59,9 +59,9 @@ def gradient_similarity_trace(
     180.0
     """
     check_choice("method", method, ("exact", "random_signs"))
-    check_count("probes", probes, 1)
+    probes = check_count("probes", probes, 1)
     if chunk is not None:
-        check_count("chunk", chunk, 1)
+        chunk = check_count("chunk", chunk, 1)
     if method == "random_signs":
         require_key(key)
         return jnp.mean(drawn_kernel_traces(apply_fn, params, x, probes, key))

@@ -101,10 +101,24 @@ def _uses(
             known[eqn.outvars[0]] = leaf, not transposed
         elif name in _PRODUCTS and len(found) == 1:
             operand, (leaf, transposed) = found[0]
-            yield here, leaf, _PRODUCTS[name](eqn, operand, leaf, transposed)
+            yield here, leaf, _of_real_numbers(eqn, operand, leaf, transposed)
         else:
             yield from ((here, leaf, None) for _, (leaf, _) in found)
     yield from (((*path, -1), known[v][0], None) for v in jaxpr.outvars if _is_in(v, known))
+
+
+def _of_real_numbers(
+    eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool
+) -> Product | None:
+    """The product, if it is of real numbers: what multiplies complex ones has no factors here."""
+    other, out = _shaped(eqn.invars[1 - operand]), _shaped(eqn.outvars[0])
+    if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in (other, out)):
+        return None
+    product = _PRODUCTS[eqn.primitive.name](eqn, operand, leaf, transposed)
+    if product is None or jnp.issubdtype(other.dtype, jnp.floating):
+        return product
+    activations = product.activations  # of integers
+    return replace(product, activations=lambda x: activations(x).astype(out.dtype))
 
 
 def scan_arguments(eqn: jex.JaxprEqn) -> tuple[int, int]:

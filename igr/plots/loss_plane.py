@@ -53,7 +53,7 @@ def loss_plane(
     [[1.  0.5]]
     """
     check_value_fn(value_fn)
-    check_step("reach", reach)
+    reach = check_step("reach", reach)
     points = check_count("points", points, 2)
     dynamic, static = partition(params)
     origin = _flat(dynamic)

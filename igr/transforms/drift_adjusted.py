@@ -57,6 +57,7 @@ def drift_adjusted(
     rate = scale_by_drift_adjusted_rate(power, scale, max_learning_rate)
     if momentum is None:
         return optax.chain(rate, optax.scale(-1.0))
+    momentum = require_number("momentum", momentum, schedule=False)
     return optax.chain(rate, optax.trace(momentum, nesterov), optax.scale(-1.0))
 
 
@@ -91,9 +92,11 @@ def scale_by_drift_adjusted_rate(
         Rosca, Wu, Qin and Dherin, "On a continuous time model of gradient descent dynamics and
         instability in deep learning" (2023), section 6.
     """
-    require_number("power", power, at_least=0.0, schedule=False)
-    require_number("scale", scale, above=0.0, schedule=False)
-    require_number("max_learning_rate", max_learning_rate, above=0.0, schedule=False)
+    power = require_number("power", power, at_least=0.0, schedule=False)
+    scale = require_number("scale", scale, above=0.0, schedule=False)
+    max_learning_rate = require_number(
+        "max_learning_rate", max_learning_rate, above=0.0, schedule=False
+    )
     rule = "scale_by_drift_adjusted_rate"
 
     def init_fn(params: PyTree) -> DriftAdjustedState:

@@ -14,7 +14,7 @@ from igr.missing_parts import of_whole
 from igr.per_example.units import in_their_unit
 from igr.powers_of_two import times_power
 from igr.shown import short, table
-from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
+from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number, sgd
 from igr.transforms.losses import require_scalar_loss, require_value_fn
 from igr.transforms.masks import reject_masked_nodes
 from igr.transforms.partitioned import Partitioned, partitioned
@@ -60,10 +60,7 @@ def egr(
     References:
         Barrett and Dherin, "Implicit Gradient Regularization" (2021), eq. 8.
     """
-    require_number("learning_rate", learning_rate, above=0.0)
-    return optax.chain(
-        add_gradient_norm_penalty(mu, mask), optax.sgd(learning_rate, momentum, nesterov)
-    )
+    return optax.chain(add_gradient_norm_penalty(mu, mask), sgd(learning_rate, momentum, nesterov))
 
 
 class AddGradientNormPenaltyState(NamedTuple):
@@ -124,7 +121,7 @@ def add_gradient_norm_penalty(
         Barrett and Dherin, "Implicit Gradient Regularization" (2021), eq. 8;
         the modified loss of gradient descent, eq. 2 and Theorem 3.1.
     """
-    require_number("mu", mu)
+    mu = require_number("mu", mu)
     rule = "add_gradient_norm_penalty"
 
     def init_fn(params: PyTree) -> AddGradientNormPenaltyState:
@@ -192,7 +189,7 @@ def egr_value_and_grad(
     References:
         Barrett and Dherin, "Implicit Gradient Regularization" (2021), eq. 8.
     """
-    require_number("mu", mu)
+    mu = require_number("mu", mu)
     if value not in ("penalized", "plain"):
         raise ValueError(f'value must be "penalized" or "plain"; got {value!r}.')
 

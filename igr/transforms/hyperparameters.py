@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from igr.checks import Number, check_number
 
@@ -18,8 +19,8 @@ def require_number(
     at_least: Number | None = None,
     above: Number | None = None,
     schedule: bool = True,
-) -> None:
-    """Raises unless `value` is a finite number in range or, where allowed, a schedule.
+) -> Any:
+    """Raises unless `value` is a finite number in range or, where allowed, a schedule; returns it.
 
     The range of a JAX array is not checked, because a schedule that `optax.inject_hyperparams`
     evaluates may rightly pass through zero.
@@ -37,11 +38,11 @@ def require_number(
     """
     if callable(value):
         if schedule:
-            return
+            return value
         raise TypeError(f"{name} must be a number and no schedule; got the function {value!r}.")
     if isinstance(value, jax.Array):
         at_least = above = None
-    check_number(name, value, at_least=at_least, above=above)
+    return check_number(name, value, at_least=at_least, above=above)
 
 
 def require_static(name: str, value: Any) -> None:
@@ -59,6 +60,26 @@ def require_static(name: str, value: Any) -> None:
             f"{name} must be a Python number, for it fixes the compiled program; got an array. "
             f"Under optax.inject_hyperparams declare it: static_args=({name!r},)."
         )
+
+
+def sgd(
+    learning_rate: ScalarOrSchedule, momentum: Any = None, nesterov: bool = False
+) -> optax.GradientTransformation:
+    """`optax.sgd`, of numbers of any kind and of no text.
+
+    Args:
+        learning_rate: A positive number, or a schedule.
+        momentum: A number, if any.
+        nesterov: As in `optax.sgd`.
+
+    Raises:
+        TypeError: If one is no number.
+        ValueError: If one is not finite, or the learning rate not positive.
+    """
+    learning_rate = require_number("learning_rate", learning_rate, above=0.0)
+    if momentum is not None:
+        momentum = require_number("momentum", momentum, schedule=False)
+    return optax.sgd(learning_rate, momentum, nesterov)
 
 
 def at_count(name: str, value: Any, count: Any) -> Any:

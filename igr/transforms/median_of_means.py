@@ -14,7 +14,7 @@ from igr.meshes import on_any_mesh
 from igr.per_example.grouped import group_size
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.example_updates import aggregate
-from igr.transforms.hyperparameters import ScalarOrSchedule, require_number, require_static
+from igr.transforms.hyperparameters import ScalarOrSchedule, require_static, sgd
 from igr.transforms.masks import reject_masked_nodes
 
 
@@ -53,10 +53,7 @@ def median_of_means_sgd(
         Walker, "Appealing to Gradients to Investigate Neural Network Generalization" (2023),
         section 5.5.1, the algorithm at its end.
     """
-    require_number("learning_rate", learning_rate, above=0.0)
-    return optax.chain(
-        median_of_means(num_groups, mask), optax.sgd(learning_rate, momentum, nesterov)
-    )
+    return optax.chain(median_of_means(num_groups, mask), sgd(learning_rate, momentum, nesterov))
 
 
 def median_of_means(

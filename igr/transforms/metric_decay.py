@@ -14,6 +14,7 @@ from igr.transforms.hyperparameters import (
     at_count,
     require_number,
     require_static,
+    sgd,
 )
 from igr.transforms.metric_product import Metric, metric_product, require_metric
 from igr.transforms.partitioned import Partitioned
@@ -60,10 +61,7 @@ def metric_sgd(
         Jarvis, "Generalizing Regularization of Neural Networks to Correlated Parameter Spaces"
         (2021), Table 4.1, row "Metric".
     """
-    require_number("learning_rate", learning_rate, above=0.0)
-    return optax.chain(
-        optax.sgd(learning_rate, momentum, nesterov), metric_decay(strength, metric, mask)
-    )
+    return optax.chain(sgd(learning_rate, momentum, nesterov), metric_decay(strength, metric, mask))
 
 
 def metric_decay(
@@ -190,7 +188,7 @@ def metric_value_and_grad(
 
 
 def _decay_of(strength: Any, metric: Metric, mask: Any, lanczos_steps: int, name: str = "strength"):
-    require_number(name, strength, at_least=0.0)
+    strength = require_number(name, strength, at_least=0.0)
     require_metric(metric)
     require_static("lanczos_steps", lanczos_steps)
     lanczos_steps = check_count("lanczos_steps", lanczos_steps, 1)

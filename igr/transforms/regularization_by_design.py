@@ -45,8 +45,8 @@ def match_implicit(method: Method, learning_rate: Number, target_learning_rate: 
     >>> match_implicit(methods.adam(0.5), 0.001, 0.003)
     0.0015
     """
-    check_step("learning_rate", learning_rate)
-    check_step("target_learning_rate", target_learning_rate)
+    learning_rate = check_step("learning_rate", learning_rate)
+    target_learning_rate = check_step("target_learning_rate", target_learning_rate)
     return implicit_penalty(method) * (target_learning_rate - learning_rate)
 
 
@@ -69,5 +69,5 @@ def cancel_implicit(method: Method, learning_rate: Number) -> float:
     >>> cancel_implicit(methods.gradient_descent(), 0.1)
     -0.025
     """
-    check_step("learning_rate", learning_rate)
+    learning_rate = check_step("learning_rate", learning_rate)
     return -implicit_penalty(method) * learning_rate

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from igr.checks import Number
 from igr.transforms.decay import decay_transformation, decay_value_and_grad
-from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
+from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number, sgd
 from igr.transforms.losses import require_value_fn
 from igr.transforms.metric_product import hessian_theta
 from igr.transforms.partitioned import Partitioned
@@ -61,9 +61,8 @@ def selective_l2_sgd(
         Jarvis, "Generalizing Regularization of Neural Networks to Correlated Parameter Spaces"
         (2021), Table 4.1, row "Selective L2".
     """
-    require_number("learning_rate", learning_rate, above=0.0)
     return optax.chain(
-        optax.sgd(learning_rate, momentum, nesterov),
+        sgd(learning_rate, momentum, nesterov),
         selective_decay(weight_decay, threshold, layers, mask),
     )
 
@@ -182,16 +181,16 @@ def insignificant(
     ]
 
 
-def require_threshold(threshold: Any) -> None:
-    """Raise unless the threshold is a finite number of at least 0."""
-    require_number("threshold", threshold, at_least=0.0, schedule=False)
+def require_threshold(threshold: Any) -> Any:
+    """The threshold; raises unless it is a finite number of at least 0."""
+    return require_number("threshold", threshold, at_least=0.0, schedule=False)
 
 
 def _decay_of(
     rule: str, weight_decay: Any, threshold: Any, layers: Any, mask: Any, name: str = "weight_decay"
 ):
-    require_number(name, weight_decay, at_least=0.0)
-    require_threshold(threshold)
+    weight_decay = require_number(name, weight_decay, at_least=0.0)
+    threshold = require_threshold(threshold)
 
     def decay(leaves: Partitioned, count: Any, extra: Mapping[str, Any]) -> list[Array]:
         value_fn = require_value_fn(

@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 
 from igr.checks import Number, check_count, is_traced
 from igr.transforms.decay import decay_transformation, decay_value_and_grad
-from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number
+from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number, sgd
 from igr.transforms.losses import require_value_fn
 from igr.transforms.partitioned import Partitioned
 from igr.transforms.selective_decay import insignificant, require_threshold
@@ -57,9 +57,8 @@ def l2_stopped_sgd(
         Jarvis, "Generalizing Regularization of Neural Networks to Correlated Parameter Spaces"
         (2021), Table 4.1, row "L2 Stopped".
     """
-    require_number("learning_rate", learning_rate, above=0.0)
     return optax.chain(
-        optax.sgd(learning_rate, momentum, nesterov), decay_until(weight_decay, step, mask)
+        sgd(learning_rate, momentum, nesterov), decay_until(weight_decay, step, mask)
     )
 
 
@@ -110,11 +109,10 @@ def l2_stopped_selective_sgd(
         Jarvis, "Generalizing Regularization of Neural Networks to Correlated Parameter Spaces"
         (2021), Table 4.1, row "L2 Stopped Selective".
     """
-    require_number("learning_rate", learning_rate, above=0.0)
     decay = decay_until_then_selective(
         weight_decay, step, threshold, layers, mask, selective_weight_decay=selective_weight_decay
     )
-    return optax.chain(optax.sgd(learning_rate, momentum, nesterov), decay)
+    return optax.chain(sgd(learning_rate, momentum, nesterov), decay)
 
 
 def decay_until(
@@ -152,7 +150,7 @@ def decay_until(
         Jarvis, "Generalizing Regularization of Neural Networks to Correlated Parameter Spaces"
         (2021), Table 4.1, row "L2 Stopped".
     """
-    require_number("weight_decay", weight_decay, at_least=0.0)
+    weight_decay = require_number("weight_decay", weight_decay, at_least=0.0)
     _require_step(step)
 
     def decay(leaves: Partitioned, count: Any, extra: Mapping[str, Any]) -> list[Array]:
@@ -265,12 +263,12 @@ def _decay_of(
     selective: Any,
     name: str = "weight_decay",
 ):
-    require_number(name, weight_decay, at_least=0.0)
+    weight_decay = require_number(name, weight_decay, at_least=0.0)
     _require_step(step)
-    require_threshold(threshold)
+    threshold = require_threshold(threshold)
     if selective is None:
         selective = weight_decay
-    require_number(f"selective_{name}", selective, at_least=0.0)
+    selective = require_number(f"selective_{name}", selective, at_least=0.0)
 
     def decay(leaves: Partitioned, count: Any, extra: Mapping[str, Any]) -> list[Array]:
         value_fn = require_value_fn(

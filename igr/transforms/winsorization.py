@@ -14,7 +14,7 @@ from igr.checks import Number, check_number
 from igr.meshes import on_any_mesh
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.example_updates import aggregate
-from igr.transforms.hyperparameters import ScalarOrSchedule, require_number, require_static
+from igr.transforms.hyperparameters import ScalarOrSchedule, require_static, sgd
 from igr.transforms.masks import reject_masked_nodes
 
 
@@ -56,8 +56,7 @@ def winsorized_sgd(
         section 5.5.1; Chatterjee and Zielinski, "On the Generalization
         Mystery in Deep Learning" (2022).
     """
-    require_number("learning_rate", learning_rate, above=0.0)
-    return optax.chain(winsorize(percentile, mask), optax.sgd(learning_rate, momentum, nesterov))
+    return optax.chain(winsorize(percentile, mask), sgd(learning_rate, momentum, nesterov))
 
 
 def winsorize(

@@ -220,5 +220,5 @@ def test_errors():
         bound(jnp.array(0.5))
     with pytest.raises(ValueError, match=r"learning_rates must be one number or 2.*shape \(3,\)"):
         bound(jnp.ones(2), jnp.ones(3))
-    with pytest.raises(ValueError, match=r"lipschitz must not be negative; got -1"):
+    with pytest.raises(ValueError, match=r"lipschitz must be finite and not negative; got -1"):
         bound(jnp.ones(2), L=-1.0)

@@ -108,7 +108,7 @@ def test_errors():
         classes(jnp.array([0, 1]))
     with pytest.raises(ValueError, match=r"labels must be 3 integers.*shape \(3,\), float"):
         classes(jnp.zeros(3))
-    with pytest.raises(ValueError, match=r"num_classes must be a positive integer; got 0"):
+    with pytest.raises(ValueError, match=r"num_classes must be at least 1; got 0"):
         classes(jnp.zeros(3, int), 0)
     with pytest.raises(ValueError, match=r"other and other_labels must be given together"):
         classes(jnp.zeros(3, int), other=x)

@@ -5,6 +5,7 @@ The number of virtual CPU devices is fixed when JAX starts, so this file runs it
 
 import json
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +105,60 @@ CLOSING = {
     "egr": over_all(lambda f, p: transforms.egr_value_and_grad(f, 0.1)(p)),
     "metric": over_all(lambda f, p: transforms.metric_value_and_grad(f, 0.1)(p)),
 }
+
+
+class Model:
+    """A network that keeps an array in an attribute."""
+
+    def __init__(self, frozen):
+        self.frozen = frozen
+
+    def apply(self, params, x):
+        return of_one(params, self.frozen * x)
+
+    def loss(self, params, x):
+        return jnp.sum(self.apply(params, x) ** 2)
+
+    __call__ = loss
+
+
+def with_a_rule(frozen):
+    """A function with a derivative of its own, which closes over the array as it does."""
+
+    @jax.custom_vjp
+    def multiplied(x):
+        return frozen * x
+
+    multiplied.defvjp(lambda x: (frozen * x, None), lambda _, g: (g * frozen,))
+    return lambda p, x: jnp.sum(of_one(p, multiplied(x)) ** 2)
+
+
+def closing(model):
+    return lambda p, x: model.loss(p, x)
+
+
+HELD = {
+    "bound method": lambda f: Model(f).loss,
+    "object": Model,
+    "method in a closure": lambda f: closing(Model(f)),
+    "compiled": lambda f: jax.jit(lambda p, x: jnp.sum(of_one(p, f * x) ** 2)),
+    "compiled method": lambda f: jax.jit(Model(f).loss),
+    "rematerialized": lambda f: jax.checkpoint(lambda p, x: jnp.sum(of_one(p, f * x) ** 2)),
+    "namespace": lambda f: closing(SimpleNamespace(loss=Model(f).loss)),
+    "rule of its own": with_a_rule,
+}
+
+
+def held(kind, fn):
+    """A function over a batch, of a loss that holds weights that are not trained in some way."""
+    return lambda params, x, frozen: fn(HELD[kind](frozen), params, x)
+
+
+for _kind in HELD:
+    CLOSING[f"stiffness, {_kind}"] = held(_kind, diagnostics.stiffness)
+    CLOSING[f"grouped gradients, {_kind}"] = held(
+        _kind, lambda f, p, x: per_example.grouped_gradients(f, p, x, 4)
+    )
 
 
 @pytest.fixture(scope="module")

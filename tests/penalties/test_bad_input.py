@@ -83,7 +83,7 @@ def test_other_bad_input():
         penalties.gradient_similarity_trace(fn, w, x, probes=0)
     with pytest.raises(ValueError, match=r"by must be 'parameters' or 'inputs'; got 'params'"):
         penalties.loss_gradient_penalty(fn, w, x, np.zeros(2, int), by="params")  # pyright: ignore
-    with pytest.raises(ValueError, match=r"ridge must not be negative; got -1"):
+    with pytest.raises(ValueError, match=r"ridge must be finite and not negative; got -1"):
         penalties.gradient_similarity_logdet(fn, w, x, ridge=-1)
     with pytest.raises(ValueError, match=r"logits of two classes or more; it returned 1"):
         penalties.confidence_penalty(lambda w, x: w @ x, w, x)

@@ -64,9 +64,9 @@ def geometric_complexity(
     14.0
     """
     check_choice("method", method, ("exact", "random_signs"))
-    check_count("probes", probes, 1)
+    probes = check_count("probes", probes, 1)
     if chunk is not None:
-        check_count("chunk", chunk, 1)
+        chunk = check_count("chunk", chunk, 1)
     n = num_examples(x)
     if method == "exact":
         return jnp.mean(over_jacobians(square_sum, apply_fn, params, x, chunk))

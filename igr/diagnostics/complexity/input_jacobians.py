@@ -55,7 +55,7 @@ def over_jacobians(
         TypeError: If `chunk` is not an integer.
     """
     if chunk is not None:
-        check_count("chunk", chunk, 1)
+        chunk = check_count("chunk", chunk, 1)
     q, d = jacobian_shape(apply_fn, params, x)
 
     def of_one(x: PyTree) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
-from igr.checks import Number
+from igr.checks import Number, check_numbers
 from igr.diagnostics.complexity.path_complexity import feature_norm, feature_norms, steps_of
 from igr.pytrees import num_examples
 
@@ -48,6 +48,7 @@ def rademacher_bound(
     >>> float(rademacher_bound(lambda w, x: w @ x, jnp.ones(2), x, radius=2.0))
     5.0
     """
+    radius = check_numbers("radius", radius)
     _require_not_negative("radius", radius)
     return radius * feature_norm(apply_fn, params, x, inverse) / num_examples(x)
 
@@ -91,6 +92,7 @@ def rademacher_bound_of_path(
     steps = steps_of(path)
     if radii.shape != (steps,):
         raise ValueError(f"radii must be one a step, of shape ({steps},); got {radii.shape}.")
+    radii = jnp.asarray(check_numbers("radii", radii))
     _require_not_negative("radii", radii)
     norms = feature_norms(apply_fn, path, x, inverse)
     return jnp.sum(radii.astype(norms.dtype) * norms) / num_examples(x)

@@ -68,7 +68,7 @@ def feature_covariance_eigenpairs(
     [2.] [[1. 0.]]
     """
     n, q = num_examples(x), output_dimension(apply_fn, params, x)
-    check_count("k", k, 1)
+    k = check_count("k", k, 1)
     if k > n * q:
         raise ValueError(f"k must be at most the number of outputs n q = {n * q}, got {k}.")
     values, functions, unit = eigenfunctions(apply_fn, params, x)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import Number
+from igr.checks import Number, check_step
 from igr.diagnostics.kernel.feature_covariance import eigenfunctions
 from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import HIGHEST
@@ -77,6 +77,7 @@ def function_space_update(
     >>> print(found.update.ravel().round(6), found.eigenvalues.round(6))
     [-0.1 -0.2] [2.5 0. ]
     """
+    learning_rate = check_step("learning_rate", learning_rate)
     num_examples(x)
     output_dimension(apply_fn, params, x)
     sample = jax.vmap(lambda x: jnp.ravel(apply_fn(params, x)))(x)

@@ -107,9 +107,9 @@ def tangent_kernel_trace(
     14.0
     """
     check_choice("method", method, ("exact", "random_signs"))
-    check_count("probes", probes, 1)
+    probes = check_count("probes", probes, 1)
     if chunk is not None:
-        check_count("chunk", chunk, 1)
+        chunk = check_count("chunk", chunk, 1)
     if method == "random_signs":
         return jnp.mean(drawn_kernel_traces(apply_fn, params, x, probes, key))
     return kernel_trace(apply_fn, params, x, chunk)
@@ -165,7 +165,7 @@ def tangent_kernel_trace_estimate(
     >>> float(found.trace), float(found.variance)
     (2.0, 0.0)
     """
-    check_count("probes", probes, 2)
+    probes = check_count("probes", probes, 2)
     each = drawn_kernel_traces(apply_fn, params, x, probes, key)
     size = power_of_two_near(each)  # of numbers whose squares may be out of range
     spread = size * jnp.std(each / size, ddof=1)

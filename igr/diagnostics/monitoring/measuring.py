@@ -69,7 +69,7 @@ class Measuring:
             if value is None and wanted:
                 raise ValueError(f"the measures {', '.join(wanted)} need {name}=.")
         if learning_rate is not None and not callable(learning_rate):
-            check_step("learning_rate", learning_rate)
+            learning_rate = check_step("learning_rate", learning_rate)
         self.method = methods.gradient_descent() if method is None else require_method(method)
         self.key = key
         self._example_loss_fn, self._apply_fn = example_loss_fn, apply_fn

@@ -15,6 +15,7 @@ from igr.curvature.vectors import inner, norm, scaled
 from igr.forward_mode import linearize
 from igr.meshes import on_any_mesh
 from igr.one_example import of_one_example
+from igr.per_example.units import root_of_sum_of_squares
 from igr.pytrees import combine, num_examples, partition, require_trained, trained_part
 from igr.shown import short, table
 
@@ -105,5 +106,5 @@ def batch_sharpness(
     found = jnp.where(usable, found, 0)
     count = jnp.sum(usable)
     mean = jnp.sum(found) / count
-    spread = jnp.sum(jnp.where(usable, (found - mean) ** 2, 0)) / (count - 1)
-    return BatchSharpness(mean, jnp.sqrt(spread / count), count)
+    spread = root_of_sum_of_squares(jnp.where(usable, found - mean, 0)) / jnp.sqrt(count - 1)
+    return BatchSharpness(mean, spread / jnp.sqrt(count), count)

@@ -11,7 +11,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from igr.checks import Number, check_step
+from igr.checks import Number, check_number, check_step
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.vectors import require_like
 from igr.meshes import on_any_mesh
@@ -161,7 +161,8 @@ def adam_stability_limit(learning_rate: Number, b1: Number = 0.9) -> float:
     >>> round(adam_stability_limit(0.001), 6)
     38000.0
     """
-    check_step("learning_rate", learning_rate)
+    learning_rate = check_step("learning_rate", learning_rate)
+    b1 = check_number("b1", b1)
     if not 0 <= b1 < 1:
         raise ValueError(f"b1 must be in [0, 1), got {b1}")
     return 2 * (1 + b1) / ((1 - b1) * learning_rate)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from igr.checks import check_count, check_step
+from igr.checks import check_count, check_numbers, check_step
 from igr.shown import short, table
 
 
@@ -35,7 +35,8 @@ class SGDRegion(NamedTuple):
             sharpness: a, of any shape.
             non_uniformity: s, of the same.
         """
-        a, s = jnp.asarray(sharpness), jnp.asarray(non_uniformity)
+        a = jnp.asarray(check_numbers("sharpness", sharpness))
+        s = jnp.asarray(check_numbers("non_uniformity", non_uniformity))
         inside = (a >= 0) & (a <= self.sharpness_limit)
         return inside & (s >= 0) & (s <= self.non_uniformity_limit)
 
@@ -51,7 +52,8 @@ class SGDRegion(NamedTuple):
             sharpness: a, of any shape.
             non_uniformity: s, of the same.
         """
-        a, s = jnp.asarray(sharpness), jnp.asarray(non_uniformity)
+        a = jnp.asarray(check_numbers("sharpness", sharpness))
+        s = jnp.asarray(check_numbers("non_uniformity", non_uniformity))
         return (1 - self.learning_rate * a) ** 2 + self.noise * (self.learning_rate * s) ** 2
 
     def boundary(self, sharpness: Any) -> Float[Array, "..."]:
@@ -62,7 +64,7 @@ class SGDRegion(NamedTuple):
         Args:
             sharpness: a, of any shape.
         """
-        a = jnp.asarray(sharpness)
+        a = jnp.asarray(check_numbers("sharpness", sharpness))
         rest = 2 - self.learning_rate * a
         # Root by root: the square may be out of the range of the dtype.
         return jnp.sqrt(a) * jnp.sqrt(rest / (self.learning_rate * self.noise))
@@ -121,7 +123,8 @@ def sgd_learning_rate_limit(
     0.4
     """
     _, noise = _checked(1.0, batch_size, num_examples)
-    a, s = jnp.asarray(sharpness), jnp.asarray(non_uniformity)
+    a = jnp.asarray(check_numbers("sharpness", sharpness))
+    s = jnp.asarray(check_numbers("non_uniformity", non_uniformity))
     if not isinstance(a, Tracer) and not bool(jnp.all(a > 0)):
         raise ValueError(f"sharpness must be positive; got {sharpness}.")
     return 2 / (a + noise * s * (s / a))  # the squares may be out of the range of the dtype
@@ -129,7 +132,7 @@ def sgd_learning_rate_limit(
 
 def _checked(learning_rate: Any, batch_size: int, num_examples: int) -> tuple[Array, Array]:
     """eta and (n - B) / (B (n - 1))."""
-    check_step("learning_rate", learning_rate)
+    learning_rate = check_step("learning_rate", learning_rate)
     n = check_count("num_examples", num_examples, 2)
     size = check_count("batch_size", batch_size, 1)
     if size > n:

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error.protocols import Method
 from igr.checks import Number
 from igr.compiled import Traced, compiled
-from igr.curvature import sharpness
+from igr.curvature import sharpness, vectors
 
 SEARCH = 8  # trials at most
 
@@ -49,4 +49,4 @@ def largest_step(method: Method, loss: Traced, params: PyTree) -> float:
 @compiled
 def _curvature_and_speed(loss: Traced, params: PyTree) -> tuple[Array, Array]:
     found = sharpness(lambda p: loss(p), params, tol=1e-2)
-    return found.value, optax.tree.norm(jax.grad(lambda p: loss(p))(params))
+    return found.value, vectors.norm(jax.grad(lambda p: loss(p))(params))

@@ -156,8 +156,7 @@ def observed_order(
         )
     dynamic, _ = partition(params)
     if hs is not None:
-        for h in hs:
-            check_step("hs", h)
+        hs = [check_step("hs", h) for h in hs]
         if len(hs) < 2:
             raise ValueError(f"hs has at least two steps, got {len(hs)}")
     equation = modified_equation(described, order)

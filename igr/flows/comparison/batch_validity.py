@@ -13,10 +13,10 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import modified_equation
 from igr.checks import Number
 from igr.compiled import Traced, compiled
+from igr.curvature import vectors
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.validity import unexplained_by
 from igr.forward_mode import jvp
-from igr.pytrees import inner_product
 
 
 def validity_over_batches(
@@ -55,10 +55,10 @@ def _measured(
     def of_step(gradient: Any, p: PyTree) -> tuple[Array, Array]:
         own, along_own = jvp(gradient, (p,), (gradient(p),))
         after = jax.tree.map(lambda x, d: x - (reach * d).astype(x.dtype), p, own)
-        square = inner_product(own, own)
-        curved = jnp.where(
-            square > 0, inner_product(own, along_own) / jnp.where(square > 0, square, 1), 0
-        )
+        # Of unit vectors: the squares of gradients far from one may be out of range.
+        length = vectors.norm(own)
+        per = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
+        curved = vectors.inner(vectors.scaled(per, own), vectors.scaled(per, along_own))
         return unexplained_by(gradient, p, after), curved
 
     def at(point: Any) -> Any:
@@ -68,8 +68,8 @@ def _measured(
         if kept:
             p, f0, f1 = state[0], f0[0], f1[0]
         value, g = jax.value_and_grad(mean)(p)
-        norm = optax.tree.norm(f0)
-        apart = optax.tree.norm(optax.tree.sub(f1, f0))
+        norm = vectors.norm(f0)
+        apart = vectors.norm(optax.tree.sub(f1, f0))
         ratio = jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
         rest = sharp = jnp.full((), jnp.nan, value.dtype)
         if step == "batch":
@@ -77,6 +77,6 @@ def _measured(
             rest, sharp = jax.tree.map(jnp.mean, jax.lax.map(one, batches))
         elif step == "whole":
             rest, _ = of_step(jax.grad(mean), p)
-        return value, optax.tree.norm(g), ratio, rest, sharp
+        return value, vectors.norm(g), ratio, rest, sharp
 
     return jax.lax.map(at, (along, times))

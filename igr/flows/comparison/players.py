@@ -15,6 +15,7 @@ from igr.backward_error import modified_equation
 from igr.backward_error.methods import GameMethod
 from igr.checks import Number, check_count
 from igr.compiled import Traced, compiled, traced
+from igr.curvature import vectors
 from igr.flows.comparison.asked import Asked
 from igr.flows.comparison.ensemble import records, run_together
 from igr.flows.comparison.follow import (
@@ -136,8 +137,8 @@ def _along(equation: Any, losses: list[Traced], turn: Traced, recorded: PyTree, 
 
     def at(z: PyTree) -> Any:
         f0, f1 = plain(0.0, z, None), corrected(0.0, z, None)
-        norm = optax.tree.norm(f0)
-        apart = optax.tree.norm(optax.tree.sub(f1, f0))
+        norm = vectors.norm(f0)
+        apart = vectors.norm(optax.tree.sub(f1, f0))
         (after,) = turn((z,), jnp.zeros(()), None)
         rest = unexplained_by(lambda q: plain(0.0, q, None), z, after)
         ratio = jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)

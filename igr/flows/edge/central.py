@@ -143,7 +143,7 @@ def central_flow(
       Cohen, Damian, Talwalkar, Kolter and Lee, "Understanding optimization in deep learning with
       central flows" (2024), sections 3 and 4.
     """
-    check_step("h", h)
+    h = check_step("h", h)
     steps = count_steps(h, t1)
     dynamic, static = partition(params)
     directions = check_count("directions", directions, 1)

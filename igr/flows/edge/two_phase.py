@@ -94,7 +94,7 @@ def two_phase_field(
     [0.] [-3.] [0.]
     """
     check_value_fn(value_fn)
-    check_step("h", h)
+    h = check_step("h", h)
     order = check_count("order", order, 0)
     kinds.check_runnable(method)
     if directions is not None:

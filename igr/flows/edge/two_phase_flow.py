@@ -92,7 +92,7 @@ def two_phase_flow(
     >>> print(abs(sol.ys[-1]).round(3), sol.amplitude[-1].round(4))  # h g(b) = 2 b
     [0.] 0.2209
     """
-    check_step("h", h)
+    h = check_step("h", h)
     steps = count_steps(h, t1)
     if steps < 2:
         raise ValueError(f"t1 must be at least two steps of h = {h}: the phases start at one")

@@ -15,6 +15,7 @@ from igr.backward_error import ModifiedEquation, trees
 from igr.backward_error.trees.one_loss import Gradient
 from igr.backward_error.trees.powers import step_powers
 from igr.checks import Number
+from igr.curvature import vectors
 from igr.flows import kinds
 from igr.flows.fields.differentials import Differentials, add, scale
 from igr.flows.fields.trees import central_edge, field_coefficients, field_over, value_fn_over
@@ -93,7 +94,7 @@ def _scaled_gradient(
 
     def sam_gradient(params: PyTree) -> PyTree:
         direction = gradient(params)
-        norm = optax.tree.norm(direction) if which.normalized else jnp.ones(())
+        norm = vectors.norm(direction) if which.normalized else jnp.ones(())
         way = rho / jnp.where(norm > 0, norm, 1)
         return scale(h, gradient(add(params, scale(way, direction))))
 

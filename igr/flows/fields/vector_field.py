@@ -62,7 +62,7 @@ def vector_field(
     >>> round(float(field(0.0, jnp.array([1.0]), None)[0]), 9)
     -1.053333333
     """
-    check_step("h", h)
+    h = check_step("h", h)
     check_choice("derivatives", derivatives, ("automatic", "differences"))
     if derivatives == "automatic":
         if method is not None:
@@ -100,5 +100,5 @@ def modified_value_fn(
     Raises:
       NotAGradientError: if the method follows no modified loss at this order.
     """
-    check_step("h", h)
+    h = check_step("h", h)
     return kinds.value_fn_of(eq, value_fn, h, batches=batches)

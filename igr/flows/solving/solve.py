@@ -15,7 +15,7 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import Number, check_count, check_step
+from igr.checks import Number, check_count, check_number, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.flows.solving.bounded_steps import BoundedSteps
 from igr.flows.solving.expected import apart, expected_seconds
@@ -95,12 +95,14 @@ def flow(
     >>> print(solution.ys[:, 0].round(6))
     [0.606531 0.367879]
     """
-    check_count("max_steps", max_steps, 1)
+    max_steps = check_count("max_steps", max_steps, 1)
     dynamic, static = partition(params)
+    t0, t1 = check_number("t0", t0), check_number("t1", t1)
     _check_times(t0, t1, ts)
-    for name, tolerance in (("rtol", rtol), ("atol", atol)):
-        if tolerance is not None:
-            check_step(name, tolerance)
+    rtol, atol, dt0 = (
+        None if value is None else check_step(name, value)
+        for name, value in (("rtol", rtol), ("atol", atol), ("dt0", dt0))
+    )
     # diffrax gives time and state one dtype: a float64 clock would make float32 params double.
     time_dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
     if rtol is None:
@@ -127,7 +129,7 @@ def flow(
     if "event" not in diffeqsolve and isinstance(options.get("adjoint"), diffrax.BacksolveAdjoint):
         del options["event"]  # which that adjoint forbids: a flow may then reach infinity itself
     if optimizer_step is not None:
-        check_step("optimizer_step", optimizer_step)
+        optimizer_step = check_step("optimizer_step", optimizer_step)
         adaptive, step = options["stepsize_controller"], _on_host(optimizer_step, time_dtype)
         options["stepsize_controller"] = BoundedSteps(adaptive, step)
     t0 = _on_host(t0, time_dtype)

@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error.methods import SharpnessAware
 from igr.checks import Number
+from igr.curvature import vectors
 from igr.flows import kinds
 
 
@@ -49,7 +50,7 @@ def sam_gradient(rho: Number | Array, normalized: bool) -> optax.GradientTransfo
                 "the gradient uphill is taken by the step itself: update needs params and "
                 "value_fn, as in optimizer.update(grads, state, params, value_fn=value_fn)"
             )
-        norm = optax.tree.norm(updates) if normalized else 1.0
+        norm = vectors.norm(updates) if normalized else 1.0
         far = rho / jnp.where(norm > 0, norm, 1.0)
         above = jax.tree.map(lambda x, g: (x + far * g).astype(x.dtype), params, updates)
         return jax.grad(value_fn)(above), state

@@ -69,7 +69,7 @@ def reshuffled_field(
             f"the mean of {described.name} over orders of its batches is known up to h^1, got "
             f"order {order}: beyond, the spread of the iterates moves it"
         )
-    check_step("h", h)
+    h = check_step("h", h)
     check_value_fn(batch_loss_fn)
     m = num_examples(batches, "batches")
     steps = BatchSteps(described, batch_loss_fn, h, rates_at)

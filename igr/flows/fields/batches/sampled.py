@@ -74,7 +74,7 @@ def sampled_field(
             f"1, got order {order}: beyond, third moments of its steps show, and no diffusion has "
             "those"
         )
-    check_step("h", h)
+    h = check_step("h", h)
     check_value_fn(batch_loss_fn)
     m = num_examples(batches, "batches")
     steps = BatchSteps(described, batch_loss_fn, h, rates_at)

@@ -56,7 +56,7 @@ def carried_field(
     >>> print(field(0.0, (jnp.array(1.0), memory), None)[0].round(6))
     -1.05
     """
-    check_step("h", h)
+    h = check_step("h", h)
     optimizer = optax.with_extra_args_support(kinds.step_of(method, h))
 
     def field(t: Any, state: PyTree, args: Any = None) -> PyTree:

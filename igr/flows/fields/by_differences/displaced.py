@@ -72,7 +72,7 @@ def displaced_field(method: Method, value_fn: ValueFn, h: Number | Array) -> Fie
     >>> print(field(0.0, jnp.array(1.0), None))
     -1.05
     """
-    check_step("h", h)
+    h = check_step("h", h)
     method = _linear(method)
     lags, weights = _points(method)
     decay, total = float(method.weight_decay), float(np.sum(weights))

@@ -64,7 +64,7 @@ def modified_field_along(
     [-1.0536 -1.0536 -1.0536] -1.0536
     """
     order = check_count("order", order, 0)
-    check_step("learning_rate", learning_rate)
+    learning_rate = check_step("learning_rate", learning_rate)
     if not isinstance(trajectory, Trajectory):
         raise TypeError(f"trajectory is what igr.run returns, got {type(trajectory).__name__}")
     steps = np.asarray(trajectory.step)

@@ -47,7 +47,7 @@ def interpolating_field(
     -0.666666667
     """
     order = check_count("order", order, 0)
-    check_step("h", h)
+    h = check_step("h", h)
     if not callable(step_fn):
         raise TypeError(f"step_fn is a function params -> params, got {step_fn!r}")
     weights = _difference_weights(order + 1)

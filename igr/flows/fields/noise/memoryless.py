@@ -72,7 +72,7 @@ def stochastic_rule_field(
         raise ValueError(
             f"{method.name} reads {', '.join(beyond)}; a rule of a batch reads g, theta and h"
         )
-    check_step("h", h)
+    h = check_step("h", h)
     check_value_fn(batch_loss_fn)
     m = num_examples(batches, "batches")
 

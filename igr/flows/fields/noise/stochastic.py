@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.backward_error.stochastic import StochasticEquation
-from igr.checks import Number, check_step
+from igr.checks import Number, check_number, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.flows.fields.noise.small_noise import SmallNoiseHeun
 from igr.flows.fields.vector_field import Field, vector_field
@@ -112,7 +112,7 @@ def stochastic_field(
     >>> print(field.diffusion(0.0, jnp.array(3.0), None).mv(jnp.array([1.0, 0.0])))
     0.5
     """
-    n = _check(eq, h, batch)
+    h, n = check_step("h", h), _check(eq, batch)
 
     def mean_loss(params: PyTree) -> Array:
         return _weighted_loss(example_loss_fn, params, batch, jnp.full(n, 1 / n))
@@ -179,7 +179,8 @@ def stochastic_flow(
     (1,)
     """
     step = field.h if dt0 is None else dt0
-    check_step("dt0", step)
+    step = check_step("dt0", step)
+    t0, t1 = check_number("t0", t0), check_number("t1", t1)
     if not float(t1) > float(t0):
         raise ValueError(f"t1 must be after t0, got t0 = {t0}, t1 = {t1}")
     dynamic, static = partition(params)
@@ -275,7 +276,7 @@ def moments_field(
     >>> print(covariance.round(4))
     [[[0.05]]]
     """
-    n = _check(eq, h, batch)
+    h, n = check_step("h", h), _check(eq, batch)
     noise = h / int(eq.batch_size)
 
     def mean_loss(params: PyTree) -> Array:
@@ -325,7 +326,7 @@ def _cast_like(values: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: x.astype(y.dtype), values, like)
 
 
-def _check(eq: Any, h: Any, batch: PyTree) -> int:
+def _check(eq: Any, batch: PyTree) -> int:
     if not isinstance(eq, StochasticEquation):
         raise TypeError(
             "eq is the stochastic equation of igr.methods.sgd_with_replacement(batch_size), from "
@@ -335,7 +336,6 @@ def _check(eq: Any, h: Any, batch: PyTree) -> int:
         raise ValueError(
             f"the equation of {eq.name} has the open symbol {eq.batch_size}: derive it for a number"
         )
-    check_step("h", h)
     return num_examples(batch)
 
 
