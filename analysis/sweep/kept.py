@@ -22,7 +22,8 @@ def keep(swept: Sweep, folder: Path, largest: int = 400_000) -> int:
 
     Cells are known there by their configuration alone: whatever becomes of the code, these are the
     numbers that were found, and their records say with which code and versions. Large arrays of
-    float64 are rounded to float32, for they are for pictures.
+    float64 are rounded to float32, for they are for pictures, and those that would be left out to
+    half precision.
 
     Args:
         swept: The results.
@@ -41,8 +42,9 @@ def keep(swept: Sweep, folder: Path, largest: int = 400_000) -> int:
         for key, value in result.values.items():
             if not hasattr(value, "__array__"):
                 plain[key] = value
-            elif np.asarray(value).nbytes <= largest:
-                array = _rounded(np.asarray(value))
+                continue
+            array = _rounded(np.asarray(value), largest)
+            if array.nbytes <= largest:
                 alike[key, f"{array.dtype}{array.shape}"][name] = array
         records[name] = dict(result.record) | {"config": canonical(cell), "values": plain}
     data, about = (folder / f"{swept.study.name}{end}" for end in (".npz", ".json"))
@@ -94,10 +96,17 @@ def present(study: Study, folder: Path) -> Sweep | None:
     return Sweep(study, kept) if len(kept) == len(found) else None
 
 
-def _rounded(array: np.ndarray) -> np.ndarray:
-    """In float32, but for a small array and one with numbers that are too large for it."""
-    if array.dtype != np.float64 or array.nbytes <= _EXACT:
+def _rounded(array: np.ndarray, largest: int) -> np.ndarray:
+    """In float32, but for a small array and one with numbers that are too large for it.
+
+    In float16 where it has more bytes than `largest`.
+    """
+    if array.dtype.kind == "f" and array.nbytes > largest:
+        dtype = np.float16
+    elif array.dtype == np.float64 and array.nbytes > _EXACT:
+        dtype = np.float32
+    else:
         return array
     with np.errstate(over="ignore"):
-        small = array.astype(np.float32)
+        small = array.astype(dtype)
     return small if np.array_equal(np.isfinite(small), np.isfinite(array)) else array
