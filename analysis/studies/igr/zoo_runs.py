@@ -25,10 +25,11 @@ LEARNING_RATES: dict[str, float] = {
     "adam": 5e-4,
     "adamw": 5e-4,
     "nadam": 5e-4,
+    "nadamw": 5e-4,
     "adabelief": 2e-4,
     "rmsprop": 1e-4,
     "radam": 5e-4,
-    "optimistic_adam": 5e-4,
+    "optimistic_adam_v2": 5e-4,
     "adagrad": 0.01,
     "adadelta": 0.05,
     "acprop": 5e-4,
@@ -37,6 +38,10 @@ LEARNING_RATES: dict[str, float] = {
     "adafactor": 2e-3,
     "lamb": 5e-4,
     "lars": 0.02,
+    "fromage": 0.02,
+    "sm3": 5e-4,
+    "novograd": 2e-4,
+    "muon": 5e-4,
 }
 
 
