@@ -122,10 +122,10 @@ def _traced(make: Make, shapes: PyTree, step: Number | None, given: bool) -> Tra
         update_program = jax.make_jaxpr(update)(rate, shapes, shapes, state)
     except (UnreadableOptimizerError, jax.errors.JAXTypeError, jax.errors.JAXIndexError):
         raise
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         missing = re.search(
             r"missing \d+ required (?:keyword-only|positional) arguments?: (.*)$", str(error)
-        )
+        ) or re.match(r"(\w+) must be provided", str(error))
         if missing is None:
             raise _untraceable(error, given) from error
         raise UnreadableOptimizerError(
@@ -195,7 +195,7 @@ def _untraceable(error: Exception, given: bool) -> Exception:
             "to the other every so many steps: it takes different steps in turn, and there is no "
             "one rule to follow. Read the optimizer inside it, which the fast copy follows"
         )
-    apart = "pytree structure" in said or isinstance(error, AttributeError | KeyError | ValueError)
+    apart = "pytree structure" in said or isinstance(error, AttributeError | KeyError)
     if apart and not given:
         return UnreadableOptimizerError(
             "it does not take the params it was tried on, a dictionary of a matrix and a vector. "

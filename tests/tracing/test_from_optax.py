@@ -115,6 +115,11 @@ def wrong_shapes(h):
         (optax.lbfgs, UnreadableOptimizerError, "value_fn.* besides the gradient"),
         (contrib.momo, UnreadableOptimizerError, "asks for 'value'"),
         (
+            lambda h: contrib.sam(optax.sgd(h), optax.sgd(0.05), opaque_mode=True),
+            UnreadableOptimizerError,
+            "asks for grad_fn besides the gradient",
+        ),
+        (
             lambda h: optax.noisy_sgd(h, key=0),
             UnreadableOptimizerError,
             "draws at random",
