@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -143,7 +144,7 @@ def _parts(leaf: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
     """What puts a leaf together again, and out of what; None where there is nothing to see."""
     if isinstance(leaf, functools.partial):
         return _OpenedPartial, (leaf.func, leaf.args, leaf.keywords)
-    if isinstance(leaf, MethodType):
+    if inspect.ismethod(leaf):
         return _OpenedMethod, (leaf.__func__, leaf.__self__)
     if isinstance(leaf, FunctionType):
         return _parts_of_function(leaf)
