@@ -15,6 +15,7 @@ from igr.curvature.locked import (
     lock,
     measured,
     nothing_locked,
+    ruled_out,
     with_copy,
 )
 from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors, score
@@ -62,11 +63,13 @@ def lanczos(
     were found are locked in the first k rows, and the same loop searches what is orthogonal to
     them from another start, until the best value there is known not to exceed the last of the k by
     more than the tolerance. A better one takes its place among them, and the search starts again:
-    `converged` is said only after one that found nothing. Each takes at least 1.5 log(n) products
-    (so much a generic start needs to show an outlier), more where the next eigenvalue is close to
-    the last one, and one that measures the pair put in last.
+    `converged` is said only after one that found nothing. Each ends as soon as its Krylov space
+    rules out that there is one (`ruled_out`: after a few products where the rest of the spectrum is
+    far below); at the latest, but not before 1.5 log(n) products, when its best value is known well
+    enough. One more measures the pair put in last.
     """
     n = size(start)
+    sign = -1 if which == "smallest" else 1
     dtype = working_dtype(start)
     searches = k > 1 and basis_size < n
     if searches:
@@ -114,25 +117,34 @@ def lanczos(
                 largest = jnp.maximum(largest, jnp.max(jnp.abs(pairs.values)))
             errors = eigenvalue_errors(values, residuals, wanted, known)
             good = errors <= accepted(values, tol, largest)
-            decided = jnp.all(good | (rows[:-1] >= wanted))
+            decided = jnp.all(good | (rows[:-1] >= wanted)) & due
+            if searches:
+                # What is known not to exceed them need not be known better.
+                best, enough = score(values[0], which), pairs.enough
+                decided = decided | (due & (best + errors[0] <= enough))
+                couplings = jnp.roll(jnp.append(jnp.diag(projected, 1), 0), -number)
+                couplings = couplings.at[length - number - 1].set(coupling)
+                whole = (number > 0) & (length - number == spent)  # it was not restarted
+                none = ruled_out(enough, sign * values, couplings, known, n)
+                if which == "magnitude":
+                    none = none & ruled_out(enough, -values, couplings, known, n)
+                decided = decided | (whole & none)
             return values, weights, residuals, errors, decided
 
         # The last product there is is always looked at; so are a full basis and a NaN.
         spent = state.products - pairs.begun
         due = spent >= (jnp.where(number > 0, least_of_a_search(n), k) if searches else least)
-        look = due | (length >= basis_size) | ~affordable(state)
+        look = due | (number > 0) | (length >= basis_size) | ~affordable(state)
         unknown = (state.values, state.weights, state.residuals, state.errors, state.decided)
         values, weights, residuals, errors, decided = jax.lax.cond(
             look & (length > number), looked, lambda: unknown
         )
-        if searches:  # what is known not to exceed them need not be known better
-            decided = decided | (score(values[0], which) + errors[0] <= state.pairs.enough)
         return state._replace(
             values=values,
             weights=weights,
             residuals=residuals,
             errors=errors,
-            decided=decided & due,
+            decided=decided,
         )
 
     def cycle(state: _State) -> _State:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from igr.curvature.ritz import accepted, score
 from igr.curvature.vectors import norm
 
+UNSEEN = 1e-6  # the probability that a copy goes unseen
 LEAST_ROOM = 8  # vectors of the basis of a search: with two it would be steepest ascent
 
 
@@ -56,6 +57,36 @@ def nothing_locked(k: int, dtype: jnp.dtype) -> Locked:
 def least_of_a_search(n: int) -> int:
     """The products that a generic start in n dimensions needs to show an outlier."""
     return max(2, math.ceil(1.5 * math.log(n)))
+
+
+def ruled_out(
+    beyond: Array,
+    ritz_values: Float[Array, " m"],
+    couplings: Float[Array, " m"],
+    known: Bool[Array, " m"],
+    n: int,
+) -> Bool[Array, ""]:
+    """Whether a Krylov space shows that its matrix has no eigenvalue larger than `beyond`.
+
+    The vector after the space is p(A) b, with b the unit vector it began with and
+    p(x) = prod_i (x - theta_i) / beta_i. It has length one, so no eigenvalue x has p(x) > 1/c with
+    c the size of b's component in its direction. Beyond the Ritz values p grows, and for a generic
+    b in n dimensions c is less than s sqrt(pi / (2 n)) with probability at most s: here `UNSEEN`
+    (van Dorsselaer, Hochstenbach and van der Vorst, "Computing probabilistic bounds for extreme
+    eigenvalues of symmetric matrices with the Lanczos method", 2000).
+
+    Args:
+        beyond: The value.
+        ritz_values: theta, those that are `known`.
+        couplings: beta, as many of them.
+        known: Which there are.
+        n: The dimensions.
+    """
+    apart = beyond - ritz_values
+    largest = jnp.all((apart > 0) | ~known)
+    growth = jnp.log(jnp.where(known, apart, 1)) - jnp.log(jnp.where(known, couplings, 1))
+    needed = math.log(math.sqrt(2 * n / math.pi) / UNSEEN)
+    return largest & (jnp.sum(growth) > needed)
 
 
 def with_copy(

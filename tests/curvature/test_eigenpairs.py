@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 from igr.curvature import hessian_product, top_eigenpairs
+from igr.curvature.locked import ruled_out
 from tests.curvature.cases import SADDLE
 from tests.quick import quick
 
@@ -114,6 +115,64 @@ def test_lanczos_finds_every_copy_of_a_repeated_eigenvalue(top, which, dtype):
     np.testing.assert_allclose(q @ q.T, np.eye(5), atol=slack)
     true = np.linalg.norm(q @ dense - np.asarray(found.values)[:, None] * q, axis=1)
     assert np.all(true <= np.asarray(found.residuals) * 1.001 + 20 * slack)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["magnitude", "largest", "smallest"])
+def test_lanczos_on_random_matrices_with_copies_and_clusters(which):
+    """Forty of them: apart, repeated, clustered, negative, over bulks of three widths.
+
+    What is apart is so by a tenth at least: closer than that, a bound that knows nothing of the
+    values it has not seen may be too small.
+    """
+    rng = np.random.default_rng(5)
+    grid = 3 * 1.2 ** np.arange(8)
+    for trial in range(40):
+        top = rng.permutation(grid) * rng.choice([-1, 1], size=8)
+        top = {
+            0: top,
+            1: np.repeat(top[:3], [3, 2, 3]),
+            2: np.concatenate([np.repeat(top[:2], 2), top[:4] * (1 + 1e-5 * rng.normal(size=4))]),
+            3: -np.abs(np.repeat(top[:4], 2)),
+        }[trial % 4]
+        width = rng.choice([0.3, 1.0, 2.5])
+        bulk = rng.uniform(-width, width, size=292)
+        turn = np.linalg.qr(rng.normal(size=(300, 300)))[0]
+        dense = (turn * np.concatenate([top, bulk])) @ turn.T
+        product = Partial(multiply, jnp.asarray(dense))
+        found = top_eigenpairs(product, jnp.zeros(300), 5, which=which)
+        exact = best(np.linalg.eigvalsh(dense), 5, which)
+        beyond = {"magnitude": np.abs(exact), "largest": exact, "smallest": -exact}[which] > width
+        assert found.converged
+        of = np.abs if which == "magnitude" else np.asarray  # two of opposite sign may swap
+        np.testing.assert_allclose(of(found.values)[beyond], of(exact)[beyond], rtol=1e-3)
+
+
+def test_what_a_krylov_space_rules_out():
+    """Never less than the largest eigenvalue; half as much again after a few steps."""
+    rng = np.random.default_rng(0)
+    judge = jax.jit(lambda *args: ruled_out(*args, 200))
+    for _ in range(50):
+        entries = rng.uniform(-1, 1, size=200) * rng.choice([1.0, 1e-20])
+        top = entries.max()
+        basis, alphas, betas = [rng.normal(size=200)], [], []
+        basis[0] /= np.linalg.norm(basis[0])
+        after = None
+        for m in range(1, 23):
+            w = entries * basis[-1]
+            alphas.append(w @ basis[-1])
+            for _ in range(2):
+                w = w - np.array(basis).T @ (np.array(basis) @ w)
+            betas.append(np.linalg.norm(w))
+            basis.append(w / betas[-1])
+            small = np.diag(alphas) + np.diag(betas[:-1], 1) + np.diag(betas[:-1], -1)
+            row = [np.pad(x, (0, 22 - m)) for x in (np.linalg.eigvalsh(small), betas)]
+            known = np.arange(22) < m
+            assert not judge(top, *row, known)
+            if after is None and judge(1.5 * top, *row, known):
+                after = m
+        assert after is not None
+        assert after > 3
 
 
 def test_without_products_left_for_the_other_copies_nothing_is_converged():
