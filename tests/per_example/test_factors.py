@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from igr.diagnostics import stiffness
 from igr.per_example import per_example_gradients
 from igr.per_example.factors import Factors, per_example_factors
 
@@ -29,6 +30,20 @@ def assert_factored(loss, params, batch, expected):
             np.testing.assert_allclose(a.mean(), d.mean(axis=0), rtol=1e-10, atol=1e-13)
             a = np.einsum("na,nb->nab", a.left, a.right)
         np.testing.assert_allclose(a, d, rtol=1e-12, atol=1e-14)
+
+
+def test_activations_that_are_complex_or_whole_numbers():
+    """A real matrix times complex numbers has its gradients formed; times integers, factors."""
+    rng = np.random.default_rng(1)
+    params = {"w": jnp.asarray(rng.normal(size=(3, 2))), "v": jnp.asarray(rng.normal(size=(2, 2)))}
+    x = jnp.asarray(rng.normal(size=(5, 3)))
+    assert_factored(lambda p, x: jnp.sum(jnp.abs((x + 1j) @ p["w"] @ p["v"]) ** 2), params, x, 0)
+    whole = jnp.asarray(rng.integers(0, 3, size=(5, 3)))
+    loss = lambda p, x: jnp.sum(jax.lax.dot(x, p["w"], preferred_element_type=float) ** 2)
+    assert_factored(loss, params, whole, 1)
+    gradients = [np.ravel(jax.grad(loss)(params, example)["w"]) for example in whole]
+    units = np.stack([g / np.linalg.norm(g) for g in gradients])
+    np.testing.assert_allclose(stiffness(loss, params, whole), units @ units.T, rtol=1e-9)
 
 
 @pytest.fixture(scope="module")
