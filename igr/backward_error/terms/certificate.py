@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import mpmath
 import sympy
 
 from igr.backward_error.protocols import UnansweredError
@@ -134,15 +135,19 @@ def _ratio(factor: sympy.Expr, metric: sympy.Expr, eq: Any) -> sympy.Expr | None
 def _varies(ratio: sympy.Expr, along: set[sympy.Symbol]) -> bool:
     """Whether it differs between points, which is seen at once where to simplify takes minutes."""
     symbols = sorted(ratio.free_symbols, key=str)
-    first = [sympy.Rational(7 + 2 * i, 11 + i) for i in range(len(symbols))]
-    second = [x + sympy.Rational(3, 7 + i) if s in along else x
-              for i, (s, x) in enumerate(zip(symbols, first, strict=True))]  # fmt: skip
     value = sympy.lambdify(symbols, ratio, "mpmath")
-    try:
-        a, b = (complex(value(*map(sympy.Float, point))) for point in (first, second))
-    except (TypeError, ValueError, ZeroDivisionError):
-        return False
-    return abs(a - b) > 1e-6 * (abs(a) + abs(b))
+    for size in (1, 4):  # times after the first steps, and elements of any size
+        first = [size * (1 + sympy.Rational(7 + 2 * i, 11 + i)) for i in range(len(symbols))]
+        second = [x + size * sympy.Rational(3, 7 + i) if s in along else x
+                  for i, (s, x) in enumerate(zip(symbols, first, strict=True))]  # fmt: skip
+        try:
+            a, b = (complex(value(*map(mpmath.mpf, map(str, map(sympy.Float, point)))))
+                    for point in (first, second))  # fmt: skip
+        except (TypeError, ValueError, ZeroDivisionError):
+            continue
+        if abs(a - b) > 1e-6 * (abs(a) + abs(b)):
+            return True
+    return False
 
 
 def _factors(
