@@ -2,7 +2,8 @@
 
 | kind, and whose suites keep it | here | elsewhere |
 | --- | --- | --- |
-| contract of a gradient transformation (optax: common, alias, injection) | `test_transformations` | `transforms/test_rules_in_optax` |
+| contract of a gradient transformation (optax: common, injection) | `test_transformations` | `transforms/test_rules_in_optax` |
+| its optimizers, composed with rules (optax: alias) | `test_aliases` | `tracing/test_every_alias` |
 | accumulation, conditional updates, masks, privacy (optax) | `test_wrappers` | `transforms/test_rules_in_optax` |
 | parameters and batches on Auto and Explicit meshes (optax) | `test_layouts` | `test_meshes`, `transforms/test_sharded_rules`, `curvature/test_sharded`, `flows/test_sharded` |
 | tables of B-series (BSeries.jl) | `test_b_series` | `backward_error/test_runge_kutta`, `test_series`, `test_trees` |
