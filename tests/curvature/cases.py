@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
 
 
 class Case:
@@ -196,3 +197,37 @@ BUILDERS = {
     "nnx_linear": nnx_linear,
     "haiku_mlp": haiku_mlp,
 }
+
+
+def multiply(matrix, v):
+    return matrix @ v
+
+
+def scale(diagonal, v):
+    return diagonal * v
+
+
+def diagonal(entries, dtype=jnp.float64):
+    """A diagonal matrix as a product and the parameters of its space."""
+    entries = jnp.asarray(entries, dtype)
+    return Partial(scale, entries), jnp.zeros_like(entries)
+
+
+def spread(n=400, seed=0):
+    """A spectrum like a network's: some outliers, negative ones, the rest close to 0."""
+    rng = np.random.default_rng(seed)
+    outliers = np.array([9.0, -8.0, 7.5, 6.0, 5.0, -4.0, 3.0, 2.5, 2.0])
+    return np.concatenate([outliers, rng.normal(size=n - outliers.size) * 0.3])
+
+
+def best(values, k, which="magnitude"):
+    keys = {"magnitude": -np.abs(values), "largest": -values, "smallest": values}
+    return values[np.argsort(keys[which], kind="stable")][:k]
+
+
+def rows(vectors, k):
+    """The leading axis as rows of a matrix."""
+    vectors = eqx.filter(vectors, eqx.is_inexact_array)
+    return np.stack(
+        [ravel_pytree(jax.tree.map(lambda a, i=i: a[i], vectors))[0] for i in range(k)]
+    ).astype(float)
