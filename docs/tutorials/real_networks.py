@@ -225,7 +225,8 @@ print(adamw.modified_loss())
 # print(seen)
 # ```
 #
-# To compile this takes a minute or two a network, and this page does not run it. It printed of the LeNet:
+# To compile this takes a minute or two a network, and this page does not run it. It printed of the
+# LeNet:
 #
 # ```
 # optimizer, h = 0.001, 300 steps, burn-in of 40 steps
@@ -247,8 +248,8 @@ print(adamw.modified_loss())
 # derivatives to explain, and units that come on have a second moment of 0, by whose root order 1
 # divides. What the run follows is the flow of its own steps, to some three per cent of the way.
 #
-# The ResNet is compared on its loss in training mode, the statistics those of the full batch: so they
-# are functions of the params and no state of the run. Over the 40 steps after the warm-up:
+# The ResNet is compared on its loss in training mode, the statistics those of the full batch: so
+# they are functions of the params and no state of the run. Over the 40 steps after the warm-up:
 #
 # ```
 # travelled 9.078e-01
@@ -261,7 +262,7 @@ print(adamw.modified_loss())
 #     (h|F1|/|F0| at 15, kinks at 15)
 # ```
 #
-# Here too the expansion is valid nowhere, for both reasons, and the flow of the optimizer's own steps
-# stays within a hundredth of the way. A
+# Here too the expansion is valid nowhere, for both reasons, and the flow of the optimizer's own
+# steps stays within a hundredth of the way. A
 # [transformer](../../papers/igr/) of this kind, smooth, is followed by order 1 to 14 % of the way
 # and by differences to .05 %; there two thirds of the records are trusted.
