@@ -12,7 +12,7 @@ from optax import contrib
 
 import igr
 from analysis.studies import study
-from analysis.studies.igr.zoo import LATER, OPTIMIZERS
+from analysis.studies.igr.zoo import OPTIMIZERS
 from analysis.sweep import committed
 from igr.tracing import UnreadableOptimizerError
 
@@ -65,7 +65,6 @@ def page(found: Mapping[str, Mapping[str, Any]]) -> str:
         [
             _HEAD,
             "\n".join(rows),
-            f"\n\nRead and certified too, and not measured here: {', '.join(LATER)}.",
             "\n\n## Refused, and why\n\n",
             "\n".join(refused),
             "\n\n## Equations to h\n\n",

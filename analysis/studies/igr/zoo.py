@@ -78,8 +78,6 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "dowg": Optimizer(contrib.dowg),
     "mechanize": Optimizer(lambda h: contrib.mechanize(optax.sgd(h))),
 }
-# Read and certified by the tests. Its clipping, smoothed, makes an expression of 25,000 letters.
-LATER = ("adopt",)
 KINDS = {"LinearMethod": "trees", "ElementwiseMethod": "terms", "RuleMethod": "rule"}
 
 
@@ -109,7 +107,7 @@ def study(scale: Scale) -> Study:
         scale: The same cells at every scale: a slope does not depend on the network's size.
     """
     del scale
-    return Study("igr-zoo", run, tuple(Cell(name) for name in OPTIMIZERS if name not in LATER))
+    return Study("igr-zoo", run, tuple(Cell(name) for name in OPTIMIZERS))
 
 
 @jax.enable_x64(True)
