@@ -14,7 +14,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import jax
 
@@ -149,7 +149,7 @@ def _parts(leaf: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
     if isinstance(leaf, FunctionType):
         return _parts_of_function(leaf)
     if isinstance(leaf, _COMPILED):
-        return lambda fn: fn, (leaf.__wrapped__,)
+        return lambda fn: fn, (cast("Any", leaf).__wrapped__,)
     if isinstance(leaf, type | ModuleType | jax.Array) or not hasattr(leaf, "__dict__"):
         return None
     ruled = isinstance(leaf, jax.custom_jvp | jax.custom_vjp)

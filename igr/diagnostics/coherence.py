@@ -214,7 +214,7 @@ def generalization_gap_bound(
     lipschitz = check_number("lipschitz", lipschitz, at_least=0)
     smoothness = check_number("smoothness", smoothness, at_least=0)
     alphas = jnp.asarray(alphas, jnp.result_type(float, jnp.asarray(alphas)))
-    lipschitz, smoothness = (jnp.asarray(x, alphas.dtype) for x in (lipschitz, smoothness))
+    bound_of_gradients, beta = (jnp.asarray(x, alphas.dtype) for x in (lipschitz, smoothness))
     rates = jnp.asarray(learning_rates, alphas.dtype)
     if alphas.ndim != 1:
         raise ValueError(f"alphas must be a vector, one a step; got shape {alphas.shape}.")
@@ -229,13 +229,13 @@ def generalization_gap_bound(
     def step(bound: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         alpha, rate = now
         spread = jnp.sqrt(2 * jnp.maximum(1 - alpha, 0))  # alpha may pass 1 by rounding
-        bound = (1 + rate * smoothness) * bound + rate * spread
+        bound = (1 + rate * beta) * bound + rate * spread
         return bound, bound
 
     rates = jnp.broadcast_to(rates, alphas.shape)
     sums = jax.lax.scan(step, jnp.zeros((), alphas.dtype), (alphas, rates))[1]
     # Not by the square, which may be out of range where the bound is not.
-    return lipschitz * (lipschitz / num_examples * sums)
+    return bound_of_gradients * (bound_of_gradients / num_examples * sums)
 
 
 def _coherence(
