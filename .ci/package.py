@@ -30,7 +30,9 @@ def run(*command, **options):
 def main(work: Path) -> None:
     """Build, check, install and use."""
     dist = work / "dist"
-    run(sys.executable, "-m", "build", "--outdir", dist, ".", stdout=subprocess.DEVNULL)
+    published = {**os.environ, "IGR_REPOSITORY": "https://example.org/igr"}
+    build = (sys.executable, "-m", "build", "--outdir", dist, ".")
+    run(*build, stdout=subprocess.DEVNULL, env=published)
     [wheel], [sdist] = dist.glob("*.whl"), dist.glob("*.tar.gz")
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
 
@@ -39,6 +41,7 @@ def main(work: Path) -> None:
         [metadata] = [name for name in names if name.endswith("METADATA")]
         described = archive.read(metadata).decode()
     assert not re.search(r"\]\((?!https?:)", described), "a link that leads nowhere"
+    assert "Project-URL: Repository, https://example.org/igr\n" in described, described[:2000]
     inside = {name.split("/")[0] for name in names}
     assert {n for n in inside if not n.endswith(".dist-info")} == {"igr"}, inside
     assert "igr/py.typed" in names
