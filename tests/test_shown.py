@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
 import re
 
@@ -33,6 +34,18 @@ def public_results():
 RESULTS = public_results()
 
 
+def test_help_shows_types_as_they_are_written():
+    functions = {
+        f"{package.__name__}.{name}": inspect.signature(getattr(package, name))
+        for package in (igr, igr.flows, igr.transforms, igr.penalties, igr.curvature,
+                        igr.diagnostics, igr.per_example, igr.plots)
+        for name in package.__all__
+        if inspect.isfunction(getattr(package, name))
+    }  # fmt: skip
+    assert "igr.transforms.egr" in functions
+    assert not [n for n, s in functions.items() if re.search(r"typing\.|collections\.abc", str(s))]
+
+
 def filled(kind):
     """One of its kind, with a large array or a pytree of such in every field."""
     if hasattr(kind, "_fields"):
@@ -41,6 +54,10 @@ def filled(kind):
     for i, field in enumerate(dataclasses.fields(kind)):
         object.__setattr__(made, field.name, LARGE if i % 2 else np.ones((50, 40)))
     return made
+
+
+def test_the_version_is_listed():
+    assert "__version__" in dir(igr)
 
 
 def test_the_walk_finds_what_there_is():

@@ -1,5 +1,7 @@
 """The extreme eigenvalues of a symmetric product, with their eigenvectors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 

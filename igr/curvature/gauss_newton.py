@@ -1,5 +1,7 @@
 """Products of the Gauss-Newton and Fisher matrices: positive semi-definite kin of the Hessian."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,5 +1,7 @@
 """Products of the Hessian of a loss with vectors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

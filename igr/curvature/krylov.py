@@ -1,5 +1,7 @@
 """One step in a Krylov space, with full reorthogonalization."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

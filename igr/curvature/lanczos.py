@@ -1,5 +1,7 @@
 """Extreme eigenpairs by Lanczos with full reorthogonalization, thick restarts and locking."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 

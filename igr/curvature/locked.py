@@ -1,5 +1,7 @@
 """Pairs that Lanczos has found and locked, among which it puts the copies it finds later."""
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 

@@ -1,5 +1,7 @@
 """A function of a symmetric matrix, times a vector."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

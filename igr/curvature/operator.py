@@ -4,6 +4,8 @@ The Hessian, Gauss-Newton and Fisher matrices are means over examples; what diff
 (params, examples, v) -> sum over these examples of A_i v.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +29,7 @@ from igr.statistics_beside import reject_statistics
 Term = Callable[[PyTree, PyTree, PyTree], PyTree]
 
 
-def operator(term: Term, params: PyTree, batch: PyTree, chunk: int | None) -> "Operator":
+def operator(term: Term, params: PyTree, batch: PyTree, chunk: int | None) -> Operator:
     """The mean over the batch of `term`, linearized now unless taken in chunks.
 
     Args:

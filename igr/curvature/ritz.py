@@ -1,5 +1,7 @@
 """Ritz pairs: approximate eigenpairs from a basis, their order, and what they are worth."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp

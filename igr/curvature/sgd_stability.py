@@ -1,5 +1,7 @@
 """Whether SGD stays at a minimum: linear stability in the mean square."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

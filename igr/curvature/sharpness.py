@@ -1,5 +1,7 @@
 """The sharpness: the extreme eigenvalue of the Hessian of the loss."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 

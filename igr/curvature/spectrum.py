@@ -1,5 +1,7 @@
 """Traces and the density of the spectrum by stochastic Lanczos quadrature."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

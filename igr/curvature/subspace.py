@@ -1,5 +1,7 @@
 """Extreme eigenpairs by simultaneous power iteration, in the memory of its columns."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -6,6 +6,8 @@ structure of the parameters, with None where they hold something that is not a f
 both in at least float32, whatever the parameters are in: orthogonality does not survive bfloat16.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from math import gcd
 from typing import Any, NamedTuple

@@ -1,5 +1,7 @@
 """Adversarial samples told from clean ones by the trace of the tangent kernel."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

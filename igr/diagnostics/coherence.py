@@ -1,5 +1,7 @@
 """Coherence: how far the gradients of the examples point the same way."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 

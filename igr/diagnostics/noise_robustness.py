@@ -1,5 +1,7 @@
 """What multiplicative noise on the parameters does to the loss, its slope, the accuracy."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,5 +1,7 @@
 """The slope of the loss surface, and the share of it that an optimizer adds to the loss."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import singledispatch
 from typing import Any, NamedTuple

@@ -1,5 +1,7 @@
 """Stiffness: whether a step on one example helps another."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 

@@ -1,5 +1,7 @@
 """The confidence penalty: the negative entropy of the probabilities."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Double backpropagation: the gradient of the loss by the inputs."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

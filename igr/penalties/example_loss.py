@@ -1,5 +1,7 @@
 """The loss of one example (x, y): as given, or the cross-entropy of a network's logits."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

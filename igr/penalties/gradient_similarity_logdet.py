@@ -1,5 +1,7 @@
 """Model gradient similarity: the log-determinant of the tangent kernel as a penalty."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

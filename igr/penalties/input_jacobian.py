@@ -1,5 +1,7 @@
 """The Jacobian of a network's outputs by its inputs, squared, averaged over a batch."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

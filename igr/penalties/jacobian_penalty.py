@@ -1,5 +1,7 @@
 """The Jacobian of the probabilities by the inputs."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

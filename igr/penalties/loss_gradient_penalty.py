@@ -1,5 +1,7 @@
 """The norm of the gradient of the loss, by the parameters or by the inputs."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal
 

@@ -1,5 +1,7 @@
 """Spectral regularization: the Jacobian of the logits along a random direction."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal
 

@@ -1,5 +1,7 @@
 """The squared norm of the weights."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

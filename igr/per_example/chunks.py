@@ -1,5 +1,7 @@
 """Sums over a batch, some examples at a time."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax

@@ -1,5 +1,7 @@
 """The loss of one example as a function of the trained leaves, and gradients in their tree."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Per-example gradients of matrices as the vectors whose outer products they are."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

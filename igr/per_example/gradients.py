@@ -1,5 +1,7 @@
 """The gradient of every example of a batch, all kept."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The mean gradient of every group of examples, streamed."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -9,6 +9,8 @@ and both become sums over pairs of positions. Where that is more work than to fo
 matrix alone, which is a product of two matrices an example, g_i is formed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The products of the gradients of all outputs of all examples: their matrix, trace and logdet."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,7 @@
 """The products through which a matrix enters a traced program, and the vectors it meets there."""
 
+from __future__ import annotations
+
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterator

@@ -6,6 +6,8 @@ product of its activation x_i, which knows no o, and a cotangent d_io. Products 
 `igr.per_example.inner_products`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

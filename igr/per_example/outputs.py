@@ -1,5 +1,7 @@
 """The outputs of a network on a set of examples: what they must be, and random signs on them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """A traced program once more, with zeros added to some products, and what they meet noted."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

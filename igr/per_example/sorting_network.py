@@ -6,6 +6,8 @@ Of a few examples XLA makes one loop that holds nothing but its input; of more, 
 the network, over blocks of coordinates that stay in the cache.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 
 import jax

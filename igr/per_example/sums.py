@@ -1,5 +1,7 @@
 """Sums of the gradients of examples and of their squares, streamed, of gradients of any size."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

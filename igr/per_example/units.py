@@ -5,6 +5,8 @@ ratios, lengths, cosines and logarithms of them are numbers like any others. A p
 nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import jax

@@ -1,5 +1,7 @@
 """What the decays share: they act on finished steps, and have a form for gradients too."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

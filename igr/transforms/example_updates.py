@@ -1,5 +1,7 @@
 """Updates with a leading example axis: what they must be, and how a rule reduces them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Explicit gradient regularization: descend E + mu |grad E|^2."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 

@@ -1,5 +1,7 @@
 """Numbers that the user chooses: scalars checked when they are given, schedules when they run."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The loss that a rule is given: what it must be."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Which leaves a rule acts on: masks and labels, fixed when the step is traced."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

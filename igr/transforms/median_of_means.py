@@ -1,5 +1,7 @@
 """Median of means: the coordinatewise median over groups of the groups' mean gradients."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any

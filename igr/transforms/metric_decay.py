@@ -1,5 +1,7 @@
 """Metric regularization: decay the parameters in a metric of the loss."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,5 +1,7 @@
 """How a metric on parameter space acts on the parameters: M theta, for several metrics M."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 

@@ -1,5 +1,7 @@
 """The leaves of params that a rule differentiates and changes, and the way back to the trees."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,7 @@
 """Selective L2: decay only the parameters that matter little to the loss."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 

@@ -1,5 +1,7 @@
 """L2 Stopped: decay for a while, then no more, or only where it does no harm."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Winsorized descent: per coordinate, pull the outlying examples in before averaging."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial

@@ -1,5 +1,7 @@
 """The winsorized gradient of a batch, without the gradients of its examples."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial

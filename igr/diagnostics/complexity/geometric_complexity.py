@@ -1,5 +1,7 @@
 """Geometric complexity: the Dirichlet energy of a network on its data."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal
 

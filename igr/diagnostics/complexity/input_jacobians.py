@@ -1,5 +1,7 @@
 """The Jacobians of a network with respect to its inputs, as matrices, one an example."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

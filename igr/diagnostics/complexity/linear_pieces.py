@@ -1,5 +1,7 @@
 """The linear pieces of a ReLU network that its data lie on."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,5 +1,7 @@
 """What bounds the geometric complexity: the Lipschitz constant."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

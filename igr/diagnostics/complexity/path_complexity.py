@@ -1,5 +1,7 @@
 """The length of a run in function space, by the size of its tangent features."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

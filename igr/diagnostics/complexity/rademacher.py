@@ -1,5 +1,7 @@
 """Bounds of the Rademacher complexity by tangent features."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The eigenpairs of the covariance of the tangent features."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

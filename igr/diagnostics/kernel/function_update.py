@@ -1,5 +1,7 @@
 """One step of gradient descent as the network's outputs see it, in the directions it learns."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,5 +1,7 @@
 """How far the tangent kernel is the kernel of the targets."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The spectrum of the tangent kernel, and how many of its eigenvalues matter."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

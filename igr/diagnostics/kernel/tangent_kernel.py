@@ -1,5 +1,7 @@
 """The tangent kernel of a network: the kernel, its trace and its log-determinant."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 

@@ -1,5 +1,7 @@
 """The measures of a monitor as one program, of functions that may read what has changed."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,7 @@
 """A monitor: measures of a network, taken every so many steps of any training loop."""
 
+from __future__ import annotations
+
 import operator
 import os
 import time
@@ -253,7 +255,7 @@ class Monitor:
         """Ends the live table. Files need no closing."""
         self._reports.close()
 
-    def __enter__(self) -> "Monitor":
+    def __enter__(self) -> Monitor:
         return self
 
     def __exit__(self, *_: Any) -> None:

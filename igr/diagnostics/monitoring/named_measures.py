@@ -4,6 +4,8 @@ The measures it knows by name, with what several of them need computed once, and
 checked and read.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple

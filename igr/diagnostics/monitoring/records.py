@@ -1,5 +1,7 @@
 """Where the rows of a monitor go: a CSV file, loggers, a live table."""
 
+from __future__ import annotations
+
 import csv
 import io
 import os

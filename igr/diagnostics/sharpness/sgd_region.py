@@ -1,5 +1,7 @@
 """Which minima SGD can keep: a region in the plane of sharpness and non-uniformity."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
