@@ -70,7 +70,7 @@ def _compiled(
         gradients = output_gradients.output_gradients(apply_fn, params, x)
         if measure == "tr K":
             return jnp.sum(output_gradients.square_sums(gradients, CLASSES))
-        return output_gradients.products(gradients, gradients, CLASSES)
+        return output_gradients.output_gram(gradients, gradients, CLASSES)
 
     def whole(*args: Any, positions: bool = False) -> Any:
         return factors.per_example_factors(*args)
