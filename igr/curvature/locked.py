@@ -143,6 +143,20 @@ def measured(locked: Locked, column: Float[Array, " k"], coupling: Float[Array, 
     )
 
 
+def with_gaps(locked: Locked, tol: Float[Array, ""]) -> Float[Array, " k"]:
+    """Bounds on the errors of the pairs by the gaps between them, none less than before.
+
+    Values that agree to `tol` are copies of one, and not apart.
+    """
+    values, residuals = locked.values, locked.residuals
+    apart = jnp.abs(values[:, None] - values)
+    others = apart > accepted(values, tol, jnp.max(jnp.abs(values)))[:, None]
+    gap = jnp.min(jnp.where(others, apart - residuals, jnp.inf), axis=1)
+    squared = residuals * (residuals / jnp.where(gap > 0, gap, 1))
+    bound = jnp.where(gap > 0, jnp.minimum(residuals, squared), residuals)
+    return jnp.maximum(locked.errors, bound)
+
+
 def lock(
     locked: Locked,
     again: Bool[Array, ""],
