@@ -59,7 +59,7 @@ REFUSED = {
     "polyak_sgd": (optax.polyak_sgd, "asks for 'value' besides the gradient"),
     "momo": (contrib.momo, "asks for 'value' besides the gradient"),
     "momo_adam": (contrib.momo_adam, "asks for 'value' besides the gradient"),
-    "sophia": (contrib.sophia, "obj_fn must be provided"),
+    "sophia": (contrib.sophia, "update asks for obj_fn"),
     "noisy_sgd": (lambda h: optax.noisy_sgd(h, key=0), "draws at random"),
     "dpsgd": (lambda h: contrib.dpsgd(h, 1.0, 0.1, 0), "draws at random"),
     "galore": (contrib.galore, "only every so many steps"),

@@ -4,6 +4,7 @@ The number of virtual CPU devices is fixed when JAX starts, so this file runs it
 """
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -28,15 +29,14 @@ RULES = {
 }
 
 
-@pytest.fixture(scope="module")
-def differences(on_four_devices):
-    return on_four_devices(__file__)
+@pytest.fixture(scope="module", params=["Auto", pytest.param("Explicit", marks=pytest.mark.slow)])
+def differences(on_four_devices, request):
+    return on_four_devices(__file__, request.param)
 
 
-@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
 @pytest.mark.parametrize("name", RULES)
-def test_same_numbers_and_layout(differences, name, axes):
-    found = differences[axes][name]
+def test_same_numbers_and_layout(differences, name):
+    found = differences[name]
     assert found["difference"] < 1e-12
     assert found["moved"] > 1e-3
     assert found["sharded"]
@@ -79,7 +79,7 @@ def two_steps(name, example_loss_fn, params, batch):
     return params
 
 
-def main():
+def main(axes):
     jax.config.update("jax_enable_x64", True)
     assert len(jax.devices()) == 4
     rng = np.random.default_rng(0)
@@ -87,30 +87,28 @@ def main():
     batch = rng.normal(size=(16, 4)), rng.normal(size=(16, 2))
     one = jax.jit(two_steps_of_all)(*jax.device_put((params, batch), jax.devices()[0]))
     specs = {"w": PartitionSpec(None, "y"), "b": PartitionSpec("y"), "v": PartitionSpec("y", None)}
-    results = {}
-    for axes in ("Auto", "Explicit"):
-        kind = getattr(AxisType, axes)
-        mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(kind, kind))
-        shardings = {k: NamedSharding(mesh, s) for k, s in specs.items()}
-        sharded = {k: jax.device_put(params[k], shardings[k]) for k in params}
-        split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("x")))
-        lying = PartitionSpec(None) if axes == "Explicit" else None
-        layout = dict.fromkeys(RULES, shardings)
-        with jax.set_mesh(mesh):
-            steps = jax.jit(
-                lambda p, b, lying=lying: two_steps_of_all(p, b, lying), out_shardings=layout
-            )
-            four = steps(sharded, split)
-        results[axes] = {
-            name: {
-                "difference": max(float(abs(np.asarray(a[k]) - b[k]).max()) for k in params),
-                "moved": max(float(abs(params[k] - a[k]).max()) for k in params),
-                "sharded": all(b[k].sharding == shardings[k] for k in params),
-            }
-            for name, a, b in ((name, one[name], four[name]) for name in RULES)
+    kind = getattr(AxisType, axes)
+    mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(kind, kind))
+    shardings = {k: NamedSharding(mesh, s) for k, s in specs.items()}
+    sharded = {k: jax.device_put(params[k], shardings[k]) for k in params}
+    split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("x")))
+    lying = PartitionSpec(None) if axes == "Explicit" else None
+    layout = dict.fromkeys(RULES, shardings)
+    with jax.set_mesh(mesh):
+        steps = jax.jit(
+            lambda p, b, lying=lying: two_steps_of_all(p, b, lying), out_shardings=layout
+        )
+        four = steps(sharded, split)
+    results = {
+        name: {
+            "difference": max(float(abs(np.asarray(a[k]) - b[k]).max()) for k in params),
+            "moved": max(float(abs(params[k] - a[k]).max()) for k in params),
+            "sharded": all(b[k].sharding == shardings[k] for k in params),
         }
+        for name, a, b in ((name, one[name], four[name]) for name in RULES)
+    }
     print(json.dumps(results))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

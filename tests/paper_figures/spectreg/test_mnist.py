@@ -12,7 +12,13 @@ import pytest
 from analysis.models import LeNet
 from analysis.scale import Conditions
 from analysis.studies.spectreg import mnist as study
-from analysis.studies.spectreg.mnist import PAPER_DECAY, Cell, Timing, training_set
+from analysis.studies.spectreg.mnist import (
+    PAPER_DECAY,
+    PENALTIES,
+    Cell,
+    Timing,
+    training_set,
+)
 from paper_figures.spectreg import mnist
 from paper_figures.spectreg.mnist import (
     BOTH,
@@ -144,7 +150,7 @@ def test_decay_is_of_weights_and_not_of_biases():
     shapes = eqx.filter_eval_shape(lambda: eqx.filter(LeNet(key=jax.random.key(0)), eqx.is_array))
     params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
     settings = {"decay": 0.5, "weight": 0.0}
-    penalty = study.penalty_of("baseline")
+    penalty = study.penalty_of(PENALTIES["baseline"])
     gradient = jax.grad(lambda p: penalty(SimpleNamespace(settings=settings, params=p)))(params)  # pyright: ignore
     for layer in (*gradient.convolutions, *gradient.layers):
         np.testing.assert_array_equal(layer.weight, 0.5)
