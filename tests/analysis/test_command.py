@@ -110,7 +110,8 @@ def test_an_interrupted_run_says_what_is_kept(small, tmp_path, capsys, monkeypat
 
 def test_control_c_ends_the_process_at_once_and_keeps_cells(tmp_path):
     script = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from analysis import __main__, studies
 from analysis.command import leave
 from analysis.sweep import Study
