@@ -83,6 +83,13 @@ def test_pages_load_nothing_from_elsewhere_and_nothing_that_is_not_there(site):
             assert where.exists(), (page, target)
 
 
+@pytest.mark.skipif("IGR_REPOSITORY" not in os.environ, reason="its address is not known here")
+def test_every_page_links_to_the_repository(site):
+    pages = [page for page in site.rglob("*.html") if page.name != "404.html"]
+    assert pages
+    assert all(f'href="{os.environ["IGR_REPOSITORY"]}"' in page.read_text() for page in pages)
+
+
 def test_every_picture_has_a_text(site):
     without = {str(p): m for p in pages(site) if (m := parsed(p).mute)}
     assert not without
