@@ -26,10 +26,18 @@ from benchmarks.measure import Row
 SECONDS: dict[str, float] = {
     "comparison": 210,
     "curvature": 150,
+    "curvature_peers": 205,  # with the three that the extra `bench` installs
     "derivation": 31,
+    "diagnostics": 47,
     "discrete": 45,
     "edge": 150,
+    "field": 116,
+    "kinks": 566,
+    "penalties": 94,
+    "positions": 189,
     "reading": 15,
+    "training": 36,
+    "transforms": 66,
 }
 _NOT_BENCHMARKS = ("__main__", "gpu", "measure", "network")
 
