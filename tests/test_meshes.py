@@ -15,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import igr
 from igr import curvature, diagnostics, penalties, per_example, transforms
+from igr.meshes import on_any_mesh
 
 KEY = jax.random.key(0)
 
@@ -167,6 +168,20 @@ WITHOUT_CONTEXT = ("hessian in parts of the mesh", "stiffness", "grouped_gradien
 @pytest.fixture(scope="module")
 def differences(on_four_devices):
     return on_four_devices(__file__)
+
+
+def test_a_fault_of_the_function_itself_is_met_once():
+    calls = []
+
+    @on_any_mesh
+    def fails(x):
+        calls.append(x)
+        raise ValueError("a fault of its own")
+
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Explicit,))
+    with pytest.raises(ValueError, match="a fault of its own"):
+        fails(jax.device_put(jnp.ones(2), NamedSharding(mesh, PartitionSpec("d"))))
+    assert len(calls) == 1
 
 
 @pytest.mark.slow

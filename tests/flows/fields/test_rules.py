@@ -12,7 +12,6 @@ from igr.backward_error import methods, modified_equation
 from igr.flows import rules
 from igr.flows.fields.rules import rule_field
 from igr.flows.fields.terms import elementwise_field
-from igr.flows.newton_schulz import newton_schulz
 
 BETA = 0.5
 CLIP = rules.stateless(optax.clip_by_global_norm(0.3))
@@ -155,21 +154,6 @@ def test_muon_by_finite_differences(tanh_network):
     np.testing.assert_allclose(found0, -direction, rtol=1e-9)
     expected = -(1 + b) / (2 * (1 - b)) * bent
     np.testing.assert_allclose(found1, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16])
-@pytest.mark.parametrize("shape", [(3, 7), (7, 3)])
-def test_newton_schulz_is_that_of_optax(shape, dtype):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
-    found, slope = jax.jvp(newton_schulz, (x,), (jnp.cos(x),))
-    of_optax = optax.contrib.scale_by_muon(beta=0.0, nesterov=False)
-    expected = jax.jvp(lambda x: of_optax.update(x, of_optax.init(x))[0], (x,), (jnp.cos(x),))
-    eps = float(jnp.finfo(dtype).eps)
-    assert found.dtype == dtype
-    for a, b in zip((found, slope), expected, strict=True):
-        np.testing.assert_allclose(
-            np.asarray(a, float), np.asarray(b, float), rtol=0, atol=40 * eps
-        )
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
