@@ -30,6 +30,7 @@ from igr.curvature.vectors import (
     working_dtype,
 )
 from igr.meshes import on_any_mesh
+from igr.progress.late_bar import Ticking, search_bar
 from igr.pytrees import require_trained, trained_part
 from igr.shown import short, table
 
@@ -77,6 +78,7 @@ def top_eigenpairs(
     initial: PyTree | None = None,
     key: PRNGKeyArray | None = None,
     check_symmetric: bool = False,
+    progress: bool | None = None,
 ) -> Eigenpairs:
     """The k extreme eigenvalues of a symmetric matrix A given by its product v -> Av.
 
@@ -120,6 +122,8 @@ def top_eigenpairs(
         key: For random starts, `jax.random.key(0)` by default.
         check_symmetric: Whether to compare <u, Av> with <Au, v> first, for one random pair, at the
             price of two products.
+        progress: Whether to show a bar with the time left; once it has taken some seconds if not
+            given. There is none under a transformation such as jit or vmap.
 
     Returns:
         `Eigenpairs`: values, vectors, residuals, errors, converged, products.
@@ -174,10 +178,17 @@ def top_eigenpairs(
         product = _checked(product, like, seed)
     # As arrays, so that other limits reuse the compiled program.
     limits = jnp.asarray(tol, working_dtype(like)), jnp.asarray(max_products, jnp.int32)
-    if method == "lanczos":
-        found = _lanczos(product, like, k, min(basis_size, n), which, limits, initial, seed)
-    else:
-        found = _subspace(product, like, k, *limits, initial, seed)
+    most = 1 if is_traced(max_products) else int(max_products)
+    inputs = product, like, initial, seed, limits
+    with search_bar("eigenpairs", progress, most, product.program.jaxpr, inputs) as bar:
+        if method == "lanczos":
+            found = _lanczos(
+                product, like, k, min(basis_size, n), which, limits, initial, seed, bar
+            )
+        else:
+            found = _subspace(product, like, k, *limits, initial, seed, bar)
+        if bar is not None:
+            jax.block_until_ready(found.products)
     return Eigenpairs(
         values=found.values,
         vectors=found.vectors,
@@ -199,6 +210,7 @@ def _lanczos(
     limits: tuple[Float[Array, ""], Int[Array, ""]],
     initial: PyTree | None,
     seed: UInt32[Array, ""],
+    bar: Ticking | None,
 ) -> RitzPairs:
     """Lanczos within limits, a tolerance and a number of products."""
     tol, max_products = limits
@@ -220,6 +232,7 @@ def _lanczos(
         tol=tol,
         max_products=max_products,
         seed=seed,
+        bar=bar,
     )
     return found._replace(vectors=cast_like(found.vectors, like))
 
@@ -234,6 +247,7 @@ def _subspace(
     max_products: Int[Array, ""],
     initial: PyTree | None,
     seed: UInt32[Array, ""],
+    bar: Ticking | None,
 ) -> RitzPairs:
     width = min(k + 2, size(like))
     wide = widened(like)
@@ -261,7 +275,13 @@ def _subspace(
         first = jax.tree.map(warm, start.first, initial)
         start = start._replace(first=first)
     found = subspace(
-        wide_product(product, like), start, k, tol=tol, max_products=max_products, seed=seed
+        wide_product(product, like),
+        start,
+        k,
+        tol=tol,
+        max_products=max_products,
+        seed=seed,
+        bar=bar,
     )
     return found._replace(vectors=cast_like(found.vectors, like))
 

@@ -21,8 +21,16 @@ from igr.curvature.locked import (
     with_copy,
     with_gaps,
 )
-from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors, score
+from igr.curvature.ritz import (
+    RitzPairs,
+    accepted,
+    best_first,
+    eigenvalue_errors,
+    score,
+    share_found,
+)
 from igr.curvature.vectors import Divided, size, transformed, working_dtype
+from igr.progress.late_bar import Ticking
 
 FINEST = 0.02  # of the tolerance, that to which pairs near to copies may be sought
 
@@ -53,6 +61,7 @@ def lanczos(
     tol: Float[Array, ""],
     max_products: Int[Array, ""],
     seed: UInt32[Array, ""],
+    bar: Ticking | None = None,
 ) -> RitzPairs:
     """The k best eigenpairs of `product`, from the Krylov space of `start` and of others.
 
@@ -76,6 +85,8 @@ def lanczos(
 
     The copies may lie so near to what was found that this is not known as well as is asked for. The
     k are then found once more, each to a tenth of the tolerance, and once more if need be.
+
+    A bar shows what share of the decimals asked for the k values have, or of the products.
     """
     n = size(start)
     sign = -1 if which == "smallest" else 1
@@ -148,6 +159,10 @@ def lanczos(
         values, weights, residuals, errors, decided = jax.lax.cond(
             look & (length > number), looked, lambda: unknown
         )
+        if bar is not None:
+            # The search for copies is what is left once the k are locked.
+            had = jnp.where(number > 0, 0.9, 0.8 * share_found(values[:k], errors[:k], tol))
+            bar.show(state.products, jnp.maximum(had, state.products / max_products))
         return state._replace(
             values=values,
             weights=weights,

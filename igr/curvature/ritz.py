@@ -77,6 +77,16 @@ def eigenvalue_errors(
     return jnp.where(usable, jnp.minimum(residuals, squared), residuals)
 
 
+def share_found(
+    values: Float[Array, " k"], errors: Float[Array, " k"], tol: Float[Array, ""]
+) -> Float[Array, ""]:
+    """What share of the decimals asked for the values have on average; for a bar, no bound."""
+    scale = jnp.max(jnp.abs(values))
+    scale = jnp.where(scale > 0, scale, 1)
+    had = jnp.log(errors / scale) / jnp.log(accepted(values, tol, scale) / scale)
+    return jnp.mean(jnp.clip(jnp.nan_to_num(had), 0, 1))
+
+
 def accepted(
     values: Float[Array, "*k"], tol: Float[Array, ""], scale: Float[Array, ""]
 ) -> Float[Array, "*k"]:

@@ -45,6 +45,7 @@ def sharpness(
     max_products: int | None = None,
     key: PRNGKeyArray | None = None,
     initial: PyTree | None = None,
+    progress: bool | None = None,
 ) -> Sharpness:
     """The eigenvalue of the Hessian of the loss that is largest in magnitude, with its sign.
 
@@ -65,6 +66,8 @@ def sharpness(
         max_products: The most Hessian products to spend.
         key: For the random starting vector; `jax.random.key(0)` by default.
         initial: A vector to start from, with the structure of `params`.
+        progress: Whether to show a bar with the time left; once it has taken some seconds if not
+            given. There is none under a transformation such as jit or vmap.
 
     Returns:
         A `Sharpness`: value, vector, converged, products.
@@ -86,6 +89,7 @@ def sharpness(
         key=key,
         initial=initial,
         which=which,
+        progress=progress,
     )
     vector = jax.tree.map(lambda x: x[0], found.vectors)
     return Sharpness(found.values[0], vector, found.converged, found.products)

@@ -15,6 +15,7 @@ from igr.curvature.krylov import krylov_start, krylov_step
 from igr.curvature.operator import wide_product
 from igr.curvature.vectors import inner, random_signs, size, widened, working_dtype
 from igr.meshes import on_any_mesh
+from igr.progress.late_bar import Ticking, search_bar
 from igr.pytrees import require_trained
 from igr.shown import short, table
 
@@ -66,6 +67,7 @@ def trace(
     num_probes: int = 10,
     num_products: int = 30,
     key: PRNGKeyArray | None = None,
+    progress: bool | None = None,
 ) -> Estimate:
     """An estimate of tr A, or of tr f(A) for the symmetric matrix A given by its product.
 
@@ -82,6 +84,8 @@ def trace(
         num_products: With `function`, the size of the Krylov space; never above the number of
             parameters.
         key: For the probes, `jax.random.key(0)` by default.
+        progress: Whether to show a bar with the time left; once it has taken some seconds if not
+            given. There is none under a transformation such as jit or vmap.
 
     Returns:
         An `Estimate`: value, error (the standard error over the probes).
@@ -103,7 +107,12 @@ def trace(
     product = traced(product, like)
     if function is not None:
         function = traced(function, jax.ShapeDtypeStruct((steps,), working_dtype(like)))
-    samples = _quadratic_forms(product, like, function, num_probes, steps, key)
+    many = num_probes * (1 if function is None else steps)
+    inputs = product, like, key
+    with search_bar("trace", progress, many, product.program.jaxpr, inputs) as bar:
+        samples = _quadratic_forms(product, like, function, num_probes, steps, key, bar)
+        if bar is not None:
+            jax.block_until_ready(samples)
     return Estimate(*_mean_and_error(samples))
 
 
@@ -116,6 +125,7 @@ def spectral_density(
     grid: Float[Array, " points"] | None = None,
     width: Number | None = None,
     key: PRNGKeyArray | None = None,
+    progress: bool | None = None,
 ) -> SpectralDensity:
     """The density of the eigenvalues of the symmetric matrix A given by its product.
 
@@ -134,6 +144,8 @@ def spectral_density(
         width: The standard deviation of the kernel; a hundredth of the range of the nodes by
             default.
         key: For the probes, `jax.random.key(0)` by default.
+        progress: Whether to show a bar with the time left; once it has taken some seconds if not
+            given. There is none under a transformation such as jit or vmap.
 
     Returns:
         A `SpectralDensity`: grid, density, error, width, nodes, weights.
@@ -159,7 +171,12 @@ def spectral_density(
         width = check_step("width", width)
     key = jax.random.key(0) if key is None else key
     product = traced(product, like)
-    nodes, weights = _quadrature(product, like, num_probes, min(num_products, size(like)), key)
+    steps = min(num_products, size(like))
+    many, inputs = num_probes * steps, (product, like, key)
+    with search_bar("spectral density", progress, many, product.program.jaxpr, inputs) as bar:
+        nodes, weights = _quadrature(product, like, num_probes, steps, key, bar)
+        if bar is not None:
+            jax.block_until_ready(nodes)
     low, high = jnp.min(nodes), jnp.max(nodes)
     if width is None:
         span = high - low
@@ -196,17 +213,20 @@ def _quadratic_forms(
     num_probes: int,
     steps: int,
     key: PRNGKeyArray,
+    bar: Ticking | None,
 ) -> Float[Array, " probes"]:
     wide = wide_product(product, like)
 
-    def form(key: PRNGKeyArray) -> Float[Array, ""]:
+    def form(number: Array, key: PRNGKeyArray) -> Float[Array, ""]:
         probe = random_signs(key, widened(like))
         if function is None:
+            _tick(bar, number)
             return inner(probe, wide(probe))
-        nodes, weights = _gauss(wide, probe, steps)
+        nodes, weights = _gauss(wide, probe, steps, bar, number * steps)
         return size(like) * jnp.sum(weights * function(nodes))
 
-    return jax.lax.map(form, jax.random.split(key, num_probes))
+    keys = jax.random.split(key, num_probes)
+    return jax.lax.map(lambda x: form(*x), (jnp.arange(num_probes), keys))
 
 
 @compiled
@@ -217,22 +237,30 @@ def _quadrature(
     num_probes: int,
     steps: int,
     key: PRNGKeyArray,
+    bar: Ticking | None,
 ) -> tuple[Float[Array, "probes products"], Float[Array, "probes products"]]:
     wide = wide_product(product, like)
 
-    def rule(key: PRNGKeyArray) -> tuple[Array, Array]:
-        return _gauss(wide, random_signs(key, widened(like)), steps)
+    def rule(number: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
+        return _gauss(wide, random_signs(key, widened(like)), steps, bar, number * steps)
 
-    return jax.lax.map(rule, jax.random.split(key, num_probes))
+    keys = jax.random.split(key, num_probes)
+    return jax.lax.map(lambda x: rule(*x), (jnp.arange(num_probes), keys))
+
+
+def _tick(bar: Ticking | None, done: Array) -> None:
+    if bar is not None:
+        bar.show(done, done / bar.units)
 
 
 def _gauss(
-    product: Callable[[PyTree], PyTree], probe: PyTree, steps: int
+    product: Callable[[PyTree], PyTree], probe: PyTree, steps: int, bar: Ticking | None, done: Array
 ) -> tuple[Float[Array, " products"], Float[Array, " products"]]:
     """Nodes and weights of the Gauss quadrature of the spectrum that a probe sees."""
 
     def step(j: Any, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
         basis, projected = carry
+        _tick(bar, done + j)
         # From an exhausted space on, what follows is uncoupled and has no weight.
         return krylov_step(product, basis, projected, j, jnp.uint32(j))[:2]
 

@@ -9,7 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
-from igr.curvature.ritz import RitzPairs, accepted, best_first, eigenvalue_errors
+from igr.curvature.ritz import (
+    RitzPairs,
+    accepted,
+    best_first,
+    eigenvalue_errors,
+    share_found,
+)
 from igr.curvature.vectors import (
     Divided,
     coordinates,
@@ -26,6 +32,7 @@ from igr.curvature.vectors import (
     working_dtype,
 )
 from igr.powers_of_two import power_of_two_near
+from igr.progress.late_bar import Ticking
 
 MAX_DEGREE = 4  # products on a column in a sweep; more gained nothing on networks
 UNROLLED = 12  # columns that are taken off without holding their sum: one vector less
@@ -54,6 +61,7 @@ def subspace(
     tol: Float[Array, ""],
     max_products: Int[Array, ""],
     seed: UInt32[Array, ""],
+    bar: Ticking | None = None,
 ) -> RitzPairs:
     """The k eigenpairs largest in magnitude, from c > k columns that overwrite one another.
 
@@ -156,6 +164,9 @@ def subspace(
         )
         # Before the residuals are measured of Ritz vectors, a rise says nothing.
         worst = jnp.max(residuals[best] / jnp.abs(listed[best]))
+        if bar is not None:
+            had = share_found(listed[best], errors, tol)
+            bar.show(0, jnp.maximum(0.9 * had, products / max_products))
         slow = state.slow | ((state.sweeps > 2) & (worst > state.worst / 2))
         return _State(
             basis=basis,

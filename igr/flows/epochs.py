@@ -13,6 +13,14 @@ from jaxtyping import Array, Int, PyTree
 
 from igr.checks import check_value_fn
 from igr.compiled import Traced, compiled, traced
+from igr.progress.expected import expected_seconds
+from igr.progress.late_bar import (
+    Ticking,
+    between_or_within,
+    scan,
+    ticking,
+    under_transformation,
+)
 from igr.pytrees import combine, num_examples, partition
 
 
@@ -22,6 +30,7 @@ def run_epochs(
     params: PyTree,
     batches: PyTree,
     orders: Int[Array, "epochs m"],
+    progress: bool | None = None,
 ) -> PyTree:
     """The iterates of an optimizer after each epoch, its batches taken in the orders given.
 
@@ -36,6 +45,8 @@ def run_epochs(
       params: the start, any pytree with floating leaves.
       batches: a pytree of arrays with a leading axis of m batches.
       orders: which batch each step of each epoch takes, 0 to m - 1.
+      progress: whether to show a bar with the time left; once it has taken some seconds if not
+        given. There is none under a transformation such as jit or vmap.
 
     Returns:
       params with a leading axis of epochs + 1, the start first.
@@ -74,21 +85,38 @@ def run_epochs(
         return optax.apply_updates(params, updates), state
 
     one = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.asarray(x)[0], batches))
-    visited = _scan(traced(step, dynamic, state, one), initial, dynamic, batches, orders)
+    one_step = traced(step, dynamic, state, one)
+    bar = None
+    if orders.size and not under_transformation(one_step, initial, dynamic, batches, orders):
+        seconds = expected_seconds(one_step.program.jaxpr)
+        bar = ticking("epochs", progress, orders.size, seconds)
+    visited = _scan(one_step, initial, dynamic, batches, orders, bar)
     first = jax.tree.map(lambda x: x[None], dynamic)
     return combine(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, visited), static)
 
 
 @compiled
 def _scan(
-    one_step: Traced, initial: Traced, params: PyTree, batches: PyTree, orders: Array
-) -> PyTree:
+    one_step: Traced, initial: Traced, params: PyTree, batches: PyTree, orders: Array,
+    bar: Ticking | None,
+) -> PyTree:  # fmt: skip
     def step(carry: tuple[PyTree, Any], k: Array) -> tuple[tuple[PyTree, Any], None]:
         batch = jax.tree.map(lambda x: jnp.asarray(x)[k], batches)
         return one_step(*carry, batch), None
 
-    def epoch(carry: tuple[PyTree, Any], order: Array) -> tuple[tuple[PyTree, Any], PyTree]:
-        carry, _ = jax.lax.scan(step, carry, order)
+    epochs, m = orders.shape
+    # The bar moves between epochs, or where these take long between steps.
+    many, few = between_or_within(bar, m)
+
+    def epoch(
+        carry: tuple[PyTree, Any], at: tuple[Array, Any]
+    ) -> tuple[tuple[PyTree, Any], PyTree]:
+        order, first = at
+        carry, _ = scan(few, step, carry, order, m, first=first)
         return carry, carry[0]
 
-    return jax.lax.scan(epoch, (params, initial(params)), orders)[1]
+    begun = None if few is None else m * jnp.arange(epochs, dtype=jnp.int32)
+    carry, visited = scan(many, epoch, (params, initial(params)), (orders, begun), epochs, size=m)
+    if bar is not None:
+        bar.finish(jax.tree.leaves(carry[0])[0].ravel()[:1].sum())
+    return visited

@@ -18,8 +18,14 @@ from igr.compiled import Traced, compiled, number_as_array, traced
 from igr.curvature import vectors
 from igr.flows import kinds
 from igr.flows.runnable import check_start
-from igr.flows.solving.expected import expected_seconds
-from igr.flows.solving.late_bar import Ticking, scan, ticking, under_transformation
+from igr.progress.expected import expected_seconds
+from igr.progress.late_bar import (
+    Ticking,
+    between_or_within,
+    scan,
+    ticking,
+    under_transformation,
+)
 from igr.pytrees import combine, partition
 from igr.shown import short, table
 
@@ -185,8 +191,7 @@ def _scan(
         return update(loss, *carry, value, gradient), (value, vectors.norm(gradient))
 
     # The bar moves between records, or where these are far apart between steps.
-    many = None if bar is None or record_every > bar.every else bar
-    few = bar if many is None else None
+    many, few = between_or_within(bar, record_every)
 
     def record(carry, first, length: int):
         # The first step of a stretch has the loss and gradient of the record in hand.

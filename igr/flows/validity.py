@@ -21,7 +21,9 @@ from igr.flows.fields.vector_field import vector_field
 from igr.flows.runnable import time_like
 from igr.forward_mode import jvp
 from igr.meshes import on_any_mesh
+from igr.progress.late_bar import Ticking, scan, search_bar
 
+CORRECTION, SEARCH = 10, 60  # losses that a record takes, about: for a bar
 DENSE = 20  # parameters: up to there the matrix of a Hessian costs less than a search in it
 
 ValueFn = Callable[[PyTree], Array]
@@ -49,7 +51,12 @@ def unexplained_by(gradient: Callable[[PyTree], PyTree], before: PyTree, after: 
 
 
 def corrections_along(
-    equation: Any, loss: Traced, recorded: PyTree, times: np.ndarray, h: Number
+    equation: Any,
+    loss: Traced,
+    recorded: PyTree,
+    times: np.ndarray,
+    h: Number,
+    progress: bool | None = False,
 ) -> np.ndarray:
     """h |F1| / |F0| of the params' field at each record.
 
@@ -59,15 +66,23 @@ def corrections_along(
       recorded: the states of the flow with a leading axis r: params, or `(params, kept)`.
       times: n h at each record, (r,).
       h: the step.
+      progress: whether to show a bar; once it has taken some seconds if None.
     """
-    return np.array(
-        _corrections(equation, loss, recorded, np.asarray(times), time_like(h, recorded))
-    )
+    inputs = loss, recorded, np.asarray(times), time_like(h, recorded)
+    with _bar("corrections", progress, len(times), CORRECTION, inputs) as bar:
+        return np.array(_corrections(equation, *inputs, bar))
+
+
+def _bar(what: str, progress: bool | None, records: int, losses: int, inputs: Any) -> Any:
+    """A bar over records, of which each takes as long as so many losses."""
+    return search_bar(what, progress, records, inputs[0].program.jaxpr, inputs, times=losses)
 
 
 @compiled
 @on_any_mesh
-def _corrections(equation: Any, loss: Traced, recorded: PyTree, times: Array, h: Array) -> Array:
+def _corrections(
+    equation: Any, loss: Traced, recorded: PyTree, times: Array, h: Array, bar: Ticking | None
+) -> Array:
     kept = bool(getattr(equation, "kept", None))
     plain = vector_field(equation.truncate(0), loss, h)
     corrected = vector_field(equation, loss, h)
@@ -81,7 +96,7 @@ def _corrections(equation: Any, loss: Traced, recorded: PyTree, times: Array, h:
         apart = vectors.norm(optax.tree.sub(f, f0))
         return jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
 
-    return jax.lax.map(ratio, (recorded, times))
+    return scan(bar, lambda _, at: (None, ratio(at)), None, (recorded, times), len(times))[1]
 
 
 def sharpness_along(
@@ -90,8 +105,12 @@ def sharpness_along(
     recorded: PyTree,
     times: np.ndarray,
     h: Number,
+    progress: bool | None = False,
 ) -> np.ndarray:
     """The sharpness at each record, each search started from the last eigenvector.
+
+    Of few parameters the eigenvalues of the whole matrix are taken, by numpy: to compile a search,
+    or the matrix' eigenvalues, takes longer.
 
     For a method that preconditions that of C^(1/2) H C^(1/2), C the preconditioner of its
     linear response; nan where the method has no linear response.
@@ -102,15 +121,21 @@ def sharpness_along(
       recorded: params with a leading axis r, or `(params, kept)` where the method keeps states.
       times: n h at each record, (r,).
       h: the step.
+      progress: whether to show a bar; once it has taken some seconds if None.
     """
     if method.response() is None:
         return np.full(len(times), np.nan)
-    return np.array(_sharpness(method, loss, recorded, np.asarray(times), time_like(h, recorded)))
+    inputs = loss, recorded, np.asarray(times), time_like(h, recorded)
+    with _bar("sharpness", progress, len(times), SEARCH, inputs) as bar:
+        found = np.array(_sharpness(method, *inputs, bar))
+    return found if found.ndim == 1 else _extremes(found)
 
 
 @compiled
 @on_any_mesh
-def _sharpness(method: Any, loss: Traced, recorded: PyTree, times: Array, h: Array) -> Array:
+def _sharpness(
+    method: Any, loss: Traced, recorded: PyTree, times: Array, h: Array, bar: Ticking | None
+) -> Array:
     precondition = kinds.preconditioner_of(method.response(), h)
     keeps = bool(method.kept)
 
@@ -126,7 +151,7 @@ def _sharpness(method: Any, loss: Traced, recorded: PyTree, times: Array, h: Arr
             return _times(root, hessian(_times(root, v)))
 
         if size <= DENSE:
-            return vector, _extreme(product, params)
+            return vector, _matrix(product, params)
         found = top_eigenpairs(product, params, 1, tol=1e-2, initial=vector)
         return jax.tree.map(lambda x: x[0], found.vectors), found.values[0]
 
@@ -134,21 +159,26 @@ def _sharpness(method: Any, loss: Traced, recorded: PyTree, times: Array, h: Arr
     size = sum(x[0].size for x in jax.tree.leaves(like))
     keys = optax.tree.split_key_like(jax.random.key(0), like)
     vector = jax.tree.map(lambda k, x: jax.random.normal(k, x.shape[1:], x.dtype), keys, like)
-    return jax.lax.scan(lambda v, at: extreme(v, *at), vector, (recorded, times))[1]
+    along = lambda v, at: extreme(v, *at)  # noqa: E731
+    return scan(bar, along, vector, (recorded, times), len(times))[1]
 
 
-def _extreme(product: Callable[[PyTree], PyTree], params: PyTree) -> Array:
-    """The eigenvalue of largest magnitude of a symmetric product, from its matrix."""
+def _matrix(product: Callable[[PyTree], PyTree], params: PyTree) -> Array:
+    """The matrix of a product, in at least single precision."""
     flat, unravel = ravel_pytree(params)
-    wide = jnp.promote_types(flat.dtype, jnp.float32)  # LAPACK has no half precision
     rows = jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(
         jnp.eye(flat.size, dtype=flat.dtype)
     )
-    matrix = rows.astype(wide)
-    finite = jnp.all(jnp.isfinite(matrix))
-    values = jnp.linalg.eigvalsh(jnp.where(finite, (matrix + matrix.T) / 2, 0))
-    value = values[jnp.argmax(jnp.abs(values))]
-    return jnp.where(finite, value, jnp.nan).astype(flat.dtype)
+    return rows.astype(jnp.promote_types(flat.dtype, jnp.float32))
+
+
+def _extremes(matrices: np.ndarray) -> np.ndarray:
+    """The eigenvalue of largest magnitude of each of symmetric matrices, (r,)."""
+    finite = np.all(np.isfinite(matrices), axis=(1, 2))
+    matrices = np.where(finite[:, None, None], matrices, 0)
+    values = np.linalg.eigvalsh((matrices + matrices.swapaxes(1, 2)) / 2)
+    largest = np.take_along_axis(values, np.abs(values).argmax(1)[:, None], 1)[:, 0]
+    return np.where(finite, largest, np.nan)
 
 
 def _times(root: PyTree | None, v: PyTree) -> PyTree:

@@ -27,8 +27,8 @@ from igr.flows.fields.vector_field import vector_field
 from igr.flows.parts import with_parts
 from igr.flows.runnable import check_start, time_like
 from igr.flows.solving.along_flow import along_flow
-from igr.flows.solving.late_bar import counting_bar
 from igr.meshes import on_any_mesh
+from igr.progress.late_bar import counting_bar
 from igr.pytrees import partition
 from igr.tracing import read_optimizer
 

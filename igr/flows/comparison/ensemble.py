@@ -13,8 +13,14 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from igr.compiled import Traced, compiled
-from igr.flows.solving.expected import expected_seconds
-from igr.flows.solving.late_bar import Ticking, scan, ticking, under_transformation
+from igr.progress.expected import expected_seconds
+from igr.progress.late_bar import (
+    Ticking,
+    between_or_within,
+    scan,
+    ticking,
+    under_transformation,
+)
 
 
 class Ensemble(NamedTuple):
@@ -77,8 +83,7 @@ def _run(
 
     whole, apart = jax.tree.leaves(chunks)[0].shape[:2]
     # The bar moves between records, or where these are far apart between units.
-    many = None if bar is None or apart > bar.every else bar
-    few = bar if many is None else None
+    many, few = between_or_within(bar, apart)
 
     def chunk(carry: PyTree, at: tuple[PyTree, Any]) -> tuple[PyTree, tuple[PyTree, Array]]:
         draws, first = at

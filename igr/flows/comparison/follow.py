@@ -100,8 +100,9 @@ def saved_after(
 def solver_options(
     h: Number, rtol: Any, atol: Any, max_steps: int, progress: bool | None, more: dict
 ) -> dict[str, Any]:
-    """For `igr.flow`: of bounded cost."""
+    """For `igr.flow`: of bounded cost, and as nobody differentiates it backwards."""
     options: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
+    options |= {"adjoint": diffrax.ForwardMode()}  # a plain loop, that compiles in less time
     return options | {"progress": progress, "optimizer_step": h} | more
 
 

@@ -184,14 +184,14 @@ def compare_run(asked: Asked) -> Comparison:
     response = method.response()
     correction = _measured(
         "correction", failures, len(step),
-        lambda: corrections_along(equation.truncate(1), the.loss, along, clock, h),
+        lambda: corrections_along(equation.truncate(1), the.loss, along, clock, h, asked.progress),
     )  # fmt: skip
     sharpness = (
         _measured(
             "sharpness",
             failures,
             len(step),
-            lambda: sharpness_along(method, the.loss, along, clock, h),
+            lambda: sharpness_along(method, the.loss, along, clock, h, asked.progress),
         )
         if asked.sharpness
         else np.full(len(step), np.nan)

@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
 from igr.checks import Number, check_count
-from igr.flows.solving.late_bar import bar_options
+from igr.progress.late_bar import bar_options
 
 
 def runge_kutta_4(

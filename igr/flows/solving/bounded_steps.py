@@ -16,9 +16,16 @@ import optax
 from diffrax import RESULTS
 from jaxtyping import Array
 
+from igr.checks import Number
+
 STEPS_BESIDES = 100  # before the bound is felt: short runs are as exact as they are asked to be
 STEPS_FOR_A_STEP = 1.5  # of the solver for one of the optimizer, 13 evaluations of a field each
 LEAST_STEP_ERROR = 1e-3  # of the state, which a step as short as rounding allows may be off by
+
+
+def most_steps(steps: Number) -> float:
+    """How many steps of the solver at the most go with so many of the optimizer."""
+    return STEPS_BESIDES + (STEPS_FOR_A_STEP + 1) * steps
 
 
 class BoundedSteps(diffrax.AbstractStepSizeController):

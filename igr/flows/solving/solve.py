@@ -17,10 +17,11 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.checks import Number, check_count, check_number, check_step
 from igr.compiled import Traced, compiled, traced
-from igr.flows.solving.bounded_steps import BoundedSteps
-from igr.flows.solving.expected import apart, expected_seconds
-from igr.flows.solving.late_bar import FlowBar, close, new_bar, under_transformation
+from igr.flows.solving.bounded_steps import BoundedSteps, most_steps
+from igr.flows.solving.flow_bar import FlowBar
 from igr.meshes import on_any_mesh
+from igr.progress import expected
+from igr.progress.late_bar import close, new_bar, under_transformation
 from igr.pytrees import combine, partition
 
 Field = Callable[[Any, PyTree, Any], PyTree]
@@ -147,8 +148,15 @@ def flow(
     if progress is not False and "progress_meter" not in options:
         inputs = (traced_field, state, start, end, dt0, options, solver)
         if not under_transformation(inputs):
-            bar = new_bar("flow", progress)
-            options["progress_meter"] = FlowBar(bar, _steps_a_call(traced_field, solver))
+            seconds = _seconds_a_step(traced_field, solver)
+            most = float(max_steps)
+            if optimizer_step is not None:
+                most = min(most, most_steps((float(t1) - float(t0)) / float(optimizer_step)))
+            # One that is short for sure has none: no call to the host is compiled for it.
+            if progress or most * seconds >= expected.WORTH:
+                bar = new_bar("flow", progress)
+                every = min(expected.apart(seconds), _MOST_STEPS_A_CALL)
+                options["progress_meter"] = FlowBar(bar, every)
     try:
         solution, ok, outcome = _solved(
             traced_field,
@@ -172,11 +180,11 @@ def flow(
     return solution
 
 
-def _steps_a_call(field: Traced, solver: diffrax.AbstractSolver) -> int:
-    """Steps of the solver between calls to the host, by what the field costs."""
+def _seconds_a_step(field: Traced, solver: diffrax.AbstractSolver) -> float:
+    """What a step of the solver is expected to take."""
     tableau = getattr(solver, "tableau", None)
     stages = 1 if tableau is None else getattr(tableau, "num_stages", 1)
-    return min(apart(stages * expected_seconds(field.program.jaxpr)), _MOST_STEPS_A_CALL)
+    return stages * expected.expected_seconds(field.program.jaxpr)
 
 
 @compiled

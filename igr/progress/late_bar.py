@@ -12,17 +12,17 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Int
+from jax.extend.core import Jaxpr
+from jaxtyping import Array
 from tqdm import tqdm
 
 from igr.checks import Number
-from igr.flows.solving.expected import units_a_tick
+from igr.progress import expected
+from igr.progress.expected import units_a_tick
 
 PATIENCE = 3.0  # seconds before a bar is shown
 
@@ -87,7 +87,15 @@ class Ticking(NamedTuple):
 
     def tick(self, done: Any) -> None:
         """In a program: so many are done."""
-        jax.debug.callback(_show, self.bar, done / self.units)
+        jax.debug.callback(show, self.bar, done / self.units)
+
+    def show(self, done: Any, share: Any) -> None:
+        """In a program, after each unit: moves the bar to a share of the whole, now and then."""
+        jax.lax.cond(
+            done % self.every == 0,
+            lambda: jax.debug.callback(show, self.bar, share),
+            lambda: None,
+        )
 
     def finish(self, last: Array) -> None:
         """In a program: closes the bar once the scalar `last` is known."""
@@ -142,14 +150,64 @@ def scan(
     return carry, ys
 
 
-def ticking(what: str, progress: bool | None, units: int, seconds: Number) -> Ticking | None:
-    """A bar for so many units of so many seconds each; None for a short program, or with False."""
+def ticking(
+    what: str, progress: bool | None, units: int, seconds: Number, least: Number = 0.0
+) -> Ticking | None:
+    """A bar for so many units of so many seconds each; None for a short program, or with False.
+
+    Args:
+      what: the name of the bar.
+      progress: as in `bar_options`.
+      units: how many units of work there are, at the most.
+      seconds: what one of them is expected to take.
+      least: how many seconds all of them are to take, or there is no bar unless it is asked for: a
+        program that calls the host is compiled anew by every process.
+    """
     if progress is False:
         return None
     every = units_a_tick(units, seconds)
-    if progress is None and every >= units:
+    if progress is None and (every >= units or units * seconds < least):
         return None
     return Ticking(new_bar(what, progress), units, every)
+
+
+def between_or_within(bar: Ticking | None, size: int) -> tuple[Ticking | None, Ticking | None]:
+    """The bar for `scan` between rounds of so many units, or the one within them: where it moves.
+
+    It moves within rounds if these take longer than it stands still, and are not too short for it.
+    """
+    within = bar is not None and size > max(bar.every, 4)
+    return (None, bar) if within else (bar, None)
+
+
+@contextlib.contextmanager
+def search_bar(
+    what: str,
+    progress: bool | None,
+    units: int,
+    of_one: Jaxpr,
+    inputs: Any,
+    times: int = 1,
+) -> Iterator[Ticking | None]:
+    """A bar for a search of so many units at the most, taken away at the end of the block.
+
+    Args:
+      what: the name of the bar.
+      progress: as in `bar_options`.
+      units: how many units of work there are, at the most.
+      of_one: the program of one unit.
+      inputs: of the search, a pytree. Where there are tracers among them there is no bar.
+      times: how often that program is run in a unit.
+    """
+    bar = None
+    if not under_transformation(inputs):
+        seconds = times * expected.expected_seconds(of_one)
+        bar = ticking(what, progress, units, seconds, expected.WORTH)
+    try:
+        yield bar
+    finally:
+        if bar is not None:
+            close(bar.bar)
 
 
 def under_transformation(*trees: Any) -> bool:
@@ -157,40 +215,13 @@ def under_transformation(*trees: Any) -> bool:
     return any(isinstance(x, Tracer) for x in jax.tree.leaves(trees))
 
 
-class FlowBar(diffrax.AbstractProgressMeter):
-    """Moves a bar at every so many steps of the solver.
-
-    Attributes:
-      bar: from `new_bar`; whoever made it closes it.
-      every: steps of the solver between calls to the host.
-    """
-
-    bar: Int[Array | np.ndarray, ""]
-    every: int = eqx.field(static=True)
-
-    def init(self) -> Array:
-        """No steps done."""
-        return jnp.zeros((), jnp.int32)
-
-    def step(self, state: Array, progress: Any) -> Array:
-        """One more."""
-        jax.lax.cond(
-            state % self.every == self.every - 1,
-            lambda: jax.debug.callback(_show, self.bar, progress),
-            lambda: None,
-        )
-        return state + 1
-
-    def close(self, state: Array) -> None:
-        """Nothing in the program."""
-
-
 def _close(bar: Any, last: Any) -> None:
     del last
     close(bar)
 
 
-def _show(bar: Any, share: Any) -> None:
+def show(bar: Any, share: Any) -> None:
+    """On the host: moves a bar to a share of the whole."""
     identity, at = int(bar), float(share)
     with _LOCK:
         if identity in _WAITING:

@@ -16,6 +16,7 @@ _FLOP = 5e-10  # seconds, of one core
 _ROUNDS = 10  # of a loop whose number of rounds is not known
 
 _TICKS = 100  # of a bar, from its beginning to its end
+WORTH = 1.0  # seconds expected, from which on a search of unknown length has a bar
 REPORT_EVERY = 0.02  # seconds expected between reports to the host, each of about 1e-4
 
 

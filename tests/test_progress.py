@@ -9,8 +9,9 @@ import optax
 import pytest
 
 import igr
-from igr.flows.solving import expected, late_bar
-from igr.flows.solving.expected import expected_seconds
+from igr.flows.edge import march
+from igr.progress import expected, late_bar
+from igr.progress.expected import expected_seconds
 
 START = jnp.array([2.0, 0.3])
 
@@ -53,12 +54,87 @@ def certifying(**options):
     return seen.observed[0].errors
 
 
-@pytest.mark.parametrize("call", [running, running_on, flowing, certifying])
+def over_epochs(**options):
+    of_batch = lambda w, b: loss(w) + jnp.sum((w - b) ** 2)
+    orders = jnp.tile(jnp.array([0, 2, 1]), (40, 1))
+    return igr.flows.run_epochs(
+        optax.sgd(0.01), of_batch, START, jnp.array([1.0, -1.0, 0.5]), orders, **options
+    )
+
+
+SPECTRUM = 0.9 ** jnp.arange(150.0)
+
+
+def searching(method="lanczos", **options):
+    found = igr.curvature.top_eigenpairs(
+        lambda v: SPECTRUM * v, SPECTRUM, 2, method=method, tol=1e-4, **options
+    )
+    return found.values
+
+
+def by_powers(**options):
+    return searching("subspace", **options)
+
+
+def at_its_sharpest(**options):
+    return igr.curvature.sharpness(lambda w: SPECTRUM @ w**2, SPECTRUM, tol=1e-6, **options).value
+
+
+def of_all_eigenvalues(**options):
+    return igr.curvature.spectral_density(
+        lambda v: SPECTRUM * v, SPECTRUM, num_probes=3, num_products=20, **options
+    ).nodes
+
+
+def of_their_sum(**options):
+    return igr.curvature.trace(
+        lambda v: SPECTRUM * v, SPECTRUM, function=jnp.sqrt, num_products=20, **options
+    ).value
+
+
+def of_two_phases(**options):
+    quartic = lambda x: jnp.sum(x**2 - 2 * x**4 / 4 + x**6 / 6)
+    return igr.flows.two_phase_flow(
+        igr.methods.gradient_descent(), quartic, jnp.array([0.1]), 1.05, 21.0, **options
+    ).ys
+
+
+def of_the_centre(**options):
+    valley = lambda w: w[0] ** 2 * (1 + w[1] ** 2) / 2 + (w[1] - 3) ** 2 / 40
+    start = jnp.array([0.0, 1.5])
+    return igr.flows.central_flow(valley, start, 0.5, 10.0, directions=1, **options).ys
+
+
+SEARCHES = [
+    (searching, "eigenpairs"),
+    pytest.param(by_powers, "eigenpairs", marks=pytest.mark.slow),
+    pytest.param(at_its_sharpest, "eigenpairs", marks=pytest.mark.slow),
+    (of_all_eigenvalues, "spectral density"),
+    pytest.param(of_their_sum, "trace", marks=pytest.mark.slow),
+]
+FLOWS = [
+    pytest.param(of_two_phases, "two-phase flow", marks=pytest.mark.slow),
+    pytest.param(of_the_centre, "central flow", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        running,
+        running_on,
+        flowing,
+        certifying,
+        over_epochs,
+        *(pytest.param(p.values[0], marks=p.marks) if hasattr(p, "marks") else p[0]
+          for p in SEARCHES + FLOWS),
+    ],
+)  # fmt: skip
 def test_bars_change_nothing(call, compilations, capfd, monkeypatch):
     plain = call(progress=False)
     np.testing.assert_array_equal(call(), plain)
     assert capfd.readouterr().err == ""  # a short call
-    np.testing.assert_array_equal(call(progress=True), plain)
+    np.testing.assert_allclose(call(progress=True), plain, rtol=1e-14 * (call is by_powers))
     jax.effects_barrier()
     assert re.search(r"[1-9]\d*%\|", capfd.readouterr().err)
     for progress in (False, None, True):
@@ -72,6 +148,9 @@ def test_bars_change_nothing(call, compilations, capfd, monkeypatch):
         (running, "run"),
         (running_on, "run"),
         (flowing, "flow"),
+        (over_epochs, "epochs"),
+        *SEARCHES,
+        *FLOWS,
         pytest.param(together, "runs", marks=pytest.mark.slow),
     ],
 )
@@ -79,11 +158,13 @@ def test_a_long_call_shows_one_by_itself(call, name, capfd, monkeypatch):
     plain = call(progress=False)
     every = lambda progress: {"disable": progress is False, "mininterval": 0.0}
     monkeypatch.setattr(late_bar, "bar_options", every)
+    monkeypatch.setattr(march, "bar_options", every)
     monkeypatch.setattr(expected, "REPORT_EVERY", 0.0)  # as where each step takes long
-    np.testing.assert_array_equal(call(), plain)
+    monkeypatch.setattr(expected, "WORTH", 0.0)
+    np.testing.assert_allclose(call(), plain, rtol=1e-14 * (call is by_powers))
     jax.effects_barrier()
     told = capfd.readouterr().err
-    shares = [int(x) for x in re.findall(rf"{name} (\d+)%\|", told)]
+    shares = [int(x) for x in re.findall(rf"{name}:? +(\d+)%\|", told)]
     assert shares == sorted(shares)
     assert len(set(shares)) > 3
     assert re.search(r"\d\d:\d\d<\d\d:\d\d", told)  # the time that passed, and that left
@@ -94,6 +175,8 @@ def test_there_is_none_under_a_transformation(capfd):
     end = lambda w: igr.run(optax.sgd(0.1), loss, w, 3, progress=True).last.sum()
     by_hand = lambda w: [w := w - 0.1 * jax.grad(loss)(w) for _ in range(3)][-1].sum()
     np.testing.assert_allclose(jax.grad(end)(START), jax.grad(by_hand)(START), rtol=1e-12)
+    value = jax.jit(lambda: searching(progress=True))()
+    np.testing.assert_allclose(value, SPECTRUM[:2], rtol=1e-4)
     ends = jax.vmap(lambda w: igr.flow(field, w, 0.5, progress=True).ys)(jnp.stack([START, START]))
     assert ends.shape == (2, 1, 2)
     jax.effects_barrier()
