@@ -19,17 +19,18 @@ from igr.backward_error.terms.elementwise import ElementwiseMethod
 from igr.flows.fields.lambdify import LeafFunctions
 
 
-def as_rule(method: Any) -> RuleMethod:
+def as_rule(method: Any, *, affine: bool = True) -> RuleMethod:
     """The method of a rule that a method of one loss is.
 
     Args:
       method: a linear memory, an elementwise rule or a rule; or an optax optimizer as a function of
         the learning rate.
+      affine: whether a formula that bends what it eliminates is refused.
 
     Raises:
       TypeError: if `method` is none of these.
       ValueError: if it has open symbols.
-      UnansweredError: if it takes its gradient beside params.
+      UnansweredError: if it takes its gradient beside params, or bends what it eliminates.
     """
     if not is_method(method) and callable(method) and not isinstance(method, type):
         from igr.flows.from_optax import from_optax
@@ -38,6 +39,8 @@ def as_rule(method: Any) -> RuleMethod:
     if isinstance(method, LinearMethod):
         found = _of_linear(method)
     elif isinstance(method, ElementwiseMethod):
+        if affine:
+            _check_linear(method)
         found = _of_elementwise(method)
     elif isinstance(method, RuleMethod):
         found = method
@@ -73,8 +76,14 @@ def not_linear(name: str, what: str) -> UnansweredError:
     """The refusal of a rule that bends what it eliminates."""
     return UnansweredError(
         f"{name} is not linear in {what}: its mean over the batches is then no function of what "
-        "its memories hold in the mean. Keep it as a variable: igr.from_optax(.., keep=..)"
+        f"its memories hold in the mean: {INSTEAD}"
     )
+
+
+INSTEAD = (
+    "average over sequences of batches, sequences=64 and key=, or keep the memory as a variable, "
+    "igr.from_optax(.., keep=..)"
+)
 
 
 def _check_linear(method: ElementwiseMethod) -> None:
@@ -88,7 +97,6 @@ def _check_linear(method: ElementwiseMethod) -> None:
 
 
 def _of_elementwise(method: ElementwiseMethod) -> RuleMethod:
-    _check_linear(method)
     functions, rates = LeafFunctions(), {s.name for s, _ in method.rates}
 
     def function(expression: sympy.Expr) -> _ByName:

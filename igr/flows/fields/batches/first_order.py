@@ -35,7 +35,7 @@ from jaxtyping import PyTree
 from igr.flows.fields.batches.printing import BatchField, equation
 from igr.flows.fields.batches.remembered import Drawn, weights
 from igr.flows.fields.batches.steps import BatchSteps, Slow
-from igr.pytrees import like_params, num_examples
+from igr.pytrees import num_examples
 
 
 def drift(steps: BatchSteps, drawn: Drawn, h: Any, batches: PyTree, order: int) -> BatchField:
@@ -61,7 +61,7 @@ def drift(steps: BatchSteps, drawn: Drawn, h: Any, batches: PyTree, order: int) 
 
         moves = in_the_mean(slow)
         if order == 0:
-            return _like_state(moves, state, bool(slow.kept))
+            return steps.like_state(moves, state)
         _, bent = jax.jvp(in_the_mean, (slow,), (moves,))
         parts = [(-0.5, bent)]
         g, phi = each(slow)
@@ -112,7 +112,7 @@ def drift(steps: BatchSteps, drawn: Drawn, h: Any, batches: PyTree, order: int) 
 
             parts.append((1.0, _mean(jax.vmap(turned)(d, apart[n]))))
         total = _sum([moves, *(_scaled(x, h * c) for c, x in parts)])
-        return _like_state(total, state, bool(slow.kept))
+        return steps.like_state(total, state)
 
     m = num_examples(batches, "batches")
     return BatchField(field, *equation(steps.method.kept, held.weights, drawn, m, order))
@@ -140,7 +140,7 @@ def noise(
         def along(increments: jax.Array) -> PyTree:
             share = -jnp.sqrt(h / m) * (increments - jnp.mean(increments))  # along the gradients
             sums = jax.tree.map(lambda x: jnp.tensordot(share, x, axes=1).astype(x.dtype), found)
-            return (sums.params, sums.kept) if slow.kept else sums.params
+            return steps.of_state(sums)
 
         return along
 
@@ -158,14 +158,6 @@ class _Held:
         self.moved = {n: w.moved(drawn) for n, w in each}
         self.met = {n: w.met(drawn) for n, w in each}
         self.shared = {n: {k: w.shared(v, drawn) for k, v in each} for n, w in each}
-
-
-def _like_state(velocity: Slow, state: PyTree, keeps: bool) -> PyTree:
-    if not keeps:
-        return like_params(velocity.params, state)
-    params, kept = state
-    found = {y: like_params(velocity.kept[y], kept[y]) for y in velocity.kept}
-    return like_params(velocity.params, params), found
 
 
 def _mean(values: PyTree) -> PyTree:

@@ -63,19 +63,62 @@ def equation(
     )
 
 
+def mean_equation(
+    kept: tuple[str, ...], channels: tuple[str, ...], drawn: Drawn, m: int, order: int
+) -> tuple[str, str]:
+    """The equation of a rule that bends what it eliminates, as text and as LaTeX.
+
+    Args:
+      kept: the names of the kept states.
+      channels: the names of what is eliminated.
+      drawn: how batches are drawn.
+      m: their number.
+      order: 0 or 1.
+    """
+    return (
+        _averaged(_Text(), kept, channels, drawn, m, order),
+        _averaged(_Latex(), kept, channels, drawn, m, order),
+    )
+
+
+def _averaged(
+    s: _Text, kept: Any, channels: tuple[str, ...], drawn: Drawn, m: int, order: int
+) -> str:
+    of = f"V({', '.join(map(s.name, channels))})" if channels else "V"
+    lines = [f"x = {_slow(s, kept)}", f"M = {s.mean(of)}"]
+    if order:
+        lag = s.mean(f"V_{s.sub('k')}'[k M]")
+        met = s.mean(f"V_{s.sub('k')}'[{s.later('V', 'j')} - M]")
+        lines.append(f"F_1 = -{s.half('1')} M' M - {s.total('k')} {lag} + {s.total('j > k')} {met}")
+        lines.append(
+            s.words("V_k' the derivative by where the gradient of k steps before was taken")
+        )
+        lines.append(f"{s.later('V', 'j')}{s.words(' the step of j steps before')}")
+    lines.append(s.words(f"means over sequences of {_drawn_as(drawn, m)}"))
+    if order == 0:
+        return s.sentence(f"{s.dot('x')} = M + O(h)", lines)
+    return s.sentence(f"{s.dot('x')} = M + h F_1 + O({s.h2})", lines)
+
+
+def _slow(s: _Text, kept: Any) -> str:
+    return s.name("theta") if not kept else f"({', '.join(map(s.name, ('theta', *kept)))})"
+
+
+def _drawn_as(drawn: Drawn, m: int) -> str:
+    return f"{m} batches, each {'drawn anew' if not drawn.own else 'once an epoch'}"
+
+
 def _printed(
     s: _Text, kept: Any, memories: Mapping[str, Weights], drawn: Drawn, m: int, order: int
 ) -> str:
-    x = s.name("theta") if not kept else f"({', '.join(map(s.name, ('theta', *kept)))})"
     read = f"({', '.join(map(s.name, memories))})" if memories else ""
     of = f"{s.of_batch('V')}{read}"
-    lines = [f"x = {x}"]
+    lines = [f"x = {_slow(s, kept)}"]
     for a, w in memories.items():
         own = s.times(w.now(drawn) - w.total, s.apart(s.phi(a)))
         both = s.joined([s.times(w.total, s.phi(a)), own])
         lines.append(f"{s.name(a)} = {both}")
-    drawn_as = f"b one of {m} batches, each {'drawn anew' if not drawn.own else 'once an epoch'}"
-    lines.append(s.words(drawn_as))
+    lines.append(s.words(f"b one of {_drawn_as(drawn, m)}"))
     if order == 0:
         return s.sentence(f"{s.dot('x')} = {s.mean(of)} + O(h)", lines)
     if not memories:
@@ -128,6 +171,12 @@ class _Text:
     def apart(self, what: str) -> str:
         return f"~{what}"
 
+    def total(self, over: str) -> str:
+        return f"Σ_({over})"
+
+    def later(self, what: str, j: str) -> str:
+        return f"{what}(-{j})"
+
     def dot(self, what: str) -> str:
         return f"{what}'"
 
@@ -176,6 +225,12 @@ class _Latex(_Text):
 
     def apart(self, what: str) -> str:
         return rf"\tilde{{{what}}}"
+
+    def total(self, over: str) -> str:
+        return rf"\sum_{{{over}}}"
+
+    def later(self, what: str, j: str) -> str:
+        return f"{what}_{{-{j}}}"
 
     def dot(self, what: str) -> str:
         return rf"\dot {what}"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from igr.checks import check_count, check_step, check_value_fn
 from igr.flows.fields.batches.as_rule import as_rule
 from igr.flows.fields.batches.first_order import drift
+from igr.flows.fields.batches.over_sequences import averaged
 from igr.flows.fields.batches.printing import BatchField
 from igr.flows.fields.batches.remembered import reshuffled
 from igr.flows.fields.batches.steps import BatchLossFn, BatchSteps
@@ -27,29 +28,38 @@ def reshuffled_field(
     *,
     order: int = 1,
     rates_at: float | None = None,
+    sequences: int | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> BatchField:
     """The field that the mean of an optimizer follows, each batch seen once an epoch.
 
     Args:
       method: a linear memory, an elementwise rule or any other rule, in which what is eliminated
         enters linearly, as Adam's first moment does; or an optax optimizer as a function of the
-        learning rate. What does not is kept as a variable, `igr.from_optax(.., keep=..)`.
+        learning rate. What does not is averaged over `sequences`, or kept as a variable,
+        `igr.from_optax(.., keep=..)`.
       batch_loss_fn: `(params, batch) -> scalar`.
       h: the step.
       batches: the m batches of an epoch, a pytree of arrays with a leading axis of m.
       order: 0 or 1.
       rates_at: the step that the rates of kept states are meant for, h if not given.
+      sequences: over how many sequences of batches, each with its m shifted namings, a rule that
+        bends what it eliminates is averaged, such as momentum clipped or its sign. The field is an
+        estimate then, the same at every call, and its error falls with the root of their number.
+      key: to draw the sequences with.
 
     Returns:
       `f(t, state, args)` for `igr.flow`, the state and t as of `igr.vector_field`. At order 1 it
-      costs, for every batch, three or four gradients and as many Hessian products. `str` and
-      `latex` have its equation in words.
+      costs, for every batch, three or four gradients and as many Hessian products. With `sequences`
+      it costs a gradient for every batch at order 0, and at order 1 one with its Hessian product
+      for every step of every sequence, which is for small networks. `str` and `latex` have its
+      equation in words.
 
     Raises:
       TypeError: if `method` is no such method.
       ValueError: if the order is above 1, from where on the spread of the iterates matters.
-      UnansweredError: if the rule is not linear in what it eliminates: its mean over the orders is
-        then no function of the means of the memories.
+      UnansweredError: if the rule is not linear in what it eliminates and `sequences` is not given:
+        its mean over the orders is then no function of the means of the memories.
 
     >>> import jax.numpy as jnp
     >>> from igr.backward_error import methods
@@ -62,7 +72,7 @@ def reshuffled_field(
     >>> print(reshuffled_field(signsgd(0.1), loss, 0.1, batches))
     x' = ⟨V_b⟩ - h/2 ⟨V_b' V_b⟩ + O(h²), with x = θ, b one of 2 batches, each once an epoch
     """
-    described = as_rule(method)
+    described = as_rule(method, affine=sequences is None)
     order = check_count("order", order, 0)
     if order > 1:
         raise ValueError(
@@ -72,5 +82,8 @@ def reshuffled_field(
     h = check_step("h", h)
     check_value_fn(batch_loss_fn)
     m = num_examples(batches, "batches")
+    if sequences is not None:
+        drawn, args = reshuffled(m), (described, batch_loss_fn, h, batches, rates_at)
+        return averaged(*args, drawn, sequences, key).drift(order)
     steps = BatchSteps(described, batch_loss_fn, h, rates_at)
     return drift(steps, reshuffled(m), h, batches, order)

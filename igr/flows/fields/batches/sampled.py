@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import lineax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from igr.checks import Number, check_count, check_step, check_value_fn
 from igr.flows.fields.batches.as_rule import as_rule
 from igr.flows.fields.batches.first_order import drift, noise
+from igr.flows.fields.batches.over_sequences import averaged
 from igr.flows.fields.batches.remembered import WITH_REPLACEMENT
 from igr.flows.fields.batches.steps import BatchLossFn, BatchSteps
 from igr.flows.fields.noise.stochastic import StochasticField
@@ -31,18 +32,24 @@ def sampled_field(
     *,
     order: int = 1,
     rates_at: Number | None = None,
+    sequences: int | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> StochasticField:
     """Compiles the stochastic equation of an optimizer with its batches drawn with replacement.
 
     Args:
       method: a linear memory, an elementwise rule or any other rule, in which what is eliminated
         enters linearly, as Adam's first moment does; or an optax optimizer as a function of the
-        learning rate. What does not is kept as a variable, `igr.from_optax(.., keep=..)`.
+        learning rate. What does not is averaged over `sequences`, or kept as a variable,
+        `igr.from_optax(.., keep=..)`.
       batch_loss_fn: `(params, batch) -> scalar`; with `batches` the examples, that of one example.
       h: the step.
       batches: the m equally likely batches, a pytree of arrays with a leading axis of m.
       order: 0, of weak order 1, or 1, of weak order 2.
       rates_at: the step that the rates of kept states are meant for, h if not given.
+      sequences: over how many sequences of batches, each with its m shifted namings, drift and
+        noise of a rule that bends what it eliminates are averaged, as in `reshuffled_field`.
+      key: to draw the sequences with.
 
     Returns:
       Drift and diffusion of the state, params or `(params, kept)` as of `igr.vector_field`, for
@@ -52,7 +59,7 @@ def sampled_field(
     Raises:
       TypeError: if `method` is no such method.
       ValueError: if the order is above 1: beyond, third moments show, which no diffusion has.
-      UnansweredError: if the rule is not linear in what it eliminates.
+      UnansweredError: if the rule is not linear in what it eliminates and `sequences` is not given.
 
     Momentum: the memory makes the noise of a batch 1/(1 - beta) times as large, in the end.
 
@@ -66,7 +73,7 @@ def sampled_field(
     >>> print(f"{noise.mv(jnp.array([1.0, 0.0])):.4f}")
     0.4472
     """
-    described = as_rule(method)
+    described = as_rule(method, affine=sequences is None)
     order = check_count("order", order, 0)
     if order > 1:
         raise ValueError(
@@ -77,15 +84,21 @@ def sampled_field(
     h = check_step("h", h)
     check_value_fn(batch_loss_fn)
     m = num_examples(batches, "batches")
-    steps = BatchSteps(described, batch_loss_fn, h, rates_at)
-    of_state = noise(steps, h, batches, m)
+    if sequences is None:
+        steps = BatchSteps(described, batch_loss_fn, h, rates_at)
+        moving = drift(steps, WITH_REPLACEMENT, h, batches, order)
+        of_state, motions = noise(steps, h, batches, m), m
+    else:
+        along = averaged(
+            described, batch_loss_fn, h, batches, rates_at, WITH_REPLACEMENT, sequences, key
+        )
+        moving, of_state, motions = along.drift(order), along.noise, along.motions
 
     def diffusion(t: Any, state: PyTree, args: Any = None) -> lineax.AbstractLinearOperator:
         del args
         dynamic, _ = partition(state)
         dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
-        increments = jax.ShapeDtypeStruct((m,), dtype)
+        increments = jax.ShapeDtypeStruct((motions,), dtype)
         return lineax.FunctionLinearOperator(of_state(t, state), increments)
 
-    moving = drift(steps, WITH_REPLACEMENT, h, batches, order)
-    return StochasticField(moving, diffusion, m, h)
+    return StochasticField(moving, diffusion, motions, h)

@@ -2,8 +2,8 @@
 
 The slow state is params, the kept states and the time. With a the channels, which hold gradients of
 earlier batches besides that of the step, and g that of the step's own, a step moves it by
-h V(state, g, a, batch). V is affine in a, with a slope that does not depend on g: then the mean of
-the run is a function of what the channels hold in the mean.
+h V(state, g, a, batch). Where V is affine in a, with a slope that does not depend on g, the mean of
+the run is a function of what the channels hold in the mean; `over_sequences` has the other case.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from jaxtyping import Array, PyTree
 from igr.backward_error.protocols import UnansweredError
 from igr.backward_error.rules.rule import RuleMethod
 from igr.checks import Number
-from igr.flows.fields.batches.as_rule import not_linear
+from igr.flows.fields.batches.as_rule import INSTEAD, not_linear
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
 from igr.flows.steps.rules import check_direction, step_meant
-from igr.pytrees import combine, partition
+from igr.pytrees import combine, like_params, partition
 from igr.tracing.program import Variable, flatten
 
 BatchLossFn = Callable[[PyTree, PyTree], Array]
@@ -50,15 +50,21 @@ class BatchSteps:
       batch_loss_fn: `(params, batch) -> scalar`.
       h: the step.
       rates_at: the step that the rates of kept states are meant for, h if not given.
+      affine: whether what is not affine in the channels is refused.
     """
 
     def __init__(
-        self, method: RuleMethod, batch_loss_fn: BatchLossFn, h: Any, rates_at: Number | None
+        self,
+        method: RuleMethod,
+        batch_loss_fn: BatchLossFn,
+        h: Any,
+        rates_at: Number | None,
+        affine: bool = True,
     ):
-        self.method, self._loss, self._h, self._at = method, batch_loss_fn, h, rates_at
+        self.method, self.h, self._loss, self._at = method, h, batch_loss_fn, rates_at
         self._channels, self._states = dict(method.channels), dict(method.states)
         self._rates = {n: forgetting(rate, h, rates_at) for n, rate in method.rates}
-        self._check()
+        self._check(affine)
 
     def split(self, t: Any, state: PyTree) -> tuple[Slow, tuple[PyTree, dict[str, PyTree]]]:
         """The slow state, and the leaves beside it that do not move."""
@@ -94,7 +100,7 @@ class BatchSteps:
           batch: the batch.
           g_kept: what the kept states take for g, where that is looked at.
         """
-        h, params = self._h, slow.params
+        h, params = self.h, slow.params
         loss = lambda p: self._loss(combine(p, static[0]), batch)  # noqa: E731
         read = {**self._given(slow), "theta": params, "value_fn": loss, **held}
         old = {y: eqx.combine(slow.kept[y], static[1][y]) for y in self._states}
@@ -119,6 +125,18 @@ class BatchSteps:
         direction = jax.tree.map(lambda x, p: (-x).astype(p.dtype), psi, params)
         return Slow(direction, moved, jnp.ones_like(slow.t))
 
+    def like_state(self, velocity: Slow, state: PyTree) -> PyTree:
+        """A velocity as one of the state that was given, which keeps leaves that do not move."""
+        if not self._states:
+            return like_params(velocity.params, state)
+        params, kept = state
+        found = {y: like_params(velocity.kept[y], kept[y]) for y in velocity.kept}
+        return like_params(velocity.params, params), found
+
+    def of_state(self, values: Slow) -> PyTree:
+        """What moves, without time: params, or those and the kept states."""
+        return (values.params, values.kept) if self._states else values.params
+
     def check_affine(self, slow: Slow, static: Any, batch: PyTree) -> None:
         """Raises `UnansweredError` unless V is affine in what the channels hold."""
         if not self._channels:
@@ -140,10 +158,10 @@ class BatchSteps:
             raise not_linear(self.method.name, what)
 
     def _given(self, slow: Slow) -> dict[str, Any]:
-        h = self._h
+        h = self.h
         return {**self._rates, "h": h, "t": slow.t + jnp.asarray(h, slow.t.dtype)}
 
-    def _check(self) -> None:
+    def _check(self, affine: bool) -> None:
         method, rates = self.method, {n for n, _ in self.method.rates}
         for a, c in method.channels:
             beyond = sorted({*(() if c.of is None else c.of.names)} - rates - {*_OWN})
@@ -155,20 +173,20 @@ class BatchSteps:
                 )
         for y, state in method.states:
             beyond = [a for a in state.of.names if a in self._channels]
-            if beyond:
+            if beyond and affine:
                 raise UnansweredError(
                     f"the state {y} of {method.name} reads the memory {', '.join(beyond)}, which "
-                    "is eliminated: keep it as a variable too, igr.from_optax(.., keep=..)"
+                    f"is eliminated: {INSTEAD}"
                 )
             if state.rate == 1 and y not in state.of.names:
                 raise UnansweredError(
                     f"the state {y} of {method.name} is renewed by every batch and moves by more "
                     "than O(h): what such a memory does with batches is not known here"
                 )
-        if self._channels and method.reads("value_fn"):
+        if affine and self._channels and method.reads("value_fn"):
             raise UnansweredError(
                 f"{method.name} reads the loss itself beside a memory: what it does with batches "
-                "is not known here. Keep the memory as a variable: igr.from_optax(.., keep=..)"
+                f"is not known here: {INSTEAD}"
             )
 
 

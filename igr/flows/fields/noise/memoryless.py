@@ -8,7 +8,8 @@ of weak order 1: the mean and the covariance of a step of length h, to leading o
 2019; for sign descent with Gaussian noise of deviation sigma the drift is -erf(f'/(sqrt(2) sigma))
 and the covariance h (1 - erf^2), Compagnoni et al. 2025, arXiv:2411.15958). Psi may bend and
 couple, so that the mean of Psi is not Psi of the mean. No covariance is formed: the noise has the
-law of sqrt(h/m) sum_b (Psi(g_b) - E Psi) dW_b.
+law of sqrt(h/m) sum_b (Psi(g_b) - E Psi) dW_b. Weak order 1 is the drift to h^0; the next, and
+rules that remember, are in `igr.flows.sampled_field`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ BatchLossFn = Callable[[PyTree, PyTree], Array]
 def stochastic_rule_field(
     method: RuleMethod, batch_loss_fn: BatchLossFn, h: Number | Array, batches: PyTree
 ) -> StochasticField:
-    """Compiles the stochastic equation of a rule without memory.
+    """Compiles the stochastic equation of a rule without memory, of weak order 1.
 
     Args:
       method: from `igr.methods.rule`, without channels and kept states: psi reads `g`, the gradient
@@ -65,7 +66,8 @@ def stochastic_rule_field(
         held = ", ".join((*(a for a, _ in method.channels), *method.kept))
         raise ValueError(
             f"{method.name} remembers {held}: a memory mixes the noise of several steps, and the "
-            "stochastic equation here is that of a rule of the batch's gradient alone"
+            "stochastic equation here is that of a rule of the batch's gradient alone; "
+            "igr.flows.sampled_field has one for memories"
         )
     beyond = [n for n in method.psi.names if n not in ("g", "theta", "h")]
     if beyond:
