@@ -7,7 +7,7 @@ import fnmatch
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Never
+from typing import Any, Never
 
 from rich.console import Console
 
@@ -99,14 +99,21 @@ def leave(main: Callable[[], int]) -> Never:
     """Runs a command and ends the process with its exit status.
 
     One that was interrupted has said so, and the process does not wait for threads that still
-    compute.
+    compute. One whose reader stops early ends in silence.
     """
+    status: Any = 0
     try:
-        status = main()
+        try:
+            status = main()
+        except SystemExit as stopped:  # --help has printed, too
+            status = stopped.code
+        sys.stdout.flush()
     except KeyboardInterrupt:  # before the command could say what is kept
         print("interrupted; nothing was begun", file=sys.stderr)
         status = INTERRUPTED
-    sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        # Python flushes standard output once more as it ends, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.stderr.flush()
     if status == INTERRUPTED:
         os._exit(status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,20 @@ def of_whole(fn: Callable[..., Any], params: Any, *args: Any) -> Any:
             "params, rest = equinox.partition(model, equinox.is_inexact_array), and "
             "value_fn = lambda params: loss(equinox.combine(params, rest))."
         ) from error
+
+
+def naming_what_is_missing(fn: Any) -> Any:
+    """A function of params, or a sequence of them, as `of_whole` calls it; else what was given.
+
+    Args:
+        fn: A function whose first argument are params.
+
+    >>> naming_what_is_missing(lambda p: p + 1)(1)
+    2
+    """
+    if isinstance(fn, tuple | list):
+        return tuple(map(naming_what_is_missing, fn))
+    return functools.partial(of_whole, fn) if callable(fn) else fn
 
 
 def _missing(params: Any) -> list[str]:

@@ -257,6 +257,7 @@ def test_bad_input(refusal, arguments, says):
         "＿＿import＿＿('os')",
         "x\u202ey",
         "x²",
+        "0·9",
         "",
     ],
     ids=lambda text: text[:20],
@@ -339,6 +340,24 @@ def test_a_micro_sign_is_the_letter_mu(answer):
     assert out[1] == "μ' = -2 ε μ + O(h)"
 
 
+def test_signs_of_typesetting_are_those_of_a_keyboard(answer):
+    options = ("derive", "gd", "--order", "1", "--params", "x", "--loss")
+    expected = answer(*options, "-3*(x - 1)^2/2")
+    for minus in "\u2212\u2010\u2011\u2013\ufe63\uff0d":
+        assert answer(*options, f"{minus}3*(x {minus} 1)^2/2") == expected
+    for times in "\u22c5\u00d7\u2217":
+        assert answer(*options, f"-3{times}(x - 1)^2/2") == expected
+    for over in "\u2215\u2044":
+        assert answer(*options, f"-3*(x - 1)^2{over}2") == expected
+
+
+def test_letters_that_look_like_another_are_that_one(answer):
+    for letter, other in ("\u03d1\u03b8", "\u03d5\u03c6", "\u2126\u03a9", "\U0001d6fd\u03b2"):
+        for a, b in ((letter, other), (other, letter), (letter, letter)):
+            out = answer("derive", "gd", "--order", "0", "--loss", f"{a}^2", "--params", b)
+            assert out[1] == f"{other}' = -2 {other} + O(h)"
+
+
 @pytest.mark.slow
 def test_an_optimizer_of_optax_by_name(answer):
     out = answer("derive", "--optax", "sgd", "--set", "momentum=0.5")
@@ -360,9 +379,18 @@ def test_an_interrupt_ends_in_one_line():
     assert (done.returncode, done.stderr) == (130, b"igr: interrupted\n")
 
 
-def test_a_reader_that_stops_early():
-    close = "import os; os.close(1); os.dup2(os.pipe()[1], 1)"
-    done = run_process(["derive", "gradient_descent", "--order", "9"], before=close)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["derive", "gradient_descent", "--order", "9"],
+        ["derive", "--help"],
+        pytest.param(["methods"], marks=pytest.mark.slow),
+        pytest.param(["--version"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_reader_that_stops_early(arguments):
+    close = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1)"
+    done = run_process(arguments, before=close)
     assert (done.returncode, done.stderr) == (0, b"")
 
 

@@ -31,6 +31,7 @@ PARAMS = {
     "static": "relu",
     "function": jnp.tanh,
 }
+EQUATION = igr.modified_equation(igr.methods.gradient_descent(), 1)
 TRAINED = {"array", "numpy", "scalar", "bfloat16", "python"}
 
 
@@ -237,6 +238,15 @@ def test_a_filtered_model_says_what_to_combine():
         lambda: diagnostics.coherence(example, params, X),
         lambda: per_example.per_example_gradients(example, params, X),
         lambda: igr.run(optax.sgd(0.1), value, params, 2),
+        lambda: igr.vector_field(EQUATION, value, 0.1)(0.0, params, None),
+        lambda: igr.vector_field(EQUATION, value, 0.1, derivatives="differences")(0, params, None),
+        lambda: igr.modified_value_fn(EQUATION, value, 0.1)(params),
+        lambda: igr.flow(igr.vector_field(EQUATION, value, 0.1), params, 0.1),
+        lambda: igr.interpolating_field(jax.grad(value), 1, 0.1)(0.0, params, None),
+        lambda: igr.flows.run_epochs(optax.sgd(0.1), example, params, X, jnp.arange(4)[None]),
+        lambda: igr.Monitor(["slope"], example_loss_fn=example)(params, X),
+        lambda: diagnostics.accuracy(apply, params, X[:, :2], jnp.zeros(len(X), int)),
+        lambda: diagnostics.sign_perturbed(lambda p, e: example(p, e[0]), params, (X, X), 0.1),
     ):
         with pytest.raises(TypeError, match=r"None at params\['activation'\].*equinox.combine"):
             call()

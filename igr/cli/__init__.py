@@ -54,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        options = _parser().parse_args(_with_values(arguments))
+        try:
+            options = _parser().parse_args(_with_values(arguments))
+        except SystemExit:  # --help and --version have printed, and leave the rest to the end
+            sys.stdout.flush()
+            raise
         text = options.command(options)
         print(text, flush=True)
     except UnicodeEncodeError:

@@ -124,7 +124,7 @@ def fisher_product(
     """
     params = combine(*partition(params))
     loss = traced_scalar("example_loss_fn", example_loss_fn, params, first_example(batch))
-    return operator(_FisherTerm(loss), params, batch, chunk)
+    return operator(_FisherTerm(loss), params, batch, chunk, semidefinite=True)
 
 
 class _GaussNewtonTerm(eqx.Module):

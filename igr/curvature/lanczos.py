@@ -45,6 +45,7 @@ class _State(NamedTuple):
     errors: Float[Array, " m"]
     decided: Bool[Array, ""]  # whether they are as good as is asked for
     pairs: Locked
+    largest: Float[Array, ""]  # magnitude seen so far, of whose size rounding is
     tol: Float[Array, ""]  # what the first k are held to
     products: Int[Array, ""]
     finished: Bool[Array, ""]
@@ -113,7 +114,7 @@ def lanczos(
             last = jnp.where(pairs.fresh, pairs.place, state.length)
             length = jnp.where(pairs.fresh, state.length, state.length + 1)
             options = {"fresh": pairs.fresh, "into": length}
-        seeds = seed + state.products.astype(seed.dtype)
+        seeds = seed + 1 + state.products.astype(seed.dtype)  # `seed` itself may be the start's
         basis, projected, column, coupling = krylov_step(
             product, state.basis, state.projected, last, seeds, **options
         )
@@ -130,11 +131,10 @@ def lanczos(
             values, weights = best_first(projected, length, which, number)
             residuals = jnp.abs(coupling * weights[last])
             known = rows[:-1] < length - number
-            largest = jnp.max(jnp.where(known, jnp.abs(values), 0))
+            largest = jnp.max(jnp.where(known, jnp.abs(values), 0), initial=state.largest)
             wanted: Array | int = k
             if searches:
                 wanted = jnp.where(number > 0, 1, k)
-                largest = jnp.maximum(largest, jnp.max(jnp.abs(pairs.values)))
             errors = eigenvalue_errors(values, residuals, wanted, known)
             good = errors <= accepted(values, state.tol, largest)
             decided = jnp.all(good | (rows[:-1] >= wanted)) & due
@@ -149,15 +149,15 @@ def lanczos(
                 if which == "magnitude":
                     none = none & ruled_out(enough, -values, couplings, known, n)
                 decided = decided | (whole & none)
-            return values, weights, residuals, errors, decided
+            return values, weights, residuals, errors, decided, largest
 
         # The last product there is is always looked at; so are a full basis and a NaN.
         spent = state.products - pairs.begun
         due = spent >= (jnp.where(number > 0, least_of_a_search(n), k) if searches else least)
         look = due | (number > 0) | (length >= basis_size) | ~affordable(state)
         unknown = (state.values, state.weights, state.residuals, state.errors, state.decided)
-        values, weights, residuals, errors, decided = jax.lax.cond(
-            look & (length > number), looked, lambda: unknown
+        values, weights, residuals, errors, decided, largest = jax.lax.cond(
+            look & (length > number), looked, lambda: (*unknown, state.largest)
         )
         if bar is not None:
             # The search for copies is what is left once the k are locked.
@@ -169,6 +169,7 @@ def lanczos(
             residuals=residuals,
             errors=errors,
             decided=decided,
+            largest=largest,
         )
 
     def cycle(state: _State) -> _State:
@@ -191,11 +192,11 @@ def lanczos(
             values = jnp.roll(values, pairs.number)
             pairs, order = with_copy(pairs, best, better, which)
             change = change.at[:k].set(change[order])
-            pairs = lock(pairs, again, state.products, tol, which)
+            pairs = lock(pairs, again, state.products, tol, which, state.largest)
             # Accepted by the gaps to the values known then; now there are the copies, too.
-            pairs = pairs._replace(errors=jnp.where(searching, with_gaps(pairs, tol), pairs.errors))
-            largest = jnp.max(jnp.abs(pairs.values))
-            good = jnp.all(pairs.errors <= accepted(pairs.values, tol, largest))
+            gaps = with_gaps(pairs, tol, state.largest)
+            pairs = pairs._replace(errors=jnp.where(searching, gaps, pairs.errors))
+            good = jnp.all(pairs.errors <= accepted(pairs.values, tol, state.largest))
             ended = state.decided & ~again
             anew = ended & ~good & affordable(state) & (state.tol > FINEST * tol)
             pairs = pairs._replace(
@@ -242,6 +243,7 @@ def lanczos(
             errors=jnp.full(basis_size, jnp.inf, dtype),
             decided=jnp.asarray(False),
             pairs=nothing_locked(k, dtype),
+            largest=jnp.zeros((), dtype),
             tol=tol,
             products=jnp.asarray(0, jnp.int32),
             finished=jnp.asarray(False),

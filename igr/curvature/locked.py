@@ -143,14 +143,17 @@ def measured(locked: Locked, column: Float[Array, " k"], coupling: Float[Array, 
     )
 
 
-def with_gaps(locked: Locked, tol: Float[Array, ""]) -> Float[Array, " k"]:
+def with_gaps(
+    locked: Locked, tol: Float[Array, ""], largest: Float[Array, ""]
+) -> Float[Array, " k"]:
     """Bounds on the errors of the pairs by the gaps between them, none less than before.
 
-    Values that agree to `tol` are copies of one, and not apart.
+    Values that agree to `tol`, or to rounding at the `largest` magnitude there is, are copies of
+    one, and not apart.
     """
     values, residuals = locked.values, locked.residuals
     apart = jnp.abs(values[:, None] - values)
-    others = apart > accepted(values, tol, jnp.max(jnp.abs(values)))[:, None]
+    others = apart > accepted(values, tol, largest)[:, None]
     gap = jnp.min(jnp.where(others, apart - residuals, jnp.inf), axis=1)
     squared = residuals * (residuals / jnp.where(gap > 0, gap, 1))
     bound = jnp.where(gap > 0, jnp.minimum(residuals, squared), residuals)
@@ -163,9 +166,10 @@ def lock(
     products: Int[Array, ""],
     tol: Float[Array, ""],
     which: str,
+    largest: Float[Array, ""],
 ) -> Locked:
     """The pairs, locked for a search that begins where `again`."""
-    worst, largest = locked.values[-1], jnp.max(jnp.abs(locked.values))
+    worst = locked.values[-1]
     enough = score(worst, which) + accepted(worst, tol, largest)
     return locked._replace(
         number=jnp.where(again, locked.values.size, locked.number).astype(locked.number.dtype),

@@ -29,7 +29,14 @@ from igr.statistics_beside import reject_statistics
 Term = Callable[[PyTree, PyTree, PyTree], PyTree]
 
 
-def operator(term: Term, params: PyTree, batch: PyTree, chunk: int | None) -> Operator:
+def operator(
+    term: Term,
+    params: PyTree,
+    batch: PyTree,
+    chunk: int | None,
+    *,
+    semidefinite: bool = False,
+) -> Operator:
     """The mean over the batch of `term`, linearized now unless taken in chunks.
 
     Args:
@@ -39,6 +46,7 @@ def operator(term: Term, params: PyTree, batch: PyTree, chunk: int | None) -> Op
         params: Any pytree with floating leaves.
         batch: A pytree with a leading example axis, or None.
         chunk: The number of examples taken at a time, or None for all at once.
+        semidefinite: Whether no eigenvalue is negative, whatever rounding says.
     """
     reject_statistics(params)
     vector, rest = partition(params)
@@ -51,8 +59,8 @@ def operator(term: Term, params: PyTree, batch: PyTree, chunk: int | None) -> Op
         if chunk is not None:
             chunk = check_count("chunk", chunk, 1)
         if chunk is not None and chunk < n:
-            return ChunkedOperator(params, batch, term, chunk)
-    return LinearizedOperator(vector, _linearized(term, params, batch))
+            return ChunkedOperator(params, batch, term, chunk, semidefinite)
+    return LinearizedOperator(vector, _linearized(term, params, batch), semidefinite)
 
 
 class Operator(eqx.Module):
@@ -76,6 +84,7 @@ class LinearizedOperator(Operator):
     """The linear part alone, with what it needs of the examples stored."""
 
     linear: Callable[[PyTree], PyTree]
+    semidefinite: bool = eqx.field(static=True, default=False)
 
     def apply(self, vector: PyTree) -> PyTree:
         """Av from the stored linearization."""
@@ -88,6 +97,7 @@ class ChunkedOperator(Operator):
     batch: PyTree
     term: Term
     chunk: int = eqx.field(static=True)
+    semidefinite: bool = eqx.field(static=True, default=False)
 
     def apply(self, vector: PyTree) -> PyTree:
         """Av, summed over the chunks in at least float32; the last chunk may be smaller."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -73,7 +74,9 @@ def trace(
 
     The mean of v' A v over vectors v of random signs is unbiased for tr A (Hutchinson, 1990): one
     product a probe. For tr f(A), v' f(A) v comes from Gauss quadrature on the Krylov space of v:
-    `num_products` products a probe.
+    `num_products` products a probe. Where no eigenvalue is negative, those found are not either:
+    `fisher_product` promises so, and of any other product those below zero by no more than the
+    rounding of `params` are read as zero.
 
     Args:
         product: Linear and symmetric, on pytrees with the structure of the floating part of
@@ -104,13 +107,14 @@ def trace(
     num_products = check_count("num_products", num_products, 1)
     key = jax.random.key(0) if key is None else key
     steps = min(num_products, size(like))
+    least = _least(product, like, steps)
     product = traced(product, like)
     if function is not None:
         function = traced(function, jax.ShapeDtypeStruct((steps,), working_dtype(like)))
     many = num_probes * (1 if function is None else steps)
     inputs = product, like, key
     with search_bar("trace", progress, many, product.program.jaxpr, inputs) as bar:
-        samples = _quadratic_forms(product, like, function, num_probes, steps, key, bar)
+        samples = _quadratic_forms(product, like, function, num_probes, steps, least, key, bar)
         if bar is not None:
             jax.block_until_ready(samples)
     return Estimate(*_mean_and_error(samples))
@@ -170,11 +174,12 @@ def spectral_density(
     if width is not None:
         width = check_step("width", width)
     key = jax.random.key(0) if key is None else key
-    product = traced(product, like)
     steps = min(num_products, size(like))
+    least = _least(product, like, steps)
+    product = traced(product, like)
     many, inputs = num_probes * steps, (product, like, key)
     with search_bar("spectral density", progress, many, product.program.jaxpr, inputs) as bar:
-        nodes, weights = _quadrature(product, like, num_probes, steps, key, bar)
+        nodes, weights = _quadrature(product, like, num_probes, steps, least, key, bar)
         if bar is not None:
             jax.block_until_ready(nodes)
     low, high = jnp.min(nodes), jnp.max(nodes)
@@ -212,6 +217,7 @@ def _quadratic_forms(
     function: Callable[[Array], Array] | None,
     num_probes: int,
     steps: int,
+    least: float,
     key: PRNGKeyArray,
     bar: Ticking | None,
 ) -> Float[Array, " probes"]:
@@ -222,8 +228,9 @@ def _quadratic_forms(
         if function is None:
             _tick(bar, number)
             return inner(probe, wide(probe))
-        nodes, weights = _gauss(wide, probe, steps, bar, number * steps)
-        return size(like) * jnp.sum(weights * function(nodes))
+        nodes, weights = _gauss(wide, probe, steps, least, bar, number * steps)
+        # A node without weight is no eigenvalue, and a logarithm may be infinite there.
+        return size(like) * jnp.sum(jnp.where(weights == 0, 0, weights * function(nodes)))
 
     keys = jax.random.split(key, num_probes)
     return jax.lax.map(lambda x: form(*x), (jnp.arange(num_probes), keys))
@@ -236,13 +243,14 @@ def _quadrature(
     like: PyTree,
     num_probes: int,
     steps: int,
+    least: float,
     key: PRNGKeyArray,
     bar: Ticking | None,
 ) -> tuple[Float[Array, "probes products"], Float[Array, "probes products"]]:
     wide = wide_product(product, like)
 
     def rule(number: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-        return _gauss(wide, random_signs(key, widened(like)), steps, bar, number * steps)
+        return _gauss(wide, random_signs(key, widened(like)), steps, least, bar, number * steps)
 
     keys = jax.random.split(key, num_probes)
     return jax.lax.map(lambda x: rule(*x), (jnp.arange(num_probes), keys))
@@ -253,8 +261,25 @@ def _tick(bar: Ticking | None, done: Array) -> None:
         bar.show(done, done / bar.units)
 
 
+def _least(product: Any, like: PyTree, steps: int) -> float:
+    """How far below zero a node is read as zero, over the largest; infinite for any distance.
+
+    A spectrum that touches zero is met a rounding below it, where a root or a logarithm is NaN.
+    """
+    if getattr(product, "semidefinite", False):
+        return math.inf
+    narrow = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(like))
+    wide = float(jnp.finfo(working_dtype(like)).eps)
+    return max(10 * steps * wide, narrow)
+
+
 def _gauss(
-    product: Callable[[PyTree], PyTree], probe: PyTree, steps: int, bar: Ticking | None, done: Array
+    product: Callable[[PyTree], PyTree],
+    probe: PyTree,
+    steps: int,
+    least: float,
+    bar: Ticking | None,
+    done: Array,
 ) -> tuple[Float[Array, " products"], Float[Array, " products"]]:
     """Nodes and weights of the Gauss quadrature of the spectrum that a probe sees."""
 
@@ -269,9 +294,7 @@ def _gauss(
     size = jnp.max(jnp.abs(projected))
     size = jnp.where(size > 0, size, 1)
     nodes, vectors = jnp.linalg.eigh(projected / size)
-    # A spectrum that touches zero is met a rounding below it, where a root or a logarithm is NaN.
-    rounding = 10 * steps * jnp.finfo(nodes.dtype).eps
-    nodes = jnp.where((nodes < 0) & (nodes >= -rounding), 0, nodes) * size
+    nodes = jnp.where((nodes < 0) & (nodes >= -least), 0, nodes) * size
     return nodes, vectors[0] ** 2
 
 

@@ -14,6 +14,7 @@ from igr.batch_parts import mapped_over_parts
 from igr.checks import Number, check_count, check_number, check_step
 from igr.diagnostics.kernel.tangent_kernel import tangent_kernel_trace
 from igr.meshes import on_any_mesh
+from igr.one_example import of_one_example
 from igr.pytrees import inputs_and_targets, num_examples
 from igr.shown import short, table
 
@@ -199,7 +200,11 @@ def sign_perturbed(
     if low is not None and high is not None and not low < high:
         raise ValueError(f"low must be below high; got {low} and {high}.")
     x = jax.tree.map(jnp.asarray, x)
-    gradient = jax.vmap(jax.grad(lambda x, y: example_loss_fn(params, (x, y))))(x, y)
+
+    def loss(x: PyTree, y: PyTree) -> Array:
+        return of_one_example(example_loss_fn, params, (x, y))
+
+    gradient = jax.vmap(jax.grad(loss))(x, y)
 
     def moved(x: Array, g: Array) -> Array:
         return jnp.clip(x + jnp.asarray(epsilon, x.dtype) * jnp.sign(g), low, high)

@@ -15,7 +15,8 @@ from igr.compiled import compiled, traced
 from igr.curvature.vectors import random_vector
 from igr.meshes import on_any_mesh
 from igr.missing_parts import of_whole
-from igr.pytrees import combine, partition
+from igr.one_example import of_one_example
+from igr.pytrees import combine, num_examples, partition
 from igr.shown import short, table
 
 
@@ -124,7 +125,8 @@ def accuracy(
     >>> float(accuracy(lambda w, x: w * x, jnp.ones(2), jnp.eye(2), jnp.array([0, 0])))
     0.5
     """
-    outputs = jax.vmap(apply_fn, (None, 0))(params, x)
+    num_examples(x, "x")
+    outputs = jax.vmap(lambda x: of_one_example(apply_fn, params, x))(x)
     if outputs.ndim != 2:
         raise ValueError(
             "apply_fn must return a vector (q,) for one example; it returned shape "

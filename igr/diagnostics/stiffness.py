@@ -145,7 +145,8 @@ def class_stiffness(
     Raises:
         ValueError: As `stiffness`; if the labels are not one integer an example or one lies outside
             the classes (under jit, where this cannot be seen, all results are then NaN), if
-            `num_classes` is less than 1, or `other` is given without `other_labels`.
+            `num_classes` is less than 1, `other` is given without `other_labels`, or neither is
+            and `batch` holds one example, which makes no pair.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
@@ -160,7 +161,12 @@ def class_stiffness(
         raise ValueError(
             "other and other_labels must be given together; got one without the other."
         )
-    labels = _checked_labels("labels", labels, num_examples(batch), num_classes)
+    n = num_examples(batch)
+    if n == 1 and other is None:
+        raise ValueError(
+            "batch must hold at least two examples, for pairs are of different ones; it holds 1."
+        )
+    labels = _checked_labels("labels", labels, n, num_classes)
     if other_labels is None:
         columns = labels
     else:

@@ -8,11 +8,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree
 
 from igr.checks import check_value_fn
 from igr.compiled import Traced, compiled, traced
+from igr.missing_parts import of_whole
 from igr.progress.expected import expected_seconds
 from igr.progress.late_bar import (
     Ticking,
@@ -52,7 +55,8 @@ def run_epochs(
       params with a leading axis of epochs + 1, the start first.
 
     Raises:
-      ValueError: if the leaves of batches disagree, or `orders` is not of so many columns.
+      ValueError: if the leaves of batches disagree, or `orders` is not of so many columns or names
+        a batch that is not there.
 
     >>> loss = lambda x, a: (x - a) ** 2 / 2
     >>> orders = jnp.array([[0, 1], [1, 0]])
@@ -69,6 +73,10 @@ def run_epochs(
             f"orders is an integer array of shape (epochs, {m}), a column for each batch; got "
             f"shape {orders.shape} and dtype {orders.dtype}"
         )
+    if not isinstance(orders, Tracer):
+        outside = np.unique(np.asarray(orders)[(orders < 0) | (orders >= m)])
+        if outside.size:  # which indexing would clip
+            raise ValueError(f"orders must lie in 0, ..., {m - 1}; got {outside[:5].tolist()}")
     dynamic, static = partition(params)
     optimizer = optax.with_extra_args_support(optimizer)
     initial = traced(optimizer.init, dynamic)
@@ -76,7 +84,7 @@ def run_epochs(
 
     def step(params: PyTree, state: Any, batch: PyTree) -> tuple[PyTree, Any]:
         def loss(p: PyTree) -> Array:
-            return value_fn(combine(p, static), batch)
+            return of_whole(value_fn, combine(p, static), batch)
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = optimizer.update(

@@ -86,7 +86,7 @@ def read_record(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.reader(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a monitor's CSV file: {error}") from error

@@ -108,6 +108,29 @@ def test_an_interrupted_run_says_what_is_kept(small, tmp_path, capsys, monkeypat
     assert f"finished are in {tmp_path}/, and the same command goes on from there" in line
 
 
+@pytest.mark.parametrize(
+    ("printed", "status"), [("print('x' * 100_000)", 0), ("raise SystemExit(print('x') or 2)", 2)]
+)
+def test_a_reader_that_stops_early(printed, status):
+    """Once in the midst of what is printed, and once with all of it still to be written."""
+    script = f"""
+import os
+from analysis.command import leave
+reader, writer = os.pipe()
+os.close(reader)
+os.dup2(writer, 1)
+def main():
+    {printed}
+    return 0
+leave(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (status, b"")
+
+
 def test_control_c_ends_the_process_at_once_and_keeps_cells(tmp_path):
     script = """
 import signal, sys

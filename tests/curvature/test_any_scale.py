@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from igr.curvature import (
+    fisher_product,
     hessian_product,
     sgd_stability,
     sharpness,
@@ -118,6 +119,25 @@ def test_a_root_of_a_spectrum_that_touches_zero():
     found = trace(lambda v: matrix @ v, W, function=jnp.sqrt, num_probes=20)
     expected = np.sum(np.linalg.svd(half.astype(float), compute_uv=False))
     assert abs(found.value - expected) < 4 * found.error
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
+def test_a_root_of_a_semidefinite_product_in_half_precision(dtype):
+    """Its Ritz values below zero are of the rounding of the parameters, far above float32's."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(3, 8)).astype(dtype)
+    product = fisher_product(lambda w, x: jnp.tanh(w @ x), jnp.zeros(8, dtype), jnp.asarray(x))
+    found = trace(product, jnp.zeros(8, dtype), function=jnp.sqrt, num_probes=20)
+    # The gradient of example i is x_i: F = X'X / 3.
+    expected = np.sum(np.linalg.svd(x.astype(float), compute_uv=False)) / 3**0.5
+    assert abs(found.value - expected) < 4 * found.error + 0.02 * expected
+    assert jnp.min(spectral_density(product, jnp.zeros(8, dtype)).nodes) >= 0
+
+
+def test_a_logarithm_where_the_krylov_space_is_exhausted():
+    """What follows has no weight, whatever the function is there."""
+    found = trace(lambda v: 2 * v, jnp.zeros(4), function=jnp.log)
+    np.testing.assert_allclose(found.value, 4 * np.log(2), rtol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])

@@ -139,3 +139,26 @@ def test_no_copy_is_made_up_where_the_matrix_has_few_eigenvalues():
     found = top_eigenpairs(*diagonal(entries), 4, which="largest", tol=1e-8)
     assert found.converged
     np.testing.assert_allclose(found.values, [-1, -1, -2, -3], rtol=1e-8)
+
+
+@pytest.mark.parametrize("k", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_the_end_that_is_zero_of_a_matrix_of_low_rank(k):
+    """Rounding is of the size of what the restarts left out: the largest, and not the zeros."""
+    rng = np.random.default_rng(3)
+    half = jnp.asarray(np.linalg.qr(rng.normal(size=(300, 3)))[0])
+    product = Partial(lambda half, v: half @ (half.T @ v * 100), half)
+    found = top_eigenpairs(product, jnp.zeros(300), k, which="smallest")
+    assert found.converged
+    np.testing.assert_allclose(found.values, 0, atol=1e-12)
+    q = rows(found.vectors, k)
+    np.testing.assert_allclose(q @ q.T, np.eye(k), atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4, 5))])
+def test_every_eigenvalue_of_a_multiple_of_the_identity(n):
+    """Its Krylov spaces are exhausted at once, and the next direction is never the first again."""
+    for factor in (1.0, -2.0):
+        turn = jnp.asarray(np.linalg.qr(np.random.default_rng(1).normal(size=(n, n)))[0])
+        found = top_eigenpairs(Partial(multiply, factor * turn @ turn.T), jnp.zeros(n), n)
+        assert found.converged
+        np.testing.assert_allclose(found.values, factor, rtol=1e-6)

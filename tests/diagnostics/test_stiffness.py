@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from igr.diagnostics import class_stiffness, stiffness
+from igr.diagnostics import Monitor, class_stiffness, stiffness
 
 # With this loss the gradient of an example is the example itself.
 linear = lambda w, x: w @ x
@@ -112,3 +112,15 @@ def test_errors():
         classes(jnp.zeros(3, int), 0)
     with pytest.raises(ValueError, match=r"other and other_labels must be given together"):
         classes(jnp.zeros(3, int), other=x)
+
+
+def test_one_example_makes_no_pair():
+    loss, x = lambda w, x: jnp.sum(jnp.tanh(w * x)), jnp.ones((1, 2))
+    with pytest.raises(ValueError, match=r"batch must hold at least two examples.*holds 1"):
+        class_stiffness(loss, jnp.ones(2), x, jnp.array([0]), 2)
+    found = class_stiffness(
+        loss, jnp.ones(2), x, jnp.array([0]), 2, other=x, other_labels=jnp.array([1])
+    )
+    np.testing.assert_allclose(found.between, 1, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"stiffness is that of pairs: batch .* holds 1"):
+        Monitor(["stiffness"], example_loss_fn=loss)(jnp.ones(2), x)

@@ -40,8 +40,31 @@ def test_many_runs_at_once():
     np.testing.assert_allclose(together, alone, rtol=1e-12)
 
 
+def test_traced_rates_data_and_starts():
+    """Under jit, vmap and grad: the numbers of a loop."""
+
+    def after(rate, targets, w):
+        start = {"w": w, "step": jnp.array(4)}
+        return run_epochs(optax.sgd(rate), value_fn, start, targets, ORDERS[:1])["w"][-1]
+
+    def looped(rate, targets, w):
+        for k in ORDERS[0]:
+            w = w - rate * jax.grad(lambda w, t: value_fn({"w": w}, t))(w, targets[k])
+        return w
+
+    rates = jnp.array([0.01, 0.02])
+    found = jax.jit(jax.vmap(after, (0, None, None)))(rates, TARGETS, PARAMS["w"])
+    expected = [looped(rate, TARGETS, PARAMS["w"]) for rate in rates]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    total = lambda run: jax.grad(lambda *a: jnp.sum(run(*a)), (0, 1, 2))(0.01, TARGETS, PARAMS["w"])
+    for a, b in zip(total(after), total(looped), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
 def test_bad_input():
     optimizer = optax.sgd(0.1)
+    with pytest.raises(ValueError, match=r"orders must lie in 0, \.\.\., 2; got \[-1, 3\]"):
+        run_epochs(optimizer, value_fn, PARAMS, TARGETS, jnp.array([[0, 3, -1]]))
     for bad in (ORDERS[0], ORDERS[:, :2], ORDERS * 1.0):
         with pytest.raises(ValueError, match=r"integer array of shape \(epochs, 3\)"):
             run_epochs(optimizer, value_fn, PARAMS, TARGETS, bad)

@@ -96,3 +96,11 @@ def test_a_trial_step_that_overflows_is_made_again():
     np.testing.assert_allclose(
         solution.ys[-1], [2 * np.arctanh(np.tanh(4) * np.exp(-3))], rtol=1e-5
     )
+
+
+def test_an_event_with_an_adjoint_that_allows_none_names_both():
+    stop = diffrax.Event(lambda t, y, args, **kwargs: y[0] - 0.5)
+    with pytest.raises(ValueError, match=r"adjoint=BacksolveAdjoint allows no event: .* leave"):
+        igr.flow(
+            lambda t, y, args: -y, jnp.ones(1), 1.0, event=stop, adjoint=diffrax.BacksolveAdjoint()
+        )

@@ -186,3 +186,112 @@ def test_stiff_flows():
     for found in (implicit, explicit):
         np.testing.assert_allclose(found.ys[-1], [np.exp(-1), 0], atol=1e-5)
     assert implicit.stats["num_steps"] < explicit.stats["num_steps"] / 5
+
+
+TIMES = jnp.linspace(0.0, 2.0, 201)
+CONTROLLERS = {
+    "proportional and integral": diffrax.PIDController(
+        rtol=1e-9, atol=1e-11, pcoeff=0.3, icoeff=0.4
+    ),
+    "bounded": diffrax.PIDController(rtol=1e-9, atol=1e-11, dtmin=1e-6, dtmax=0.05),
+    "by the largest error": diffrax.PIDController(
+        rtol=1e-9, atol=1e-11, norm=lambda y: jnp.max(jnp.abs(jnp.stack(
+            [jnp.max(jnp.abs(x)) for x in jax.tree.leaves(y)])))
+    ),
+    "constant": diffrax.ConstantStepSize(),
+    "given times": diffrax.StepTo(TIMES),
+    "through given times": diffrax.ClipStepSizeController(
+        diffrax.PIDController(rtol=1e-9, atol=1e-11), step_ts=jnp.array([0.3, 1.1])
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_controllers(name):
+    dt0 = {"constant": 0.01, "given times": None}.get(name)
+    found = igr.flow(
+        field(), params(), 2.0, dt0=dt0, stepsize_controller=CONTROLLERS[name],
+        saveat=diffrax.SaveAt(t1=True),
+    )  # fmt: skip
+    np.testing.assert_allclose(flat(found.ys), by_scipy(modified, [2.0]), atol=1e-8)
+
+
+EVENTS = {
+    "condition": (diffrax.Event(lambda t, y, args, **k: y["b"] < 0.3), 0.01),
+    "one of two": (
+        diffrax.Event(
+            [lambda t, y, args, **k: y["b"] - 0.3, lambda t, y, args, **k: y["b"] + 1],
+            optimistix.Newton(1e-9, 1e-9),
+        ),
+        1e-6,
+    ),
+    "downwards alone": (
+        diffrax.Event(
+            lambda t, y, args, **k: y["b"] - 0.3, optimistix.Newton(1e-9, 1e-9), direction=False
+        ),
+        1e-6,
+    ),
+}
+
+
+@pytest.mark.parametrize("save", ["end", "dense", "times"])
+@pytest.mark.parametrize("name", EVENTS)
+def test_events_of_every_kind_with_saves_of_every_kind(name, save):
+    """Where b reaches 0.3, a condition a step late."""
+    event, near = EVENTS[name]
+    saves = {
+        "end": {"saveat": diffrax.SaveAt(t1=True)},
+        "dense": {"saveat": diffrax.SaveAt(t1=True, dense=True)},
+        "times": {"ts": jnp.array([0.1, 9.0])},
+    }
+    found = igr.flow(
+        field(), params(), 10.0, event=event, max_steps=4096,
+        stepsize_controller=diffrax.PIDController(rtol=1e-9, atol=1e-11, dtmax=0.01), **saves[save],
+    )  # fmt: skip
+    assert found.result == diffrax.RESULTS.event_occurred
+
+    def reached(t, w):
+        del t
+        return w[2] - 0.3
+
+    reached.terminal = True
+    theirs = scipy.integrate.solve_ivp(
+        modified, (0, 10), START, events=reached, method="DOP853", rtol=1e-11, atol=1e-12
+    )
+    (time,) = theirs.t_events[0]
+    if save == "times":
+        np.testing.assert_allclose(flat(found.ys)[0], by_scipy(modified, [0.1])[0], atol=1e-8)
+        assert np.isinf(flat(found.ys)[1]).all()
+        return
+    np.testing.assert_allclose(found.ts[-1], time, atol=near)
+    np.testing.assert_allclose(flat(found.ys)[-1], theirs.y_events[0][0], atol=2 * near)
+    if save == "dense":
+        at = found.evaluate(time / 2)
+        exact = by_scipy(modified, [time / 2])[0]
+        np.testing.assert_allclose(np.append(at["a"], at["b"]), exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in ADJOINTS if name != "backsolve"])
+def test_derivatives_through_an_event(name):
+    """dx/dt = -x from x0 until 0.3: the time is log(x0 / 0.3), whose derivative is 1 / x0."""
+    event = diffrax.Event(lambda t, y, args, **k: y[0] - 0.3, optimistix.Newton(1e-10, 1e-10))
+
+    def time(start):
+        found = igr.flow(
+            lambda t, y, args: -y, start, 9.0, event=event, saveat=diffrax.SaveAt(t1=True),
+            rtol=1e-9, **({"max_steps": 256} | ADJOINTS[name]),
+        )  # fmt: skip
+        return found.ts[-1]
+
+    differentiate = jax.jacfwd if name in ("forward", "direct") else jax.jacrev
+    found = jax.jit(differentiate(time))(jnp.array([0.8]))
+    np.testing.assert_allclose(found, [1 / 0.8], rtol=1e-6)
+
+
+def test_bad_ends_and_failures_that_are_raised():
+    with pytest.raises(ValueError, match="t0 < t1"):
+        igr.flow(field(), params(), -1.0)
+    with pytest.raises(Exception, match="maximum number of solver steps"):
+        igr.flow(field(), params(), 2.0, max_steps=3, throw=True)
+    with pytest.raises(TypeError, match="no_such_option"):
+        igr.flow(field(), params(), 2.0, no_such_option=1)

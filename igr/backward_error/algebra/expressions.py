@@ -16,6 +16,25 @@ FUNCTIONS = {
 }
 CONSTANTS = {"pi": sympy.pi}
 
+# What editors and papers have in place of the signs of a keyboard. The middle dot is not among
+# them, which in 0·9 is a decimal point.
+_SIGNS = str.maketrans(
+    {
+        "^": "**",
+        "\u2212": "-",  # minus sign
+        "\u2010": "-",  # hyphen
+        "\u2011": "-",  # one that does not break
+        "\u2013": "-",  # en dash
+        "\ufe63": "-",  # small hyphen
+        "\uff0d": "-",  # one of full width
+        "\u22c5": "*",  # dot operator
+        "\u00d7": "*",  # multiplication sign
+        "\u2217": "*",  # asterisk operator
+        "\u2215": "/",  # division slash
+        "\u2044": "/",  # fraction slash
+    }
+)
+
 _BINARY = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -33,9 +52,10 @@ def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy
     """Reads an expression such as `(y - a*b*x)**2/2`.
 
     Args:
-      text: numbers, names, `+ - * / ** ( )`, and the functions in `FUNCTIONS`. `^` is read as
-        `**`. Decimal numbers are read as the exact fraction that is written. Numbers and powers
-        are bounded, so that no short text makes long work.
+      text: numbers, names, `+ - * / ** ( )`, and the functions in `FUNCTIONS`. `^` is read as `**`,
+        and the minus signs, dots and crosses of typesetting as `-` and `*`. Decimal numbers are
+        read as the exact fraction that is written. Numbers and powers are bounded, so that no short
+        text makes long work.
       symbols: symbols to use for these names; any other name becomes a plain `sympy.Symbol`.
 
     Returns:
@@ -57,7 +77,7 @@ def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what Python only warns of is no formula either
-            tree = ast.parse(text.strip().replace("^", "**"), mode="eval")
+            tree = ast.parse(text.strip().translate(_SIGNS), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError, Warning) as error:
         raise _refusal(text, "it is not a formula") from error
     try:
@@ -91,7 +111,7 @@ def _built(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sy
         case ast.Constant(value=int(value)) if not isinstance(value, bool):
             return sympy.Integer(value)
         case ast.Constant(value=float()):
-            written = str(ast.get_source_segment(text.strip().replace("^", "**"), node))
+            written = str(ast.get_source_segment(text.strip().translate(_SIGNS), node))
             power = written.lower().partition("e")[2]
             if power and abs(int(power)) > _MOST_DIGITS:
                 raise _refusal(text, f"numbers have at most {_MOST_DIGITS} digits")

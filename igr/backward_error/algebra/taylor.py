@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,15 +10,18 @@ import sympy
 from sympy.polys.ring_series import rs_exp, rs_mul, rs_series_inversion, rs_trunc
 from sympy.polys.rings import PolyElement, ring
 
+from igr.checks import is_traced
+
 Z = sympy.Symbol("z")
 STEP = sympy.Symbol("h")  # the step, where a coefficient is a polynomial in it
+_DIGITS = {"float64": 15, "float32": 6, "float16": 3, "bfloat16": 2}  # that survive as a decimal
 
 
 def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
     """Sympifies a number or expression, reading each float as the decimal that is written.
 
     To 15 digits, which every decimal of so many survives: 1 - 0.9, which a float has as
-    0.09999999999999998, is a tenth.
+    0.09999999999999998, is a tenth. Of narrower dtypes to as many as survive there.
 
     Args:
       expression: number or sympy expression.
@@ -35,12 +39,32 @@ def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
             "igr.backward_error.algebra.expressions.parse reads text"
         )
     try:
-        found = sympy.sympify(expression, strict=True)
+        found = _of_array(expression)
+        if found is None:
+            found = sympy.sympify(expression, strict=True)
     except sympy.SympifyError:
         found = sympy.false
     if not isinstance(found, sympy.Expr) or found.is_Matrix:
         raise TypeError(f"{argument} is a number or a sympy expression, got {expression!r}")
     return found.xreplace({x: sympy.Rational(f"{float(x):.15g}") for x in found.atoms(sympy.Float)})
+
+
+def _of_array(value: Any) -> Any:
+    """A scalar of numpy or JAX, or an array without axes, exact; None of anything else.
+
+    False of a complex number: one of zero imaginary part would come out real.
+    """
+    dtype = getattr(value, "dtype", None)
+    if isinstance(value, complex) or getattr(dtype, "kind", "") == "c":
+        return sympy.false
+    if dtype is None or getattr(value, "shape", None) != () or is_traced(value):
+        return None
+    if dtype.kind in "iu":
+        return sympy.Integer(int(value))
+    digits = _DIGITS.get(str(dtype))
+    if digits is None or not math.isfinite(value):
+        return None if digits is None else sympy.sympify(float(value))
+    return sympy.Rational(f"{float(value):.{digits}g}")
 
 
 def fraction_field(expressions: Sequence[sympy.Expr]) -> tuple[Any, list[Any]]:

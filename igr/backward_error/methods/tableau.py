@@ -27,8 +27,8 @@ from igr.backward_error.stability import StabilityFunction, require_numbers
 from igr.backward_error.trees.equation import ModifiedEquation
 from igr.backward_error.trees.series import logarithm, stages
 
-_ROUNDING = 1e-14
-_LARGEST_DENOMINATOR = 1_000_000
+_EPSILON = float(np.finfo(float).eps)
+_BY_CHANCE = 0.001
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,10 @@ def runge_kutta(
         shape = f"{len(rows)} rows of lengths {[len(row) for row in rows]}"
         raise ValueError(f"A must be square with as many rows as b has weights ({s}), got {shape}")
     total = sympy.simplify(sum(weights))
-    if total != 1 and any(map(_is_float, b)) and abs(total - 1) < _ROUNDING:
+    rounding = max(map(_rounding, b))
+    if total != 1 and abs(total - 1) < 50 * rounding:
         # Irrational weights, rounded: what is missing goes to one of them.
-        last = max(i for i, x in enumerate(b) if _is_float(x))
+        last = max(i for i, x in enumerate(b) if _rounding(x))
         weights = (*weights[:last], weights[last] + 1 - total, *weights[last + 1 :])
         total = sympy.Integer(1)
     if total != 1:
@@ -126,13 +127,20 @@ def runge_kutta(
 
 def _fraction(value: Any, argument: str) -> sympy.Expr:
     """Exact; a float that is a fraction to rounding as that fraction."""
-    expression = exact(value, argument)
-    if _is_float(value):
-        near = Fraction(float(value)).limit_denominator(_LARGEST_DENOMINATOR)
-        if abs(near - Fraction(float(value))) <= 1e-15 * max(1.0, abs(float(value))):
-            return sympy.Rational(near.numerator, near.denominator)
-    return expression
+    rounding = _rounding(value)
+    if not rounding:
+        return exact(value, argument)
+    number = Fraction(float(value))
+    # Of numbers picked at random not one in a hundred is so near to one with this denominator.
+    near = number.limit_denominator(int((_BY_CHANCE / rounding) ** 0.5))
+    if abs(near - number) <= 4.5 * rounding * max(1.0, abs(float(value))):
+        return sympy.Rational(near.numerator, near.denominator)
+    return exact(value, argument)
 
 
-def _is_float(value: Any) -> bool:
-    return isinstance(value, float | np.floating | sympy.Float)
+def _rounding(value: Any) -> float:
+    """The relative rounding of a float, that of its dtype; 0 of what is exact."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and np.issubdtype(dtype, np.floating):
+        return float(np.finfo(dtype).eps)
+    return _EPSILON if isinstance(value, float | sympy.Float) else 0.0

@@ -113,7 +113,8 @@ class Batches(Colouring):
 
 def number_of_batches(value: Any, argument: str = "num_batches") -> sympy.Expr:
     """m, exact; raises unless it is an integer of at least 1 or a symbol."""
-    m = exact(value, argument)
+    whole = not isinstance(value, bool | float) and "float" not in str(getattr(value, "dtype", ""))
+    m = exact(value, argument) if whole else sympy.nan
     if not (m.is_Symbol or (m.is_Integer and m >= 1)):
         raise ValueError(f"{argument} is an integer of at least 1 or a sympy symbol, got {value!r}")
     return m

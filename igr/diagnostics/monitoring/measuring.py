@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -26,6 +27,7 @@ from igr.diagnostics.monitoring.named_measures import (
 )
 from igr.diagnostics.monitoring.watch import watched
 from igr.meshes import on_any_mesh
+from igr.one_example import of_one_example
 from igr.pytrees import trained_part
 
 
@@ -127,9 +129,9 @@ class Measuring:
         apply = self._apply_fn if self._named_that_need("apply_fn") else None
         inputs = None if apply is None else self._inputs_of(batch)
         if loss is not None:
-            loss = traced(loss, params, _first(batch))
+            loss = traced(partial(of_one_example, loss), params, _first(batch))
         if apply is not None:
-            apply = traced(apply, params, _first(inputs))
+            apply = traced(partial(of_one_example, apply), params, _first(inputs))
         return Functions(loss, apply, own, inputs)
 
     def _traced(

@@ -122,8 +122,12 @@ class NamedMeasures:
 
     def stiffness(self) -> Float[Array, ""]:
         """The mean cosine over the pairs of different examples."""
+        n = num_examples(self._batch)
+        if n == 1:
+            raise ValueError(
+                "stiffness is that of pairs: batch must hold two examples; it holds 1."
+            )
         pairs = stiffness(self._example_loss_fn, self._params, self._batch)
-        n = len(pairs)
         return (jnp.sum(pairs) - jnp.trace(pairs)) / (n * (n - 1))
 
     def sharpness(self) -> dict[str, Array]:

@@ -90,7 +90,7 @@ class CSVFile:
 
     def _start(self, step: int, header: list[str]) -> None:
         """Leaves a file with the header, and the rows before `step` of one that was there."""
-        text = self.path.read_text() if self.path.exists() else ""
+        text = self.path.read_text("utf-8") if self.path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a line cut short is no row
         lines = list(csv.reader(io.StringIO(whole)))
         if lines and lines[0] != header:
@@ -101,7 +101,7 @@ class CSVFile:
         kept = [line for line in lines[1:] if int(line[0]) < step]
         text = "".join(map(_line, [header, *kept]))
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        new.write_text(text)
+        new.write_text(text, "utf-8")
         os.replace(new, self.path)
 
 

@@ -11,6 +11,7 @@ from igr.backward_error.protocols import Equation, Method
 from igr.checks import Number, check_choice, check_step
 from igr.flows import kinds
 from igr.flows.kinds import Field, ValueFn
+from igr.missing_parts import naming_what_is_missing
 
 Derivatives = Literal["automatic", "differences"]
 
@@ -63,6 +64,7 @@ def vector_field(
     -1.053333333
     """
     h = check_step("h", h)
+    value_fn = naming_what_is_missing(value_fn)
     check_choice("derivatives", derivatives, ("automatic", "differences"))
     if derivatives == "automatic":
         if method is not None:
@@ -101,4 +103,4 @@ def modified_value_fn(
       NotAGradientError: if the method follows no modified loss at this order.
     """
     h = check_step("h", h)
-    return kinds.value_fn_of(eq, value_fn, h, batches=batches)
+    return kinds.value_fn_of(eq, naming_what_is_missing(value_fn), h, batches=batches)

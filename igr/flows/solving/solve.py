@@ -85,7 +85,8 @@ def flow(
       Save points that were not reached hold inf.
 
     Raises:
-      ValueError: if the times are not finite and increasing, or params have no floating leaf.
+      ValueError: if the times are not finite and increasing, params have no floating leaf, or an
+        event is given with an adjoint that allows none.
 
     Warns:
       FlowStopped: if the flow left the finite numbers or ran out of steps: it says when. (Not
@@ -127,8 +128,13 @@ def flow(
         "throw": False,
     }
     options.update(diffeqsolve)
-    if "event" not in diffeqsolve and isinstance(options.get("adjoint"), diffrax.BacksolveAdjoint):
-        del options["event"]  # which that adjoint forbids: a flow may then reach infinity itself
+    if isinstance(options.get("adjoint"), diffrax.BacksolveAdjoint):
+        if diffeqsolve.get("event") is not None:
+            raise ValueError(
+                "adjoint=BacksolveAdjoint allows no event: choose another adjoint, such as "
+                "diffrax.RecursiveCheckpointAdjoint(), or leave event out"
+            )
+        del options["event"]  # our own too: a flow may then reach infinity itself
     if optimizer_step is not None:
         optimizer_step = check_step("optimizer_step", optimizer_step)
         adaptive, step = options["stepsize_controller"], _on_host(optimizer_step, time_dtype)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from igr.checks import Number, check_count, check_step
+from igr.missing_parts import of_whole
 from igr.pytrees import combine, like_params, partition
 
 Field = Callable[[Any, PyTree, Any], PyTree]
@@ -57,7 +58,7 @@ def interpolating_field(
         at, static = partition(params)
         total = jax.tree.map(jnp.zeros_like, at)
         for weight in weights:
-            following = partition(step_fn(combine(at, static)))[0]
+            following = partition(of_whole(step_fn, combine(at, static)))[0]
             # Differences of neighbours lose fewer digits than a sum of the iterates themselves.
             total = jax.tree.map(
                 lambda s, new, old, w=weight: (s + (w / h) * (new - old)).astype(s.dtype),
