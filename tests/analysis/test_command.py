@@ -1,5 +1,6 @@
 """`python -m analysis` and the studies it knows."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -124,9 +125,10 @@ def main():
     return 0
 leave(main)
 """
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True,
-        timeout=60, check=False,
+        timeout=60, check=False, env=buffered,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (status, b"")
 
