@@ -17,6 +17,8 @@ Y = jnp.asarray(RNG.normal(size=6), jnp.float32)
 A = jnp.asarray(RNG.normal(size=(12, 12)), jnp.float32)
 A = A + A.T
 V = jnp.zeros(12, jnp.float32)
+GD = igr.modified_equation(igr.methods.gradient_descent(), 1)
+RULE = igr.modified_equation(igr.methods.elementwise(igr.methods.g, {}), 1)
 W = {"w": jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32), "v": jnp.ones(2, jnp.float32)}
 PATH = {k: jnp.stack([x, 1.1 * x, 0.9 * x]) for k, x in W.items()}
 
@@ -221,6 +223,14 @@ CALLS = {
     ),
     "its value and gradient": (
         lambda s: transforms.egr_value_and_grad(s.of_all, jnp.float32(0.1) / s.c)(W)[0],
+        1,
+    ),
+    "modified loss": (
+        lambda s: igr.modified_value_fn(GD, s.of_all, jnp.float32(0.1) / s.c)(W),
+        1,
+    ),
+    "modified loss of a rule": (
+        lambda s: igr.modified_value_fn(RULE, s.of_all, jnp.float32(0.1) / s.c)(W),
         1,
     ),
     "drift": (

@@ -47,7 +47,9 @@ def streamed_sums(
         parameters = sum(leaf.size for leaf in jax.tree.leaves(require_trained(params)))
         chunk = max(1, parameters // kept) if kept else None
         if chunk is not None and chunk < FEW:
-            return _one_by_one(example_loss_fn, params, batch)
+            if 2 * kept < parameters:
+                return _one_by_one(example_loss_fn, params, batch)
+            chunk = 1  # what is formed is most of a gradient, and is added up as it comes
 
     def sums(part: PyTree) -> _Sums:
         gradients, exponent = _in_their_unit(factored_gradients(example_loss_fn, params, part))
@@ -115,7 +117,11 @@ def _plus(a: _Sums, b: _Sums) -> _Sums:
 def _one_by_one(
     example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
 ) -> tuple[Array, Array, Array]:
-    """Both sums, no two of the gradients at a time: their sum is one gradient of the batch."""
+    """Both sums, no two of the gradients at a time: their sum is one gradient of the batch.
+
+    That pass of its own takes less than to form for every example the gradients of matrices whose
+    squares come from factors.
+    """
     trained, loss_fn = differentiable(example_loss_fn, params)
 
     def sum_of_losses(trained: PyTree) -> Array:

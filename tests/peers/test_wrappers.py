@@ -219,3 +219,99 @@ def test_one_example_moves_a_robust_mean_by_no_more_than_the_spread_of_the_other
         others = jnp.delete(g, 3, axis=0)
         bound = jnp.max(abs(g)) + jnp.max(others) - jnp.min(others)
         assert jnp.all(abs(got) <= bound) if "winsorize" in str(rule) else jnp.all(abs(got) < 1e6)
+
+
+# Wrappers that let everything through change no update, of any rule; those that leave parameters
+# out work around rules that act leaf by leaf, and are refused by name by the others.
+
+WITH_LOSS = {
+    "egr": lambda: transforms.egr(0.1, 0.3),
+    "add_gradient_norm_penalty": lambda: transforms.add_gradient_norm_penalty(0.3),
+    "metric_decay": lambda: transforms.metric_decay(0.1),
+    "metric_sgd": lambda: transforms.metric_sgd(0.1, 0.1),
+    "selective_decay": lambda: transforms.selective_decay(0.1, 0.5),
+    "selective_l2_sgd": lambda: transforms.selective_l2_sgd(0.1, 0.1, 0.5),
+    "decay_until_then_selective": lambda: transforms.decay_until_then_selective(0.1, 1, 0.5),
+    "l2_stopped_selective_sgd": lambda: transforms.l2_stopped_selective_sgd(0.1, 0.1, 1, 0.5),
+    "drift_adjusted": transforms.drift_adjusted,
+    "scale_by_drift_adjusted_rate": transforms.scale_by_drift_adjusted_rate,
+}
+BY_LEAF = {
+    "decay_until": lambda: transforms.decay_until(0.1, 2),
+    "l2_stopped_sgd": lambda: transforms.l2_stopped_sgd(0.1, 0.1, 2),
+    "l2_stopped_sgd with momentum": lambda: transforms.l2_stopped_sgd(0.1, 0.1, 2, 0.9),
+}
+OF_EXAMPLES = {
+    "winsorize": lambda: transforms.winsorize(20),
+    "winsorized_sgd": lambda: transforms.winsorized_sgd(0.1, 20),
+    "median_of_means": lambda: transforms.median_of_means(2),
+    "median_of_means_sgd": lambda: transforms.median_of_means_sgd(0.1, 2),
+}
+RULES = WITH_LOSS | BY_LEAF | OF_EXAMPLES
+TRANSPARENT = {
+    "chain": lambda rule: optax.chain(optax.identity(), rule),
+    "named_chain": lambda rule: optax.named_chain(("one", rule)),
+    "with_extra_args_support": optax.with_extra_args_support,
+    "zero_nans": lambda rule: optax.chain(optax.zero_nans(), rule),
+    "clip_by_global_norm": lambda rule: optax.chain(rule, optax.clip_by_global_norm(1e9)),
+    "masked": lambda rule: optax.masked(rule, {"w": True, "v": True}),
+    "masked by a function": lambda rule: optax.masked(rule, lambda p: {"w": True, "v": True}),
+    "partition": lambda rule: optax.partition({"a": rule}, {"w": "a", "v": "a"}),
+    "multi_transform": lambda rule: optax.multi_transform(
+        {"a": rule}, lambda p: jax.tree.map(lambda _: "a", p)
+    ),
+    "apply_if_finite": lambda rule: optax.apply_if_finite(rule, 2),
+    "conditionally_transform": lambda rule: optax.conditionally_transform(
+        rule, lambda step, **extra: True, forward_extra_args=True
+    ),
+    "MultiSteps": lambda rule: optax.MultiSteps(rule, 1).gradient_transformation(),
+}
+KEEP_THE_SHAPE = ("apply_if_finite", "conditionally_transform", "MultiSteps")
+
+
+def two_steps(rule, gradients, **extra):
+    params, state, found = PARAMS, rule.init(PARAMS), []
+    for _ in range(2):
+        updates, state = rule.update(gradients(params), state, params, **extra)
+        params = optax.apply_updates(params, updates)
+        found.append(updates)
+    return found
+
+
+@pytest.mark.parametrize("wrapper", TRANSPARENT)
+@pytest.mark.parametrize("name", RULES)
+def test_a_wrapper_that_lets_everything_through_changes_nothing(name, wrapper):
+    make, around, extra = RULES[name], TRANSPARENT[wrapper], {}
+    gradients = jax.grad(of(X, Y))
+    if name in WITH_LOSS:
+        extra = {"value_fn": of(X, Y)}
+    elif name in OF_EXAMPLES:
+        gradients = lambda params: each(params, X, Y)
+        if wrapper in KEEP_THE_SHAPE:  # an aggregator takes away the axis of examples
+            with pytest.raises((ValueError, TypeError)):
+                two_steps(around(make()), gradients)
+            return
+    found = two_steps(around(make()), gradients, **extra)
+    for got, expected in zip(found, two_steps(make(), gradients, **extra), strict=True):
+        close(got, expected)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_wrapper_that_leaves_parameters_out(name):
+    make = RULES[name]
+    gradients = each(PARAMS, X, Y) if name in OF_EXAMPLES else jax.grad(of(X, Y))(PARAMS)
+    for around in (
+        lambda rule: optax.masked(rule, {"w": True, "v": False}),
+        lambda rule: optax.partition({"a": rule, "b": optax.identity()}, {"w": "a", "v": "b"}),
+    ):
+        rule = around(make())
+        if name not in BY_LEAF:
+            with pytest.raises(ValueError, match="mask"):
+                rule.update(gradients, rule.init(PARAMS), PARAMS, value_fn=of(X, Y))
+            continue
+        found, _ = rule.update(gradients, rule.init(PARAMS), PARAMS)
+        alone = make()
+        expected, _ = alone.update(
+            {"w": gradients["w"]}, alone.init({"w": PARAMS["w"]}), {"w": PARAMS["w"]}
+        )
+        close(found, {"w": expected["w"], "v": gradients["v"]})

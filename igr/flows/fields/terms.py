@@ -89,8 +89,9 @@ def loss_and_penalty(
     """
     rates = {symbol: forgetting(rate, h, None) for symbol, rate in modified.rates.items()}
     functions = LeafFunctions()
-    psi = modified.penalty
-    phi = modified.of_length
+    psi = _in_steps(modified.penalty, G, _STEPPED / STEP)
+    phi = _in_steps(modified.of_length, SQUARE, SQUARE / STEP**2)
+    in_steps = phi != modified.of_length
     of_length = sympy.lambdify([SQUARE, STEP], phi, modules="jax")
 
     def parts(state: PyTree, t: Number | Array = jnp.inf) -> tuple[Array, Array]:
@@ -99,17 +100,23 @@ def loss_and_penalty(
         total, gradient = jax.value_and_grad(lambda p: value_fn(combine(p, static)))(dynamic)
         scalars = {**rates, T: t, STEP: h}
         penalty = jnp.zeros_like(total)
+        stepped = jax.tree.map(lambda g: (h * g).astype(g.dtype), gradient)
         if psi != 0:
-            vectors = {THETA: dynamic, G: gradient}
+            vectors = {THETA: dynamic, G: gradient, _STEPPED: stepped}
             vectors |= {y: partition(kept[str(y)])[0] for y in modified.states}
             added = functions(psi, vectors, scalars, dynamic)
             penalty = penalty + optax.tree.sum(added).astype(total.dtype)
         if phi != 0:
-            square = optax.tree.norm(gradient, squared=True)
+            square = optax.tree.norm(stepped if in_steps else gradient, squared=True)
             penalty = penalty + of_length(square, h).astype(total.dtype)
         return total, penalty
 
     return parts
+
+
+def _in_steps(expression: sympy.Expr, of: sympy.Symbol, by: sympy.Expr) -> sympy.Expr:
+    """A polynomial in g by that in h g: what is of the size of params has a square in range."""
+    return expression.xreplace({of: by}) if expression.is_polynomial(of) else expression
 
 
 def elementwise_field(
@@ -205,6 +212,7 @@ def _apart(state: Any, names: list[str]) -> tuple[PyTree, dict[str, PyTree]]:
     return state[0], state[1]
 
 
+_STEPPED = sympy.Symbol("g_stepped")
 _OFF_ZERO = sympy.Symbol("g_off_zero")
 
 

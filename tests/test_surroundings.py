@@ -1,0 +1,56 @@
+"""The commands where a notebook has set matplotlib's backend, and where the locale is not UTF-8."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+BACKENDS = {
+    "of a notebook": {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+    "of a notebook that is not installed": {"MPLBACKEND": "module://nowhere"},
+    "of no name": {"MPLBACKEND": "nonsense"},
+    "of a window": {"MPLBACKEND": "TkAgg", "DISPLAY": ""},
+    "and a locale of ASCII": {"MPLBACKEND": "agg", **ASCII},
+}
+
+
+def run(arguments, surroundings):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=os.environ | surroundings,
+        capture_output=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_pictures_are_drawn(name, tmp_path):
+    done = run(["-m", "paper_figures", "igr/1a", "--out", tmp_path / "out"], BACKENDS[name])
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    written = {path.suffix: path for path in (tmp_path / "out" / "igr").iterdir()}
+    assert written[".png"].read_bytes()[:4] == b"\x89PNG"
+    written[".csv"].read_bytes().decode("utf-8")
+    record = tmp_path / "run.csv"
+    record.write_text("step,λ µ\n0,1\n5,2\n", encoding="utf-8")
+    done = run(["-m", "igr", "plot", record, "--column", "λ µ"], BACKENDS[name])
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert (tmp_path / "run.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_records_are_utf_8(tmp_path):
+    script, record = tmp_path / "script.py", tmp_path / "run.csv"
+    script.write_text(
+        "import sys, igr, jax.numpy as jnp\n"
+        "for step in range(2):\n"
+        "    watch = igr.Monitor({'λ': lambda p, b: p.sum()}, csv=sys.argv[1], resume=step > 0)\n"
+        "    watch(jnp.ones(2), jnp.ones((3, 1)), step=step)\n"
+        "print(list(igr.plots.read_record(sys.argv[1])) == ['step', 'λ'])\n",
+        encoding="utf-8",
+    )
+    done = run([script, record], ASCII | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert done.stdout.strip() == b"True"
+    assert record.read_text("utf-8").splitlines() == ["step,λ", "0,2.0", "1,2.0"]
