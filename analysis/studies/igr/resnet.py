@@ -148,23 +148,27 @@ def by_products(model: Any) -> Any:
         return isinstance(node, eqx.nn.Conv2d)
 
     def replaced(node: Any) -> Any:
-        return Products(node.weight, node.stride[0], node.bias) if is_convolution(node) else node
+        if not is_convolution(node):
+            return node
+        return Products(node.weight, node.stride[0], node.bias, node.padding[0][0])
 
     return jax.tree.map(replaced, model, is_leaf=is_convolution)
 
 
 class Products(eqx.Module):
-    """A convolution of odd size, padded to keep an image's size but for the step.
+    """A convolution by square filters.
 
     Args:
         weight: Of the filters.
         step: Between places.
         bias: Of the filters, or None.
+        padding: Zeros on each side of an image.
     """
 
     weight: Float[Array, "filters channels size size"]
     step: int = eqx.field(static=True)
     bias: Float[Array, "filters 1 1"] | None = None
+    padding: int = eqx.field(static=True, default=1)
 
     def __call__(
         self, x: Float[Array, "channels height width"], *, key: PRNGKeyArray | None = None
@@ -172,8 +176,10 @@ class Products(eqx.Module):
         """The filters' responses, at every `step`-th place from the first."""
         del key
         filters, _, size, _ = self.weight.shape
-        height, width = (-(-length // self.step) for length in x.shape[1:])
-        padded = jnp.pad(x, ((0, 0), *[(size // 2, size // 2)] * 2))
+        height, width = (
+            (length + 2 * self.padding - size) // self.step + 1 for length in x.shape[1:]
+        )
+        padded = jnp.pad(x, ((0, 0), *[(self.padding, self.padding)] * 2))
         seen = [  # what each of the filters' weights is multiplied by
             padded[
                 :,
