@@ -11,7 +11,7 @@ from typing import get_args
 
 from analysis.command import INTERRUPTED, chosen, console, duration, leave, listed
 from analysis.scale import Scale, conditions
-from analysis.studies import SECONDS, STUDIES, study
+from analysis.studies import STUDIES, seconds, study
 from analysis.sweep import Engine, sweep
 
 
@@ -73,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _list(names: Sequence[str], scale: Scale) -> None:
     rows = [
-        (name, f"{len(set(study(name, scale).cells))} cells",
-         duration(SECONDS[name]) if scale == "quick" else "")
+        (name, f"{len(set(study(name, scale).cells))} cells", duration(seconds(name, scale)))
         for name in names
     ]  # fmt: skip
     listed(("study", f"at scale {scale}", "on two cores"), rows, "Studies")

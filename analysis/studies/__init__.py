@@ -86,6 +86,38 @@ SECONDS: dict[str, float] = {
     "spectreg-sizes": 55,
 }
 
+# The same at "medium". What was run in whole has its measured CPU time, halved; of the others those
+# that were measured have seconds a step times the steps; some are not known.
+_MEDIUM_SECONDS: dict[str, float] = {
+    "coherence-robust": 600,
+    "coherence-stability": 600,
+    "coherence-training": 470,
+    "igr-noise": 450,
+    "igr-width-and-rate": 315,
+    "metric-rules": 900,
+    "mgs-alexnet": 1400,
+    "mgs-label-noise": 2100,
+    "mgs-noise-and-size": 4000,
+    "mgs-robustness": 1300,
+    "spectreg-combined": 750,
+    "spectreg-mnist": 760,
+    "spectreg-networks": 430,
+    "spectreg-sizes": 840,
+}
+
+
+def seconds(name: str, scale: Scale) -> float | None:
+    """What all cells of a study take on two cores; None where it is not known.
+
+    >>> seconds("igr-noise", "quick"), seconds("igr-noise", "full")
+    (45, None)
+    """
+    if scale == "quick":
+        return SECONDS[name]
+    if study(name, scale).cells == study(name, "quick").cells:
+        return SECONDS[name]
+    return _MEDIUM_SECONDS.get(name) if scale == "medium" else None
+
 
 def study(name: str, scale: Scale) -> Study:
     """A study at a scale.

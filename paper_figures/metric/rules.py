@@ -198,8 +198,8 @@ def _same_order(ours: pd.DataFrame, theirs: pd.DataFrame) -> Claim:
         f"Spearman with it over {len(THEIRS)} rules: {_said(found)}",
         all(value > 0.5 for value in found.values()),
         paper="1, with itself",
-        otherwise="Widths, batches and steps are not printed, and digits are not MNIST; rules that "
-        "differ by a few per cent change places.",
+        otherwise="Widths, batches and steps are not printed, and stand-ins are smaller; rules "
+        "that differ by a few per cent change places.",
     )
 
 

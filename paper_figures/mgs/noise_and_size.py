@@ -124,5 +124,5 @@ def _ahead(bench: Mapping[str, Bench]) -> Claim:
         f"{said} %; ahead of {nearest} by {lead[nearest]:.1f}",
         all(one.above() for one in lead.values()),
         paper="section 6.3, in words: substantially",
-        otherwise="The factor that the loss chooses after fewer epochs is small on digits.",
+        otherwise="The factor that the loss chooses after fewer epochs is small.",
     )

@@ -149,8 +149,8 @@ def claims_of_decay(accuracies: pd.DataFrame) -> tuple[Claim, ...]:
         accuracies: In percent, a row a draw, a column for each name in `TABLE_1`.
     """
     small = (
-        "The differences are of the size of their standard errors: with an accuracy this far from "
-        "the ceiling, on images of 8 by 8, draws of the training set move it more than penalties."
+        "The differences are of the size of their standard errors: draws of the training set move "
+        "the accuracy by more than penalties do."
     )
     return (
         _gain("SpectReg gains over the baseline without weight decay", accuracies, SPECTREG, PLAIN,

@@ -18,7 +18,10 @@ RULES = {
     "SpectReg": (style.ORANGE, "s"),
     "DoubleBack": (style.BLUE, "D"),
 }
-_NEAR = "On images of 8 by 8 the draws of the training set move the accuracy more than these do."
+_NEAR = (
+    "The draws of the training set move the accuracy by more than these do; at smaller scales the "
+    "network, the images or the steps are fewer than the paper's."
+)
 
 
 def figure_1(conditions: Conditions) -> Drawing:

@@ -1,6 +1,7 @@
 """What is kept, what is drawn from it, and the page of claims made of it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ import pytest
 from analysis.studies.spectreg import sin as spectreg_sin
 from analysis.sweep import CellResult, Sweep, committed, keep
 from paper_figures.__main__ import main
-from paper_figures.claims_page import found, write_page
+from paper_figures.catalogue import FIGURES
+from paper_figures.claims_page import found, has_interval, write_page
 from paper_figures.figure import Figure
 from paper_figures.keep import write_provenance
 from tests.paper_figures.test_produce import LINE
@@ -119,6 +121,28 @@ def test_what_is_at_the_papers_scale_is_decided_at_quick(tmp_path):
         "fake/ours": "does not hold",
         "fake/line": "not tested at its scale",
     }
+
+
+def test_a_table_with_stand_ins_in_it_is_decided_at_full_alone(tmp_path):
+    table = Figure("metric/table-5.1", "Metric", "rules", "tests.paper_figures.fakes:draw_line", 1)
+    for scale, verdict in (("medium", "not tested at its scale"), ("full", "does not hold")):
+        for figure in (table, LINE):
+            path = tmp_path / f"{scale}/{figure.name}.claims.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("claim,measured,paper,holds,note\nfalls,up,,False,why\n")
+        verdicts = {row.figure: row.verdict for row in found(tmp_path, (table, LINE))}
+        assert verdicts == {"metric/table-5.1": verdict, "fake/line": "does not hold"}
+
+
+def test_three_quarters_of_what_medium_tested_say_how_sure_they_are():
+    rows = [
+        row
+        for row in found(Path(__file__).parents[2] / "docs/results", FIGURES)
+        if "medium" in row.held
+    ]
+    sure = [row for row in rows if has_interval(row.measured["medium"])]
+    assert len(rows) > 30
+    assert len(sure) >= 0.75 * len(rows)
 
 
 def test_a_page_of_nothing_is_an_error(tmp_path, capsys):

@@ -19,6 +19,7 @@ from analysis.data import Classification, TrainTest, digits, mnist, split
 from analysis.data.examples import draw_of_each_class, standardised, take
 from analysis.models import MLP, LeNet
 from analysis.scale import Scale
+from analysis.studies.igr.resnet import by_products
 from analysis.studies.images import Images
 from analysis.studies.optimizers import with_dropped_rate
 from analysis.sweep import Study
@@ -41,6 +42,9 @@ PENALTIES: dict[Rule, Callable[[At], Array]] = {
     "DoubleBack": lambda at: double_backprop(at.example_loss_fn, at.params, at.x, at.y),
 }
 PAPER_DECAY = 0.0005  # Table 1
+# How LeNet-5 is trained. Convolutions side by side, each with its own weights, are slow on a CPU.
+MEDIUM: dict[str, Any] = {"steps": 600, "held_out": 2500, "together": 1}
+FULL: dict[str, Any] = {"steps": 10_000, "held_out": 10_000}
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,9 @@ def study(scale: Scale) -> Study:
 
     Args:
         scale: "quick": an MLP on 200 digits, 8 draws, and 3 that tune; fewer weights. "medium":
-            LeNet-5 on 2,000 of MNIST, fewer draws and steps, with the paper's weights of SpectReg,
-            FrobReg and JacReg. "full": 10 draws and 10,000 steps, as in the paper; weights tuned.
+            LeNet-5 on 2,000 of MNIST, three draws of 600 steps, with the paper's weights of
+            SpectReg, FrobReg and JacReg and one of DoubleBack. "full": 10 draws and 10,000 steps,
+            as in the paper; weights tuned.
     """
     logits = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
     # Of penalties that vanish as the training set is fitted.
@@ -126,7 +131,7 @@ def study(scale: Scale) -> Study:
             "SpectReg": ((0.03,), (0.0, PAPER_DECAY)),
             "FrobReg": ((0.03,), (PAPER_DECAY,)),
             "JacReg": ((1.0,), (PAPER_DECAY,)),
-            "DoubleBack": ((3.0, 10.0), (PAPER_DECAY,)),
+            "DoubleBack": ((3.0,), (PAPER_DECAY,)),
             "baseline": ((0.0,), (0.0, PAPER_DECAY, 0.002)),
         }
     tuned, reported = {"quick": (3, 8), "medium": (1, 3), "full": (5, 10)}[scale]
@@ -135,13 +140,8 @@ def study(scale: Scale) -> Study:
         small = Cell(rule, *grids[rule], draw=draw, tuning=draw < tuned)
         if scale == "quick":
             return small
-        large = replace(small, data="mnist", per_class=200, held_out=10_000)
-        # Convolutions side by side, each with its own weights, are slow on a CPU.
-        return (
-            replace(large, steps=2000, together=1)
-            if scale == "medium"
-            else replace(large, steps=10_000)
-        )
+        large = replace(small, data="mnist", per_class=200)
+        return replace(large, **(MEDIUM if scale == "medium" else FULL))
 
     def draws(rule: Rule) -> range:
         is_choice = rule == "baseline" or len(grids[rule][0]) > 1
@@ -162,9 +162,8 @@ def run(cell: Cell | Timing) -> Mapping[str, Any]:
     """
     if isinstance(cell, Timing):
         return _timed(cell)
-    runs = trained(
-        cell, network(cell.data, cell.width, cell.dropout), penalty_of(PENALTIES[cell.rule])
-    )
+    make = trainable(cell.data, cell.width, cell.dropout)
+    runs = trained(cell, make, penalty_of(PENALTIES[cell.rule]))
     accuracies = {"train": np.asarray(runs["train_accuracy"])[0, :, :, 0, -1]}
     return accuracies | held_out_accuracies(runs, cell.held_out) | {"source": runs.source}
 
@@ -289,6 +288,13 @@ def network(name: str, width: int, dropout: float) -> Callable[..., Any]:
     if name == "mnist":
         return lambda key: LeNet(dropout=dropout, key=key)
     return lambda key: MLP(64, 10, width, 2, dropout=dropout, key=key)
+
+
+@cache
+def trainable(name: str, width: int, dropout: float) -> Callable[..., Any]:
+    """The same, its convolutions written as products where that is faster: on a CPU."""
+    make = network(name, width, dropout)
+    return (lambda key: by_products(make(key))) if jax.default_backend() == "cpu" else make
 
 
 def _timed(cell: Timing) -> Mapping[str, Any]:

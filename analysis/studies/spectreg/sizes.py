@@ -20,7 +20,8 @@ def study(scale: Scale) -> Study:
 
     Args:
         scale: "quick": an MLP on 50, 100 and 400 digits. "medium": LeNet-5 on 500 and 2,000 of
-            MNIST. "full": on 500 to 20,000.
+            MNIST, one weight a penalty but for the confidence penalty, 600 steps. "full": on 500
+            to 20,000.
     """
     sizes = {"quick": (5, 10, 40), "medium": (50, 200), "full": (50, 100, 200, 500, 1000, 2000)}
     tuned, reported = {"quick": (2, 6), "medium": (1, 3), "full": (5, 10)}[scale]
@@ -32,8 +33,8 @@ def study(scale: Scale) -> Study:
         weights |= {"DoubleBack": (3.0,), "SpectReg": (0.03,), "JacReg": (1.0,)}
     more: dict[str, Any] = {
         "quick": {"steps": 800},
-        "medium": {"data": "mnist", "held_out": 10_000, "steps": 2000, "together": 1},
-        "full": {"data": "mnist", "held_out": 10_000, "steps": 10_000},
+        "medium": {"data": "mnist", **mnist.MEDIUM},
+        "full": {"data": "mnist", **mnist.FULL},
     }[scale]
 
     def cells(rule: Rule, per_class: int, draw: int) -> list[Cell]:

@@ -75,12 +75,17 @@ def test_no_gain_where_all_rates_are_alike():
     assert abs(with_gain.mean - 5) < 3 * with_gain.error
 
 
-@pytest.mark.parametrize(("size", "step", "length"), [(3, 1, 5), (3, 2, 5), (3, 2, 8), (1, 2, 5)])
-def test_convolutions_as_products(size, step, length):
+@pytest.mark.parametrize(
+    ("size", "step", "length", "padded"),
+    [(3, 1, 5, True), (3, 2, 5, True), (3, 2, 8, True), (1, 2, 5, True), (5, 1, 9, False),
+     (5, 2, 8, False)],
+)  # fmt: skip
+def test_convolutions_as_products(size, step, length, padded):
     weight, x = (np.random.default_rng(i).normal(size=shape) for i, shape in
                  enumerate([(2, 3, size, size), (3, length, length)]))  # fmt: skip
-    expected = [sum(correlate2d(x[c], w[c], "same") for c in range(3)) for w in weight]
-    found = study.Products(jnp.asarray(weight), step)(jnp.asarray(x))
+    kind, padding = ("same", size // 2) if padded else ("valid", 0)
+    expected = [sum(correlate2d(x[c], w[c], kind) for c in range(3)) for w in weight]
+    found = study.Products(jnp.asarray(weight), step, padding=padding)(jnp.asarray(x))
     np.testing.assert_allclose(found, np.array(expected)[:, ::step, ::step], atol=1e-12)
 
 

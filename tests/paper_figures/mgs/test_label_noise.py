@@ -150,9 +150,8 @@ def test_every_regularizer_has_as_many_factors_to_choose_from(scale):
     cells = study(scale).cells
     methods = [cell.method for cell in cells]
     assert methods == list(figure.PAPER) * (1 if scale == "quick" else 2)
-    assert {len(cell.factors) for cell in cells if cell.method != "none"} == {
-        6 if scale == "quick" else 9
-    }
+    number = {"quick": 6, "medium": 3, "full": 9}[scale]
+    assert {len(cell.factors) for cell in cells if cell.method != "none"} == {number}
     assert all(cell.noises == figure.NOISES for cell in cells)
 
 
