@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from analysis.scale import Conditions
 from analysis.studies import STUDIES, study
@@ -44,8 +45,8 @@ def keep_all(outcomes: Sequence[Outcome], folder: Path, conditions: Conditions) 
 def write_provenance(here: Path) -> None:
     """Write `provenance.json`: of every study kept what computed it, and how long it took.
 
-    It says nothing that is not in the records of the study's cells; a commit, a machine and CPU
-    seconds are in those written since they are recorded.
+    It says nothing that is not in the records of the study's cells; a commit, a machine, CPU
+    seconds and the most memory are in those written since they are recorded.
 
     Args:
         here: The folder of a scale.
@@ -62,9 +63,16 @@ def write_provenance(here: Path) -> None:
         found[path.stem] = {
             "seconds": round(sum(float(record.get("seconds", 0)) for record in records), 1),
             "cpu seconds": round(sum(float(r.get("cpu_seconds", 0)) for r in records), 1) or None,
+            "peak memory in GB": _most_memory(records),
         } | {name: values[0] if len(values) == 1 else values for name, values in about.items()}
     text = json.dumps({"studies": found}, indent=1)
     (here / "provenance.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _most_memory(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """The most that a process had by the end of one of the cells, where they say."""
+    known = [int(record["peak_bytes"]) for record in records if record.get("peak_bytes")]
+    return round(max(known) / 1e9, 2) if known else None
 
 
 def _keep_file(path: Path, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -36,8 +37,19 @@ def run_cell(run: Callable[[Any], Mapping[str, Any]], cell: Any) -> CellResult |
     took = {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - worked,  # what it takes where others work, too
+        "peak_bytes": peak_bytes(),
     }
     return CellResult(values, took | _surroundings())
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has had so far; None where the system does not say."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def traceback_of(error: BaseException) -> str:

@@ -33,7 +33,9 @@ def table_4(conditions: Conditions) -> Drawing:
     _points(theirs, PAPER_4)
     ours.set(title=f"ours: {source}", ylabel="test accuracy (%)")
     theirs.set(title="the paper: small CIFAR-10")
-    picture.suptitle("mean and standard deviation", fontsize=8)
+    picture.suptitle(
+        "mean and standard deviation; the table's row of CIFAR-100 is not here", fontsize=8
+    )
     return Drawing(picture, table, claims_of_cifar10(table))
 
 

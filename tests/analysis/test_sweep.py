@@ -62,6 +62,7 @@ def test_only_what_is_missing_is_computed(tmp_path, logs):
     assert record["config"]["n"] == 1
     assert {"jax", "numpy"} <= set(record["versions"])
     assert min(record["seconds"], record["cpu_seconds"]) >= 0
+    assert 1e7 < record["peak_bytes"] < 1e11  # a Python process with JAX
     assert {"commit", "machine"} <= set(record)
     assert sweep(wider, tmp_path, console=QUIET).computed == 0
 

@@ -7,6 +7,8 @@ import sys
 import pandas as pd
 import pytest
 
+from analysis.studies import study
+from analysis.sweep import CellResult, cell_name, code_version, results
 from paper_figures.__main__ import main
 from paper_figures.catalogue import FIGURES, chosen_figures
 from paper_figures.figure import Figure
@@ -56,6 +58,34 @@ def test_all_draws_what_is_not_in_the_default_set_too(tmp_path, capsys, monkeypa
     assert "1 of 2 figures drawn" in shown
     assert main(["--all", "fake/line"], FAKES) == 2
     assert "leave out --all or the names" in capsys.readouterr().err
+
+
+def test_a_plan_says_what_every_scale_costs_before_anything_is_drawn(tmp_path, capsys, monkeypatch):
+    few = {"mgs-label-noise": "", "spectreg-sin": ""}
+    monkeypatch.setattr("paper_figures.plan.STUDIES", few)
+
+    def first_lines(scale):
+        given = ["--all", "--scale", scale, "--results", str(tmp_path / scale)]
+        main([*given, "--out", str(tmp_path / "out")], (LINE,))
+        return capsys.readouterr().out.partition("fake/line")[0]
+
+    quick = first_lines("quick")
+    assert quick.startswith("6 of 6 cells of 2 studies are to be computed, about 2 min on two")
+    assert "mgs-label-noise 2 min, spectreg-sin 15 s" in quick
+    # Ten networks and regularizers at four levels of ten draws, 400 epochs of 93 batches; ten
+    # weights and seeds of 10,000 steps.
+    million = 10 * 4 * 10 * 400 * 93 / 1e6
+    assert f"2 studies of which no time is known, of {million + 1:.1f} million" in first_lines(
+        "full"
+    )
+
+    whole = study("spectreg-sin", "full")
+    here = tmp_path / "full" / whole.name
+    here.mkdir(parents=True)
+    results.write(here, cell_name(*whole.cells, code_version(whole.run)), CellResult({"x": 1}))
+    again = first_lines("full")
+    assert again.startswith("10 of 11 cells")
+    assert f"no time is known, of {million:.1f} million" in " ".join(again.split())
 
 
 def test_studies_are_computed_under_the_conditions_given(tmp_path, monkeypatch):

@@ -33,6 +33,7 @@ def test_provenance_is_that_of_each_study(tmp_path):
     record = {
         "seconds": 3.0,
         "cpu_seconds": 2.0,
+        "peak_bytes": 1_234_000_000,
         "commit": "abc",
         "machine": "m",
         "device": "cpu",
@@ -49,6 +50,7 @@ def test_provenance_is_that_of_each_study(tmp_path):
         "spectreg-sin": {
             "seconds": 3.0,
             "cpu seconds": 2.0,
+            "peak memory in GB": 1.23,
             "commit": "abc",
             "machine": "m",
             "device": "cpu",
