@@ -56,7 +56,7 @@ def test_the_claims_follow_the_numbers(as_said):
     training = figures.claims_of_training(figures.measured(Conditions()))
     assert [claim.holds for claim in training] == [as_said] * 4
     tests = figures.claims_of_tests(figures.measured(Conditions()))
-    assert [claim.holds for claim in tests] == [as_said] * 3
+    assert [claim.holds for claim in tests] == [as_said] * 4
     sizes = figures.figure_a6(Conditions())
     assert [claim.holds for claim in sizes.claims[:2]] == [as_said] * 2
     assert sizes.table["parameters"].nunique() == 3
@@ -77,3 +77,11 @@ def test_nine_tenths_of_a_change():
                            "E": np.exp(-step)})  # fmt: skip
     assert figures._when_settled(run_of, "norm").item() == pytest.approx(0.5)  # 4.5 of 5, at 5
     assert figures._when_settled(run_of, "E").item() == pytest.approx(0.9)
+
+
+def test_what_rises_from_zero_before_it_falls_turns_from_its_highest_alone():
+    run = pd.Series([0.1, 2.0, 1.0, 1.5])
+    assert not figures._turns(run)
+    assert figures._from_highest(run)
+    assert figures._turns(run.iloc[1:])
+    assert not figures._from_highest(pd.Series([0.1, 2.0, 1.0, 1.05]))
