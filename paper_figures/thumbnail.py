@@ -7,7 +7,7 @@ from pathlib import Path
 
 LARGEST = 60_000  # bytes
 _WIDTHS = (900, 760, 640, 520, 400, 300, 200)
-_COLOURS = (64, 32, 16)
+_COLOURS = (256, 128, 64, 32, 16)
 
 
 def thumbnail(picture: Path, largest: int = LARGEST) -> bytes:
@@ -33,7 +33,9 @@ def thumbnail(picture: Path, largest: int = LARGEST) -> bytes:
         small = whole.resize((width, height), Image.Resampling.LANCZOS)
         for colours in _COLOURS:
             out = io.BytesIO()
-            small.quantize(colours, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+            small.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                out, "PNG", optimize=True
+            )
             if out.tell() <= largest:
                 return out.getvalue()
     raise ValueError(f"{picture} is too intricate for {largest} bytes at {_WIDTHS[-1]} pixels wide")

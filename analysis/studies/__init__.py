@@ -94,7 +94,7 @@ _MEDIUM_SECONDS: dict[str, float] = {
     "coherence-training": 470,
     "igr-noise": 450,
     "igr-width-and-rate": 315,
-    "metric-rules": 900,
+    "metric-rules": 520,
     "mgs-alexnet": 1400,
     "mgs-label-noise": 2100,
     "mgs-noise-and-size": 4000,

@@ -6,6 +6,7 @@ inputs to a unit the weights of the first layer. One function draws a kind of fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 
 from analysis.scale import Conditions
 from paper_figures import style
-from paper_figures.evidence import difference, mean
+from paper_figures.evidence import Mean, difference, mean
 from paper_figures.figure import Claim, Drawing
 from paper_figures.metric.runs import SETS, THEIRS, Activation, name, runs
 
@@ -209,7 +210,7 @@ def _of_training(runs_of: _Runs, task: str, activation: Activation) -> tuple[Cla
         )
     ]
     ends = {rule: mean(runs_of.end(rule, "train")) for rule in LOOKS}
-    said = ", ".join(f"{rule} {one.value:.3g}" for rule, one in ends.items())
+    said = _each(ends)
     if task in ("xor", "mnist"):
         level = 0.95 if task == "xor" else 0.94
         excepted = (
@@ -303,7 +304,7 @@ def _of_test(runs_of: _Runs, task: str) -> tuple[Claim, ...]:
         ),
         Claim(
             "Metric from the large regime is among the three worst on the test set",
-            f"best first: {', '.join(order)}",
+            f"best first: {_each({rule: mean(runs_of.end(rule, 'test')) for rule in order})}",
             "Metric large" in order[-3:],
             paper=f"section {section}, in words",
             otherwise="At a rate this far below the learning rate it is SGD but for little.",
@@ -313,21 +314,23 @@ def _of_test(runs_of: _Runs, task: str) -> tuple[Claim, ...]:
 
 def _of_norms(runs_of: _Runs, task: str, activation: Activation) -> tuple[Claim, ...]:
     start, end = runs_of.first.loc["SGD large"]["norm"], runs_of.end("SGD large", "norm")
-    change = float(np.max(np.abs(end / start - 1)))
+    changes = np.abs(end / start - 1)
+    change = float(np.max(changes))
     smaller = difference(runs_of.end("SGD large", "norm"), runs_of.end("SGD small", "norm"))
-    ends = {rule: float(runs_of.end(rule, "norm").mean()) for rule in LOOKS}
-    said = ", ".join(f"{rule} {value:.3g}" for rule, value in ends.items())
+    found_at_end = {rule: mean(runs_of.end(rule, "norm")) for rule in LOOKS}
+    ends = {rule: one.value for rule, one in found_at_end.items()}
+    said = _each(found_at_end)
     found = [
         Claim(
             "without regularization the norm from the large regime stays about as it was",
-            f"it changes by at most {change:.1%}",
+            f"it changes by {mean(100 * changes):.2g} %, by at most {change:.1%}",
             change < 0.1,
             paper="section 5.3, in words: relatively constant",
             otherwise="Training itself moves weights by a tenth and more at these rates.",
         ),
         Claim(
             "the small regime ends at a smaller norm than the large one",
-            f"SGD small {ends['SGD small']:.3g}, large {ends['SGD large']:.3g}",
+            f"SGD small {found_at_end['SGD small']:.3g}, large {found_at_end['SGD large']:.3g}",
             smaller.above(),
             paper="section 5.3, in words",
             otherwise=_SEEDS,
@@ -371,6 +374,11 @@ def _of_norms(runs_of: _Runs, task: str, activation: Activation) -> tuple[Claim,
             )
         )
     return tuple(found)
+
+
+def _each(ends: Mapping[str, Mean]) -> str:
+    """Means of rules with their standard errors over the runs."""
+    return ", ".join(f"{rule} {one:.3g}" for rule, one in ends.items())
 
 
 def _ranked(table: pd.DataFrame, task: str, rule: str) -> str:

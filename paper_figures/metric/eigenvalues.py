@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from analysis.scale import Conditions
 from paper_figures import style
-from paper_figures.evidence import difference
+from paper_figures.evidence import difference, mean
 from paper_figures.figure import Claim, Drawing
 from paper_figures.metric.curves import LOOKS
 from paper_figures.metric.runs import GENERALIZING, SETS, Activation, ends, name, runs
@@ -53,7 +53,7 @@ def claims(table: pd.DataFrame, task: str) -> tuple[Claim, ...]:
     """
     grid = table.pivot(index=["rule", "seed"], columns="rank", values="eigenvalue")
     top = {rule: grid.loc[rule][1] for rule in LOOKS}
-    said = ", ".join(f"{rule} {one.mean():.3g}" for rule, one in top.items())
+    said = ", ".join(f"{rule} {mean(one):.3g}" for rule, one in top.items())
     words = "section 5.7, in words"
     regimes = [(f"{kind} small", f"{kind} large") for kind in ("SGD", "Metric")]
     apart = {large: difference(top[large], top[small]) for small, large in regimes}
@@ -118,7 +118,7 @@ def claims(table: pd.DataFrame, task: str) -> tuple[Claim, ...]:
     ]
     large = [rule for rule in LOOKS if not rule.endswith("small")]
     order = sorted(large, key=lambda rule: -float(np.nan_to_num(top[rule].mean(), nan=np.inf)))
-    said_order = ", ".join(order)
+    said_order = ", ".join(f"{rule} {mean(top[rule]):.3g}" for rule in order)
     expected = {"xor": {"SGD large", "Metric large"}, "mnist": {"Metric large", "Selective L2"}}
     found.append(
         Claim(
