@@ -60,7 +60,7 @@ def study(scale: Scale) -> Study:
 
     Args:
         scale: "quick": digits, a small network, ten seeds. "medium": 6,000 of MNIST, fewer
-            levels, three seeds, 4,000 steps. "full": all of MNIST.
+            levels, three seeds, 2,000 steps. "full": all of MNIST.
     """
     levels: dict[Rule, tuple[int, ...]] = {
         "winsorized": (0, 2, 5, 10, 25),
@@ -74,7 +74,7 @@ def study(scale: Scale) -> Study:
         if scale == "quick":
             return Cell("digits", rule, level, random, seeds=tuple(range(10)))
         if scale == "medium":
-            return Cell("mnist", rule, level, random, 6000, 100, 2, 0.1, 4000, seeds[:3], 30)
+            return Cell("mnist", rule, level, random, 6000, 100, 2, 0.1, 2000, seeds[:3], 30)
         return Cell("mnist", rule, level, random, 60_000, 256, 3, 0.1, 200_000, seeds, 30)
 
     cells = [
