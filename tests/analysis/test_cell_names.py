@@ -52,7 +52,7 @@ def test_names():
 @pytest.mark.parametrize(
     ("config", "error", "says"),
     [
-        ({"n": 1}, TypeError, "a cell is a frozen dataclass, got {'n': 1}"),
+        ({"n": 1}, TypeError, "a cell must be a frozen dataclass; got {'n': 1}"),
         (Outer, TypeError, "a cell is a frozen dataclass"),
         (Outer(Inner((float("nan"),))), ValueError, r"rates\[0\] is NaN"),
         (Outer(Inner(()), extra=[1]), TypeError, r"extra is \[1\]: a cell's fields are numbers"),

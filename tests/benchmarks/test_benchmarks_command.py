@@ -144,7 +144,7 @@ def test_an_interrupted_run_prints_what_it_has(fake, capsys):
         (["nope"], "no benchmark is called 'nope'; --list shows them all"),
         (["feild"], "no benchmark is called 'feild'; close: field"),
         (["field", "--json", "/not/there/x.json"], "--json is a file in a folder that is there"),
-        (["field", "--json", "."], "--json is a file in a folder that is there, got ."),
+        (["field", "--json", "."], "--json must be a file in a folder that is there; got ."),
     ],
 )
 def test_bad_input(arguments, says, capsys):

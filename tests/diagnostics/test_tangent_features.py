@@ -260,7 +260,7 @@ def test_errors(case):
     w, points = jnp.ones((2, 2)), np.ones((3, 2))
     with pytest.raises(ValueError, match=r"shape \(5, 2\), or 5 integer labels; got shape \(5,\)"):
         tangent_kernel_alignment(apply_fn, p, x, np.ones(5))
-    with pytest.raises(ValueError, match=r"k must be at most .* n q = 10, got 11"):
+    with pytest.raises(ValueError, match=r"k must be at most .* n q = 10; got 11"):
         feature_covariance_eigenpairs(apply_fn, p, x, 11)
     with pytest.raises(ValueError, match=r"k must be at least 1; got 0"):
         feature_covariance_eigenpairs(apply_fn, p, x, 0)

@@ -95,7 +95,7 @@ def wrong_shapes(h):
     [
         (optax.adam(0.1), TypeError, "function of the learning rate, such as lambda h"),
         (0.1, TypeError, "function of the learning rate"),
-        (lambda h: 0.1, TypeError, "returns an optax.GradientTransformation, got float"),
+        (lambda h: 0.1, TypeError, "must return an optax.GradientTransformation; got float"),
         (
             lambda h: optax.MultiSteps(optax.adam(h), 4),
             TypeError,
@@ -190,7 +190,7 @@ def test_a_state_that_does_not_exist():
 
 @pytest.mark.parametrize("smooth", [0, -1.0, float("nan"), True, "much"])
 def test_smooth_is_a_positive_number(smooth):
-    with pytest.raises((TypeError, ValueError), match="smooth is a positive number"):
+    with pytest.raises((TypeError, ValueError), match="smooth must be a positive number"):
         igr.from_optax(optax.sign_sgd, smooth=smooth)
 
 

@@ -151,7 +151,7 @@ def test_bad_input(polynomial):
         igr.observed_order(igr.methods.heavy_ball(0.9), value_fn, params, 1, field="interpolating")
     with pytest.raises(ValueError, match="order must be at least 0"):
         igr.interpolating_field(lambda p: p, -1, 0.1)
-    with pytest.raises(TypeError, match="step_fn is a function"):
+    with pytest.raises(TypeError, match="step_fn must be a function"):
         igr.interpolating_field(3, 1, 0.1)
     with pytest.raises(ValueError, match="h must be positive"):
         igr.interpolating_field(lambda p: p, 1, 0.0)

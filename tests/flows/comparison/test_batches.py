@@ -119,7 +119,7 @@ def test_the_mean_with_replacement():
         ({"epochs": 1}, "key is needed"),
         ({"epochs": 1, "steps": 3, "key": 0}, "give epochs, or steps"),
         ({"key": 0}, "give epochs, or steps"),
-        ({"steps": 4, "key": 0}, "steps must be whole epochs of 3 steps, got 4"),
+        ({"steps": 4, "key": 0}, "steps must be whole epochs of 3 steps; got 4"),
         ({"epochs": 1, "method": igr.methods.reshuffled_sgd(2)}, "leading axis of 2"),
         ({"epochs": 1, "method": igr.methods.cyclic_sgd(3), "runs": 4}, "all runs are the same"),
         ({"epochs": 1, "key": 0, "orders": ("central",)}, "flows are orders, counts"),

@@ -91,15 +91,15 @@ def test_other_flows_are_averaged_like_the_run(seen):
     [
         ({"flows": (0, "centre")}, "flows are counts or 'differences', 'two-phase', 'central'"),
         ({"flows": ()}, "flows names at least one"),
-        ({"flows": (0, 0)}, "flows names each flow once"),
-        ({"flows": "central"}, "flows is a sequence"),
+        ({"flows": (0, 0)}, "flows must name each flow once"),
+        ({"flows": "central"}, "flows must be a sequence"),
         ({"flows": (0,), "orders": (1,)}, "give one of them"),
         ({"flows": ("central",), "directions": 3}, "at most the number of parameters, 2; got 3"),
         ({"flows": ("central",), "directions": 0}, "directions must be at least 1"),
         ({"flows": ("central",), "method": igr.methods.adam()}, "'central' is for gradient"),
         (
             {"flows": ("two-phase",), "method": igr.methods.heavy_ball(0.5), "start_up": "shift"},
-            "'two-phase' takes start_up",
+            "'two-phase' must have start_up",
         ),
     ],
 )

@@ -126,5 +126,7 @@ def test_what_is_kept_belongs_to_the_state(polynomial):
     equation = igr.modified_equation(igr.methods.adam(), 1)
     field = igr.vector_field(equation, polynomial.value_fn, 0.1)
     for state in (polynomial.params, {"w": 1.0, "v": 2.0}, (polynomial.params, {})):
-        with pytest.raises(TypeError, match=r"the state of this field is \(params, \{'nu': \.\.\."):
+        with pytest.raises(
+            TypeError, match=r"the state of this field must be \(params, \{'nu': \.\.\."
+        ):
             field(0.0, state, None)

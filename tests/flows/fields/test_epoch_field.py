@@ -221,7 +221,7 @@ def test_single_precision_stays(network):
 
 def test_bad_input(value_fn, batches):
     equation = modified_equation(igr.methods.reshuffled_sgd(3), 1)
-    with pytest.raises(ValueError, match="batches must be 3 in number, got 4"):
+    with pytest.raises(ValueError, match="batches must be 3 in number; got 4"):
         igr.vector_field(equation, value_fn, H, batches)
     with pytest.raises(ValueError, match="needs batches"):
         igr.vector_field(equation, value_fn, H)

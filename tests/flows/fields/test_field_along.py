@@ -67,5 +67,5 @@ def test_bad_input():
         igr.modified_field_along(run, 2)
     with pytest.raises(ValueError, match="order must be at least 0"):
         igr.modified_field_along(run, -1)
-    with pytest.raises(TypeError, match=r"what igr\.run returns, got dict"):
+    with pytest.raises(TypeError, match=r"what igr\.run returns; got dict"):
         igr.modified_field_along({}, 1)

@@ -182,7 +182,7 @@ def test_bad_input(polynomial):
             igr.vector_field(equation, value_fn, h)
     with pytest.raises(TypeError, match="h must be a number"):
         igr.vector_field(equation, value_fn, "a tenth")
-    with pytest.raises(TypeError, match="eq is a modified equation"):
+    with pytest.raises(TypeError, match="eq must be a modified equation"):
         igr.vector_field(igr.methods.gradient_descent(), value_fn, 0.1)
     with pytest.raises(TypeError, match="value_fn must be a function of params"):
         igr.vector_field(equation, 3.0, 0.1)

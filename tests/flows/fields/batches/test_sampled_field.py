@@ -311,7 +311,7 @@ def test_bad_input():
     with pytest.raises(UnansweredError, match="the state last of late is renewed by every batch"):
         sampled_field(late, loss, 0.1, data)
     field = spread_field(sampled_field(igr.methods.heavy_ball(0.5), loss, 0.1, data))
-    with pytest.raises(ValueError, match="the covariance of 2 numbers is 2 x 2, got shape"):
+    with pytest.raises(ValueError, match="the covariance of 2 numbers must be 2 x 2; got shape"):
         field(0.0, (START, jnp.zeros((3, 3))), None)
 
 
