@@ -97,7 +97,7 @@ def step_of(
         method,
         "no discrete step",
         "step_of",
-        "method is one of igr.methods, such as gradient_descent()",
+        "method must be one of igr.methods, such as gradient_descent()",
     )
 
 

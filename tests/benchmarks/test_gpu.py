@@ -139,7 +139,7 @@ ROWS = {  # a part of what each piece measures, in its order
     "seeds": ["4 vmapped seeds"],
     "fields-middle": ["field of GD, order 0", "field of Muon", "field of Adam"],
 }
-QUICK = ("limits", "robust", "per-example", "monitor", "seeds")  # the others compile for long
+QUICK = ("limits", "per-example")  # the others compile for long
 
 
 @pytest.mark.parametrize(

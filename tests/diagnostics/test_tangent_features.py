@@ -222,6 +222,7 @@ def test_the_rademacher_bound_is_attained_by_orthogonal_features():
     np.testing.assert_allclose(found, exact_complexity(x, 2) / 3)
 
 
+@pytest.mark.slow
 def test_rademacher_bound_of_a_path(case):
     rng = np.random.default_rng(5)
     path = jax.tree.map(lambda w: w + rng.normal(size=(3, *w.shape)), case.params)

@@ -21,7 +21,9 @@ def _loop(optimizer, value_fn, params, steps):
     return visited
 
 
-@pytest.mark.parametrize(("steps", "record_every"), [(6, 1), (6, 3), (7, 3), (2, 5)])
+@pytest.mark.parametrize(
+    ("steps", "record_every"), [(6, 1), (7, 3), pytest.param(6, 3, marks=pytest.mark.slow), (2, 5)]
+)
 def test_run_is_the_loop(tanh_network, steps, record_every):
     optimizer = optax.adam(0.05)
     visited = _loop(optimizer, tanh_network.value_fn, tanh_network.params, steps)

@@ -246,8 +246,8 @@ def test_the_first_steps_are_those_of_the_optimizer(make, keep):
     [
         (optax.adam, (), jnp.float64),
         (contrib.simplified_ademamix, None, jnp.float64),
-        (contrib.madgrad, None, jnp.float32),
-        (lambda h: optax.novograd(h), None, jnp.float32),
+        pytest.param(contrib.madgrad, None, jnp.float32, marks=pytest.mark.slow),
+        pytest.param(lambda h: optax.novograd(h), None, jnp.float32, marks=pytest.mark.slow),
         (optax.adafactor, None, jnp.float32),
     ],
     ids=["adam", "simplified ademamix", "madgrad", "novograd", "adafactor"],

@@ -18,7 +18,6 @@ GD = igr.methods.gradient_descent()
 # One combination of each kind is enough to see that something broke, all of them to see what.
 QUICK = {("polynomial", p, "derived") for p in (1, 2, 3)} | {
     ("polynomial", 2, "interpolating"),
-    ("tanh_network", 1, "derived"),
 }
 
 
@@ -99,6 +98,7 @@ def test_a_wrong_field_is_found_out(polynomial):
     assert abs(slope - 2) < 0.1
 
 
+@pytest.mark.slow
 def test_float32_reaches_rounding(polynomial):
     value_fn, params = polynomial
     single = jax.tree.map(lambda x: x.astype(jnp.float32), params)

@@ -76,6 +76,7 @@ def mean_with_momentum(h, epochs, beta):
     return [np.linalg.matrix_power(total, n) @ [2.0, 0, 1] for n in range(epochs + 1)]
 
 
+@pytest.mark.slow
 def test_the_mean_with_momentum():
     """The equation that knows the batches, read from the optimizer or named."""
     h, beta, filling, epochs = 0.02, 0.5, 9, 6  # 0.5^27 = 1e-8

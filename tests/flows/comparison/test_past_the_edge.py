@@ -36,6 +36,7 @@ def by_hand():
     return np.array(points)
 
 
+@pytest.mark.slow
 def test_the_run_is_seen_in_the_middle_of_its_swing(seen, by_hand):
     n = np.array([0, 10, 20])
     np.testing.assert_array_equal(seen.step, n + 1)

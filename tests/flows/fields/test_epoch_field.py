@@ -169,6 +169,7 @@ def test_order_of_a_fixed_order(network, order):
     assert found == pytest.approx(order + 2, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_global_order_of_the_mean(order):
     """Of many epochs, each over all permutations: their spread changes nothing up to h^2.

@@ -143,6 +143,7 @@ def test_without_noise_the_second_order_is_lost(compiled, order):
     assert slope(HS, errors) == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_mean_and_covariance():
     """Closed in two moments both have errors of order h^2, and the mean of order h at order 0."""
     start = 13

@@ -270,6 +270,7 @@ def test_without_memory_and_with_a_rule_it_is_the_first_field():
     np.testing.assert_allclose(of_new, of_old, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_optimizer_as_it_stands():
     """Of optax, without a description, in single precision: momentum on clipped gradients."""
     make = lambda h: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(h, 0.5))
