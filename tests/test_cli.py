@@ -186,7 +186,7 @@ GD = ("derive", "gradient_descent")
         (("derive", "addam", "--order", "1"), "METHOD must be one of gradient_descent, heavy_ball"),
         (("derive", "addam"), "got 'addam'. Did you mean adam?"),
         (("derive", "adam", "--set", "bb1=0.5"), "adam has no setting 'bb1'; it has b1, b2"),
-        (("derive", "adam", "--set", "b1"), "--set takes NAME=VALUE, such as b1=0.9; got 'b1'"),
+        (("derive", "adam", "--set", "b1"), "--set must be NAME=VALUE, such as b1=0.9; got 'b1'"),
         (("derive", "adam", "--set", "b1=0", "--set", "b1=1"), "b1 is given twice: 0 and 1"),
         (("derive", "adam", "--set", "b1=1.5"), "b1 must be a number in [0, 1)"),
         (("derive", "adam", "--set", "keep=rho"), "keep must name states of Adam"),

@@ -143,12 +143,12 @@ def test_an_equation_answers(name):
 @pytest.mark.parametrize("order", [2, -1, "0", 0.5])
 def test_an_order_beyond_that_of_the_equation_is_refused(name, order):
     eq = equation(name)
-    with pytest.raises((TypeError, ValueError), match="order is"):
+    with pytest.raises((TypeError, ValueError), match="order must be"):
         eq.truncate(order)
     with pytest.raises((TypeError, ValueError)) as raised:
         eq.modified_loss(order)
     if not isinstance(raised.value, NotAGradientError):
-        assert "order is" in str(raised.value)
+        assert "order must be" in str(raised.value)
 
 
 @everyone

@@ -266,7 +266,7 @@ def test_tree_is_within_the_order():
         ValueError, match=r"belongs to h\^3, beyond the order 2 of this equation: derive it to"
     ):
         EQ.coefficient(((), (), ()))
-    with pytest.raises(TypeError, match="a tree is the nested tuple"):
+    with pytest.raises(TypeError, match="a tree must be the nested tuple"):
         EQ.coefficient([()])
 
 

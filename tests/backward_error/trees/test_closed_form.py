@@ -244,7 +244,7 @@ class TestBadInput:
 
     def test_loss(self, closed_form):
         with pytest.raises(
-            TypeError, match=r"loss is .* got the text 'x\*\*2'.*expressions\.parse"
+            TypeError, match=r"loss must be .* got the text 'x\*\*2'.*expressions\.parse"
         ):
             closed_form("x**2", (x,), h)
         for loss in (x > 1, sympy.Matrix([x]), None, [x], True):

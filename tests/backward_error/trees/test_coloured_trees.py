@@ -59,7 +59,7 @@ def test_rootings_and_splittings_keep_the_colours(n):
 
 def test_colours_are_not_mixed():
     for bad in ((0, ()), (((), (0,)))):
-        with pytest.raises(TypeError, match="either all vertices of a tree carry a colour or none"):
+        with pytest.raises(TypeError, match="all vertices of a tree must carry a colour, or none"):
             trees.intern(bad)
 
 

@@ -160,7 +160,9 @@ def test_children_may_stand_in_any_order():
 @pytest.mark.parametrize("bad", [[()], "()", None, 1, ((), []), ((), "x")])
 def test_what_is_not_a_nested_tuple_is_refused(bad):
     for function in (trees.order, trees.symmetry, trees.rootings, trees.canonical):
-        with pytest.raises(TypeError, match=r"a tree is the nested tuple of its children.*got"):
+        with pytest.raises(
+            TypeError, match=r"a tree must be the nested tuple of its children.*got"
+        ):
             function(bad)
 
 

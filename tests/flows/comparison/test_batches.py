@@ -123,7 +123,7 @@ def test_the_mean_with_replacement():
         ({"steps": 4, "key": 0}, "steps must be whole epochs of 3 steps; got 4"),
         ({"epochs": 1, "method": igr.methods.reshuffled_sgd(2)}, "leading axis of 2"),
         ({"epochs": 1, "method": igr.methods.cyclic_sgd(3), "runs": 4}, "all runs are the same"),
-        ({"epochs": 1, "key": 0, "orders": ("central",)}, "flows are orders, counts"),
+        ({"epochs": 1, "key": 0, "orders": ("central",)}, "flows must be orders, counts"),
         ({"steps": 1, "batches": None, "runs": 4}, "runs is for runs on batches"),
     ],
 )

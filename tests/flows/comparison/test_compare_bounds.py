@@ -80,7 +80,7 @@ def test_differences_are_those_of_gradients_over_the_step():
     field = lambda t, w, args: -g(w) - (g(w) - g(w - h * g(w))) / 2
     solution = igr.flow(field, START, 20 * h)
     np.testing.assert_allclose(result.flows["differences"][-1], solution.ys[-1], rtol=1e-8)
-    with pytest.raises(ValueError, match=r"orders are counts or 'differences', .*; got 'two'"):
+    with pytest.raises(ValueError, match=r"orders must be counts or 'differences', .*; got 'two'"):
         igr.compare(product_loss, START, h, 5, ("two",))
 
 

@@ -90,7 +90,7 @@ def test_other_flows_are_averaged_like_the_run(seen):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"flows": (0, "centre")}, "flows are counts or 'differences', 'two-phase', 'central'"),
+        ({"flows": (0, "centre")}, "flows must be counts or 'differences', 'two-phase', 'central'"),
         ({"flows": ()}, "flows names at least one"),
         ({"flows": (0, 0)}, "flows must name each flow once"),
         ({"flows": "central"}, "flows must be a sequence"),
