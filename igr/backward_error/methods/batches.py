@@ -230,7 +230,7 @@ class SampledMethod(Memoryless):
         order = check_order(order)
         if order > MOST:
             raise ValueError(
-                f"{self.name} follows a stochastic equation of order 0 or 1 (weak order 1 or 2), "
+                f"{self.name} follows a stochastic equation of order 0 or 1 (weak order 1 or 2); "
                 f"got order {order}: beyond, the third moments of its gradients show, and no "
                 "diffusion has those."
             )
