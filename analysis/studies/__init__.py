@@ -89,7 +89,7 @@ SECONDS: dict[str, float] = {
 # The same at "medium". What was run in whole has its measured CPU time, halved; of the others those
 # that were measured have seconds a step times the steps; some are not known.
 _MEDIUM_SECONDS: dict[str, float] = {
-    "coherence-robust": 600,
+    "coherence-robust": 450,
     "coherence-stability": 600,
     "coherence-training": 470,
     "igr-noise": 450,
