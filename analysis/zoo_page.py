@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,11 +47,14 @@ time, the optimizer's own code replayed with its clocks slowed as h falls; 2 and
 *Stable to*: the largest h times curvature, preconditioned as the method does it, on a quadratic.
 *Ratio*: |F₁|/|F₀| on a tanh network on digits after 50 steps at h = 10⁻³; the expansion is
 trusted while h times it is below 0.3. A star: signs, maxima or conditions are read smoothed,
-`smooth=1e-2`, and the slopes are those of the optimizer so changed.
+`smooth=1e-2`, and the slopes are those of the optimizer so changed. What is refused says why in the
+last column.
 
-| optimizer | kind | eliminated | kept | slopes | stable to | ratio | modified loss |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| optimizer | kind | eliminated | kept | slopes | stable to | ratio | h⁰ | to h¹ | modified loss |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
+_SHORT = 80  # characters of a formula that stands in the table itself
+_LONG = 4000  # .. of one that is not printed at all
 
 
 def page(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -59,18 +64,11 @@ def page(found: Mapping[str, Mapping[str, Any]]) -> str:
         found: What `analysis.studies.igr.zoo.run` returned, by optimizer.
     """
     rows = [_row(name, values) for name, values in found.items()]
+    nothing = " | ".join(["-"] * 7)
+    rows += [f"| {name} | refused | {nothing} | {why} |" for name, why in reasons().items()]
     equations = [_equation(name, values) for name, values in found.items()]
-    refused = [f"- **{name}**: {reason}." for name, reason in reasons().items()]
     return "".join(
-        [
-            _HEAD,
-            "\n".join(rows),
-            "\n\n## Refused, and why\n\n",
-            "\n".join(refused),
-            "\n\n## Equations to h\n\n",
-            "\n\n".join(equations),
-            "\n",
-        ]
+        [_HEAD, "\n".join(rows), "\n\n## Equations to h\n\n", "\n\n".join(equations), "\n"]
     )
 
 
@@ -89,7 +87,6 @@ def _row(name: str, values: Mapping[str, Any]) -> str:
     star = "\\*" if OPTIMIZERS[name].jumps else ""
     limit, ratio = float(values["stability_limit"]), float(values["ratio"])
     slopes = ", ".join(f"{float(s):.2f}" for s in values["slopes"])
-    loss = str(values["loss"]).partition(":")[0]
     cells = [
         name + star,
         values["kind"],
@@ -98,13 +95,39 @@ def _row(name: str, values: Mapping[str, Any]) -> str:
         slopes,
         f"{limit:.3g}" if math.isfinite(limit) else "no quadratic",
         f"{ratio:.3g}" if math.isfinite(ratio) else "not finite",
-        loss if loss in ("none", "not known") else "below",
+        _formula(name, values["order_0"]),
+        _formula(name, values["order_1"]),
+        _loss(name, str(values["loss"])),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
+def _loss(name: str, loss: str) -> str:
+    if not loss.startswith("no"):
+        return _formula(name, loss)
+    if "is a function and no formula" in loss:
+        return "none: code and no formula"
+    return _below(name, "none: why")
+
+
+def _formula(name: str, formula: str) -> str:
+    if len(formula) > _SHORT or "\n" in formula:
+        return _below(name, "below")
+    return f"<code>{html.escape(formula, quote=False).replace('|', '&#124;')}</code>"
+
+
+def _below(name: str, text: str) -> str:
+    """A link to the section of an optimizer, by the name that MkDocs gives it."""
+    return f"[{text}](#{re.sub(r'[^a-z0-9_-]', '', name.lower().replace(' ', '-'))})"
+
+
 def _equation(name: str, values: Mapping[str, Any]) -> str:
-    lines = [f"### {name}", "", "```text", values["order_1"], "```"]
+    long = len(values["order_1"]) > _LONG
+    order = "order_0" if long else "order_1"
+    lines = [f"### {name}", "", "```text", values[order], "```"]
+    if long:
+        size = f"The formula to h¹ has {len(values['order_1']):,} characters"
+        lines += ["", f"{size}: `igr.modified_equation` prints it."]
     loss = str(values["loss"])
     said = f"Modified loss: {loss}" if loss.startswith("no") else f"Modified loss: `{loss}`"
     first = said.partition(". ")[0].rstrip(".")

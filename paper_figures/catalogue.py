@@ -32,8 +32,9 @@ _READY: tuple[Figure, ...] = (
            85, default=False),
     Figure("igr/adam-kept", "(ours)", "Adam at its defaults on digits: second moment kept beside "
            "the parameters, or eliminated", "paper_figures.igr.optimizers:figure_adam_kept", 30),
-    Figure("igr/zoo", "(ours)", "Optimizers of optax on digits, each against the flows of order 0 "
-           "and 1 read from its code", "paper_figures.igr.zoo:figure_zoo", 240, default=False),
+    Figure("igr/zoo", "(ours)", "Every optimizer of optax that can be read, on digits, against the "
+           "flows of order 0 and 1 read from its code", "paper_figures.igr.zoo:figure_zoo", 480,
+           default=False),
     Figure("igr/muon", "(ours)", "Muon on digits against its flows of order 0 and 1, and where the "
            "expansion stops being valid", "paper_figures.igr.muon:figure_muon", 120,
            default=False),

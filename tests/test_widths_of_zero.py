@@ -127,6 +127,7 @@ CALLS = {
         CALLS,
         "per_example_gradients",
         "stiffness",
+        "tangent_kernel",
         "lipschitz_bound",
         "winsorized_gradient",
         "double_backprop",

@@ -115,9 +115,8 @@ def _named(records: Any) -> dict[str, Any]:
         return {"": records}
     if not isinstance(records, Mapping):
         raise TypeError(
-            "records must be a record (columns with step among them, a path, a monitor) or a "
-            "mapping "
-            f"from names to such; got {type(records).__name__}."
+            "records is a record (columns with step among them, a path, a monitor) or a mapping "
+            f"from names to such; got {type(records).__name__}"
         )
     return dict(records)
 

@@ -15,6 +15,7 @@ from igr.backward_error.terms.algebra import T
 from igr.checks import Number
 from igr.tracing.coupled import coupled_reading
 from igr.tracing.describe import CoupledError, Description, describe
+from igr.tracing.in_time import CLOCK
 from igr.tracing.method import method_of
 from igr.tracing.states import Readings, readings
 from igr.tracing.trace import Make, Traced, trace
@@ -54,7 +55,7 @@ def read_optimizer(
 ) -> Reading:
     """Traces an optimizer and recognises its memories and its rule; see `igr.from_optax`."""
     check_smooth(smooth)
-    keep = None if keep is None else ((keep,) if isinstance(keep, str) else tuple(keep))
+    keep = _names(keep)
     traced = trace(make, params)
     _check_step(make, params, traced, smooth)
     found = readings(traced, smooth)
@@ -69,6 +70,7 @@ def read_optimizer(
         whole = coupled_reading(traced, found, keep, name)
         since = _since(found, whole.fading.values())
         return Reading(whole.method, traced, since, found, None, whole.why, None)
+    _check_small(first)
     method = method_of(first, name)
     why = {n: m.why for n, m in first.memories.items() if m.kept}
     since = _since(found, [m.fading for m in first.memories.values() if not m.kept])
@@ -126,9 +128,9 @@ def check_smooth(smooth: Any) -> None:
     if smooth is None:
         return
     if isinstance(smooth, bool) or not isinstance(smooth, int | float | sympy.Expr):
-        raise TypeError(f"smooth must be a positive number or None; got {smooth!r}.")
+        raise TypeError(f"smooth is a positive number or None, got {smooth!r}")
     if not (smooth > 0 and np.isfinite(float(smooth))):
-        raise ValueError(f"smooth must be a positive number or None; got {smooth}.")
+        raise ValueError(f"smooth is a positive number or None, got {smooth}")
 
 
 def name_of(make: Any) -> str:
@@ -142,14 +144,24 @@ def name_of(make: Any) -> str:
     return " + ".join(said) or "optimizer"
 
 
+def _names(keep: Any) -> tuple[str, ...] | None:
+    """What is to be kept, as names; raises unless it is text."""
+    if keep is None or isinstance(keep, str):
+        return None if keep is None else (keep,)
+    names = tuple(keep) if isinstance(keep, Iterable) else (keep,)
+    if not all(isinstance(n, str) for n in names):
+        raise TypeError(f"keep is the names of states, such as ('nu',), or None; got {keep!r}")
+    return names
+
+
 def _check_keep(traced: Traced, keep: tuple[str, ...] | None) -> None:
     places = zip(traced.names, traced.leaves, strict=True)
     known = list(dict.fromkeys(n for n, leaf in places if leaf is not None))
     strange = [str(n) for n in keep or () if n not in known]
     if strange:
         raise ValueError(
-            f"keep must name states of the optimizer, which are {', '.join(known) or 'none'}; got "
-            f"{', '.join(strange)}."
+            f"keep names states of the optimizer, which are {', '.join(known) or 'none'}; got "
+            f"{', '.join(strange)}"
         )
 
 
@@ -169,6 +181,33 @@ def _check_step(make: Make, params: PyTree | None, traced: Traced, smooth: Any) 
         raise UnreadableOptimizerError(
             "its update is not proportional to the learning rate, which it looks at as a number "
             "while it is made. Make it of functions that take the rate as an array"
+        )
+
+
+def _check_small(description: Description) -> None:
+    """Raises unless the update goes to zero with the learning rate.
+
+    A rule with kept states does so in the states alone that a run comes to, as one that sets params
+    to an average of them.
+    """
+    rule = description.rule
+    if description.kept:
+        return
+    symbols = sorted(rule.free_symbols, key=str)
+    at = sympy.lambdify(symbols, rule, "numpy")
+    values = np.random.default_rng(0).uniform(0.5, 1.5, len(symbols))
+    sizes = []
+    for h in (1e-3, 1e-6):
+        fixed = {n: float(rate) / h for n, rate in description.rates.items()}
+        fixed |= {CLOCK.name: 1 / h, T.name: 500 * h}
+        point = [fixed.get(s.name, v) for s, v in zip(symbols, values, strict=True)]
+        with np.errstate(all="ignore"):
+            sizes.append(abs(complex(at(*point))))
+    if sizes[1] > 100 * sizes[0] > 0:
+        raise UnreadableOptimizerError(
+            "its update does not go to zero with the learning rate: at 1e-3 of the rate it is "
+            f"{sizes[1] / sizes[0]:.3g} times as long, by the rate, and there is no flow that it "
+            "tends to. Every part of the update is multiplied by the rate that make is given"
         )
 
 

@@ -15,6 +15,7 @@ from igr.tracing.values import STEPS, Mixed, Value, constant, symbols_of
 
 RANDOM = {"random_bits", "random_seed", "random_wrap", "random_unwrap", "random_split",
           "random_fold_in", "threefry2x32", "rng_bit_generator", "rng_uniform"}  # fmt: skip
+OPAQUE = {"pure_callback", "io_callback"}
 
 
 def read(
@@ -72,6 +73,11 @@ def _apply(
     name = step.primitive.name
     if name in RANDOM:
         raise UnreadableOptimizerError(RANDOM_REASON)
+    if name in OPAQUE:
+        raise UnreadableOptimizerError(
+            f"it calls Python from its update ({name}), which cannot be read and has no "
+            "derivative. Write it in operations of JAX"
+        )
     mixed = _mixed(name, read_)
     if name == "is_finite":
         return [Value(True)]  # a run that is not is stopped by other means

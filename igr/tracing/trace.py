@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from jaxtyping import PyTree
 
 from igr.checks import Number
 from igr.pytrees import partition
-from igr.tracing.program import Program, flatten
+from igr.tracing.program import Program, Variable, flatten
 from igr.tracing.unreadable import UnreadableOptimizerError
 
 Make = Callable[..., optax.GradientTransformation]
@@ -136,7 +137,7 @@ def _traced(make: Make, shapes: PyTree, step: Number | None, given: bool) -> Tra
     except Exception as error:
         raise _untraceable(error, given) from error
     leaves, fields, names = _state_leaves(state, shapes)
-    return Traced(
+    traced = Traced(
         make,
         flatten(init_program),
         flatten(update_program),
@@ -148,6 +149,8 @@ def _traced(make: Make, shapes: PyTree, step: Number | None, given: bool) -> Tra
         leaves,
         step,
     )
+    _check_reads_rate(traced)
+    return traced
 
 
 _RANDOM = (
@@ -160,14 +163,14 @@ def _transformation(make: Make, h: Any) -> optax.GradientTransformation:
     made = make(h)
     if hasattr(made, "gradient_transformation"):
         raise TypeError(
-            "make(learning_rate) must return an optax.GradientTransformation; got "
+            "make(learning_rate) returns an optax.GradientTransformation, got "
             f"{type(made).__name__}, which wraps one and updates only every so many steps: give "
-            "the optimizer inside it, whose step is the one that is made."
+            "the optimizer inside it, whose step is the one that is made"
         )
     if not isinstance(made, optax.GradientTransformation):
         raise TypeError(
-            "make(learning_rate) must return an optax.GradientTransformation; got "
-            f"{type(made).__name__}."
+            "make(learning_rate) returns an optax.GradientTransformation, got "
+            f"{type(made).__name__}"
         )
     return made
 
@@ -175,14 +178,39 @@ def _transformation(make: Make, h: Any) -> optax.GradientTransformation:
 def _check_make(make: Any) -> None:
     if isinstance(make, optax.GradientTransformation):
         raise TypeError(
-            "the optimizer must be a function of the learning rate, such as "
-            "lambda h: optax.adamw(h, weight_decay=0.1); got a transformation, whose step is fixed."
+            "the optimizer is given as a function of the learning rate, such as "
+            "lambda h: optax.adamw(h, weight_decay=0.1); got a transformation, whose step is fixed"
         )
     if not callable(make):
         raise TypeError(
-            "the optimizer must be a function of the learning rate, such as "
-            f"lambda h: optax.adamw(h); got {make!r}."
+            "the optimizer is given as a function of the learning rate, such as "
+            f"lambda h: optax.adamw(h); got {make!r}"
         )
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):  # of some that are written in C
+        return
+    try:
+        signature.bind(0.0)
+    except TypeError as error:
+        raise TypeError(
+            "the optimizer is given as a function of the learning rate alone, such as "
+            f"lambda h: optax.adamw(h, weight_decay=0.1); called with it, {error}"
+        ) from error
+
+
+def _check_reads_rate(traced: Traced) -> None:
+    """Raises unless the learning rate, an argument, is read."""
+    if traced.step is not None:
+        return
+    for program in (traced.init, traced.update):
+        read = [*program.outputs, *(a for step in program.applications for a in step.inputs)]
+        if any(a == program.inputs[0] for a in read if isinstance(a, Variable)):
+            return
+    raise UnreadableOptimizerError(
+        "make does not read the learning rate it is given: its steps are of one size, and tell "
+        "nothing of those of other sizes. Hand the rate on, as in lambda h: optax.adamw(h)"
+    )
 
 
 def _untraceable(error: Exception, given: bool) -> Exception:
@@ -201,6 +229,11 @@ def _untraceable(error: Exception, given: bool) -> Exception:
             "it does not take the params it was tried on, a dictionary of a matrix and a vector. "
             "Where it tells leaves apart (masks, labels of multi_transform) or wants params of its "
             f"own kind, give params=, what is to be trained. It raised {said}"
+        )
+    if given and (apart or "no corresponding transformation" in said):
+        return UnreadableOptimizerError(
+            "it does not take the params that were given: its masks or labels are of another "
+            f"structure, or name what there is not. It raised {said}"
         )
     return UnreadableOptimizerError(
         f"it cannot be traced: {said}. The transformation must run under jax.jit on the gradient, "

@@ -1,4 +1,4 @@
-"""Ours: optimizers of optax on real data, each beside the flows read from its own code."""
+"""Ours: every optimizer of optax that is read, on real data, beside the flows of its own code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pandas as pd
 
 from analysis.scale import Conditions
 from analysis.studies import computed
+from analysis.studies.igr.zoo import OPTIMIZERS
+from analysis.studies.igr.zoo_runs import KEEP
 from paper_figures import style
 from paper_figures.figure import Claim, Drawing
 
@@ -38,10 +40,16 @@ def figure_zoo(conditions: Conditions) -> Drawing:
     axes.plot([], [], "o", color=style.GREY, markerfacecolor="white", label="order 0")
     axes.plot([], [], "o", color=style.GREY, label="order 1")
     axes.set(xscale="log", xlabel="distance from the flow at the end, of the way travelled")
-    axes.set_yticks(heights, [f"{r.optimizer}, $h = {r.h:g}$" for r in table.itertuples()])
+    axes.set_yticks(heights, [_label(str(r.optimizer), float(r.h)) for r in table.itertuples()])  # pyright: ignore[reportArgumentType]
     axes.grid(axis="x", alpha=0.3)
     picture.legend(loc="outside upper center", ncols=5)
     return Drawing(picture, table, tuple(_claims(table)))
+
+
+def _label(name: str, h: float) -> str:
+    star = "*" if OPTIMIZERS[name].jumps else ""  # its signs, maxima and conditions smoothed
+    kept = f", {' and '.join(KEEP[name])} kept" if name in KEEP else ""
+    return f"{name}{star}{kept}, $h = {h:g}$"
 
 
 def _row(name: str, seen: Any) -> dict[str, Any]:

@@ -89,13 +89,79 @@ def wrong_shapes(h):
     )
 
 
+def reads_more(h):
+    inner = optax.sgd(h)
+    return optax.GradientTransformationExtraArgs(
+        inner.init, lambda g, state, params=None, *, value, grad_fn: inner.update(g, state)
+    )
+
+
+def draws_by_count(h):
+    key = jax.random.key(0)
+
+    def update(g, n, params=None):
+        drawn = jax.random.bernoulli(jax.random.fold_in(key, n))
+        return jax.tree.map(lambda x: -h * drawn * x, g), n + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), int), update)
+
+
+def calls_python(h):
+    def update(g, state, params=None):
+        called = lambda x: jax.pure_callback(lambda y: y, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+        return jax.tree.map(lambda x: -h * called(x), g), state
+
+    return optax.GradientTransformation(lambda params: (), update)
+
+
+def changing_state(h):
+    return optax.GradientTransformation(
+        lambda params: (), lambda g, state, params=None: (jax.tree.map(lambda x: -h * x, g), (1,))
+    )
+
+
 @pytest.mark.filterwarnings("ignore:.*seed.*is deprecated")
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
+        ("adam", TypeError, "function of the learning rate, .*got 'adam'"),
+        (lambda h: (1, 2), TypeError, "returns an optax.GradientTransformation, got tuple"),
+        (lambda h: optax.adam, TypeError, "returns an optax.GradientTransformation, got function"),
+        (
+            lambda h, decay: optax.adamw(h, weight_decay=decay),
+            TypeError,
+            "of the learning rate alone.* missing a required argument: 'decay'",
+        ),
+        (lambda: optax.adam(0.1), TypeError, "learning rate alone.* too many positional"),
+        (lambda h: optax.adam(0.1), UnreadableOptimizerError, "does not read the learning rate"),
+        (
+            lambda h: optax.sgd(h + 0.1),
+            UnreadableOptimizerError,
+            "does not go to zero with the learning rate",
+        ),
+        (reads_more, UnreadableOptimizerError, "asks for 'value' and 'grad_fn' besides"),
+        (
+            lambda h: optax.chain(optax.sgd(h), optax.scale_by_backtracking_linesearch(10)),
+            UnreadableOptimizerError,
+            "asks for .*'value_fn' besides",
+        ),
+        (draws_by_count, UnreadableOptimizerError, "draws at random"),
+        (calls_python, UnreadableOptimizerError, "calls Python from its update .pure_callback"),
+        (changing_state, UnreadableOptimizerError, "a state of another structure than init"),
+        (
+            lambda h: optax.sgd(lambda n: h * jnp.nan),
+            UnreadableOptimizerError,
+            "a hyperparameter is not a finite number",
+        ),
+        (
+            lambda h: optax.sgd(h, 0.9j),
+            UnreadableOptimizerError,
+            "a hyperparameter is not a finite number",
+        ),
+        (lambda h: optax.sgd(h, 2.0), UnreadableOptimizerError, "grows by the factor 2"),
         (optax.adam(0.1), TypeError, "function of the learning rate, such as lambda h"),
         (0.1, TypeError, "function of the learning rate"),
-        (lambda h: 0.1, TypeError, "must return an optax.GradientTransformation; got float"),
+        (lambda h: 0.1, TypeError, "returns an optax.GradientTransformation, got float"),
         (
             lambda h: optax.MultiSteps(optax.adam(h), 4),
             TypeError,
@@ -186,11 +252,31 @@ def test_labels_on_the_params_they_are_for():
 def test_a_state_that_does_not_exist():
     with pytest.raises(ValueError, match="are mu, nu; got momentum"):
         igr.from_optax(optax.adam, keep=("momentum",))
+    with pytest.raises(ValueError, match="are mu, nu; got trace"):
+        igr.from_optax(optax.lamb, keep=("nu", "trace"))
+    with pytest.raises(TypeError, match=r"keep is the names of states.*got 5"):
+        igr.from_optax(optax.adam, keep=5)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({}, "params must hold at least one floating array"),
+        ({"w": jnp.arange(3)}, "params must hold at least one floating array"),
+        ({"w": 1j * jnp.ones(3)}, "complex leaves are not supported: params..w.. is complex"),
+        ({"v": jnp.ones(3), "b": jnp.ones(2)}, "does not take the params that were given"),
+        ({"w": jnp.ones(3), "b": jnp.ones(2)}, "given.* name what there is not"),
+    ],
+)
+def test_params_that_are_not_its_own(params, says):
+    make = lambda h: optax.multi_transform({"a": optax.sgd(h)}, {"w": "a", "b": "c"})
+    with pytest.raises(ValueError, match=says):
+        igr.from_optax(make, params=params)
 
 
 @pytest.mark.parametrize("smooth", [0, -1.0, float("nan"), True, "much"])
 def test_smooth_is_a_positive_number(smooth):
-    with pytest.raises((TypeError, ValueError), match="smooth must be a positive number"):
+    with pytest.raises((TypeError, ValueError), match="smooth is a positive number"):
         igr.from_optax(optax.sign_sgd, smooth=smooth)
 
 
@@ -246,8 +332,8 @@ def test_the_first_steps_are_those_of_the_optimizer(make, keep):
     [
         (optax.adam, (), jnp.float64),
         (contrib.simplified_ademamix, None, jnp.float64),
-        pytest.param(contrib.madgrad, None, jnp.float32, marks=pytest.mark.slow),
-        pytest.param(lambda h: optax.novograd(h), None, jnp.float32, marks=pytest.mark.slow),
+        (contrib.madgrad, None, jnp.float32),
+        (lambda h: optax.novograd(h), None, jnp.float32),
         (optax.adafactor, None, jnp.float32),
     ],
     ids=["adam", "simplified ademamix", "madgrad", "novograd", "adafactor"],

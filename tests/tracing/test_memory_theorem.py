@@ -59,6 +59,7 @@ QUICK = (
     "adan",
     "decay, trace, average",
     "clipping, then momentum",
+    "novograd",
 )
 
 
