@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Compiling is nearly all that the tests take, and half of that is optimizing programs that run
-# once. XLA ends the process over a flag that its version does not know.
-_FLAGS = "--xla_backend_optimization_level=0"
+# once; they are too small to be compiled in parts. XLA ends the process over a flag that its
+# version does not know.
+_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if version("jaxlib").startswith("0.10."):
     _FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", _FLAGS)

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         listed(("benchmark", "measures", "on one core"), rows, "Benchmarks")
         return 0
     if options.json is not None and (options.json.is_dir() or not options.json.parent.is_dir()):
-        parser.error(f"--json is a file in a folder that is there, got {options.json}")
+        parser.error(f"--json must be a file in a folder that is there; got {options.json}")
     found: dict[str, list[Row]] = {}
     failed: dict[str, Exception] = {}
     interrupted = False

@@ -49,8 +49,8 @@ class Row:
         comparison, _, bound = self.target.partition(" ")
         if comparison not in _COMPARISONS:
             raise ValueError(
-                f"target is {', '.join(_COMPARISONS)} and a number, such as '<= 3.5'; got "
-                f"{self.target!r}"
+                f"target must be {', '.join(_COMPARISONS)} and a number, such as '<= 3.5'; got "
+                f"{self.target!r}."
             )
         return bool(_COMPARISONS[comparison](self.measured, float(bound)))
 

@@ -109,8 +109,9 @@ def write_page(path: Path, folder: Path, figures: Sequence[Figure]) -> int:
     parts = [
         "# Claims\n",
         f"Of {len(rows)} claims checked, {counts[HOLDS]} hold, {counts[FAILS]} do not, and "
-        f"{counts[UNTESTED]} were not tested at their scale: they do not hold on the small "
-        "stand-ins of `quick`, which decides nothing about the paper's networks and data. "
+        f"{counts[UNTESTED]} were not tested at their scale: they do not hold on small stand-ins "
+        "(those of `quick`, of which the tables of the metric rules have some at `medium`), which "
+        "decides nothing about the paper's networks and data. "
         f"{larger}Nothing was tuned until it agreed. This page is made by "
         "`python -m paper_figures --claims docs/claims.md --from docs/results`.\n",
         ERRATA,

@@ -97,7 +97,7 @@ def rank_correlation(
     RankCorrelation(rho=1.0, low=1.0, high=1.0)
     """
     if len(x) < 3:
-        raise ValueError(f"a rank correlation needs three points; got {len(x)}")
+        raise ValueError(f"a rank correlation needs three points; got {len(x)}.")
     rng = np.random.default_rng(seed)
     means = np.array(
         [run[rng.integers(0, len(run), (draws, len(run)))].mean(axis=1) for run in runs]

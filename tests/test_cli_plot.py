@@ -62,11 +62,11 @@ def test_a_limit_of_ones_own_may_be_negative(runs, drawn):
     [
         (["none.csv"], "there is no file none.csv"),
         (["RUN", "--column", "loss"], "column must be among sharpness, h_sharpness; got 'loss'"),
-        (["RUN", "RUN"], "is drawn once"),
-        (["RUN", "--out", "a.gif"], "--out ends in .png, .pdf, .svg"),
+        (["RUN", "RUN"], "must be named once"),
+        (["RUN", "--out", "a.gif"], "--out must end in .png, .pdf, .svg"),
         (["RUN", "--out", "nowhere/a.png"], "no folder 'nowhere'"),
-        (["RUN", "--learning-rate", "0"], "--learning-rate is a positive number, got '0'"),
-        (["RUN", "--limit", "nan"], "--limit is a number, got 'nan'"),
+        (["RUN", "--learning-rate", "0"], "--learning-rate must be a positive number; got '0'"),
+        (["RUN", "--limit", "nan"], "--limit must be a number; got 'nan'"),
         ([], "RUN.csv"),
     ],
 )

@@ -22,6 +22,7 @@ from igr.curvature import (
     trace,
 )
 from igr.diagnostics import loss_surface_slope, noise_robustness
+from tests.quick import quick
 
 W = jnp.array([0.5, -0.25])
 POINTS = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -127,7 +128,10 @@ PUBLIC = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+LONGER = ("stochastic_flow", "trace of a function", "spectral_density", "sgd_stability", "flow")
+
+
+@pytest.mark.parametrize("name", quick(list(PUBLIC), *(set(PUBLIC) - set(LONGER))))
 def test_what_a_loss_reads_is_read_at_every_call(name, compilations):
     """One function object, whose attribute or array has changed: ten times the answer of one.
 

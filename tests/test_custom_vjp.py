@@ -156,7 +156,7 @@ FUNCTIONS = {
 """By name, what must not depend on how the activation is differentiated."""
 
 
-FEW = ("fisher", "gauss_newton of all", "jacobian", "field of order 2")
+FEW = ("fisher", "gauss_newton of all")
 
 
 @pytest.mark.parametrize(

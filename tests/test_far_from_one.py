@@ -266,7 +266,7 @@ CALLS = {
 
 @pytest.mark.parametrize(
     "case",
-    quick(CALLS, "coherence of batches", "limit of the rate", "boundary", "followed eigenpairs"),
+    quick(CALLS, "coherence of batches", "limit of the rate", "boundary"),
 )
 def test_scaled(case):
     call, power = case

@@ -123,7 +123,7 @@ FLOWS = [
     [
         running,
         running_on,
-        flowing,
+        pytest.param(flowing, marks=pytest.mark.slow),
         certifying,
         over_epochs,
         *(pytest.param(p.values[0], marks=p.marks) if hasattr(p, "marks") else p[0]

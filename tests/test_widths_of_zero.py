@@ -127,7 +127,6 @@ CALLS = {
         CALLS,
         "per_example_gradients",
         "stiffness",
-        "tangent_kernel",
         "lipschitz_bound",
         "winsorized_gradient",
         "double_backprop",

@@ -41,7 +41,7 @@ def motion_blur(
     def blur(part: Classification) -> Classification:
         if part.x.ndim != 4:
             raise ValueError(
-                f"motion blur needs images (channels, height, width); got {part.x.shape[1:]}"
+                f"motion blur needs images (channels, height, width); got {part.x.shape[1:]}."
             )
         angles = rng.uniform(-45.0, 45.0, len(part.x))
         return replace(part, x=blurred(part.x, radius, sigma, angles))

@@ -49,7 +49,7 @@ def tiny_imagenet(path: str | Path | None = None) -> TrainTest[Classification]:
         fields = text.split("\t")
         if len(fields) < 2 or fields[1] not in number:
             raise ValueError(f"{notes}, line {line}: expected an image and one of {len(names)} "
-                             f"classes; got {text[:60]!r}")  # fmt: skip
+                             f"classes; got {text[:60]!r}.")  # fmt: skip
         test.append((found / "val" / "images" / fields[0], number[fields[1]]))
     if not train or not test:
         raise ValueError(f"{found} has {len(train)} training and {len(test)} validation images")

@@ -89,8 +89,8 @@ SECONDS: dict[str, float] = {
 # The same at "medium". What was run in whole has its measured CPU time, halved; of the others those
 # that were measured have seconds a step times the steps; some are not known.
 _MEDIUM_SECONDS: dict[str, float] = {
-    "coherence-robust": 600,
-    "coherence-stability": 600,
+    "coherence-robust": 450,
+    "coherence-stability": 90,
     "coherence-training": 470,
     "igr-noise": 450,
     "igr-width-and-rate": 315,
@@ -99,10 +99,10 @@ _MEDIUM_SECONDS: dict[str, float] = {
     "mgs-label-noise": 2100,
     "mgs-noise-and-size": 4000,
     "mgs-robustness": 1300,
-    "spectreg-combined": 750,
-    "spectreg-mnist": 760,
-    "spectreg-networks": 430,
-    "spectreg-sizes": 840,
+    "spectreg-combined": 500,
+    "spectreg-mnist": 510,
+    "spectreg-networks": 200,
+    "spectreg-sizes": 560,
 }
 
 

@@ -49,7 +49,7 @@ def canonical(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON: its class and its fields, in one form only."""
     is_instance = dataclasses.is_dataclass(config) and not isinstance(config, type)
     if not is_instance or not config.__dataclass_params__.frozen:  # pyright: ignore
-        raise TypeError(f"a cell is a frozen dataclass, got {config!r}")
+        raise TypeError(f"a cell must be a frozen dataclass; got {config!r}.")
     fields = dataclasses.fields(config)
     return {"class": type(config).__qualname__} | {
         field.name: _plain(getattr(config, field.name), field.name) for field in fields

@@ -121,7 +121,7 @@ def sweep(
     (2, 0, 9)
     """
     if engine not in get_args(Engine):
-        raise ValueError(f"engine is {' or '.join(get_args(Engine))}, got {engine!r}")
+        raise ValueError(f"engine must be {' or '.join(get_args(Engine))}; got {engine!r}.")
     code = code_version(study.run)
     names = {cell: cell_name(cell, code) for cell in study.cells}
     here = Path(folder) / study.name

@@ -72,7 +72,7 @@ class Runs:
     def model_of(self, *index: int) -> Any:
         """The kept model of one run: an index a setting, then that of the seed."""
         if len(index) != len(self.settings) + 1:
-            raise ValueError(f"an index for each of {(*self.settings, 'seed')}; got {index}")
+            raise ValueError(f"an index for each of {(*self.settings, 'seed')}; got {index}.")
         return jax.tree.map(lambda v: v[index] if eqx.is_array(v) else v, self.model)
 
     def arrays(self) -> dict[str, np.ndarray]:

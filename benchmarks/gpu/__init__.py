@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", metavar="PIECE", help="leave out all others")
     options = parser.parse_args(argv)
     if not options.minutes > 0:
-        parser.error(f"--minutes is more than 0, got {options.minutes}")
+        parser.error(f"--minutes must be more than 0; got {options.minutes}")
     if options.out.exists() and not options.out.is_dir():
-        parser.error(f"--out is a folder, got {options.out}")
+        parser.error(f"--out must be a folder; got {options.out}")
 
     from benchmarks.gpu import pieces  # JAX is started once the arguments are right
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = card.pieces()
     for name in options.only or ():
         if name not in known:
-            parser.error(f"--only is one of {', '.join(known)}; got {name}")
+            parser.error(f"--only must be one of {', '.join(known)}; got {name}")
     chosen = {n: piece for n, piece in known.items() if not options.only or n in options.only}
     file = options.out / "gpu.json"
     rows: list[dict[str, Any]] = []

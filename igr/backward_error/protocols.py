@@ -86,7 +86,9 @@ def require_method(value: Any) -> Method:
       TypeError: if it is none.
     """
     if not is_method(value):
-        raise TypeError(f"method is one of igr.methods, such as gradient_descent(); got {value!r}")
+        raise TypeError(
+            f"method must be one of igr.methods, such as gradient_descent(); got {value!r}."
+        )
     return value
 
 

@@ -157,10 +157,10 @@ class StochasticEquation:
         (Matrix([[-3*x]]), Matrix([[h*x**2/2]]))
         """
         if not isinstance(loss, Sequence) or isinstance(loss, str):
-            raise TypeError(f"loss is the sequence of the examples' losses; got {loss!r}")
+            raise TypeError(f"loss must be the sequence of the examples' losses; got {loss!r}.")
         losses = [exact(e, f"loss[{i}]") for i, e in enumerate(loss)]
         if not losses:
-            raise ValueError("loss holds the loss of at least one example, got none")
+            raise ValueError("loss must hold the loss of at least one example; got none.")
         found = symbols(params)
         mean = sympy.Add(*losses) / len(losses)
         return self.drift.on(mean, found, h), self.diffusion.on(losses, found, h)
@@ -186,5 +186,7 @@ def batch_size(value: Any) -> sympy.Expr:
     """B, exact; raises unless it is an integer of at least 1 or a symbol."""
     size = exact(value, "batch_size")
     if not (size.is_Symbol or (size.is_Integer and size >= 1)):
-        raise ValueError(f"batch_size is an integer of at least 1 or a sympy symbol, got {value!r}")
+        raise ValueError(
+            f"batch_size must be an integer of at least 1 or a sympy symbol; got {value!r}."
+        )
     return size

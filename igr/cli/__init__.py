@@ -206,11 +206,11 @@ def _methods(options: argparse.Namespace) -> str:
 def _order(text: str) -> int:
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(text) < 10):
-        raise BadInput(f"--order is an integer from 0 to {_HIGHEST}, got {text!r}")
+        raise BadInput(f"--order must be an integer from 0 to {_HIGHEST}; got {text!r}.")
     order = int(text)
     if not 0 <= order <= _HIGHEST:
         raise BadInput(
-            f"--order is an integer from 0 to {_HIGHEST}, got {order}"
+            f"--order must be an integer from 0 to {_HIGHEST}; got {order}"
             + ("; igr.modified_equation goes further" if order > 0 else "")
         )
     return order

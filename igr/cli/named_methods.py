@@ -64,16 +64,16 @@ def method_named(
     name = nfkc(typed).replace("-", "_")
     name = ALIASES.get(name, name)
     if name not in NAMES:
-        raise BadInput(f"METHOD is one of {', '.join(NAMES)}; got {typed!r}{_nearest(typed)}")
+        raise BadInput(f"METHOD must be one of {', '.join(NAMES)}; got {typed!r}.{_nearest(typed)}")
     given = _given(settings)
     if transfer is not None and name != "linear_memory":
         raise BadInput(f"--transfer goes with linear_memory alone, not with {name}")
     if beta is not None and name not in _MOMENTA:
-        raise BadInput(f"{name} has no beta, got {beta!r}; {', '.join(_MOMENTA)} have one")
+        raise BadInput(f"{name} has no beta; got {beta!r}: {', '.join(_MOMENTA)} have one.")
     wanted = _settings(name)
     first = next(iter(wanted), None)
     if colon and name not in _ONE_SETTING:
-        raise BadInput(f"{name} has no beta, got {after!r}; its settings are {_said(wanted)}")
+        raise BadInput(f"{name} has no beta; got {after!r}: its settings are {_said(wanted)}.")
     for argument, value in ((first, after if colon else None), ("beta", beta),
                             ("transfer", transfer)):  # fmt: skip
         if value is None or argument is None:
@@ -121,7 +121,7 @@ def optax_method(name: str, settings: Sequence[str]) -> Any:
     if name not in OPTAX:
         near = difflib.get_close_matches(name, OPTAX, 1)
         raise BadInput(
-            f"--optax is one of {', '.join(OPTAX)}; got {name!r}"
+            f"--optax must be one of {', '.join(OPTAX)}; got {name!r}"
             + (f". Did you mean {near[0]}?" if near else "")
         )
     import optax  # only here: to derive a method that is known takes no JAX
@@ -169,7 +169,7 @@ def _said(wanted: dict[str, inspect.Parameter]) -> str:
 
 def _nearest(typed: str) -> str:
     near = difflib.get_close_matches(typed, (*NAMES, *ALIASES), 1)
-    return f". Did you mean {near[0]}?" if near else ""
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _given(settings: Sequence[str]) -> dict[str, str]:
@@ -178,7 +178,7 @@ def _given(settings: Sequence[str]) -> dict[str, str]:
         name, equals, value = setting.partition("=")
         name = nfkc(name.strip()).replace("-", "_")
         if not equals or not name:
-            raise BadInput(f"--set takes NAME=VALUE, such as b1=0.9; got {setting!r}")
+            raise BadInput(f"--set must be NAME=VALUE, such as b1=0.9; got {setting!r}.")
         if name in found:
             raise BadInput(f"{name} is given twice: {found[name]} and {value}")
         found[name] = value
@@ -209,13 +209,13 @@ def _read(method: str, name: str, text: str) -> Any:
 def _count(name: str, text: str) -> int:
     value = parse(text)
     if not value.is_Integer:
-        raise BadInput(f"{name} is made of integers, got {text!r}")
+        raise BadInput(f"{name} must be made of integers; got {text!r}.")
     return int(value)
 
 
 def _truth(name: str, text: str) -> bool:
     if text.lower() not in ("true", "false"):
-        raise BadInput(f"{name} is true or false, got {text!r}")
+        raise BadInput(f"{name} must be true or false; got {text!r}.")
     return text.lower() == "true"
 
 
@@ -227,5 +227,5 @@ def _number(name: str, text: str) -> Any:
         return None
     value = parse(text)
     if not value.is_number:
-        raise BadInput(f"{name} is a number, true, false or none; got {text!r}")
+        raise BadInput(f"{name} must be a number, true, false or none; got {text!r}.")
     return int(value) if value.is_Integer else float(value)

@@ -57,7 +57,7 @@ def plotted(options: argparse.Namespace) -> str:
     limit = _number("--limit", options.limit)
     out = Path(options.runs[0]).with_suffix(".png") if options.out is None else Path(options.out)
     if out.suffix not in _ENDINGS:
-        raise BadInput(f"--out ends in {', '.join(_ENDINGS)}, got {str(out)!r}")
+        raise BadInput(f"--out must end in {', '.join(_ENDINGS)}; got {str(out)!r}.")
     if not out.parent.is_dir():
         raise BadInput(f"--out: there is no folder {str(out.parent)!r}")
     try:
@@ -105,7 +105,7 @@ def _names(runs: list[str]) -> list[str]:
     """What tells the runs apart: the files' names, or the paths where those are alike."""
     if len(set(runs)) < len(runs):
         twice = next(run for run in runs if runs.count(run) > 1)
-        raise BadInput(f"a run is drawn once, got {twice!r} twice")
+        raise BadInput(f"a run must be named once; got {twice!r} twice.")
     stems = [Path(run).stem for run in runs]
     if len(set(stems)) == len(stems):
         return stems
@@ -121,5 +121,5 @@ def _number(option: str, text: str | None, positive: bool = False) -> float | No
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or (positive and value <= 0):
-        raise BadInput(f"{option} is a {'positive ' if positive else ''}number, got {text!r}")
+        raise BadInput(f"{option} must be a {'positive ' if positive else ''}number; got {text!r}.")
     return value

@@ -140,8 +140,8 @@ def modified_loss_share(
     method = methods.gradient_descent() if method is None else method
     if set(kept or {}) != set(method.kept):
         raise ValueError(
-            f"kept holds the states that {method.name} keeps, which are "
-            f"{', '.join(method.kept) or 'none'}; got {', '.join(kept or {}) or 'none'}"
+            f"kept must hold the states that {method.name} keeps, which are "
+            f"{', '.join(method.kept) or 'none'}; got {', '.join(kept or {}) or 'none'}."
         )
     found = _of_equation(modified_equation(method, 1), value_fn, params, learning_rate, kept, t)
     if found is not None:

@@ -64,14 +64,14 @@ def run_epochs(
     [1.     1.25   0.8125]
     """
     if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer is an optax.GradientTransformation, got {optimizer!r}")
+        raise TypeError(f"optimizer must be an optax.GradientTransformation; got {optimizer!r}.")
     check_value_fn(value_fn)
     m = num_examples(batches)
     orders = jnp.asarray(orders)
     if orders.ndim != 2 or orders.shape[1] != m or not jnp.issubdtype(orders.dtype, jnp.integer):
         raise ValueError(
-            f"orders is an integer array of shape (epochs, {m}), a column for each batch; got "
-            f"shape {orders.shape} and dtype {orders.dtype}"
+            f"orders must be an integer array of shape (epochs, {m}), a column for each batch; got "
+            f"shape {orders.shape} and dtype {orders.dtype}."
         )
     if not isinstance(orders, Tracer):
         outside = np.unique(np.asarray(orders)[(orders < 0) | (orders >= m)])

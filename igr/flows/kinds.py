@@ -49,7 +49,10 @@ def field_of(
       TypeError: for an equation of a kind that is not registered, or no equation.
     """
     raise _unregistered(
-        eq, "no vector field", "field_of", "eq is a modified equation, from igr.modified_equation"
+        eq,
+        "no vector field",
+        "field_of",
+        "eq must be a modified equation, from igr.modified_equation",
     )
 
 
@@ -72,7 +75,7 @@ def value_fn_of(
         eq,
         "no modified loss to compile",
         "value_fn_of",
-        "eq is a modified equation, from igr.modified_equation",
+        "eq must be a modified equation, from igr.modified_equation",
     )
 
 
@@ -94,7 +97,7 @@ def step_of(
         method,
         "no discrete step",
         "step_of",
-        "method is one of igr.methods, such as gradient_descent()",
+        "method must be one of igr.methods, such as gradient_descent()",
     )
 
 
@@ -160,7 +163,7 @@ def _unregistered(thing: Any, lacks: str, registry: str, wanted: str) -> TypeErr
         return TypeError(
             f"{thing.name} has {lacks}: register its kind with igr.flows.kinds.{registry}"
         )
-    return TypeError(f"{wanted}; got {thing!r}")
+    return TypeError(f"{wanted}; got {thing!r}.")
 
 
 _OF_EQUATIONS = ("field_of", "value_fn_of")
@@ -179,7 +182,7 @@ def check_numbers(eq: Any) -> None:
 def check_value_fn(eq: Any, value_fn: Any) -> None:
     """Raises `TypeError` unless there is one loss, a function."""
     if isinstance(value_fn, Sequence):
-        raise TypeError(f"value_fn is one function: {eq.name} has one loss; got {value_fn!r}")
+        raise TypeError(f"value_fn must be one function: {eq.name} has one loss; got {value_fn!r}.")
     checks.check_value_fn(value_fn)
 
 

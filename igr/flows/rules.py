@@ -40,7 +40,7 @@ def stateless(transformation: optax.GradientTransformation) -> Callable[..., PyT
     [0.6 0.8]
     """
     if not isinstance(transformation, optax.GradientTransformation):
-        raise TypeError(f"transformation is an optax transformation, got {transformation!r}")
+        raise TypeError(f"transformation must be an optax transformation; got {transformation!r}.")
     update = optax.with_extra_args_support(transformation).update
 
     def applied(updates: PyTree, theta: PyTree) -> PyTree:
@@ -163,7 +163,7 @@ def schedule_free_sgd(b1: Number = 0.9) -> RuleMethod:
     [3.]
     """
     if not 0 < b1 <= 1:
-        raise ValueError(f"b1 is a number in (0, 1], got {b1}")
+        raise ValueError(f"b1 must be a number in (0, 1]; got {b1}.")
 
     def average(theta: PyTree, z: PyTree) -> PyTree:
         return jax.tree.map(lambda y, s: ((y - (1 - b1) * s) / b1).astype(y.dtype), theta, z)

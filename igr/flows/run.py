@@ -106,11 +106,11 @@ def run(
     steps = check_count("steps", steps, 1)
     record_every = check_count("record_every", record_every, 1)
     if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer is an optax.GradientTransformation, got {optimizer!r}")
+        raise TypeError(f"optimizer must be an optax.GradientTransformation; got {optimizer!r}.")
     loss = check_start(value_fn, params)
     dynamic, static = partition(params)
     if observe is not None and not callable(observe):
-        raise TypeError(f"observe is a function of params and state, got {observe!r}")
+        raise TypeError(f"observe must be a function of params and state; got {observe!r}.")
     initial = None
     if state is None:
         initial = traced(optimizer.init, dynamic)

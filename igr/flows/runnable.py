@@ -32,9 +32,9 @@ def traced_loss(value_fn: Any, params: PyTree) -> Traced:
     value = loss.shapes
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape != ():
-        raise ValueError(f"value_fn must return a scalar, got shape {shape}")
+        raise ValueError(f"value_fn must return a scalar; got shape {shape}.")
     if dtype is None or (not np.issubdtype(dtype, np.floating) and dtype.name != "bfloat16"):
-        raise TypeError(f"value_fn must return a floating scalar, got dtype {dtype}")
+        raise TypeError(f"value_fn must return a floating scalar; got dtype {dtype}.")
     return loss
 
 

@@ -31,7 +31,9 @@ def comparison(cmp: Any, ax: Axes | None = None) -> Axes:
     """
     for name in ("distance", "step", "travelled"):
         if not hasattr(cmp, name):
-            raise TypeError(f"cmp is an igr.Comparison, with .{name}; got {type(cmp).__name__}")
+            raise TypeError(
+                f"cmp must be an igr.Comparison, with .{name}; got {type(cmp).__name__}."
+            )
     ax = axes(ax)
     step = np.asarray(cmp.step)
     errors = getattr(cmp, "standard_error", None) or {}
@@ -76,7 +78,9 @@ def certificate(cert: Any, ax: Axes | None = None) -> Axes:
       TypeError: if it is no certificate.
     """
     if not hasattr(cert, "observed"):
-        raise TypeError(f"cert is an igr.Certificate, with .observed; got {type(cert).__name__}")
+        raise TypeError(
+            f"cert must be an igr.Certificate, with .observed; got {type(cert).__name__}."
+        )
     ax = axes(ax)
     for number, (order, slope) in enumerate(cert.observed.items()):
         hs, errors = np.asarray(slope.hs), np.asarray(slope.errors)

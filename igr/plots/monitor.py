@@ -115,8 +115,9 @@ def _named(records: Any) -> dict[str, Any]:
         return {"": records}
     if not isinstance(records, Mapping):
         raise TypeError(
-            "records is a record (columns with step among them, a path, a monitor) or a mapping "
-            f"from names to such; got {type(records).__name__}"
+            "records must be a record (columns with step among them, a path, a monitor) or a "
+            "mapping "
+            f"from names to such; got {type(records).__name__}."
         )
     return dict(records)
 

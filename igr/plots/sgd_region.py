@@ -28,13 +28,14 @@ def sgd_region(
       ValueError: if minima are given by one coordinate only, or by unlike ones.
     """
     if not hasattr(region, "sharpness_limit"):
-        raise TypeError(f"region is an SGDRegion, got {type(region).__name__}")
+        raise TypeError(f"region must be an SGDRegion; got {type(region).__name__}.")
     if (sharpness is None) != (non_uniformity is None) or np.shape(sharpness) != np.shape(
         non_uniformity
     ):
         raise ValueError(
-            "sharpness and non_uniformity give the same minima: both or none, of one shape; got "
-            f"shapes {np.shape(sharpness)} and {np.shape(non_uniformity)}"
+            "sharpness and non_uniformity must give the same minima, both or none, of one shape; "
+            "got "
+            f"shapes {np.shape(sharpness)} and {np.shape(non_uniformity)}."
         )
     ax = axes(ax)
     a = np.linspace(0, float(region.sharpness_limit), 201)

@@ -27,7 +27,7 @@ def spectrum(density: Any, ax: Axes | None = None) -> Axes:
       TypeError: if it is no density.
     """
     if not hasattr(density, "density") or not hasattr(density, "grid"):
-        raise TypeError(f"density is a SpectralDensity, got {type(density).__name__}")
+        raise TypeError(f"density must be a SpectralDensity; got {type(density).__name__}.")
     ax = axes(ax)
     grid, height = np.asarray(density.grid, float), np.asarray(density.density, float)
     error = np.asarray(density.error, float)
@@ -54,7 +54,7 @@ def eigenpairs(pairs: Any, ax: Axes | None = None) -> Axes:
       TypeError: if they are no eigenpairs.
     """
     if not hasattr(pairs, "vectors") or not hasattr(pairs, "values"):
-        raise TypeError(f"pairs are Eigenpairs, got {type(pairs).__name__}")
+        raise TypeError(f"pairs must be Eigenpairs; got {type(pairs).__name__}.")
     ax = axes(ax)
     leaves, _ = jax.tree_util.tree_flatten_with_path(pairs.vectors)
     names = [
@@ -85,7 +85,7 @@ def kernel_spectrum(found: Any, ax: Axes | None = None) -> Axes:
       TypeError: if it is no such spectrum.
     """
     if not hasattr(found, "eigenvalues") or not hasattr(found, "effective_rank"):
-        raise TypeError(f"found is a KernelSpectrum, got {type(found).__name__}")
+        raise TypeError(f"found must be a KernelSpectrum; got {type(found).__name__}.")
     ax = axes(ax)
     values = np.asarray(found.eigenvalues, float)[: int(found.rank)]
     ax.plot(

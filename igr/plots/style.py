@@ -62,7 +62,7 @@ def axes(ax: Axes | None) -> Axes:
         with style():
             return plt.subplots(figsize=(4.6, 3.2), layout="constrained")[1]
     if not hasattr(ax, "plot") or not hasattr(ax, "get_xlim"):
-        raise TypeError(f"ax is matplotlib Axes, or None for new ones; got {ax!r}")
+        raise TypeError(f"ax must be matplotlib Axes, or None for new ones; got {ax!r}.")
     return ax
 
 

@@ -128,9 +128,9 @@ def check_smooth(smooth: Any) -> None:
     if smooth is None:
         return
     if isinstance(smooth, bool) or not isinstance(smooth, int | float | sympy.Expr):
-        raise TypeError(f"smooth is a positive number or None, got {smooth!r}")
+        raise TypeError(f"smooth must be a positive number or None; got {smooth!r}.")
     if not (smooth > 0 and np.isfinite(float(smooth))):
-        raise ValueError(f"smooth is a positive number or None, got {smooth}")
+        raise ValueError(f"smooth must be a positive number or None; got {smooth}.")
 
 
 def name_of(make: Any) -> str:
@@ -160,8 +160,8 @@ def _check_keep(traced: Traced, keep: tuple[str, ...] | None) -> None:
     strange = [str(n) for n in keep or () if n not in known]
     if strange:
         raise ValueError(
-            f"keep names states of the optimizer, which are {', '.join(known) or 'none'}; got "
-            f"{', '.join(strange)}"
+            f"keep must name states of the optimizer, which are {', '.join(known) or 'none'}; got "
+            f"{', '.join(strange)}."
         )
 
 

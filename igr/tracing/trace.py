@@ -163,14 +163,14 @@ def _transformation(make: Make, h: Any) -> optax.GradientTransformation:
     made = make(h)
     if hasattr(made, "gradient_transformation"):
         raise TypeError(
-            "make(learning_rate) returns an optax.GradientTransformation, got "
+            "make(learning_rate) must return an optax.GradientTransformation; got "
             f"{type(made).__name__}, which wraps one and updates only every so many steps: give "
-            "the optimizer inside it, whose step is the one that is made"
+            "the optimizer inside it, whose step is the one that is made."
         )
     if not isinstance(made, optax.GradientTransformation):
         raise TypeError(
-            "make(learning_rate) returns an optax.GradientTransformation, got "
-            f"{type(made).__name__}"
+            "make(learning_rate) must return an optax.GradientTransformation; got "
+            f"{type(made).__name__}."
         )
     return made
 
@@ -178,13 +178,13 @@ def _transformation(make: Make, h: Any) -> optax.GradientTransformation:
 def _check_make(make: Any) -> None:
     if isinstance(make, optax.GradientTransformation):
         raise TypeError(
-            "the optimizer is given as a function of the learning rate, such as "
-            "lambda h: optax.adamw(h, weight_decay=0.1); got a transformation, whose step is fixed"
+            "the optimizer must be a function of the learning rate, such as "
+            "lambda h: optax.adamw(h, weight_decay=0.1); got a transformation, whose step is fixed."
         )
     if not callable(make):
         raise TypeError(
-            "the optimizer is given as a function of the learning rate, such as "
-            f"lambda h: optax.adamw(h); got {make!r}"
+            "the optimizer must be a function of the learning rate, such as "
+            f"lambda h: optax.adamw(h); got {make!r}."
         )
     try:
         signature = inspect.signature(make)

@@ -83,6 +83,7 @@ def _require_shapes(rule: str, updates: PyTree, params: PyTree) -> None:
         if update is not None and update.shape[1:] != jnp.shape(param):
             already = " They look already averaged." if update.shape == jnp.shape(param) else ""
             raise ValueError(
-                f"{rule} takes updates of the shapes of params behind a leading example axis; got "
-                f"{update.shape} for a parameter of shape {jnp.shape(param)}.{already}"
+                f"{rule}: updates must have the shapes of params behind a leading example axis; "
+                "got "
+                f"{update.shape} for a parameter of shape {jnp.shape(param)}.{already}."
             )

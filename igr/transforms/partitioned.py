@@ -130,13 +130,13 @@ def partitioned(
     if not positions and not (masked_allowed and has_masked_nodes(params)):
         kinds = sorted({type(leaf).__name__ for leaf in jax.tree.leaves(params)})
         raise ValueError(
-            f"{rule} needs params with at least one floating array; got leaves of "
+            f"{rule} must get params with at least one floating array; got leaves of "
             f"{kinds or 'no kind'}."
         )
     for i in positions:
         if jnp.shape(all_updates[i]) != jnp.shape(all_params[i]):
             raise ValueError(
-                f"{rule} needs updates of the shapes of params; got {jnp.shape(all_updates[i])} "
+                f"{rule} must get updates of the shapes of params; got {jnp.shape(all_updates[i])} "
                 f"for a parameter of shape {jnp.shape(all_params[i])}. Per-example gradients have "
                 "to be aggregated before."
             )

@@ -52,8 +52,8 @@ def test_names():
 @pytest.mark.parametrize(
     ("config", "error", "says"),
     [
-        ({"n": 1}, TypeError, "a cell is a frozen dataclass, got {'n': 1}"),
-        (Outer, TypeError, "a cell is a frozen dataclass"),
+        ({"n": 1}, TypeError, "a cell must be a frozen dataclass; got {'n': 1}"),
+        (Outer, TypeError, "a cell must be a frozen dataclass"),
         (Outer(Inner((float("nan"),))), ValueError, r"rates\[0\] is NaN"),
         (Outer(Inner(()), extra=[1]), TypeError, r"extra is \[1\]: a cell's fields are numbers"),
         (Outer(Inner(()), extra=np.ones(2)), TypeError, "extra is array"),

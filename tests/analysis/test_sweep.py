@@ -168,7 +168,7 @@ def test_kill_loses_the_running_cell_alone(tmp_path, logs):
 
 
 def test_unknown_engine(tmp_path):
-    with pytest.raises(ValueError, match="engine is local or ray, got 'slurm'"):
+    with pytest.raises(ValueError, match="engine must be local or ray; got 'slurm'"):
         sweep(Study("s", powers, ()), tmp_path, engine="slurm")  # pyright: ignore
 
 

@@ -165,6 +165,7 @@ def test_every_rule_takes_its_own_steps(data, name):
         np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_rule_is_given_the_loss_of_the_batch_whole_and_in_parts(data):
     def from_parts(settings):
         def update(updates, state, params=None, **extra):
@@ -195,6 +196,7 @@ PENALTIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n if n == "double_backprop" else slow(n) for n in PENALTIES])
 def test_every_penalty_is_descended_with_its_weight(data, name):
     penalty = PENALTIES[name]
@@ -231,6 +233,7 @@ def test_certain_label_noise_is_training_on_the_other_class(data):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_dropout_trains_with_keys_and_is_measured_without(data):
     def dropped(key):
         return MLP(3, 2, 4, 1, jnp.tanh, dropout=0.5, key=key)

@@ -26,6 +26,7 @@ def data():
     return two_classes()
 
 
+@pytest.mark.slow
 def test_metrics_see_the_network_and_large_sets_in_chunks(data):
     def slope(at):
         return optax.tree.norm(jax.grad(at.value_fn)(at.params))
@@ -54,6 +55,7 @@ def test_metrics_see_the_network_and_large_sets_in_chunks(data):
         whole["slop"]
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_company(data):
     options = {"batch_size": 5, "stop": Steps(9), "samples": [0, 4, 7]}
     many = run(data, grid={"learning_rate": (0.1, 0.3)}, seeds=(3, 4, 5), **options)

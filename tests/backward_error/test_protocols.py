@@ -103,11 +103,11 @@ def test_a_method_answers(name):
 @pytest.mark.parametrize(
     ("order", "error", "says"),
     [
-        (-1, ValueError, "order is the highest power of h kept: at least 0, got -1"),
-        ("1", TypeError, "order is an integer, the highest power of h kept; got '1'"),
-        (1.0, TypeError, "order is an integer"),
-        (None, TypeError, "order is an integer"),
-        (True, TypeError, "order is an integer"),
+        (-1, ValueError, "order must be at least 0, the highest power of h kept; got -1"),
+        ("1", TypeError, "order must be an integer, the highest power of h kept; got '1'"),
+        (1.0, TypeError, "order must be an integer"),
+        (None, TypeError, "order must be an integer"),
+        (True, TypeError, "order must be an integer"),
     ],
 )
 def test_a_bad_order_is_refused_in_the_same_words(name, order, error, says):
@@ -143,12 +143,12 @@ def test_an_equation_answers(name):
 @pytest.mark.parametrize("order", [2, -1, "0", 0.5])
 def test_an_order_beyond_that_of_the_equation_is_refused(name, order):
     eq = equation(name)
-    with pytest.raises((TypeError, ValueError), match="order is"):
+    with pytest.raises((TypeError, ValueError), match="order must be"):
         eq.truncate(order)
     with pytest.raises((TypeError, ValueError)) as raised:
         eq.modified_loss(order)
     if not isinstance(raised.value, NotAGradientError):
-        assert "order is" in str(raised.value)
+        assert "order must be" in str(raised.value)
 
 
 @everyone
@@ -215,9 +215,9 @@ def test_the_closed_form(name):
 def test_no_text_is_taken_for_a_number_or_a_loss(name, text, capsys):
     _, (loss, params) = SHIPPED[name]
     eq = equation(name)
-    with pytest.raises(TypeError, match="h is a number or a sympy expression, got the text"):
+    with pytest.raises(TypeError, match="h must be a number or a sympy expression; got the text"):
         eq.on(loss, params, text)
-    with pytest.raises(TypeError, match=r"loss(es|\[0\])? is a number or a sympy expression"):
+    with pytest.raises(TypeError, match=r"loss(es|\[0\])? must be a number or a sympy expression"):
         eq.on([text] * 2 if isinstance(loss, list | tuple) else text, params, H)
     assert capsys.readouterr().out == ""
 
@@ -254,9 +254,9 @@ def test_no_text_is_taken_for_a_number_or_a_loss(name, text, capsys):
     ],
 )
 def test_no_setting_is_read_from_text(make, capsys):
-    with pytest.raises(TypeError, match="is a number or a sympy expression, got the text"):
+    with pytest.raises(TypeError, match="must be a number or a sympy expression; got the text"):
         make("print('x') or 0.5")
-    with pytest.raises(TypeError, match="is a number or a sympy expression, got the text"):
+    with pytest.raises(TypeError, match="must be a number or a sympy expression; got the text"):
         make("0.5")
     assert capsys.readouterr().out == ""
 
@@ -271,7 +271,7 @@ def test_numbers_of_numpy_are_numbers(number):
 
 def test_what_is_no_method_is_refused():
     for other in (None, 3, "adam", methods.adam):
-        with pytest.raises(TypeError, match=r"method is one of igr\.methods"):
+        with pytest.raises(TypeError, match=r"method must be one of igr\.methods"):
             modified_equation(other, 1)
 
 

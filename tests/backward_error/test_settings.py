@@ -35,13 +35,13 @@ def test_settings_are_numbers_of_any_kind():
             methods.heavy_ball(beta).transfer == methods.heavy_ball(sympy.Rational(9, 10)).transfer
         )
     for beta in (0.9 + 0j, np.complex64(0.9), jnp.asarray(0.9 + 0j), "0.9", True):
-        with pytest.raises(TypeError, match="beta is a number or a sympy expression"):
+        with pytest.raises(TypeError, match="beta must be a number or a sympy expression"):
             methods.heavy_ball(beta)
     for beta in (np.float64("nan"), np.float32("inf"), float("nan")):
-        with pytest.raises(ValueError, match="beta is a number in"):
+        with pytest.raises(ValueError, match="beta must be a number in"):
             methods.heavy_ball(beta)
     for m in (3, np.int32(3), jnp.asarray(3), sympy.Integer(3)):
         assert methods.reshuffled_sgd(m) == methods.reshuffled_sgd(3)
     for m in (3.0, np.float32(3), jnp.asarray(3.0), True, 0, -1):
-        with pytest.raises(ValueError, match="num_batches is an integer of at least 1"):
+        with pytest.raises(ValueError, match="num_batches must be an integer of at least 1"):
             methods.reshuffled_sgd(m)

@@ -49,7 +49,9 @@ def test_met(measured, target, met):
 
 
 def test_a_target_that_cannot_be_read():
-    with pytest.raises(ValueError, match=r"target is <=, >=, <, > and a number, such as '<= 3\.5'"):
+    with pytest.raises(
+        ValueError, match=r"target must be <=, >=, <, > and a number, such as '<= 3\.5'"
+    ):
         _ = Row("what", 1.0, "s", "about 3").met
 
 
@@ -143,8 +145,11 @@ def test_an_interrupted_run_prints_what_it_has(fake, capsys):
     [
         (["nope"], "no benchmark is called 'nope'; --list shows them all"),
         (["feild"], "no benchmark is called 'feild'; close: field"),
-        (["field", "--json", "/not/there/x.json"], "--json is a file in a folder that is there"),
-        (["field", "--json", "."], "--json is a file in a folder that is there, got ."),
+        (
+            ["field", "--json", "/not/there/x.json"],
+            "--json must be a file in a folder that is there",
+        ),
+        (["field", "--json", "."], "--json must be a file in a folder that is there; got ."),
     ],
 )
 def test_bad_input(arguments, says, capsys):

@@ -41,6 +41,7 @@ def test_eigenvalues_scale_with_the_loss_in_float32(scale):
     np.testing.assert_allclose(pairs.values / np.float32(scale), largest[:3], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_subspace_that_is_not_finite_is_left():
     initial = jnp.stack([jnp.full(30, jnp.nan, jnp.float32), jnp.ones(30, jnp.float32)])
     found = top_eigenpairs(
@@ -68,7 +69,7 @@ def test_a_start_that_is_not_finite_is_left():
     np.testing.assert_allclose(again.value, sharpness(loss, W).value, rtol=1e-3)
 
 
-@pytest.mark.parametrize("mean", [300.0, 2000.0, 20000.0])
+@pytest.mark.parametrize("mean", [pytest.param(300.0, marks=pytest.mark.slow), 2000.0, 20000.0])
 @pytest.mark.parametrize("which", ["keys", "centred"])
 def test_features_far_from_zero_over_several_positions(mean, which):
     rng = np.random.default_rng(1)

@@ -123,6 +123,7 @@ def test_what_a_krylov_space_rules_out():
         assert after > 3
 
 
+@pytest.mark.slow
 def test_without_products_left_for_the_other_copies_nothing_is_converged():
     entries = np.concatenate([[-9, 8, 8, 5, -4.9], np.linspace(-3, 3, 395)])
     spent = int(top_eigenpairs(*diagonal(entries), 5).products)

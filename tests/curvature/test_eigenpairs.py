@@ -22,7 +22,7 @@ LOOK = math.ceil(1.5 * math.log(400))  # the products of a look for copies among
     ("name", "method"),
     [
         ("softmax_mlp_float32", "lanczos"),
-        ("equinox_mlp", "subspace"),
+        pytest.param("equinox_mlp", "subspace", marks=pytest.mark.slow),
     ],
 )
 def test_pairs_are_those_of_the_dense_hessian(case_named, name, method):
@@ -41,6 +41,7 @@ def test_pairs_are_those_of_the_dense_hessian(case_named, name, method):
     assert np.all(true <= np.asarray(found.residuals) + slack * np.abs(exact[0]))
 
 
+@pytest.mark.slow
 def test_subspace_sees_repeated_eigenvalues_in_a_large_space():
     entries = np.concatenate([[5.0, 5.0, 5.0, -5.0, 2.0, 2.0], np.linspace(-1, 1, 394)])
     found = top_eigenpairs(*diagonal(entries), 6, method="subspace", tol=1e-8, max_products=2000)
@@ -84,6 +85,7 @@ def test_which_end_of_the_spectrum(which):
     np.testing.assert_allclose(found.values, best(entries, 4, which), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_restarts_agree_with_scipy():
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(200, 200))
@@ -143,6 +145,7 @@ def test_the_zero_matrix(method):
     np.testing.assert_array_equal(found.values, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", quick(METHODS, "lanczos"))
 def test_the_whole_space_with_repeated_and_negative_eigenvalues(case_named, method):
     dense = case_named("saddle").hessian
@@ -161,6 +164,7 @@ def test_one_parameter():
     np.testing.assert_allclose(found.values, [-2.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", quick(METHODS, "lanczos"))
 def test_a_warm_start_spends_less(method):
     entries = spread()
@@ -194,6 +198,7 @@ def test_inside_jit_and_vmap(method):
         np.testing.assert_allclose(values, best(np.asarray(entries), 3), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_bfloat16_parameters_are_solved_in_float32():
     entries = np.concatenate([[8.0, -4.0, 2.0], np.zeros(61)])  # exact in bfloat16
     found = top_eigenpairs(*diagonal(entries, jnp.bfloat16), 3, tol=1e-2)
@@ -215,6 +220,7 @@ def test_other_limits_reuse_the_compiled_program(compilations):
     assert compilations(lambda: (found(1e-4, 300, 2), found(1e-3, 200, 3))) == 0
 
 
+@pytest.mark.slow
 def test_subspace_lives_in_the_memory_of_its_columns():
     n, k = 100_000, 8
     entries = jnp.ones(n, jnp.float32)

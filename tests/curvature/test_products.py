@@ -122,6 +122,7 @@ def test_a_loss_that_is_itself_a_pytree_of_arrays(case_named):
         np.testing.assert_allclose(flattened(product(tree)), 3 * case.hessian @ rows[0], atol=1e-11)
 
 
+@pytest.mark.slow
 def test_bfloat16_parameters_give_bfloat16_products(case_named):
     exact = case_named("softmax_mlp")
     rows, [tree] = vectors(exact)

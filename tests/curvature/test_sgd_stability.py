@@ -93,6 +93,7 @@ def test_growth_bounds_the_mean_square_of_every_batch(batch_size):
     np.testing.assert_allclose(found.growth, np.linalg.eigvalsh(expected)[-1], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_equal_examples_have_no_non_uniformity():
     loss, params, x = interpolation()
     same = jnp.stack([x[0]] * 4)

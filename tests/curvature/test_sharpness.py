@@ -26,6 +26,7 @@ def test_ends(which, exact):
     np.testing.assert_allclose(found.value, exact, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_along_a_run_inside_jit_a_warm_start_spends_few_products():
     """On sum cosh(a w), turned: the Hessian moves, and its eigenvalues are a^2 cosh(a w)."""
     a = jnp.linspace(0.5, 3.0, 40)

@@ -62,6 +62,7 @@ def test_quadrature_of_the_whole_space_is_exact(matrix):
             np.testing.assert_allclose(got, exact, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_density_against_the_smoothed_eigenvalues(matrix):
     values = np.linalg.eigvalsh(matrix)
     product = Partial(multiply, jnp.asarray(matrix))
@@ -89,6 +90,7 @@ def test_few_distinct_eigenvalues_and_a_grid_of_ones_own():
     assert np.all(np.isfinite(flat.density))
 
 
+@pytest.mark.slow
 def test_inside_jit_and_in_bfloat16():
     @jax.jit
     def run(entries):

@@ -71,6 +71,7 @@ def test_relu_network_is_the_mean_over_its_linear_pieces():
     np.testing.assert_allclose(geometric_complexity(half, 3.0, x), 2 / 3 * 9)
 
 
+@pytest.mark.slow
 def test_images_pytrees_low_precision_and_gradients():
     image = lambda p, x: jnp.array([p * jnp.sum(x["a"]), x["b"]])
     x = {"a": jnp.ones((4, 2, 3)), "b": jnp.ones(4)}
@@ -101,6 +102,7 @@ def test_it_is_below_the_lipschitz_bound(case):
     np.testing.assert_allclose(known.bound, smaller * constant**2)
 
 
+@pytest.mark.slow
 def test_the_linear_pieces_of_a_relu_network():
     """From the patterns of active units; the identity, its batches, and the map of each piece."""
     rng = np.random.default_rng(0)

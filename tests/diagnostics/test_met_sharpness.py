@@ -120,6 +120,7 @@ def test_a_batch_without_a_gradient_is_left_out():
     assert int(found.batches) == 1
 
 
+@pytest.mark.slow
 def test_roots_of_the_diagonal(relu):
     """With many probes near the dense sum; a matrix with a negative entry says what was clipped."""
     params, batch = relu

@@ -363,7 +363,7 @@ def test_errors(tmp_path):
         igr.Monitor(["slope"], 0, example_loss_fn=pull)
     with pytest.raises(ValueError, match=r"learning_rate must be positive and finite; got -1"):
         igr.Monitor(["slope"], example_loss_fn=pull, learning_rate=-1.0)
-    with pytest.raises(TypeError, match=r"method is one of igr\.methods, .*got 'adam'"):
+    with pytest.raises(TypeError, match=r"method must be one of igr\.methods, .*got 'adam'"):
         igr.Monitor(["slope"], example_loss_fn=pull, method="adam")  # pyright: ignore[reportArgumentType]
     with pytest.raises(FileNotFoundError, match=r"there is no .*nowhere"):
         igr.Monitor(["slope"], example_loss_fn=pull, csv=tmp_path / "nowhere" / "a.csv")

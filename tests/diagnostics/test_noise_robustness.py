@@ -6,6 +6,7 @@ import pytest
 from igr.diagnostics import accuracy, loss_surface_slope, noise_robustness
 
 
+@pytest.mark.slow
 def test_every_draw_is_the_measure_of_noisy_parameters():
     """With the noise read off the parameters, loss, slope and accuracy by numpy."""
     rng = np.random.default_rng(0)

@@ -222,6 +222,7 @@ def test_the_rademacher_bound_is_attained_by_orthogonal_features():
     np.testing.assert_allclose(found, exact_complexity(x, 2) / 3)
 
 
+@pytest.mark.slow
 def test_rademacher_bound_of_a_path(case):
     rng = np.random.default_rng(5)
     path = jax.tree.map(lambda w: w + rng.normal(size=(3, *w.shape)), case.params)
@@ -260,7 +261,7 @@ def test_errors(case):
     w, points = jnp.ones((2, 2)), np.ones((3, 2))
     with pytest.raises(ValueError, match=r"shape \(5, 2\), or 5 integer labels; got shape \(5,\)"):
         tangent_kernel_alignment(apply_fn, p, x, np.ones(5))
-    with pytest.raises(ValueError, match=r"k must be at most .* n q = 10, got 11"):
+    with pytest.raises(ValueError, match=r"k must be at most .* n q = 10; got 11"):
         feature_covariance_eigenpairs(apply_fn, p, x, 11)
     with pytest.raises(ValueError, match=r"k must be at least 1; got 0"):
         feature_covariance_eigenpairs(apply_fn, p, x, 0)

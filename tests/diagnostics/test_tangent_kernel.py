@@ -117,6 +117,7 @@ def test_random_signs_over_all_signs(monkeypatch):
     np.testing.assert_allclose(np.var(each), variance)
 
 
+@pytest.mark.slow
 def test_a_singular_kernel_is_no_number():
     rng = np.random.default_rng(0)
     w, x = jnp.ones((2, 5)), rng.normal(size=(4, 5))

@@ -55,5 +55,5 @@ def test_it_is_certified_and_a_wrong_one_is_not(page):
 def test_what_a_kind_does_not_register_is_refused_by_name(page):
     with pytest.raises(TypeError, match="lazy descent has no modified loss to compile"):
         igr.modified_value_fn(page["lazy"].equation(1), page["loss"], 0.1)
-    with pytest.raises(protocols.UnansweredError, match="worked out to h, got order 2"):
+    with pytest.raises(protocols.UnansweredError, match="worked out to h; got order 2"):
         igr.modified_equation(page["lazy"], 2)

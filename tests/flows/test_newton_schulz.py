@@ -10,7 +10,7 @@ from igr.flows.newton_schulz import newton_schulz
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16])
-@pytest.mark.parametrize("shape", [(3, 7), (7, 3)])
+@pytest.mark.parametrize("shape", [(3, 7), pytest.param((7, 3), marks=pytest.mark.slow)])
 def test_newton_schulz_is_that_of_optax(shape, dtype):
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
     found, slope = jax.jvp(newton_schulz, (x,), (jnp.cos(x),))

@@ -68,7 +68,7 @@ def test_bad_input():
     for bad in (ORDERS[0], ORDERS[:, :2], ORDERS * 1.0):
         with pytest.raises(ValueError, match=r"integer array of shape \(epochs, 3\)"):
             run_epochs(optimizer, value_fn, PARAMS, TARGETS, bad)
-    with pytest.raises(TypeError, match=r"optimizer is an optax.GradientTransformation"):
+    with pytest.raises(TypeError, match=r"optimizer must be an optax.GradientTransformation"):
         run_epochs(0.1, value_fn, PARAMS, TARGETS, ORDERS)
     with pytest.raises(TypeError, match="value_fn"):
         run_epochs(optimizer, 3.0, PARAMS, TARGETS, ORDERS)

@@ -54,6 +54,7 @@ def test_shift_on_a_quadratic_is_that_of_the_recurrence():
     assert abs(series - (c - 1)) > 1e-12  # the series ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start_up", ["weights", pytest.param("shift", marks=pytest.mark.slow)])
 def test_global_order_from_a_cold_start(polynomial, start_up):
     """Without a start-up every order is O(h); with one the flow of order p is h^(p+1) close."""

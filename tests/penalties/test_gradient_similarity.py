@@ -29,7 +29,10 @@ def kernel(apply_fn, params, x):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n == "lenet" else []) for n in NETWORKS],
+    [
+        pytest.param(n, marks=[pytest.mark.slow] if n in ("lenet", "norm", "scan") else [])
+        for n in NETWORKS
+    ],
 )
 def test_values_and_gradients(name):
     apply_fn, params, d = NETWORKS[name]()

@@ -32,6 +32,7 @@ def assert_factored(loss, params, batch, expected):
         np.testing.assert_allclose(a, d, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_activations_that_are_complex_or_whole_numbers():
     """A real matrix times complex numbers has its gradients formed; times integers, factors."""
     rng = np.random.default_rng(1)

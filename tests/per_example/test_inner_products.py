@@ -48,7 +48,9 @@ def case():
     return params, x, y, gradients, [f.reshape(-1, f.shape[-1]) for f in features]
 
 
-@pytest.mark.parametrize("pairs", [True, False], ids=["pairs", "formed"])
+@pytest.mark.parametrize(
+    "pairs", [pytest.param(True, marks=pytest.mark.slow), False], ids=["pairs", "formed"]
+)
 def test_either_way_is_the_definition(case, pairs, monkeypatch):
     params, x, y, (a, b), (features, other_features) = case
     for module in (inner_products, output_gradients):

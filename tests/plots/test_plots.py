@@ -140,7 +140,7 @@ def test_unknown_columns_and_paths(tmp_path):
         plots.monitor({"step": [0], "loss": [1.0]}, "lost")
     with pytest.raises(FileNotFoundError, match="no file"):
         plots.monitor(tmp_path / "none.csv")
-    with pytest.raises(TypeError, match="records is a record"):
+    with pytest.raises(TypeError, match="records must be a record"):
         plots.monitor([1, 2])
 
 

@@ -99,7 +99,7 @@ def test_certified_against_its_own_steps(name):
     igr.from_optax(make, smooth=1e-2 if jumps else None)
 
 
-FAST = ("sign_sgd", "adagrad")
+FAST = ("sign_sgd",)
 
 
 @pytest.mark.filterwarnings("ignore:.*optimistic_adam_v2")

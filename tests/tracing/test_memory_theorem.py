@@ -59,7 +59,6 @@ QUICK = (
     "adan",
     "decay, trace, average",
     "clipping, then momentum",
-    "novograd",
 )
 
 

@@ -25,7 +25,9 @@ def _rate(power, scale):
     return float(scale / (jnp.linalg.norm(hessian @ g) / jnp.linalg.norm(g)) ** power)
 
 
-@pytest.mark.parametrize(("power", "scale"), [(1.0, 2.0), (0.5, 0.3)])
+@pytest.mark.parametrize(
+    ("power", "scale"), [pytest.param(1.0, 2.0, marks=pytest.mark.slow), (0.5, 0.3)]
+)
 def test_the_step_is_that_of_the_dense_hessian(power, scale):
     optimizer = optax.chain(
         optax.scale(3.0), scale_by_drift_adjusted_rate(power, scale, 100.0), optax.scale(-1.0)

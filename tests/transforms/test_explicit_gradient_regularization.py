@@ -173,6 +173,7 @@ def test_traced_mu_and_gradient_through_the_rule(network):
     np.testing.assert_allclose(slope, difference, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_leaves_that_do_not_train_pass_through():
     model = eqx.nn.MLP(2, 1, 3, 1, activation=jnp.tanh, key=jax.random.key(0))
     tree = {"model": model, "count": jnp.array([3, 4]), "key": jax.random.key(1), "name": "mlp"}
@@ -200,6 +201,7 @@ def test_leaves_that_do_not_train_pass_through():
     assert_same(eqx.filter(grad, eqx.is_inexact_array), expected)
 
 
+@pytest.mark.slow
 def test_bfloat16_leaves_keep_their_dtype_beside_float32(network):
     value_fn, params = network
     params = {
@@ -342,6 +344,7 @@ def test_accumulation_with_the_penalty_before_it(network):
     assert_same(ours, theirs)
 
 
+@pytest.mark.slow
 def test_in_the_training_loops_of_flax():
     """nnx.Optimizer passes the loss on; TrainState.apply_gradients cannot and takes the oracle."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))

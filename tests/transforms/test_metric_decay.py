@@ -40,6 +40,7 @@ def test_against_the_dense_hessian(network, dense, metric):
     )
 
 
+@pytest.mark.slow
 def test_gauss_newton_against_the_dense_matrix(network):
     _, params = network
     rng = np.random.default_rng(0)

@@ -146,7 +146,7 @@ def test_bad_input():
         match_implicit(GD, 0.1, float("inf"))
     with pytest.raises(ValueError, match=r"open symbols \(beta\)"):
         cancel_implicit(igr.methods.heavy_ball(sympy.Symbol("beta")), 0.1)
-    with pytest.raises(TypeError, match=r"method is one of igr\.methods"):
+    with pytest.raises(TypeError, match=r"method must be one of igr\.methods"):
         cancel_implicit("gradient descent", 0.1)
     for method in (
         igr.methods.simultaneous(),

@@ -209,6 +209,7 @@ def test_schedules_equal_to_constants(network):
         assert_close(*pair)
 
 
+@pytest.mark.slow
 def test_vmap_over_seeds_equals_a_loop():
     params, _, value_fn = rosenbrock(jnp.float64)
     seeds = params + jnp.array([[0.1, 0.2], [-0.3, 0.5], [0.0, -0.1]])
@@ -281,6 +282,7 @@ def test_libraries_agree_with_a_list_of_their_leaves(problem):
         assert any((a != b).any() for a, b in zip(listed, leaves, strict=True))
 
 
+@pytest.mark.slow
 def test_a_step_is_differentiable():
     params, _, value_fn = rosenbrock(jnp.float64)
 

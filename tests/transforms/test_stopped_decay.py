@@ -148,7 +148,7 @@ def test_bad_input():
     rule = decay_until(0.1, 1)
     with pytest.raises(ValueError, match="decay_until needs the parameters"):
         rule.update(THETA, rule.init(THETA))
-    with pytest.raises(ValueError, match="decay_until needs params with at least one floating"):
+    with pytest.raises(ValueError, match="decay_until must get params with at least one floating"):
         rule.update(jnp.arange(2), rule.init(jnp.arange(2)), jnp.arange(2))
     rule = decay_until_then_selective(0.1, 1, 0.1)
     with pytest.raises(ValueError, match="decay_until_then_selective needs the whole tree"):

@@ -42,7 +42,7 @@ def study(scale: Scale) -> Study:
     Args:
         scale: "quick": an MLP on 200 digits. "medium" and "full": LeNet-5 on 2,000 of MNIST; at
             "medium" one weight a penalty and two of the confidence penalty's, five weights and two
-            decays for Figure 5, 600 steps.
+            decays for Figure 5, 400 steps.
     """
     tuned, reported = {"quick": (4, 10), "medium": (1, 3), "full": (5, 10)}[scale]
     seen = {"quick": 4, "medium": 3, "full": 10}[scale]

@@ -43,7 +43,7 @@ PENALTIES: dict[Rule, Callable[[At], Array]] = {
 }
 PAPER_DECAY = 0.0005  # Table 1
 # How LeNet-5 is trained. Convolutions side by side, each with its own weights, are slow on a CPU.
-MEDIUM: dict[str, Any] = {"steps": 600, "held_out": 2500, "together": 1}
+MEDIUM: dict[str, Any] = {"steps": 400, "held_out": 2500, "together": 1}
 FULL: dict[str, Any] = {"steps": 10_000, "held_out": 10_000}
 
 
@@ -109,7 +109,7 @@ def study(scale: Scale) -> Study:
 
     Args:
         scale: "quick": an MLP on 200 digits, 8 draws, and 3 that tune; fewer weights. "medium":
-            LeNet-5 on 2,000 of MNIST, three draws of 600 steps, with the paper's weights of
+            LeNet-5 on 2,000 of MNIST, three draws of 400 steps, with the paper's weights of
             SpectReg, FrobReg and JacReg and one of DoubleBack. "full": 10 draws and 10,000 steps,
             as in the paper; weights tuned.
     """

@@ -38,7 +38,7 @@ def study(scale: Scale) -> Study:
 
     Args:
         scale: "quick": MLPs on 200 digits, 8 draws and 3 that tune. "medium" and "full": LeNet-5 on
-            2,000 of MNIST; at "medium" with the paper's weights of Tables 1 and 6 and 600 steps.
+            2,000 of MNIST; at "medium" with the paper's weights of Tables 1 and 6 and 400 steps.
     """
     grids: dict[Rule, tuple[float, ...]] = {
         "baseline": (0.0,), "SpectReg": (0.001, 0.01, 0.1), "DoubleBack": (0.001, 1.0, 10.0),

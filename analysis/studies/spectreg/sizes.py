@@ -20,7 +20,7 @@ def study(scale: Scale) -> Study:
 
     Args:
         scale: "quick": an MLP on 50, 100 and 400 digits. "medium": LeNet-5 on 500 and 2,000 of
-            MNIST, one weight a penalty but for the confidence penalty, 600 steps. "full": on 500
+            MNIST, one weight a penalty but for the confidence penalty, 400 steps. "full": on 500
             to 20,000.
     """
     sizes = {"quick": (5, 10, 40), "medium": (50, 200), "full": (50, 100, 200, 500, 1000, 2000)}

@@ -69,9 +69,9 @@ def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy
     (-a*b*x + y)**2/2
     """
     if not isinstance(text, str):
-        raise TypeError(f"an expression is read from text, got {text!r}")
+        raise TypeError(f"an expression must be text; got {text!r}.")
     if len(text) > _LONGEST:
-        raise ValueError(f"an expression has at most {_LONGEST} characters, got {len(text)}")
+        raise ValueError(f"an expression must have at most {_LONGEST} characters; got {len(text)}.")
     if "#" in text:
         raise _refusal(text, "a comment is not allowed")
     try:
@@ -89,7 +89,7 @@ def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy
     if expression.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo, sympy.I):
         raise _refusal(text, "its value is not a finite real number")
     if degree > _LARGEST_POWER:
-        raise _refusal(text, f"its degree is at most {_LARGEST_POWER}, got {degree}")
+        raise _refusal(text, f"its degree must be at most {_LARGEST_POWER}; got {degree}")
     return expression
 
 
@@ -132,9 +132,11 @@ def _built(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sy
             a, b = _build(left, symbols, text), _build(right, symbols, text)
             if isinstance(op, ast.Pow) and b.is_number:
                 if not b.is_Rational:
-                    raise _refusal(text, f"an exponent that is a number is a fraction, got {b}")
+                    raise _refusal(
+                        text, f"an exponent that is a number must be a fraction; got {b}"
+                    )
                 if abs(b) > _LARGEST_POWER:
-                    raise _refusal(text, f"exponents are at most {_LARGEST_POWER}, got {b}")
+                    raise _refusal(text, f"exponents must be at most {_LARGEST_POWER}; got {b}")
             if isinstance(op, ast.Div) and b.is_zero:
                 raise _refusal(text, "it divides by zero")
             return _BINARY[type(op)](a, b)
@@ -142,7 +144,7 @@ def _built(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sy
             x = _build(argument, symbols, text)
             if x.is_number and not abs(x.evalf()) <= _LARGEST_ARGUMENT:
                 raise _refusal(
-                    text, f"a number in a function is at most {_LARGEST_ARGUMENT}, got {x}"
+                    text, f"a number in a function must be at most {_LARGEST_ARGUMENT}; got {x}"
                 )
             return FUNCTIONS[name](x)
         case ast.Call(func=ast.Name(id=name)):

@@ -24,7 +24,7 @@ def check_loss(loss: Any, params: Any) -> tuple[sympy.Expr, tuple[sympy.Symbol, 
     loss = exact(loss, "loss")
     symbols = tuple(params) if isinstance(params, Sequence) else ()
     if not symbols or not all(isinstance(p, sympy.Symbol) for p in symbols):
-        raise TypeError(f"params is a sequence of one or more sympy symbols, got {params!r}")
+        raise TypeError(f"params must be a sequence of one or more sympy symbols; got {params!r}.")
     if len(set(symbols)) < len(symbols):
-        raise ValueError(f"each of params stands once, got {params!r}")
+        raise ValueError(f"each of params must stand once; got {params!r}.")
     return loss, symbols

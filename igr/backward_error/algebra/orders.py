@@ -21,10 +21,10 @@ def check_order(order: int, most: int | None = None) -> int:
         order = operator.index(order)
     except TypeError:
         raise TypeError(
-            f"order is an integer, the highest power of h kept; got {order!r}"
+            f"order must be an integer, the highest power of h kept; got {order!r}."
         ) from None
     if order < 0:
-        raise ValueError(f"order is the highest power of h kept: at least 0, got {order}")
+        raise ValueError(f"order must be at least 0, the highest power of h kept; got {order}.")
     if most is not None and order > most:
-        raise ValueError(f"order is at most {most}, that of the equation; got {order}")
+        raise ValueError(f"order must be at most {most}, that of the equation; got {order}.")
     return order

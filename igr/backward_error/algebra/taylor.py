@@ -35,8 +35,8 @@ def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
     """
     if isinstance(expression, str):
         raise TypeError(
-            f"{argument} is a number or a sympy expression, got the text {expression!r}; "
-            "igr.backward_error.algebra.expressions.parse reads text"
+            f"{argument} must be a number or a sympy expression; got the text {expression!r}; "
+            "igr.backward_error.algebra.expressions.parse reads text."
         )
     try:
         found = _of_array(expression)
@@ -45,7 +45,7 @@ def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
     except sympy.SympifyError:
         found = sympy.false
     if not isinstance(found, sympy.Expr) or found.is_Matrix:
-        raise TypeError(f"{argument} is a number or a sympy expression, got {expression!r}")
+        raise TypeError(f"{argument} must be a number or a sympy expression; got {expression!r}.")
     return found.xreplace({x: sympy.Rational(f"{float(x):.15g}") for x in found.atoms(sympy.Float)})
 
 

@@ -240,7 +240,7 @@ def _linear(
     decay = exact(weight_decay, "weight_decay")
     if decay.is_number and not (decay.is_real and decay >= 0):
         raise ValueError(
-            f"weight_decay is a number of at least 0 or a sympy symbol, got {weight_decay}"
+            f"weight_decay must be a number of at least 0 or a sympy symbol; got {weight_decay}."
         )
     if decay != 0:
         settings = {**settings, "weight decay": decay}
@@ -255,7 +255,7 @@ def _linear(
 def _momentum(beta: Any) -> sympy.Expr:
     value = exact(beta, "beta")
     if value.is_number and not (value.is_real and 0 <= value < 1):
-        raise ValueError(f"beta is a number in [0, 1) or a sympy symbol, got {beta}")
+        raise ValueError(f"beta must be a number in [0, 1) or a sympy symbol; got {beta}.")
     return value
 
 

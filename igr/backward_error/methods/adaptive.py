@@ -202,7 +202,8 @@ class _Averages:
         decay = exact(weight_decay, "weight_decay")
         if decay.is_number and not (decay.is_real and decay >= 0):
             raise ValueError(
-                f"weight_decay is a number of at least 0 or a sympy symbol, got {weight_decay}"
+                "weight_decay must be a number of at least 0 or a sympy symbol; got "
+                f"{weight_decay}."
             )
         if decay != 0:
             self.settings["weight decay"] = decay
@@ -229,7 +230,8 @@ def states_kept(label: str, names: tuple[str, ...], keep: Iterable[str]) -> tupl
     strange = sorted(map(str, wanted - set(names)))
     if strange:
         raise ValueError(
-            f"keep names states of {label}, which are {', '.join(names)}; got {', '.join(strange)}"
+            f"keep must name states of {label}, which are {', '.join(names)}; got "
+            f"{', '.join(strange)}."
         )
     return tuple(n for n in names if n in wanted)
 
@@ -243,19 +245,19 @@ def _root(averages: _Averages, eps: Any, eps_root: Any) -> sympy.Expr:
 def _memory(name: str, value: Any) -> sympy.Expr:
     expression = exact(value, name)
     if expression.is_number and not (expression.is_real and 0 <= expression < 1):
-        raise ValueError(f"{name} is a number in [0, 1) or a sympy symbol, got {value}")
+        raise ValueError(f"{name} must be a number in [0, 1) or a sympy symbol; got {value}.")
     return expression
 
 
 def _positive(name: str, value: Any) -> sympy.Expr:
     expression = exact(value, name)
     if expression.is_number and not (expression.is_real and expression > 0):
-        raise ValueError(f"{name} is a positive number or a sympy symbol, got {value}")
+        raise ValueError(f"{name} must be a positive number or a sympy symbol; got {value}.")
     return expression
 
 
 def _at_least_zero(name: str, value: Any) -> sympy.Expr:
     expression = exact(value, name)
     if expression.is_number and not (expression.is_real and expression >= 0):
-        raise ValueError(f"{name} is a number of at least 0 or a sympy symbol, got {value}")
+        raise ValueError(f"{name} must be a number of at least 0 or a sympy symbol; got {value}.")
     return expression

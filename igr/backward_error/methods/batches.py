@@ -73,8 +73,8 @@ class EpochMethod(Memoryless):
         if not over.ordered and order > MOST_RESHUFFLED:
             raise ValueError(
                 f"the mean of {self.name} follows an equation of its own up to "
-                f"h^{MOST_RESHUFFLED}, got order {order}: from h^3 on it depends on the spread of "
-                "the iterates"
+                f"h^{MOST_RESHUFFLED}; got order {order}: from h^3 on it depends on the spread of "
+                "the iterates."
             )
         sums = epoch_field(order + 1, over.ordered)
         kept = [t for t in sums if not over.vanishes(t)]
@@ -93,8 +93,8 @@ class EpochMethod(Memoryless):
         """
         if order > 1:
             raise ValueError(
-                f"the mean of {self.name} is known up to h^1, got order {order}: beyond, the "
-                "memory carries the order of the batches from one epoch into the next"
+                f"the mean of {self.name} is known up to h^1; got order {order}: beyond, the "
+                "memory carries the order of the batches from one epoch into the next."
             )
         m = int(self.num_batches)
         b, a = memory.recurrence
@@ -157,10 +157,12 @@ def reshuffled_sgd(num_batches: Any, *, momentum: Any = 0, nesterov: bool = Fals
     if momentum == 0:
         return EpochMethod(Name("reshuffled SGD", settings), m, None)
     if not m.is_Integer:
-        raise ValueError(f"with momentum num_batches is an integer, got {num_batches!r}")
+        raise ValueError(f"with momentum num_batches must be an integer; got {num_batches!r}.")
     beta = exact(momentum, "momentum")
     if beta.is_number and not (beta.is_real and 0 <= beta < 1):
-        raise ValueError(f"momentum is a number from 0 up to but not including 1, got {momentum!r}")
+        raise ValueError(
+            f"momentum must be a number from 0 up to but not including 1; got {momentum!r}."
+        )
     settings["momentum"] = beta
     memory = 1 / (1 - beta * sympy.exp(-Z))
     transfer = 1 + beta * memory if nesterov else memory
@@ -192,8 +194,8 @@ def cyclic_sgd(batches: Any) -> EpochMethod:
     if isinstance(batches, Sequence) and not isinstance(batches, str):
         if sorted(batches) != list(range(len(batches))) or not batches:
             raise ValueError(
-                f"batches is a number of batches or their order, a permutation of 0 .. m - 1; "
-                f"got {batches!r}"
+                f"batches must be a number of batches or their order, a permutation of 0 .. m - 1; "
+                f"got {batches!r}."
             )
         order = tuple(int(k) for k in batches)
         return EpochMethod(f"cyclic SGD (batches {order})", sympy.Integer(len(order)), order)
@@ -228,9 +230,9 @@ class SampledMethod(Memoryless):
         order = check_order(order)
         if order > MOST:
             raise ValueError(
-                f"{self.name} follows a stochastic equation of order 0 or 1 (weak order 1 or 2), "
+                f"{self.name} follows a stochastic equation of order 0 or 1 (weak order 1 or 2); "
                 f"got order {order}: beyond, the third moments of its gradients show, and no "
-                "diffusion has those"
+                "diffusion has those."
             )
         # The mean of one step is a step of gradient descent, and the covariance does not meet it
         # before h^3: the drift is the field of gradient descent.

@@ -102,7 +102,7 @@ def alternating(ratios: Sequence[Any] = (1, 1), steps: Sequence[int] = (1, 1)) -
     if len(counts) != 2 or not all(
         isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in counts
     ):
-        raise ValueError(f"steps is a pair of integers of at least 1, got {steps!r}")
+        raise ValueError(f"steps must be a pair of integers of at least 1; got {steps!r}.")
     settings = _shown(ratios)
     if counts != (1, 1):
         settings["steps"] = sympy.Tuple(*counts)
@@ -113,7 +113,9 @@ def alternating(ratios: Sequence[Any] = (1, 1), steps: Sequence[int] = (1, 1)) -
 def _ratios(ratios: Sequence[Any]) -> tuple[sympy.Expr, sympy.Expr]:
     found = tuple(exact(r, "ratios") for r in ratios)
     if len(found) != 2 or any(r.is_number and not (r.is_real and r > 0) for r in found):
-        raise ValueError(f"ratios is a pair of positive numbers or sympy symbols, got {ratios!r}")
+        raise ValueError(
+            f"ratios must be a pair of positive numbers or sympy symbols; got {ratios!r}."
+        )
     return found
 
 

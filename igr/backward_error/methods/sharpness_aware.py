@@ -128,7 +128,7 @@ def usam(rho: Any, scale: Scale = "step") -> RungeKutta | LinearMethod:
 def _distance(rho: Any, scale: str) -> sympy.Expr:
     value = exact(rho, "rho")
     if value.is_number and not (value.is_real and value >= 0):
-        raise ValueError(f"rho is a number of at least 0 or a sympy symbol, got {rho}")
+        raise ValueError(f"rho must be a number of at least 0 or a sympy symbol; got {rho}.")
     if scale not in ("step", "fixed"):
-        raise ValueError(f"scale is 'step' (rho times h) or 'fixed', got {scale!r}")
+        raise ValueError(f"scale must be 'step' (rho times h) or 'fixed'; got {scale!r}.")
     return value

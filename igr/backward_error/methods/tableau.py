@@ -112,7 +112,7 @@ def runge_kutta(
     s = len(weights)
     if s == 0 or len(rows) != s or any(len(row) != s for row in rows):
         shape = f"{len(rows)} rows of lengths {[len(row) for row in rows]}"
-        raise ValueError(f"A must be square with as many rows as b has weights ({s}), got {shape}")
+        raise ValueError(f"A must be square with as many rows as b has weights ({s}); got {shape}.")
     total = sympy.simplify(sum(weights))
     rounding = max(map(_rounding, b))
     if total != 1 and abs(total - 1) < 50 * rounding:
@@ -121,7 +121,7 @@ def runge_kutta(
         weights = (*weights[:last], weights[last] + 1 - total, *weights[last + 1 :])
         total = sympy.Integer(1)
     if total != 1:
-        raise ValueError(f"the tableau is not consistent: b must sum to 1, got {total}")
+        raise ValueError(f"the tableau is not consistent: b must sum to 1; got {total}.")
     return RungeKutta(name or f"Runge-Kutta of {s} stage{'s' if s > 1 else ''}", rows, weights)
 
 

@@ -233,12 +233,12 @@ def rule(
     for y, described in kept.items():
         if not isinstance(described, tuple) or len(described) not in (2, 3):
             raise TypeError(
-                f"the kept state {y} is (phi, rate) or (phi, rate, init); got {described!r}"
+                f"the kept state {y} must be (phi, rate) or (phi, rate, init); got {described!r}."
             )
         phi, rate, init = (*described, None)[:3]
         share = None if rate is None else _share(y, rate)
         if init is not None and not callable(init):
-            raise TypeError(f"the start of {y} is a function of params, got {init!r}")
+            raise TypeError(f"the start of {y} must be a function of params; got {init!r}.")
         states.append((y, RuleState(reading(phi, f"the function of {y}", known), share, init)))
     psi_reading = reading(psi, "psi", known)
     result = RuleMethod(
@@ -273,7 +273,7 @@ def reading(function: Any, argument: str, known: Iterable[str], but: Iterable[st
       but: those among them that this function cannot read.
     """
     if not callable(function):
-        raise TypeError(f"{argument} is a function, got {function!r}")
+        raise TypeError(f"{argument} must be a function; got {function!r}.")
     allowed = [n for n in known if n not in set(but)]
     how = (
         "It reads by the names of its parameters, as in lambda m, theta: .., and there "
@@ -321,7 +321,7 @@ def _share(y: str, rate: Any) -> sympy.Expr:
     share = exact(rate, f"the rate of {y}")
     if share.is_number and not (share.is_real and 0 < share <= 1):
         raise ValueError(
-            f"the rate of {y} is a number in (0, 1], or None for y + h phi; got {rate}"
+            f"the rate of {y} must be a number in (0, 1], or None for y + h phi; got {rate}."
         )
     return share
 
@@ -332,6 +332,6 @@ def _check_names(*groups: Mapping[str, Any]) -> None:
     strange = [n for n in names if not (isinstance(n, str) and n.isidentifier())]
     if clash or strange:
         raise ValueError(
-            "channels, kept states and rates have names of their own, such as m, and none of "
-            f"{', '.join(GIVEN)}; got {', '.join(map(str, clash or strange))}"
+            "channels, kept states and rates must have names of their own, such as m, and none of "
+            f"{', '.join(GIVEN)}; got {', '.join(map(str, clash or strange))}."
         )

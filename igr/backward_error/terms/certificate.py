@@ -61,8 +61,8 @@ def descent(eq: Any, order: int) -> Descent:
     """
     if order > HIGHEST:
         raise UnansweredError(
-            f"the field of {eq.name} is taken apart up to h^{HIGHEST}, got order {order}: use "
-            f"truncate({HIGHEST})"
+            f"the field of {eq.name} is taken apart up to h^{HIGHEST}; got order {order}: use "
+            f"truncate({HIGHEST})."
         )
     (first, decay, rest) = _factors(eq.field[0], set(eq.contractions) | set(eq.products))
     found = Descent((-first,), (-decay,), (_ZERO,), (_ZERO,), (rest,))

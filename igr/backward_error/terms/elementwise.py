@@ -233,7 +233,9 @@ def elementwise(
         if share is not None:
             _check_open(share, n, open_names)
             if share.is_number and not (share.is_real and 0 < share <= 1):
-                raise ValueError(f"the rate of {n} is a number in (0, 1], or None; got {rate}")
+                raise ValueError(
+                    f"the rate of {n} must be a number in (0, 1], or None; got {rate}."
+                )
         of = read(phi, n, standing).xreplace({standing[n]: before(n)})
         start = read(init, f"the start of {n}", ())
         states.append((standing[n], Kept(of, share, start)))

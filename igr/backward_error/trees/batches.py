@@ -94,12 +94,14 @@ class Batches(Colouring):
                 f"eq.subs({{{str(m)!r}: {number}}})"
             )
         if number != m:
-            raise ValueError(f"{name}: {argument} must be {m} in number, got {number}")
+            raise ValueError(f"{name}: {argument} must be {m} in number; got {number}.")
 
     def losses(self, loss: Any, params: Any, name: str) -> Losses:
         """L_0, .., L_(m-1), a sequence of expressions."""
         if not isinstance(loss, Sequence) or isinstance(loss, str):
-            raise TypeError(f"{name} takes the losses of its batches, a sequence; got {loss!r}")
+            raise TypeError(
+                f"loss must be the sequence of the losses of the batches of {name}; got {loss!r}."
+            )
         each = [exact(e, f"loss[{k}]") for k, e in enumerate(loss)]
         self.check_number(len(each), "losses", name)
         return _LossesOfBatches([each[k] for k in self.batches or range(len(each))], params, self)
@@ -116,7 +118,9 @@ def number_of_batches(value: Any, argument: str = "num_batches") -> sympy.Expr:
     whole = not isinstance(value, bool | float) and "float" not in str(getattr(value, "dtype", ""))
     m = exact(value, argument) if whole else sympy.nan
     if not (m.is_Symbol or (m.is_Integer and m >= 1)):
-        raise ValueError(f"{argument} is an integer of at least 1 or a sympy symbol, got {value!r}")
+        raise ValueError(
+            f"{argument} must be an integer of at least 1 or a sympy symbol; got {value!r}."
+        )
     return m
 
 

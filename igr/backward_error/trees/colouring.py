@@ -23,7 +23,9 @@ class Colouring:
     """One loss and its gradient, unless a subclass says otherwise."""
 
     palette: ClassVar[tuple[int, ...]] = (PLAIN,)
-    shape: ClassVar[str] = "a tree is the nested tuple of its children, such as () for one vertex"
+    shape: ClassVar[str] = (
+        "a tree must be the nested tuple of its children, such as () for one vertex"
+    )
     powers: ClassVar[bool] = True  # whether H H is printed as H²
 
     @property
@@ -53,7 +55,7 @@ class Colouring:
         """The integer of a nested tuple; raises `TypeError` for a tree of other colours."""
         t = rooted.intern(tree)
         if not set(rooted.colours(t)) <= set(self.palette):
-            raise TypeError(f"{self.shape}; got {tree!r}")
+            raise TypeError(f"{self.shape}; got {tree!r}.")
         return t
 
     # Closed form
@@ -143,7 +145,9 @@ def symbols(params: Any, argument: str = "params") -> tuple[sympy.Symbol, ...]:
     """Parameters as a tuple; raises unless they are different symbols."""
     found = tuple(params) if isinstance(params, Sequence) and not isinstance(params, str) else ()
     if not found or not all(isinstance(p, sympy.Symbol) for p in found):
-        raise TypeError(f"{argument} is a sequence of one or more sympy symbols, got {params!r}")
+        raise TypeError(
+            f"{argument} must be a sequence of one or more sympy symbols; got {params!r}."
+        )
     if len(set(found)) < len(found):
-        raise ValueError(f"each of {argument} stands once, got {params!r}")
+        raise ValueError(f"each of {argument} must stand once; got {params!r}.")
     return found

@@ -40,8 +40,9 @@ class Players(Colouring):
         pair = isinstance(loss, Sequence) and len(loss) == 2
         if not pair or not isinstance(params, Sequence) or len(params) != 2:
             raise TypeError(
-                f"{name} has two players: loss is the pair of their losses and params the pair of "
-                f"their parameters, a sequence of symbols each; got {loss!r} and {params!r}"
+                f"{name} has two players: loss must be the pair of their losses and params the "
+                "pair of "
+                f"their parameters, a sequence of symbols each; got {loss!r} and {params!r}."
             )
         theta, phi = (symbols(p, f"params[{i}]") for i, p in enumerate(params))
         symbols((*theta, *phi))

@@ -36,9 +36,9 @@ def trees_of_order(n: int) -> tuple[Tree, ...]:
     ((((),),), ((), ()))
     """
     if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"n is an integer, the number of vertices of a tree; got {n!r}")
+        raise TypeError(f"n must be an integer, the number of vertices of a tree; got {n!r}.")
     if n < 1:
-        raise ValueError(f"n is the number of vertices of a tree: at least 1, got {n}")
+        raise ValueError(f"n must be at least 1, the number of vertices of a tree; got {n}.")
     return tuple(as_tuple(t) for t in of_order(n))
 
 
@@ -105,7 +105,7 @@ def intern(tree: Tree) -> int:
     colour_, below = _parts(tree)
     found = tuple(sorted(map(intern, below)))
     if any((_COLOUR[child] == PLAIN) != (colour_ == PLAIN) for child in found):
-        raise TypeError(f"either all vertices of a tree carry a colour or none does; got {tree!r}")
+        raise TypeError(f"all vertices of a tree must carry a colour, or none; got {tree!r}.")
     return index(found, colour_)
 
 
@@ -113,9 +113,10 @@ def _parts(tree: Tree) -> tuple[int, Tree]:
     """The colour of the root and the children."""
     if not isinstance(tree, tuple):
         raise TypeError(
-            "a tree is the nested tuple of its children, such as () for one vertex or ((), ()) "
+            "a tree must be the nested tuple of its children, such as () for one vertex or ((), "
+            "()) "
             "for a root with two leaves, each led by its colour where there are several; got "
-            f"{tree!r}"
+            f"{tree!r}."
         )
     if tree and type(tree[0]) is int and tree[0] >= 0:
         return tree[0], tree[1:]

@@ -72,7 +72,7 @@ def feature_covariance_eigenpairs(
     n, q = num_examples(x), output_dimension(apply_fn, params, x)
     k = check_count("k", k, 1)
     if k > n * q:
-        raise ValueError(f"k must be at most the number of outputs n q = {n * q}, got {k}.")
+        raise ValueError(f"k must be at most the number of outputs n q = {n * q}; got {k}.")
     values, functions, unit = eigenfunctions(apply_fn, params, x)
     values, functions = values[:k], functions[:k]
     trained, constant = partition(params)

@@ -164,7 +164,7 @@ def adam_stability_limit(learning_rate: Number, b1: Number = 0.9) -> float:
     learning_rate = check_step("learning_rate", learning_rate)
     b1 = check_number("b1", b1)
     if not 0 <= b1 < 1:
-        raise ValueError(f"b1 must be in [0, 1), got {b1}")
+        raise ValueError(f"b1 must be in [0, 1); got {b1}.")
     return 2 * (1 + b1) / ((1 - b1) * learning_rate)
 
 

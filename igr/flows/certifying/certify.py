@@ -132,7 +132,7 @@ def certify(
     order = check_count("order", order, 0)
     read = is_optimizer(method)
     if optimizer is None and not read:
-        raise TypeError("optimizer is a function of the learning rate, got None")
+        raise TypeError("optimizer must be a function of the learning rate; got None.")
     check_optimizer(optimizer)
     if (value_fn is None) != (params is None):
         raise ValueError("value_fn and params are given together, or neither of them")

@@ -147,7 +147,7 @@ def observed_order(
     loss = check_start(value_fn, params)
     check_optimizer(optimizer)
     if field not in ("derived", "interpolating"):
-        raise ValueError(f"field is 'derived' or 'interpolating', got {field!r}")
+        raise ValueError(f"field must be 'derived' or 'interpolating'; got {field!r}.")
     memory = _memory(described)
     keeps = bool(described.kept)
     if field == "interpolating" and (memory or keeps):
@@ -158,7 +158,7 @@ def observed_order(
     if hs is not None:
         hs = [check_step("hs", h) for h in hs]
         if len(hs) < 2:
-            raise ValueError(f"hs has at least two steps, got {len(hs)}")
+            raise ValueError(f"hs must have at least two steps; got {len(hs)}.")
     equation = modified_equation(described, order)
     largest = float(max(hs)) if hs is not None else largest_step(described, loss, dynamic)
     # So slow that a kept state moves little over the past that a memory beside it is filled from.
@@ -376,11 +376,12 @@ def check_optimizer(optimizer: Any) -> None:
     """Raises `TypeError` unless an optimizer is a function of the step."""
     if isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
-            "optimizer is a function of the learning rate, such as lambda h: optax.sgd(h): the "
-            "order is observed at several of them; got a transformation, whose step is fixed"
+            "optimizer must be a function of the learning rate, such as lambda h: optax.sgd(h): "
+            "the "
+            "order is observed at several of them; got a transformation, whose step is fixed."
         )
     if optimizer is not None and not callable(optimizer):
-        raise TypeError(f"optimizer is a function of the learning rate, got {optimizer!r}")
+        raise TypeError(f"optimizer must be a function of the learning rate; got {optimizer!r}.")
 
 
 def _stepping(

@@ -58,7 +58,9 @@ def method_and_optimizer(
     if optimizer is None or isinstance(optimizer, optax.GradientTransformation):
         return method, optimizer
     if not callable(optimizer):
-        raise TypeError(f"optimizer is an optax transformation or h -> one, got {optimizer!r}")
+        raise TypeError(
+            f"optimizer must be an optax transformation or h -> one; got {optimizer!r}."
+        )
     if method is None:
         return read_beside(optimizer, params, h)
     return method, optimizer(h)

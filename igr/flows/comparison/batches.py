@@ -68,7 +68,7 @@ def compare_batches(
         raise ValueError("key is needed: the order of the batches is drawn at random")
     start_up, burn_in = start_up_of(method, asked.start_up, asked.burn_in)
     if start_up in ("weights", "shift"):
-        raise ValueError(f"with batches start_up is 'burn-in' or 'cold'; got {start_up!r}")
+        raise ValueError(f"with batches start_up must be 'burn-in' or 'cold'; got {start_up!r}.")
     filling_units = -(-burn_in // unit)
     dynamic, static = partition(asked.params)
     losses = _Losses(asked.value_fn, asked.params, batches, drawing)
@@ -192,7 +192,7 @@ class _Losses:
         out = jax.eval_shape(lambda p, b: value_fn(combine(p, self._static), b), dynamic, one)
         shape = getattr(out, "shape", None)
         if shape != ():
-            raise ValueError(f"value_fn must return a scalar for one batch, got shape {shape}")
+            raise ValueError(f"value_fn must return a scalar for one batch; got shape {shape}.")
         self.traced = traced(lambda p, b: value_fn(combine(p, self._static), b), dynamic, one)
         value = float(_mean_value(self.traced, dynamic, batches))
         if not np.isfinite(value):
@@ -227,7 +227,7 @@ def _check_own(asked: Asked, losses: _Losses, params: PyTree) -> None:
 def _check_names(names: list[FlowName]) -> None:
     for p in names:
         if isinstance(p, str):
-            raise ValueError(f"flows are orders, counts, where there are batches; got {p!r}")
+            raise ValueError(f"flows must be orders, counts, where there are batches; got {p!r}.")
 
 
 def _runs(runs: int | None, drawing: Drawing) -> int:
@@ -248,11 +248,11 @@ def _units(asked: Asked, drawing: Drawing, epochs: int | None) -> tuple[int, int
     else:
         steps = check_count("steps", asked.steps, 1)
         if steps % unit:
-            raise ValueError(f"steps must be whole epochs of {unit} steps, got {steps}")
+            raise ValueError(f"steps must be whole epochs of {unit} steps; got {steps}.")
         units = steps // unit
     every = asked.record_every or -(-units // 100) * unit
     if every % unit:
-        raise ValueError(f"record_every counts steps, in whole epochs of {unit}; got {every}")
+        raise ValueError(f"record_every must be whole epochs, of {unit} steps; got {every}.")
     return unit, units, every // unit
 
 

@@ -43,7 +43,7 @@ def start_up_of(
     if burn_in is not None:
         burn_in = check_count("burn_in", burn_in, 0)
         if start_up not in (None, "burn-in"):
-            raise ValueError(f"burn_in = {burn_in} is for start_up = 'burn-in', got {start_up!r}")
+            raise ValueError(f"burn_in = {burn_in} is for start_up = 'burn-in'; got {start_up!r}.")
         return ("burn-in" if burn_in else "cold"), burn_in
     if start_up in ("weights", "shift") and not has_first_steps(method):
         raise ValueError(

@@ -27,12 +27,14 @@ def flow_names(flows: Any, orders: Any) -> list[FlowName]:
     asked = "orders" if flows is None else "flows"
     wanted = (0, 1, 2) if flows is None and orders is None else flows if orders is None else orders
     if isinstance(wanted, str) or not isinstance(wanted, Sequence):
-        raise ValueError(f"{asked} is a sequence, such as (0, 1, 'differences'); got {wanted!r}")
+        raise ValueError(
+            f"{asked} must be a sequence, such as (0, 1, 'differences'); got {wanted!r}."
+        )
     names: list[FlowName] = [_name(p, asked) for p in wanted]
     if not names:
         raise ValueError(f"{asked} names at least one order, such as (0, 1)")
     if len(set(names)) < len(names):
-        raise ValueError(f"{asked} names each flow once; got {tuple(wanted)!r}")
+        raise ValueError(f"{asked} must name each flow once; got {tuple(wanted)!r}.")
     return names
 
 
@@ -55,5 +57,5 @@ def _name(p: Any, asked: str) -> FlowName:
     if not isinstance(p, str):
         return check_count(asked, p, 0)
     if p not in NAMED:
-        raise ValueError(f"{asked} are counts or {', '.join(map(repr, NAMED))}; got {p!r}")
+        raise ValueError(f"{asked} must be counts or {', '.join(map(repr, NAMED))}; got {p!r}.")
     return p

@@ -253,7 +253,7 @@ def _begun(asked: Asked) -> _Run:
     start_up, burn_in = start_up_of(method, asked.start_up, asked.burn_in)
     for p in names:
         if isinstance(p, str) and start_up in ("weights", "shift"):
-            raise ValueError(f"{p!r} takes start_up = 'burn-in' or 'cold'; got {start_up!r}")
+            raise ValueError(f"{p!r} must have start_up = 'burn-in' or 'cold'; got {start_up!r}.")
     if "central" in names:
         central_rule(method)
     if asked.own_optimizer:

@@ -44,18 +44,20 @@ def compare_players(asked: Asked) -> Comparison:
     method, h, names = asked.method, asked.learning_rate, asked.flows
     if not isinstance(method, GameMethod):
         raise TypeError(
-            f"value_fn is a pair of losses: method is one of two players, such as "
-            f"igr.methods.simultaneous(); got {method.name}"
+            f"value_fn must be a pair of losses: method is one of two players, such as "
+            f"igr.methods.simultaneous(); got {method.name}."
         )
     if not isinstance(asked.value_fn, Sequence) or len(asked.value_fn) != 2:
-        raise TypeError(f"value_fn is a pair of losses for {method.name}; got {asked.value_fn!r}")
+        raise TypeError(
+            f"value_fn must be a pair of losses for {method.name}; got {asked.value_fn!r}."
+        )
     if not isinstance(asked.params, tuple) or len(asked.params) != 2:
         raise TypeError("params is the pair (theta, phi) of the params of the two players")
     if asked.own_optimizer:
         raise ValueError(f"optimizer is not for two players: {method.name} is their optimizer")
     for p in names:
         if isinstance(p, str):
-            raise ValueError(f"flows are orders, counts, for two players; got {p!r}")
+            raise ValueError(f"flows must be orders, counts, for two players; got {p!r}.")
     steps = check_count("steps", asked.steps, 1)
     every = asked.record_every or -(-steps // 100)
     dynamic, static = partition(asked.params)

@@ -181,9 +181,9 @@ def _rule(decay: Number | None, eps: Number, nu: PyTree | None) -> _RMSProp | No
             raise ValueError("nu is RMSProp's: give its decay= too")
         return None
     if not 0 < float(decay) < 1:
-        raise ValueError(f"decay must be in (0, 1), got {decay}")
+        raise ValueError(f"decay must be in (0, 1); got {decay}.")
     if not (np.isfinite(eps) and eps >= 0):
-        raise ValueError(f"eps must be finite and at least 0, got {eps}")
+        raise ValueError(f"eps must be finite and at least 0; got {eps}.")
     return _RMSProp(float(decay), float(eps))
 
 

@@ -23,7 +23,7 @@ def central_rule(method: Method) -> dict[str, float]:
     if rule is None:
         raise ValueError(
             "'central' is for gradient descent, and for RMSProp with eps inside its root; got "
-            f"{method.name}"
+            f"{method.name}."
         )
     return rule
 

@@ -40,7 +40,8 @@ def _(
     kinds.check_no_batches(eq, batches)
     if not isinstance(value_fn, Sequence) or len(value_fn) != 2:
         raise TypeError(
-            f"value_fn is a pair of losses, one for each player of {eq.name}; got {value_fn!r}"
+            f"value_fn must be a pair of losses, one for each player of {eq.name}; got "
+            f"{value_fn!r}."
         )
     for loss in value_fn:
         check_value_fn(loss)

@@ -206,7 +206,7 @@ def _apart(state: Any, names: list[str]) -> tuple[PyTree, dict[str, PyTree]]:
     if not pair or not set(names) <= set(state[1]):
         named = ", ".join(f"{name!r}: ..." for name in names)
         raise TypeError(
-            f"the state of this field is (params, {{{named}}}), each like params; got "
+            f"the state of this field must be (params, {{{named}}}), each like params; got "
             f"{jax.tree.structure(state)}."
         )
     return state[0], state[1]

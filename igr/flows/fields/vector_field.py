@@ -68,7 +68,7 @@ def vector_field(
     check_choice("derivatives", derivatives, ("automatic", "differences"))
     if derivatives == "automatic":
         if method is not None:
-            raise ValueError("method is for derivatives = 'differences'; got one with 'automatic'")
+            raise ValueError("method is for derivatives = 'differences'; got one with 'automatic'.")
         return kinds.field_of(eq, value_fn, h, batches=batches)
     from igr.flows.fields.by_differences.differences import (
         difference_field,  # which takes steps of methods

@@ -285,7 +285,7 @@ def _check_times(t0: Any, t1: Any, ts: Any) -> None:
     if any(isinstance(t, Tracer) for t in (t0, t1, ts)):
         return
     if not (np.isfinite(t0) and np.isfinite(t1) and float(t0) < float(t1)):
-        raise ValueError(f"t0 and t1 must be finite with t0 < t1, got t0 = {t0}, t1 = {t1}")
+        raise ValueError(f"t0 and t1 must be finite with t0 < t1; got t0 = {t0}, t1 = {t1}.")
     if ts is not None:
         times = np.asarray(ts)
         if times.ndim != 1 or not np.all(np.isfinite(times)) or np.any(np.diff(times) < 0):
@@ -293,5 +293,5 @@ def _check_times(t0: Any, t1: Any, ts: Any) -> None:
         slack = 1e-12 * abs(float(t1))
         if times.size and (times[0] < float(t0) - slack or times[-1] > float(t1) + slack):
             raise ValueError(
-                f"ts must lie within [t0, t1] = [{t0}, {t1}], got {times[0]} to {times[-1]}"
+                f"ts must lie within [t0, t1] = [{t0}, {t1}]; got {times[0]} to {times[-1]}."
             )

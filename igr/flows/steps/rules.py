@@ -175,8 +175,8 @@ def check_direction(psi: PyTree, params: PyTree, name: str) -> None:
     """Raises `ValueError` unless what a rule returns has the structure and shapes of params."""
     if not same_shapes(psi, params):
         raise ValueError(
-            f"the rule of {name} returns a direction for params, of their structure and shapes "
-            f"{shapes(params)}; got {shapes(psi)}"
+            f"the rule of {name} must return a direction for params, of their structure and shapes "
+            f"{shapes(params)}; got {shapes(psi)}."
         )
 
 

@@ -142,15 +142,15 @@ def test_what_was_before_the_update_lags_by_a_step():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: methods.adam(1.0), r"b1 is a number in \[0, 1\)"),
-        (lambda: methods.adam(b2=-0.1), r"b2 is a number in \[0, 1\)"),
-        (lambda: methods.rmsprop(2), r"decay is a number in \[0, 1\)"),
+        (lambda: methods.adam(1.0), r"b1 must be a number in \[0, 1\)"),
+        (lambda: methods.adam(b2=-0.1), r"b2 must be a number in \[0, 1\)"),
+        (lambda: methods.rmsprop(2), r"decay must be a number in \[0, 1\)"),
         (lambda: methods.adam(keep=("v",)), "states of Adam, which are mu, nu; got v"),
         (lambda: methods.rmsprop(keep="mu"), "states of RMSProp, which are nu; got mu"),
         (lambda: methods.lion(b2=0, smoothing=1, keep=("mu",)), "no momentum to keep"),
-        (lambda: methods.adam(eps=-1), "eps is a number of at least 0"),
-        (lambda: methods.adamw(weight_decay=-1), "weight_decay is a number of at least 0"),
-        (lambda: methods.signsgd(0), "smoothing is a positive number"),
+        (lambda: methods.adam(eps=-1), "eps must be a number of at least 0"),
+        (lambda: methods.adamw(weight_decay=-1), "weight_decay must be a number of at least 0"),
+        (lambda: methods.signsgd(0), "smoothing must be a positive number"),
         (lambda: elementwise(g, {"m": (g, 1)}), "does not read the channel m"),
         (
             lambda: elementwise(Symbol("v"), {"m": (g, 1)}),
@@ -168,7 +168,10 @@ def test_what_was_before_the_update_lags_by_a_step():
         ),
         (lambda: elementwise(Symbol("m"), {"m": (g, Symbol("b"))}), "memory of m reads b, which"),
         (lambda: elementwise(Symbol("m"), {"m": (g, 1 / z)}), "not analytic at z = 0"),
-        (lambda: elementwise(Symbol("m"), {}, {"m": (g, 2)}), r"rate of m is a number in \(0, 1\]"),
+        (
+            lambda: elementwise(Symbol("m"), {}, {"m": (g, 2)}),
+            r"rate of m must be a number in \(0, 1\]",
+        ),
         (lambda: elementwise(Symbol("L1"), {"L1": (g, 1)}), "must differ from one another"),
         (lambda: elementwise(g, {"theta": (g, 1)}), "must differ from one another and from g"),
     ],
@@ -180,5 +183,5 @@ def test_bad_input(make, message):
 
 def test_order_out_of_reach():
     equation = modified_equation(methods.rmsprop(), 1)
-    with pytest.raises(ValueError, match="order is at most 1"):
+    with pytest.raises(ValueError, match="order must be at most 1"):
         equation.truncate(2)

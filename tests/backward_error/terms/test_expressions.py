@@ -176,9 +176,11 @@ def test_refuses_long_work_at_once(text):
 
 
 def test_length():
-    with pytest.raises(ValueError, match="an expression has at most 2000 characters, got 2001"):
+    with pytest.raises(
+        ValueError, match="an expression must have at most 2000 characters; got 2001"
+    ):
         parse("x" * 2001)
-    with pytest.raises(ValueError, match="at most 2000 characters, got 10000000"):
+    with pytest.raises(ValueError, match="at most 2000 characters; got 10000000"):
         parse("(" * 10_000_000)
 
 
@@ -195,10 +197,10 @@ def test_length():
         ("tan(pi/2)", "its value is not a finite real number"),
         ("0**-1", "its value is not a finite real number"),
         ("sqrt(-1)", "its value is not a finite real number"),
-        ("x**65", "exponents are at most 64, got 65"),
-        ("2**sqrt(2)", r"an exponent that is a number is a fraction, got sqrt\(2\)"),
-        ("exp(1001)", "a number in a function is at most 1000, got 1001"),
-        ("(x*y)**40", "its degree is at most 64, got 80"),
+        ("x**65", "exponents must be at most 64; got 65"),
+        ("2**sqrt(2)", r"an exponent that is a number must be a fraction; got sqrt\(2\)"),
+        ("exp(1001)", "a number in a function must be at most 1000; got 1001"),
+        ("(x*y)**40", "its degree must be at most 64; got 80"),
         ("x # y", "a comment is not allowed"),
         ("2 x", "it is not a formula"),
         ("1e400", "numbers have at most 300 digits"),
@@ -224,7 +226,7 @@ def test_a_long_refusal_is_cut():
 
 @pytest.mark.parametrize("bad", [5, None, b"x", x, ["x"]])
 def test_text_is_text(bad):
-    with pytest.raises(TypeError, match="an expression is read from text, got"):
+    with pytest.raises(TypeError, match="an expression must be text; got"):
         parse(bad)
 
 

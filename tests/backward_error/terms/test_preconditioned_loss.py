@@ -115,6 +115,6 @@ def test_sam_follows_the_length_of_the_gradient():
 def test_beyond_the_first_order_nothing_is_claimed():
     second = modified_equation(methods.signsgd(1), 2)
     for ask in (second.modified_loss, second.is_gradient, second.gradient_part):
-        with pytest.raises(UnansweredError, match=r"up to h\^1, got order 2"):
+        with pytest.raises(UnansweredError, match=r"up to h\^1; got order 2"):
             ask()
     assert second.is_gradient(0)

@@ -76,7 +76,7 @@ def test_symbols_get_numbers():
     assert filled.truncate(1).method.memory() == (0.75, 1)
     with pytest.raises(ValueError, match="no symbol 'gamma'"):
         eq.subs({"gamma": 1})
-    with pytest.raises(ValueError, match="order is at most 2"):
+    with pytest.raises(ValueError, match="order must be at most 2"):
         eq.truncate(3)
 
 
@@ -101,16 +101,20 @@ def test_orders_what_reads_one_another():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((3,), TypeError, "psi is a function, got 3"),
+        ((3,), TypeError, "psi must be a function; got 3"),
         ((lambda x: x,), ValueError, "psi reads x, which there is not.*g, theta, t, h, value_fn"),
         ((lambda *a: a,), TypeError, "psi takes parameters by position"),
         ((lambda g: g, {"m": methods.ema(0.9)}), ValueError, "nothing reads m: psi reads g"),
         ((lambda m: m, {"m": 1 / methods.z}), ValueError, "z"),
         ((lambda theta: theta, {"theta": methods.ema(0.9)}), ValueError, "names of their own"),
         ((lambda m: m, {"m": (lambda m: m, 1)}), ValueError, "channel m reads m, which there is"),
-        ((lambda y: y, {}, {"y": (lambda g: g, 2)}), ValueError, r"rate of y is a number in \(0"),
-        ((lambda y: y, {}, {"y": lambda g: g}), TypeError, r"is \(phi, rate\) or"),
-        ((lambda y: y, {}, {"y": (lambda g: g, 1, 0)}), TypeError, "start of y is a function"),
+        (
+            (lambda y: y, {}, {"y": (lambda g: g, 2)}),
+            ValueError,
+            r"rate of y must be a number in \(0",
+        ),
+        ((lambda y: y, {}, {"y": lambda g: g}), TypeError, r"must be \(phi, rate\) or"),
+        ((lambda y: y, {}, {"y": (lambda g: g, 1, 0)}), TypeError, "start of y must be a function"),
         (
             (lambda a: a, {"a": (lambda b: b, 1), "b": (lambda a: a, 1)}),
             ValueError,

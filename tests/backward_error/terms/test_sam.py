@@ -81,9 +81,11 @@ def test_a_fixed_ascent_follows_no_loss(make):
 
 @pytest.mark.parametrize("make", [methods.sam, methods.usam])
 def test_bad_input(make):
-    with pytest.raises(ValueError, match="rho is a number of at least 0"):
+    with pytest.raises(ValueError, match="rho must be a number of at least 0"):
         make(-0.1)
-    with pytest.raises(ValueError, match=r"scale is 'step' \(rho times h\) or 'fixed', got 'both'"):
+    with pytest.raises(
+        ValueError, match=r"scale must be 'step' \(rho times h\) or 'fixed'; got 'both'"
+    ):
         make(0.1, "both")
     with pytest.raises(TypeError, match="rho"):
         make("large")

@@ -101,6 +101,6 @@ def test_numbers_copies_and_print():
 )
 def test_bad_decay(make):
     with pytest.raises(
-        ValueError, match="weight_decay is a number of at least 0 or a sympy symbol"
+        ValueError, match="weight_decay must be a number of at least 0 or a sympy symbol"
     ):
         make(weight_decay=-0.1)

@@ -221,12 +221,12 @@ def test_order_is_an_integer(order):
         lambda: EQ.truncate(order),
     ):
         with pytest.raises(
-            TypeError, match="order is an integer, the highest power of h kept; got"
+            TypeError, match="order must be an integer, the highest power of h kept; got"
         ):
             function()
     if order is not None:
         for function in (EQ.is_gradient, EQ.modified_loss):
-            with pytest.raises(TypeError, match="order is an integer"):
+            with pytest.raises(TypeError, match="order must be an integer"):
                 function(order)
 
 
@@ -237,13 +237,15 @@ def test_order_is_not_negative():
         lambda: EQ.is_gradient(-1),
         lambda: EQ.modified_loss(-1),
     ):
-        with pytest.raises(ValueError, match=r"order is .* at least 0, got -1"):
+        with pytest.raises(ValueError, match=r"order must be at least 0, .*; got -1"):
             function()
 
 
 def test_order_is_that_of_the_equation_at_most():
     for function in (EQ.truncate, EQ.is_gradient, EQ.modified_loss):
-        with pytest.raises(ValueError, match="order is at most 2, that of the equation; got 3"):
+        with pytest.raises(
+            ValueError, match="order must be at most 2, that of the equation; got 3"
+        ):
             function(3)
 
 
@@ -255,7 +257,7 @@ def test_numpy_integers_are_integers():
 
 @pytest.mark.parametrize("method", ["heavy_ball", None, methods.heavy_ball, 0.9])
 def test_method_is_a_method(method):
-    with pytest.raises(TypeError, match=r"method is one of igr\.methods.*got"):
+    with pytest.raises(TypeError, match=r"method must be one of igr\.methods.*got"):
         modified_equation(method, 1)
 
 
@@ -264,7 +266,7 @@ def test_tree_is_within_the_order():
         ValueError, match=r"belongs to h\^3, beyond the order 2 of this equation: derive it to"
     ):
         EQ.coefficient(((), (), ()))
-    with pytest.raises(TypeError, match="a tree is the nested tuple"):
+    with pytest.raises(TypeError, match="a tree must be the nested tuple"):
         EQ.coefficient([()])
 
 
@@ -274,12 +276,14 @@ class TestBeta:
         "value", [-0.1, 1, 1.5, float("nan"), float("inf"), sympy.I, sympy.sqrt(2)]
     )
     def test_number(self, make, value):
-        with pytest.raises(ValueError, match=r"beta is a number in \[0, 1\) or a sympy symbol"):
+        with pytest.raises(
+            ValueError, match=r"beta must be a number in \[0, 1\) or a sympy symbol"
+        ):
             make(value)
 
     @pytest.mark.parametrize("value", ["0.9", None, True, [0.9]])
     def test_kind(self, make, value):
-        with pytest.raises(TypeError, match="beta is a number or a sympy expression, got"):
+        with pytest.raises(TypeError, match="beta must be a number or a sympy expression; got"):
             make(value)
 
 
@@ -305,7 +309,7 @@ def test_transfer_is_analytic(transfer):
 
 @pytest.mark.parametrize("transfer", ["1 + z", None, True, sympy.Matrix([1]), z > 0])
 def test_transfer_is_an_expression(transfer):
-    with pytest.raises(TypeError, match="transfer is a number or a sympy expression, got"):
+    with pytest.raises(TypeError, match="transfer must be a number or a sympy expression; got"):
         methods.linear_memory(transfer)
 
 
@@ -328,7 +332,9 @@ class TestSubs:
             self.eq.subs({beta: 1})
 
     def test_value(self):
-        with pytest.raises(TypeError, match="beta is a number or a sympy expression, got the text"):
+        with pytest.raises(
+            TypeError, match="beta must be a number or a sympy expression; got the text"
+        ):
             self.eq.subs({beta: "0.9"})
 
     def test_another_symbol(self):

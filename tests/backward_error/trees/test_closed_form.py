@@ -244,23 +244,23 @@ class TestBadInput:
 
     def test_loss(self, closed_form):
         with pytest.raises(
-            TypeError, match=r"loss is .* got the text 'x\*\*2'.*expressions\.parse"
+            TypeError, match=r"loss must be .* got the text 'x\*\*2'.*expressions\.parse"
         ):
             closed_form("x**2", (x,), h)
         for loss in (x > 1, sympy.Matrix([x]), None, [x], True):
-            with pytest.raises(TypeError, match="loss is a number or a sympy expression, got"):
+            with pytest.raises(TypeError, match="loss must be a number or a sympy expression; got"):
                 closed_form(loss, (x,), h)
 
     def test_params(self, closed_form):
         for params in ((), x, "x", (x, "y"), (1,), (x**2,), {x}, None):
             with pytest.raises(
-                TypeError, match="params is a sequence of one or more sympy symbols"
+                TypeError, match="params must be a sequence of one or more sympy symbols"
             ):
                 closed_form(x**2, params, h)
-        with pytest.raises(ValueError, match=r"each of params stands once, got \(x, x\)"):
+        with pytest.raises(ValueError, match=r"each of params must stand once; got \(x, x\)"):
             closed_form(x**2, (x, x), h)
 
     def test_step(self, closed_form):
         for step in ("h", None, True, [h]):
-            with pytest.raises(TypeError, match="h is a number or a sympy expression, got"):
+            with pytest.raises(TypeError, match="h must be a number or a sympy expression; got"):
                 closed_form(x**2, (x,), step)

@@ -59,7 +59,7 @@ def test_rootings_and_splittings_keep_the_colours(n):
 
 def test_colours_are_not_mixed():
     for bad in ((0, ()), (((), (0,)))):
-        with pytest.raises(TypeError, match="either all vertices of a tree carry a colour or none"):
+        with pytest.raises(TypeError, match="all vertices of a tree must carry a colour, or none"):
             trees.intern(bad)
 
 
@@ -77,12 +77,16 @@ class TestEveryColouring:
         asked = [equation.truncate, equation.is_gradient, equation.modified_loss]
         for ask in (*asked, lambda order: modified_equation(ALL[name], order)):
             for bad in (1.0, True, "1"):
-                with pytest.raises(TypeError, match="order is an integer, the highest power of h"):
+                with pytest.raises(
+                    TypeError, match="order must be an integer, the highest power of h"
+                ):
                     ask(order=bad)
-            with pytest.raises(ValueError, match="at least 0, got -1"):
+            with pytest.raises(ValueError, match="at least 0, the highest power of h kept; got -1"):
                 ask(order=-1)
         for ask in asked:
-            with pytest.raises(ValueError, match="order is at most 1, that of the equation; got 2"):
+            with pytest.raises(
+                ValueError, match="order must be at most 1, that of the equation; got 2"
+            ):
                 ask(order=2)
 
     def test_text_is_no_number(self, name):
@@ -90,7 +94,9 @@ class TestEveryColouring:
         params = ((x,), (y,)) if name == "players" else (x, y)
         count = {"players": 2, "one loss": 0, "Runge-Kutta": 0}.get(name, 3)
         loss = LOSSES[:count] if count else LOSSES[0]
-        with pytest.raises(TypeError, match="h is a number or a sympy expression, got the text"):
+        with pytest.raises(
+            TypeError, match="h must be a number or a sympy expression; got the text"
+        ):
             equation.on(loss, params, "print('x') or 1")
         texts = ["x"] * count if count else "x"
         with pytest.raises(TypeError, match=r"loss.*(text|'x')"):
@@ -141,7 +147,7 @@ def test_floats_that_are_fractions():
     assert modified_equation(gauss, 1).coefficients[()] == 1
     w = 2**0.5 / 5
     assert sum(methods.runge_kutta([[0, 0, 0]] * 3, [w, w, 1 - 2 * w]).b) == 1
-    with pytest.raises(ValueError, match="b must sum to 1, got 1001/1000"):
+    with pytest.raises(ValueError, match="b must sum to 1; got 1001/1000"):
         methods.runge_kutta([[0]], [1.001])
 
 

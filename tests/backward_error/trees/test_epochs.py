@@ -191,7 +191,7 @@ def test_the_mean_has_no_equation_of_its_own_at_h3():
 
 def test_wrong_number_of_losses_and_trees():
     equation = modified_equation(methods.reshuffled_sgd(3), 1)
-    with pytest.raises(ValueError, match="losses must be 3 in number, got 2"):
+    with pytest.raises(ValueError, match="losses must be 3 in number; got 2"):
         equation.on(LOSSES[:2], (x, y), h)
     with pytest.raises(ValueError, match="beyond the order 1"):
         equation.coefficient((0, (0, (0,))))

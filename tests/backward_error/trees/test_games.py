@@ -86,12 +86,15 @@ def test_print_and_numbers():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: methods.simultaneous((1, -1)), "ratios is a pair of positive numbers"),
-        (lambda: methods.alternating((1, 1, 1)), "ratios is a pair of positive numbers"),
-        (lambda: methods.alternating(steps=(1, 0)), "steps is a pair of integers of at least 1"),
+        (lambda: methods.simultaneous((1, -1)), "ratios must be a pair of positive numbers"),
+        (lambda: methods.alternating((1, 1, 1)), "ratios must be a pair of positive numbers"),
+        (
+            lambda: methods.alternating(steps=(1, 0)),
+            "steps must be a pair of integers of at least 1",
+        ),
         (
             lambda: modified_equation(methods.simultaneous(), 1).truncate(2),
-            "order is at most 1, that of the equation; got 2",
+            "order must be at most 1, that of the equation; got 2",
         ),
         (
             lambda: modified_equation(methods.simultaneous(), 0).coefficient((0, (1,))),

@@ -91,9 +91,11 @@ def test_without_momentum_it_is_reshuffled_sgd():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="with momentum num_batches is an integer, got m"):
+    with pytest.raises(ValueError, match="with momentum num_batches must be an integer; got m"):
         methods.reshuffled_sgd(sympy.Symbol("m"), momentum=0.9)
-    with pytest.raises(ValueError, match="momentum is a number from 0 up to but not including 1"):
+    with pytest.raises(
+        ValueError, match="momentum must be a number from 0 up to but not including 1"
+    ):
         methods.reshuffled_sgd(3, momentum=1.0)
-    with pytest.raises(ValueError, match=r"known up to h\^1, got order 2"):
+    with pytest.raises(ValueError, match=r"known up to h\^1; got order 2"):
         modified_equation(methods.reshuffled_sgd(3, momentum=0.9), 2)

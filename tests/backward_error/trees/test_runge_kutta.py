@@ -71,7 +71,7 @@ def test_limits_on_a_quadratic():
         ([[0, 0]], [1], "A must be square with as many rows as b has weights"),
         ([[0, 0], [1]], [0.5, 0.5], "A must be square"),
         ([], [], "A must be square"),
-        ([[0]], [0.9], "not consistent: b must sum to 1, got 9/10"),
+        ([[0]], [0.9], "not consistent: b must sum to 1; got 9/10"),
     ],
 )
 def test_bad_tableau(A, b, message):
@@ -80,7 +80,7 @@ def test_bad_tableau(A, b, message):
 
 
 def test_bad_rho():
-    with pytest.raises(ValueError, match="rho is a number of at least 0"):
+    with pytest.raises(ValueError, match="rho must be a number of at least 0"):
         methods.usam(-0.1)
     with pytest.raises(TypeError, match="rho"):
         methods.usam("large")

@@ -160,15 +160,17 @@ def test_children_may_stand_in_any_order():
 @pytest.mark.parametrize("bad", [[()], "()", None, 1, ((), []), ((), "x")])
 def test_what_is_not_a_nested_tuple_is_refused(bad):
     for function in (trees.order, trees.symmetry, trees.rootings, trees.canonical):
-        with pytest.raises(TypeError, match=r"a tree is the nested tuple of its children.*got"):
+        with pytest.raises(
+            TypeError, match=r"a tree must be the nested tuple of its children.*got"
+        ):
             function(bad)
 
 
 def test_number_of_vertices_is_checked():
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match="at least 1, the number of vertices of a tree; got 0"):
         trees.trees_of_order(0)
     for bad in (2.0, True, "2", None):
-        with pytest.raises(TypeError, match="n is an integer, the number of vertices"):
+        with pytest.raises(TypeError, match="n must be an integer, the number of vertices"):
             trees.trees_of_order(bad)
 
 

@@ -71,9 +71,9 @@ def test_bad_input(polynomial):
     method = igr.methods.heavy_ball(0.5)
     with pytest.raises(TypeError, match=r"lambda h: optax\.sgd\(h\).*whose step is fixed"):
         igr.certify(method, optax.sgd(0.1, 0.5), *polynomial)
-    with pytest.raises(TypeError, match="function of the learning rate, got None"):
+    with pytest.raises(TypeError, match="function of the learning rate; got None"):
         igr.certify(method, None, *polynomial)
-    with pytest.raises(TypeError, match="method is one of igr"):
+    with pytest.raises(TypeError, match="method must be one of igr"):
         igr.certify("momentum", lambda h: optax.sgd(h), *polynomial)
     with pytest.raises(ValueError, match="order must be at least 0"):
         igr.certify(method, lambda h: optax.sgd(h), *polynomial, order=-1)

@@ -76,6 +76,7 @@ def mean_with_momentum(h, epochs, beta):
     return [np.linalg.matrix_power(total, n) @ [2.0, 0, 1] for n in range(epochs + 1)]
 
 
+@pytest.mark.slow
 def test_the_mean_with_momentum():
     """The equation that knows the batches, read from the optimizer or named."""
     h, beta, filling, epochs = 0.02, 0.5, 9, 6  # 0.5^27 = 1e-8
@@ -119,10 +120,10 @@ def test_the_mean_with_replacement():
         ({"epochs": 1}, "key is needed"),
         ({"epochs": 1, "steps": 3, "key": 0}, "give epochs, or steps"),
         ({"key": 0}, "give epochs, or steps"),
-        ({"steps": 4, "key": 0}, "steps must be whole epochs of 3 steps, got 4"),
+        ({"steps": 4, "key": 0}, "steps must be whole epochs of 3 steps; got 4"),
         ({"epochs": 1, "method": igr.methods.reshuffled_sgd(2)}, "leading axis of 2"),
         ({"epochs": 1, "method": igr.methods.cyclic_sgd(3), "runs": 4}, "all runs are the same"),
-        ({"epochs": 1, "key": 0, "orders": ("central",)}, "flows are orders, counts"),
+        ({"epochs": 1, "key": 0, "orders": ("central",)}, "flows must be orders, counts"),
         ({"steps": 1, "batches": None, "runs": 4}, "runs is for runs on batches"),
     ],
 )

@@ -123,7 +123,9 @@ def test_adamw_with_warm_up_and_cosine():
     assert 20 * seen.distance[1][-1] < np.linalg.norm(flows[0][:2] - run)
 
 
-@pytest.mark.parametrize("turns", ["simultaneous", "alternating"])
+@pytest.mark.parametrize(
+    "turns", [pytest.param("simultaneous", marks=pytest.mark.slow), "alternating"]
+)
 def test_two_players(turns):
     """A = -(g1, g2) of the two; the second who sees the first's move has B = (0, d_x g2 g1)."""
     h, steps = 0.05, 30

@@ -51,6 +51,7 @@ def test_regime_on_a_quadratic_is_that_by_hand(on_quadratic):
     assert "to be trusted at every recorded step" in str(on_quadratic)
 
 
+@pytest.mark.slow
 def test_an_expansion_is_not_trusted_while_a_mode_past_its_radius_lives():
     """h * curvature is 1.2 in one direction, whose motion is multiplied by -0.2 each step."""
     result = igr.compare(quadratic, {"x": jnp.array([1.0, -2.0])}, 0.8, 5, orders=(0,))
@@ -66,6 +67,7 @@ def test_each_order_is_closer_on_a_network(tanh_network):
     assert not result.at_rounding[2][-1]
 
 
+@pytest.mark.slow
 def test_memory_is_filled_before_the_comparison(polynomial):
     method = igr.methods.heavy_ball(0.5)
     warm = igr.compare(*polynomial, 0.01, 40, (0, 1), method, sharpness=False)

@@ -80,7 +80,7 @@ def test_differences_are_those_of_gradients_over_the_step():
     field = lambda t, w, args: -g(w) - (g(w) - g(w - h * g(w))) / 2
     solution = igr.flow(field, START, 20 * h)
     np.testing.assert_allclose(result.flows["differences"][-1], solution.ys[-1], rtol=1e-8)
-    with pytest.raises(ValueError, match=r"orders are counts or 'differences', .*; got 'two'"):
+    with pytest.raises(ValueError, match=r"orders must be counts or 'differences', .*; got 'two'"):
         igr.compare(product_loss, START, h, 5, ("two",))
 
 
@@ -104,6 +104,7 @@ def test_kinks_decide_what_is_trusted_and_cost_no_more():
     assert results["tanh"].remainder.max() < 0.3 < results["relu"].remainder.max()
 
 
+@pytest.mark.slow
 def test_a_kinked_flow_takes_no_more_steps_than_are_stated():
     """|x| and its kink at 0: an adaptive solver halves its step without end."""
     field = lambda t, x, args: -jnp.sign(x) + 0 * t
@@ -125,6 +126,7 @@ def test_a_flow_whose_adjoint_forbids_events():
     np.testing.assert_allclose(jax.grad(end)(2.0), np.exp(-1), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_adam_on_relu_is_followed_to_the_end():
     """Units that come on have a second moment of 0: derivatives fail there, whole steps do not."""
     loss, params = network(jax.nn.relu)
@@ -159,6 +161,7 @@ def test_differences_of_adams_steps_are_of_order_one():
     assert 3 < ends[0] / ends[1] < 5
 
 
+@pytest.mark.slow
 def test_a_jump_of_the_field_does_not_stop_its_flow():
     """In single precision a jump asks for steps shorter than rounding allows: it is passed."""
     field = lambda t, x, args: jnp.where(x > 0.5, -30.0, -1.0) * jnp.ones_like(x)

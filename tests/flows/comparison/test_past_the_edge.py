@@ -36,6 +36,7 @@ def by_hand():
     return np.array(points)
 
 
+@pytest.mark.slow
 def test_the_run_is_seen_in_the_middle_of_its_swing(seen, by_hand):
     n = np.array([0, 10, 20])
     np.testing.assert_array_equal(seen.step, n + 1)
@@ -89,17 +90,17 @@ def test_other_flows_are_averaged_like_the_run(seen):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"flows": (0, "centre")}, "flows are counts or 'differences', 'two-phase', 'central'"),
+        ({"flows": (0, "centre")}, "flows must be counts or 'differences', 'two-phase', 'central'"),
         ({"flows": ()}, "flows names at least one"),
-        ({"flows": (0, 0)}, "flows names each flow once"),
-        ({"flows": "central"}, "flows is a sequence"),
+        ({"flows": (0, 0)}, "flows must name each flow once"),
+        ({"flows": "central"}, "flows must be a sequence"),
         ({"flows": (0,), "orders": (1,)}, "give one of them"),
         ({"flows": ("central",), "directions": 3}, "at most the number of parameters, 2; got 3"),
         ({"flows": ("central",), "directions": 0}, "directions must be at least 1"),
         ({"flows": ("central",), "method": igr.methods.adam()}, "'central' is for gradient"),
         (
             {"flows": ("two-phase",), "method": igr.methods.heavy_ball(0.5), "start_up": "shift"},
-            "'two-phase' takes start_up",
+            "'two-phase' must have start_up",
         ),
     ],
 )

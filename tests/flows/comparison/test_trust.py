@@ -19,6 +19,7 @@ def value_fn(p):
     return p @ jnp.asarray(A) @ p / 2
 
 
+@pytest.mark.slow
 def test_sharpness_of_adam_is_that_of_the_preconditioned_hessian():
     h, eps = 0.01, 1e-3
     result = igr.compare(

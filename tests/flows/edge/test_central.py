@@ -44,6 +44,7 @@ def _dense(loss, w, h, t1, decay=None, eps=1e-8, nu=None, cuts=400):
     return jax.lax.fori_loop(0, round(t1 / h) * cuts, step, start)
 
 
+@pytest.mark.slow
 def test_one_critical_direction_against_small_steps():
     h, w = 0.5, jnp.array([0.02, 1.6, 0.3])
     sol = central_flow(_valley, w, h, 40 * h, 2, record_every=20)
@@ -127,6 +128,7 @@ def test_bad_input(change, match):
         central_flow(**given)
 
 
+@pytest.mark.slow
 def test_past_the_edge_of_a_quadratic_there_is_none():
     """Its sharpness is the same everywhere: no oscillation can lower it."""
     sol = central_flow(lambda w: 3 * jnp.sum(w**2) / 2, jnp.ones(2), 1.0, 3.0, 1)

@@ -24,6 +24,7 @@ def _swing_of(limit, h):
     return np.sqrt(min(roots.real[roots.real > 0]))
 
 
+@pytest.mark.slow
 def test_order_0_is_the_step_on_both_phases(network):
     """a + h a' and b + h b' put together are the real steps of a + b and a - b."""
     h = 0.15

@@ -18,6 +18,7 @@ def _last(tree):
     return jax.tree.map(lambda x: x[-1], tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "optimizer"),
     [
@@ -56,7 +57,8 @@ def test_global_order_of_the_eliminated_form(polynomial, method, optimizer):
         assert abs(slope - (order + 1)) < 0.1, (order, found)
 
 
-@pytest.mark.parametrize("done", [1, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("done", [1, 50])
 def test_adam_at_its_defaults_with_both_moments_kept(done):
     """300 steps at 1e-3 on 104 parameters, from the state after so many: no memory has to fill.
 
@@ -126,5 +128,7 @@ def test_what_is_kept_belongs_to_the_state(polynomial):
     equation = igr.modified_equation(igr.methods.adam(), 1)
     field = igr.vector_field(equation, polynomial.value_fn, 0.1)
     for state in (polynomial.params, {"w": 1.0, "v": 2.0}, (polynomial.params, {})):
-        with pytest.raises(TypeError, match=r"the state of this field is \(params, \{'nu': \.\.\."):
+        with pytest.raises(
+            TypeError, match=r"the state of this field must be \(params, \{'nu': \.\.\."
+        ):
             field(0.0, state, None)

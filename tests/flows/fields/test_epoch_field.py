@@ -169,6 +169,7 @@ def test_order_of_a_fixed_order(network, order):
     assert found == pytest.approx(order + 2, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_global_order_of_the_mean(order):
     """Of many epochs, each over all permutations: their spread changes nothing up to h^2.
@@ -221,7 +222,7 @@ def test_single_precision_stays(network):
 
 def test_bad_input(value_fn, batches):
     equation = modified_equation(igr.methods.reshuffled_sgd(3), 1)
-    with pytest.raises(ValueError, match="batches must be 3 in number, got 4"):
+    with pytest.raises(ValueError, match="batches must be 3 in number; got 4"):
         igr.vector_field(equation, value_fn, H, batches)
     with pytest.raises(ValueError, match="needs batches"):
         igr.vector_field(equation, value_fn, H)

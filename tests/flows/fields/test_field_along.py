@@ -32,6 +32,7 @@ def test_gradient_descent_on_a_quadratic(order):
     np.testing.assert_array_equal(along.step, np.arange(13))
 
 
+@pytest.mark.slow
 def test_any_optimizer_beside_its_derived_equation(tanh_network):
     """Its memory filled, optax.adam follows the field of order 1, more closely than that of 0."""
     value_fn, params = tanh_network
@@ -67,5 +68,5 @@ def test_bad_input():
         igr.modified_field_along(run, 2)
     with pytest.raises(ValueError, match="order must be at least 0"):
         igr.modified_field_along(run, -1)
-    with pytest.raises(TypeError, match=r"what igr\.run returns, got dict"):
+    with pytest.raises(TypeError, match=r"what igr\.run returns; got dict"):
         igr.modified_field_along({}, 1)

@@ -127,5 +127,5 @@ def test_refuses_a_memory():
     timed = methods.rule(lambda g, t: g / t, name="timed")
     with pytest.raises(ValueError, match="timed reads t; a rule of a batch reads g, theta and h"):
         stochastic_rule_field(timed, loss, 0.1, jnp.array(BATCHES))
-    with pytest.raises(TypeError, match="method is a rule without memory"):
+    with pytest.raises(TypeError, match="method must be a rule without memory"):
         stochastic_rule_field(methods.gradient_descent(), loss, 0.1, jnp.array(BATCHES))

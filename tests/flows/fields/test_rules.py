@@ -274,10 +274,12 @@ def test_a_rule_of_other_shapes_is_refused(tanh_network):
     value_fn, params = tanh_network
     method = methods.rule(lambda g: g["out"], name="half of it")
     field = igr.vector_field(modified_equation(method, 0), value_fn, 0.1)
-    with pytest.raises(ValueError, match="the rule of half of it returns a direction for params"):
+    with pytest.raises(
+        ValueError, match="the rule of half of it must return a direction for params"
+    ):
         field(0.0, params, None)
     step = igr.flows.optimizer_of(method, 0.1)
-    with pytest.raises(ValueError, match="the rule of half of it returns"):
+    with pytest.raises(ValueError, match="the rule of half of it must return"):
         step.update(params, step.init(params), params)
 
 

@@ -143,6 +143,7 @@ def test_without_noise_the_second_order_is_lost(compiled, order):
     assert slope(HS, errors) == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_mean_and_covariance():
     """Closed in two moments both have errors of order h^2, and the mean of order h at order 0."""
     start = 13
@@ -317,7 +318,7 @@ def test_print_and_loss():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="batch_size is an integer of at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         igr.methods.sgd_with_replacement(0)
     with pytest.raises(ValueError, match="weak order 1 or 2"):
         modified_equation(igr.methods.sgd_with_replacement(4), 2)
@@ -338,5 +339,5 @@ def test_bad_input():
     with pytest.raises(ValueError, match="t1 must be after t0"):
         stochastic_flow(field, LINEAR_PARAMS, -1.0, key=jax.random.key(0))
     closed = moments_field(equation, linear_loss, 0.1, (INPUTS, TARGETS))
-    with pytest.raises(ValueError, match="2 x 2, got shape"):
+    with pytest.raises(ValueError, match="2 x 2; got shape"):
         closed(0.0, (LINEAR_PARAMS, jnp.zeros((3, 3))), None)

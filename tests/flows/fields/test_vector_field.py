@@ -23,7 +23,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", quick(list(METHODS), "heavy ball", "a gradient to all orders"))
+@pytest.mark.parametrize("name", quick(list(METHODS), "heavy ball"))
 def test_field_is_the_closed_form(polynomial, name):
     equation, h = igr.modified_equation(METHODS[name], 4), sympy.Rational(1, 7)
     at = {X: sympy.Rational(7, 10), Y: -sympy.Rational(4, 10)}
@@ -117,7 +117,7 @@ def _frameworks():
 FRAMEWORKS = {name: rest for name, *rest in _frameworks()}
 
 
-@pytest.mark.parametrize("framework", quick(FRAMEWORKS, "equinox", "mixed"))
+@pytest.mark.parametrize("framework", quick(FRAMEWORKS, "mixed"))
 def test_params_of_every_framework(framework):
     """One field of order 1 against the dense formula, one discrete step, one short flow."""
     params, value_fn = framework
@@ -143,6 +143,7 @@ def test_params_of_every_framework(framework):
     np.testing.assert_allclose(after, flat - 0.1 * g, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", quick(["linen", "nnx", "equinox", "haiku"], "nnx"))
 def test_observed_order_on_params_of_every_framework(kind):
     params, value_fn = next(f[1:] for f in _frameworks() if f[0] == kind)
@@ -182,7 +183,7 @@ def test_bad_input(polynomial):
             igr.vector_field(equation, value_fn, h)
     with pytest.raises(TypeError, match="h must be a number"):
         igr.vector_field(equation, value_fn, "a tenth")
-    with pytest.raises(TypeError, match="eq is a modified equation"):
+    with pytest.raises(TypeError, match="eq must be a modified equation"):
         igr.vector_field(igr.methods.gradient_descent(), value_fn, 0.1)
     with pytest.raises(TypeError, match="value_fn must be a function of params"):
         igr.vector_field(equation, 3.0, 0.1)

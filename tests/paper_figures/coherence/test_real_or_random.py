@@ -7,6 +7,7 @@ that dL/da = -r / 4 and dL/db = -r: r shrinks by 1 - 5 h / 4 a step and b ends a
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from analysis.scale import Conditions
 from analysis.studies.coherence.real_or_random import Cell, run, study
@@ -14,6 +15,7 @@ from paper_figures.coherence import real_or_random as figure
 from paper_figures.coherence.real_or_random import claims
 
 
+@pytest.mark.slow
 def test_both_sets_and_their_claims(monkeypatch):
     cells = study("quick").cells
     runs = {cell.data: run(cell) for cell in cells}

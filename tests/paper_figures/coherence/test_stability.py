@@ -59,6 +59,7 @@ def test_the_remark_is_not_necessary_in_two_dimensions():
     assert Minimum.of(rows @ rows.T).gain(eta) < 0.97
 
 
+@pytest.mark.slow
 def test_a_linear_network_has_the_stability_of_its_inputs():
     """No hidden layer: g_i is (x_i, 1) at any weights, so that all is known beforehand."""
     restart = Restart((0.5, 8.0), (2, 5), steps=60, samples=6)

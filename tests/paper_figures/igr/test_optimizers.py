@@ -28,7 +28,7 @@ def test_descriptions_are_of_what_is_run(name):
     np.testing.assert_allclose(described, real, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw, decay 0.1"])
+@pytest.mark.parametrize("name", ["adam", pytest.param("adamw, decay 0.1", marks=pytest.mark.slow)])
 def test_a_step_of_adam_from_the_state_of_the_real_one(name):
     """From its own start the described Adam does not correct the bias of its first moment."""
     optimizer = OPTIMIZERS[name]

@@ -74,6 +74,7 @@ def test_lines_and_numbers_of_figure_1a():
     np.testing.assert_allclose(seen["norm"][converged], np.linalg.norm(end), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_ends_of_figure_1b():
     seen = run(Cell("1b", START_I))
     # The gradient flow keeps a^2 - b^2, and ends where ab = y/x.
@@ -91,6 +92,7 @@ def test_ends_of_figure_1b():
         )
 
 
+@pytest.mark.slow
 def test_figure_a1_draws_the_run_it_says(monkeypatch):
     cell = Cell("A.1", START_I)
     show(monkeypatch, {cell: run(cell)})
@@ -106,6 +108,7 @@ def test_figure_a1_draws_the_run_it_says(monkeypatch):
     np.testing.assert_allclose(small[-1], descended(START_I, 1e-3, 10_000), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_errors_of_figure_a2():
     seen = run(Cell("A.2", START_I))
     for i, mu in ((0, 0.0), (-1, START_I.mu)):

@@ -27,6 +27,7 @@ def test_power_method_with_negative_eigenvalues():
     assert steps < 200
 
 
+@pytest.mark.slow
 def test_eigenvalues_of_a_known_hessian():
     # E = mean over x of (x . p)^2 / 2 has the Hessian mean x x', here diagonal; less p_0^2
     def example_loss(p, x):

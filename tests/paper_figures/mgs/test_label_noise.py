@@ -111,6 +111,7 @@ def test_a_linear_network_reaches_the_optimum_and_the_better_factor_is_chosen():
         assert found["test_accuracy"][i, 0, -1] == pytest.approx(accuracy, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_trace_does_nothing_to_a_linear_network_and_the_loss_gradient_does():
     """The kernel of W x + b is that of the inputs, whatever W is."""
     short = dataclasses.replace(LINEAR, noises=(0.3,), epochs=20, factors=(0.5,))

@@ -106,6 +106,7 @@ def test_penalties_of_a_linear_network(method):
     np.testing.assert_allclose(study._PENALTIES[method](at), 0.3 * by_hand[method], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_one_step_on_a_linear_network(monkeypatch):
     """The factor comes from other points than it is shown on; the decay is that of its factor."""
     size = {"points": 20, "steps": 1, "depth": 0, "batch_size": 20, "samples": 1, "side": 3}

@@ -125,6 +125,7 @@ def test_training_sets_are_balanced_standardised_and_apart_from_what_is_held_out
     assert sorted(map(bytes, seen)) == sorted(map(bytes, study.digits().x))  # each of them once
 
 
+@pytest.mark.slow
 def test_accuracies_are_those_of_the_networks_on_what_validates_and_on_what_tests(monkeypatch):
     kept = []
     train = study.train
@@ -146,6 +147,7 @@ def test_accuracies_are_those_of_the_networks_on_what_validates_and_on_what_test
     assert result["test"][0, 0] > 0.6 > result["test"][0, 1] + 0.1  # flattened
 
 
+@pytest.mark.slow
 def test_decay_is_of_weights_and_not_of_biases():
     shapes = eqx.filter_eval_shape(lambda: eqx.filter(LeNet(key=jax.random.key(0)), eqx.is_array))
     params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)

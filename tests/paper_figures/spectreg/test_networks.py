@@ -36,6 +36,7 @@ def test_the_weight_is_chosen_on_tuning_draws_and_others_are_reported():
     assert best_weights(alone, ["rule"])["test accuracy"].tolist() == [11.0, 12.0]
 
 
+@pytest.mark.slow
 def test_a_normalised_mlp_by_numpy():
     model, state = eqx.nn.make_with_state(NormalisedMLP)(3, 2, 4, 2, key=jax.random.key(0))
     x = np.random.default_rng(0).normal(size=(6, 3))

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from analysis.scale import Conditions
 from analysis.studies.spectreg.sin import Cell, run
@@ -25,6 +26,7 @@ def test_claims_of_flatness():
     assert not any(claim.holds for claim in claims_of_flatness(flat[::-1].set_index(flat.index)))
 
 
+@pytest.mark.slow
 def test_a_straight_line_balances_its_fit_and_its_slope(monkeypatch):
     """Full batches and no hidden layer: (n/2) mean e^2 + lambda w^2 has its minimum in closed form.
 

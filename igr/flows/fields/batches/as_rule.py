@@ -46,9 +46,9 @@ def as_rule(method: Any, *, affine: bool = True) -> RuleMethod:
         found = method
     else:
         raise TypeError(
-            "method is a linear memory, an elementwise rule or a rule, from igr.methods or "
+            "method must be a linear memory, an elementwise rule or a rule, from igr.methods or "
             "igr.from_optax, or an optax optimizer as a function of the learning rate; got "
-            f"{method!r}"
+            f"{method!r}."
         )
     if method.parameters:
         raise ValueError(

@@ -76,8 +76,8 @@ def reshuffled_field(
     order = check_count("order", order, 0)
     if order > 1:
         raise ValueError(
-            f"the mean of {described.name} over orders of its batches is known up to h^1, got "
-            f"order {order}: beyond, the spread of the iterates moves it"
+            f"the mean of {described.name} over orders of its batches is known up to h^1; got "
+            f"order {order}: beyond, the spread of the iterates moves it."
         )
     h = check_step("h", h)
     check_value_fn(batch_loss_fn)

@@ -78,8 +78,8 @@ def sampled_field(
     if order > 1:
         raise ValueError(
             f"{described.name} on batches drawn anew follows a stochastic equation of order 0 or "
-            f"1, got order {order}: beyond, third moments of its steps show, and no diffusion has "
-            "those"
+            f"1; got order {order}: beyond, third moments of its steps show, and no diffusion has "
+            "those."
         )
     h = check_step("h", h)
     check_value_fn(batch_loss_fn)

@@ -50,8 +50,9 @@ def spread_field(field: StochasticField) -> Field:
         flat, unravel = ravel_pytree(dynamic)
         if covariance.shape != (flat.size, flat.size):
             raise ValueError(
-                f"the covariance of {flat.size} numbers is {flat.size} x {flat.size}, got shape "
-                f"{covariance.shape}"
+                f"the covariance of {flat.size} numbers must be {flat.size} x {flat.size}; got "
+                "shape "
+                f"{covariance.shape}."
             )
 
         def drift(x: Float[Array, " p"]) -> Float[Array, " p"]:

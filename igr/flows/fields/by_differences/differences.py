@@ -43,7 +43,7 @@ def difference_field(
     if eq.order != 1:
         raise ValueError(
             "derivatives = 'differences' is for an equation of order 1: order 0 has none, and at "
-            f"order 2 and more kinks make the series diverge; got order {eq.order}"
+            f"order 2 and more kinks make the series diverge; got order {eq.order}."
         )
     if method is None:
         method = method_of(eq)

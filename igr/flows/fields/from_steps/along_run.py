@@ -66,7 +66,9 @@ def modified_field_along(
     order = check_count("order", order, 0)
     learning_rate = check_step("learning_rate", learning_rate)
     if not isinstance(trajectory, Trajectory):
-        raise TypeError(f"trajectory is what igr.run returns, got {type(trajectory).__name__}")
+        raise TypeError(
+            f"trajectory must be what igr.run returns; got {type(trajectory).__name__}."
+        )
     steps = np.asarray(trajectory.step)
     if not np.all(np.diff(steps) == 1):
         raise ValueError(

@@ -50,7 +50,7 @@ def interpolating_field(
     order = check_count("order", order, 0)
     h = check_step("h", h)
     if not callable(step_fn):
-        raise TypeError(f"step_fn is a function params -> params, got {step_fn!r}")
+        raise TypeError(f"step_fn must be a function params -> params; got {step_fn!r}.")
     weights = _difference_weights(order + 1)
 
     def field(t: Any, params: PyTree, args: Any = None) -> PyTree:

@@ -61,7 +61,9 @@ def stochastic_rule_field(
     -0.5
     """
     if not isinstance(method, RuleMethod):
-        raise TypeError(f"method is a rule without memory, from igr.methods.rule; got {method!r}")
+        raise TypeError(
+            f"method must be a rule without memory, from igr.methods.rule; got {method!r}."
+        )
     if method.channels or method.states:
         held = ", ".join((*(a for a, _ in method.channels), *method.kept))
         raise ValueError(

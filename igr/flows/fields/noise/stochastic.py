@@ -182,7 +182,7 @@ def stochastic_flow(
     step = check_step("dt0", step)
     t0, t1 = check_number("t0", t0), check_number("t1", t1)
     if not float(t1) > float(t0):
-        raise ValueError(f"t1 must be after t0, got t0 = {t0}, t1 = {t1}")
+        raise ValueError(f"t1 must be after t0; got t0 = {t0}, t1 = {t1}.")
     dynamic, static = partition(params)
     # diffrax gives time and state one dtype: a float64 clock would make float32 params double.
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
@@ -290,8 +290,9 @@ def moments_field(
         flat, unravel = ravel_pytree(dynamic)
         if covariance.shape != (flat.size, flat.size):
             raise ValueError(
-                f"the covariance of {flat.size} parameters is {flat.size} x {flat.size}, got shape "
-                f"{covariance.shape}"
+                f"the covariance of {flat.size} parameters must be {flat.size} x {flat.size}; got "
+                "shape "
+                f"{covariance.shape}."
             )
 
         def loss(p: Float[Array, " p"]) -> Array:
@@ -329,8 +330,9 @@ def _cast_like(values: PyTree, like: PyTree) -> PyTree:
 def _check(eq: Any, batch: PyTree) -> int:
     if not isinstance(eq, StochasticEquation):
         raise TypeError(
-            "eq is the stochastic equation of igr.methods.sgd_with_replacement(batch_size), from "
-            f"igr.modified_equation; got {eq!r}"
+            "eq must be the stochastic equation of igr.methods.sgd_with_replacement(batch_size), "
+            "from "
+            f"igr.modified_equation; got {eq!r}."
         )
     if eq.parameters:
         raise ValueError(

@@ -75,7 +75,14 @@ def flowed(field, state, time, steps):
     return jax.lax.scan(step, state, None, length=steps)[0]
 
 
-@pytest.mark.parametrize(("m", "epochs", "b1"), [(2, 5, 0.2), (3, 3, 0.2), (4, 2, 0.1)])
+@pytest.mark.parametrize(
+    ("m", "epochs", "b1"),
+    [
+        (2, 5, 0.2),
+        pytest.param(3, 3, 0.2, marks=pytest.mark.slow),
+        pytest.param(4, 2, 0.1, marks=pytest.mark.slow),
+    ],
+)
 def test_the_mean_of_adam_over_all_orders(m, epochs, b1):
     """All (m!)^epochs sequences: the last epoch, of which the memory of the first sees nothing."""
     each = list(itertools.permutations(range(m)))
@@ -104,6 +111,7 @@ def test_the_mean_of_adam_over_all_orders(m, epochs, b1):
     assert abs(slopes[1] - 3) < 0.15, errors
 
 
+@pytest.mark.slow
 def test_the_mean_of_many_runs_of_adam():
     """Adam with b1 = 0.9, drawn anew each epoch: the mean of 2000 runs is ten times closer."""
     m, h, epochs, count = 4, 0.01, 60, 2000
@@ -128,7 +136,12 @@ def test_the_mean_of_many_runs_of_adam():
 
 
 @pytest.mark.parametrize(
-    ("m", "beta", "nesterov"), [(3, 0.6, False), (2, 0.5, True), (4, 0, False)]
+    ("m", "beta", "nesterov"),
+    [
+        pytest.param(3, 0.6, False, marks=pytest.mark.slow),
+        (2, 0.5, True),
+        pytest.param(4, 0, False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_linear_memory_is_reshuffled_sgd(m, beta, nesterov):
     """Whose coefficients are exact."""
@@ -142,6 +155,7 @@ def test_a_linear_memory_is_reshuffled_sgd(m, beta, nesterov):
     assert jnp.allclose(ours, right(0.0, START, None), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_weight_that_no_batch_uses_stands_still():
     """Dead pixels and units in single precision: the gradient and nu are exactly zero."""
     data = jnp.array([0.5, 2.0], jnp.float32)

@@ -270,6 +270,7 @@ def test_without_memory_and_with_a_rule_it_is_the_first_field():
     np.testing.assert_allclose(of_new, of_old, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_optimizer_as_it_stands():
     """Of optax, without a description, in single precision: momentum on clipped gradients."""
     make = lambda h: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(h, 0.5))
@@ -311,7 +312,7 @@ def test_bad_input():
     with pytest.raises(UnansweredError, match="the state last of late is renewed by every batch"):
         sampled_field(late, loss, 0.1, data)
     field = spread_field(sampled_field(igr.methods.heavy_ball(0.5), loss, 0.1, data))
-    with pytest.raises(ValueError, match="the covariance of 2 numbers is 2 x 2, got shape"):
+    with pytest.raises(ValueError, match="the covariance of 2 numbers must be 2 x 2; got shape"):
         field(0.0, (START, jnp.zeros((3, 3))), None)
 
 

@@ -68,6 +68,7 @@ def test_a_longer_memory_hurries_in_small_batches_and_brakes_in_large(size, sign
     assert 0.5 < real / (by_formula(size) * H * STEPS) < 1.5, (real, by_formula(size) * H * STEPS)
 
 
+@pytest.mark.slow
 def test_where_it_turns():
     """h 40/V^2 = 0.04 V^(-3/2)/B: between the two sizes, where the flows say so too."""
     sizes = np.linspace(1, 16, 1501)
