@@ -150,7 +150,7 @@ def _names(keep: Any) -> tuple[str, ...] | None:
         return None if keep is None else (keep,)
     names = tuple(keep) if isinstance(keep, Iterable) else (keep,)
     if not all(isinstance(n, str) for n in names):
-        raise TypeError(f"keep is the names of states, such as ('nu',), or None; got {keep!r}")
+        raise TypeError(f"keep must be the names of states, such as ('nu',), or None; got {keep!r}")
     return names
 
 

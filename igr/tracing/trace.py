@@ -194,7 +194,7 @@ def _check_make(make: Any) -> None:
         signature.bind(0.0)
     except TypeError as error:
         raise TypeError(
-            "the optimizer is given as a function of the learning rate alone, such as "
+            "the optimizer must be a function of the learning rate alone, such as "
             f"lambda h: optax.adamw(h, weight_decay=0.1); called with it, {error}"
         ) from error
 

@@ -125,8 +125,12 @@ def changing_state(h):
     ("make", "error", "says"),
     [
         ("adam", TypeError, "function of the learning rate, .*got 'adam'"),
-        (lambda h: (1, 2), TypeError, "returns an optax.GradientTransformation, got tuple"),
-        (lambda h: optax.adam, TypeError, "returns an optax.GradientTransformation, got function"),
+        (lambda h: (1, 2), TypeError, "must return an optax.GradientTransformation; got tuple"),
+        (
+            lambda h: optax.adam,
+            TypeError,
+            "must return an optax.GradientTransformation; got function",
+        ),
         (
             lambda h, decay: optax.adamw(h, weight_decay=decay),
             TypeError,
@@ -254,7 +258,7 @@ def test_a_state_that_does_not_exist():
         igr.from_optax(optax.adam, keep=("momentum",))
     with pytest.raises(ValueError, match="are mu, nu; got trace"):
         igr.from_optax(optax.lamb, keep=("nu", "trace"))
-    with pytest.raises(TypeError, match=r"keep is the names of states.*got 5"):
+    with pytest.raises(TypeError, match=r"keep must be the names of states.*got 5"):
         igr.from_optax(optax.adam, keep=5)  # pyright: ignore[reportArgumentType]
 
 
