@@ -22,7 +22,8 @@ def of_whole(fn: Callable[..., Any], params: Any, *args: Any) -> Any:
         *args: What else it takes.
 
     Raises:
-        TypeError: As `fn`, and where it fails for a None that params hold.
+        TypeError: As `fn`, and where it fails for a None that params hold, or for a vector in
+            place of params.
 
     >>> of_whole(lambda p: p["f"](p["x"]), {"f": abs, "x": -3})
     3
@@ -31,6 +32,12 @@ def of_whole(fn: Callable[..., Any], params: Any, *args: Any) -> Any:
         return fn(params, *args)
     except (TypeError, AttributeError) as error:
         missing = [] if "NoneType" not in str(error) else _missing(params)
+        if not missing and _flattened(params, error):
+            raise TypeError(
+                f"{error}: the function was given params as one vector of shape {params.shape}. "
+                "If optax.flatten made it, chain this rule before or after optax.flatten: it needs "
+                "the loss of the params themselves."
+            ) from error
         if not missing:
             raise
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
@@ -54,6 +61,12 @@ def naming_what_is_missing(fn: Any) -> Any:
     if isinstance(fn, tuple | list):
         return tuple(map(naming_what_is_missing, fn))
     return functools.partial(of_whole, fn) if callable(fn) else fn
+
+
+def _flattened(params: Any, error: Exception) -> bool:
+    """Whether a function fails for a vector in which it looks for leaves by name."""
+    by_name = "string indexing" in str(error) or isinstance(error, AttributeError)
+    return isinstance(params, jax.Array) and params.ndim == 1 and by_name
 
 
 def _missing(params: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
         help="write the gallery's pages from what --from names, and stop",
     )
     arguments = parser.parse_args(argv)
+    if "matplotlib" not in sys.modules:  # a notebook's backend, or one that is not there
+        os.environ["MPLBACKEND"] = "agg"
     try:
         if arguments.all and arguments.names:
             raise ValueError("--all draws every figure; leave out --all or the names")

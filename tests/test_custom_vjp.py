@@ -58,7 +58,41 @@ def _backward(residuals, g, perturbed, x):
     return g * slope(residuals)
 
 
+def evaluated_there(x):
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    compute = lambda z: np.asarray(z) * np.tanh(np.asarray(z))
+    return jax.pure_callback(compute, shape, x, vmap_method="expand_dims")
+
+
+@jax.custom_vjp
+def on_the_host(x):
+    return evaluated_there(x)
+
+
+on_the_host.defvjp(lambda x: (on_the_host(x), x), lambda x, g: (g * slope(x),))
+
+
+@jax.custom_jvp
+def on_the_host_forwards(x):
+    return evaluated_there(x)
+
+
+@on_the_host_forwards.defjvp
+def _along(primals, tangents):
+    return on_the_host_forwards(primals[0]), tangents[0] * slope(primals[0])
+
+
 ACTIVATIONS = {"by formula": by_formula, "by itself": by_itself, "by equinox": by_equinox}
+OTHERS = {
+    "on the host": on_the_host,
+    "on the host, forwards": on_the_host_forwards,
+    "in a scan": lambda x: jax.lax.scan(lambda c, _: (by_itself(c), None), x, None, 1)[0],
+    "in a loop": lambda x: jax.lax.fori_loop(0, 1, lambda i, c: by_itself(c), x),
+    "in a branch": lambda x: jax.lax.cond(x[0] < 1e9, by_itself, jnp.sin, x),
+    "in a checkpoint": jax.checkpoint(by_itself),
+    "compiled": jax.jit(by_itself),
+    "in a map": lambda x: jax.lax.map(by_itself, x),
+}
 
 
 def network(activation):
@@ -165,10 +199,11 @@ FEW = ("fisher", "gauss_newton of all")
         pytest.param(name, "by itself", marks=[] if name in FEW else pytest.mark.slow)
         for name in FUNCTIONS
     ]
-    + [(name, other) for name in FEW for other in ("by formula", "by equinox")],
+    + [(name, other) for name in FEW for other in ("by formula", "by equinox")]
+    + [pytest.param(name, other, marks=pytest.mark.slow) for name in FEW for other in OTHERS],
 )
 def test_same_numbers(name, activation):
-    found = jax.tree.leaves(FUNCTIONS[name](network(ACTIVATIONS[activation])))
+    found = jax.tree.leaves(FUNCTIONS[name](network((ACTIVATIONS | OTHERS)[activation])))
     expected = jax.tree.leaves(FUNCTIONS[name](network(plain)))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)

@@ -34,8 +34,8 @@ def test_pictures_are_drawn(name, tmp_path):
     assert written[".png"].read_bytes()[:4] == b"\x89PNG"
     written[".csv"].read_bytes().decode("utf-8")
     record = tmp_path / "run.csv"
-    record.write_text("step,λ µ\n0,1\n5,2\n", encoding="utf-8")
-    done = run(["-m", "igr", "plot", record, "--column", "λ µ"], BACKENDS[name])
+    record.write_text("step,sharpness,λ µ\n0,1,2\n5,2,3\n", encoding="utf-8")
+    done = run(["-m", "igr", "plot", record], BACKENDS[name])
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     assert (tmp_path / "run.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -141,3 +141,20 @@ def test_what_has_no_entry_changes_nothing(call):
 def test_a_matrix_without_entries_has_the_norm_zero():
     found = diagnostics.spectral_product([jnp.eye(2), jnp.zeros((0, 2))])
     assert found == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tangent_kernel", "geometric_complexity", "lipschitz_bound", "gradient_similarity_trace"],
+)
+def test_a_network_of_no_outputs_is_refused(name):
+    with pytest.raises(ValueError, match="apply_fn must return at least one number"):
+        CALLS[name]((lambda p, x: less(p, x)[:0], LESS, X))
+
+
+def test_a_metric_of_no_parameters():
+    empty = {"w": jnp.zeros((0, 3))}
+    rule = transforms.metric_decay(0.1, "absolute_hessian")
+    value = lambda p: jnp.sum(p["w"] ** 2)
+    updates, _ = rule.update(empty, rule.init(empty), empty, value_fn=value)
+    assert updates["w"].shape == (0, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from pathlib import Path
 
 from igr.checks import Number
@@ -60,6 +61,8 @@ def plotted(options: argparse.Namespace) -> str:
         raise BadInput(f"--out must end in {', '.join(_ENDINGS)}; got {str(out)!r}.")
     if not out.parent.is_dir():
         raise BadInput(f"--out: there is no folder {str(out.parent)!r}")
+    if "matplotlib" not in sys.modules:  # which does not load with a backend that it lacks
+        os.environ["MPLBACKEND"] = "agg"
     try:
         import matplotlib
     except ImportError:

@@ -51,6 +51,8 @@ def function_times_vector(
     References:
         Golub and Meurant, "Matrices, moments and quadrature with applications" (2010), chapter 3.
     """
+    if not size(vector):
+        return vector
     start, dtype = widened(vector), working_dtype(vector)
     steps = min(steps, size(vector))
     length = norm(start)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import Number, check_count, check_step
@@ -126,7 +127,7 @@ def spectral_density(
     *,
     num_probes: int = 10,
     num_products: int = 60,
-    grid: Float[Array, " points"] | None = None,
+    grid: Float[Array | np.ndarray, " points"] | None = None,
     width: Number | None = None,
     key: PRNGKeyArray | None = None,
     progress: bool | None = None,
@@ -190,6 +191,7 @@ def spectral_density(
         kernel = jnp.asarray(width, nodes.dtype)
     if grid is None:
         grid = jnp.linspace(low - 3 * kernel, high + 3 * kernel, 1000)
+    grid = jnp.asarray(grid)
 
     density, error = _smoothed(grid, kernel, nodes, weights)
     return SpectralDensity(grid, density, error, kernel, nodes, weights)

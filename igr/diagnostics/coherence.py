@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -172,8 +173,8 @@ def coherence_from_batches(
 
 
 def generalization_gap_bound(
-    alphas: Float[Array, " steps"],
-    learning_rates: Float[Array, " steps"] | Number,
+    alphas: Float[Array | np.ndarray, " steps"],
+    learning_rates: Float[Array | np.ndarray, " steps"] | Number,
     num_examples: int,
     *,
     lipschitz: Number,

@@ -108,7 +108,7 @@ def noise_robustness(
 
 @on_any_mesh
 def accuracy(
-    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, labels: Array
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, labels: Array | np.ndarray
 ) -> Float[Array, ""]:
     """The share of examples whose largest output is that of their class.
 

@@ -116,12 +116,12 @@ def class_stiffness(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
     batch: PyTree,
-    labels: Int[Array, " n"],
+    labels: Int[Array | np.ndarray, " n"],
     num_classes: int,
     kind: Kind = "cosine",
     *,
     other: PyTree | None = None,
-    other_labels: Int[Array, " m"] | None = None,
+    other_labels: Int[Array | np.ndarray, " m"] | None = None,
 ) -> ClassStiffness:
     """The stiffness between and within classes.
 

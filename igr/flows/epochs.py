@@ -32,7 +32,7 @@ def run_epochs(
     value_fn: Callable[[PyTree, PyTree], Array],
     params: PyTree,
     batches: PyTree,
-    orders: Int[Array, "epochs m"],
+    orders: Int[Array | np.ndarray, "epochs m"],
     progress: bool | None = None,
 ) -> PyTree:
     """The iterates of an optimizer after each epoch, its batches taken in the orders given.

@@ -16,7 +16,8 @@ def output_dimension(apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: 
     """The number q of outputs for one example.
 
     Raises:
-        ValueError: If they are neither a vector of real floating numbers nor a scalar.
+        ValueError: If they are neither a vector of real floating numbers, one at least, nor a
+            scalar.
     """
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
     output = jax.eval_shape(lambda example: of_one_example(apply_fn, params, example), example)
@@ -31,6 +32,8 @@ def output_dimension(apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: 
             f"numbers; it returned shape {output.shape}, {output.dtype}. Is x a batch there? The "
             "batch axis is mapped over here."
         )
+    if output.size == 0:
+        raise ValueError("apply_fn must return at least one number for one example; it returned 0.")
     return output.size
 
 

@@ -22,7 +22,7 @@ REPORT_EVERY = 0.02  # seconds expected between reports to the host, each of abo
 
 def expected_seconds(jaxpr: Jaxpr) -> float:
     """Seconds on one core of a processor, to an order of magnitude."""
-    return sum(_of_equation(eqn) for eqn in jaxpr.eqns)
+    return sum((_of_equation(eqn) for eqn in jaxpr.eqns), start=0.0)
 
 
 def units_a_tick(units: int, seconds: Number) -> int:

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from igr import diagnostics, per_example
+from igr import diagnostics, per_example, transforms
 from tests.peers.test_layers import LAYERS
 
 pytestmark = pytest.mark.slow
@@ -40,7 +40,10 @@ def measured(name, apply, params, x):
         "gradients": per_example.per_example_gradients(loss, params, x),
         "coherence": diagnostics.coherence(loss, params, x)[:4],
         "stiffness": diagnostics.stiffness(loss, params, x),
+        "winsorized": transforms.winsorized_gradient(loss, params, x, 20),
     }
+    if name not in ("grouped", "depthwise"):  # which XLA's partitioner gets wrong, as it is
+        found["groups"] = per_example.grouped_gradients(loss, params, x, 2)
     if name in KERNELS:
         found["kernel"] = diagnostics.tangent_kernel(apply, params, x)
         found["trace"] = diagnostics.tangent_kernel_trace(apply, params, x)
@@ -58,7 +61,7 @@ def test_layer_of_spread_examples(found, name, axes):
     """As of examples on one device, which test_layers holds against a loop over them."""
     result = found[axes][name]
     assert not isinstance(result, str), result
-    assert result < 1e-9
+    assert result < (1e-6 if name == "dense of equinox" else 1e-9)  # its weights are float32
 
 
 def main():

@@ -315,3 +315,17 @@ def test_a_wrapper_that_leaves_parameters_out(name):
             {"w": gradients["w"]}, alone.init({"w": PARAMS["w"]}), {"w": PARAMS["w"]}
         )
         close(found, {"w": expected["w"], "v": gradients["v"]})
+
+
+@pytest.mark.parametrize("name", [*WITH_LOSS, *BY_LEAF])
+def test_params_as_one_vector(name):
+    """Rules that act entry by entry do not mind; the loss of the others is one of params."""
+    rule, loss = optax.flatten(RULES[name]()), of(X, Y)
+    gradient = jax.grad(loss)(PARAMS)
+    if name in WITH_LOSS:
+        with pytest.raises(TypeError, match=r"one vector of shape \(8,\).*optax\.flatten"):
+            rule.update(gradient, rule.init(PARAMS), PARAMS, value_fn=loss)
+        return
+    alone = RULES[name]()
+    expected, _ = alone.update(gradient, alone.init(PARAMS), PARAMS)
+    close(rule.update(gradient, rule.init(PARAMS), PARAMS)[0], expected)

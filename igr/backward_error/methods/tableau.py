@@ -11,7 +11,7 @@ The step is a series over trees whose weights are sums over the tableau (Hairer,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -83,13 +83,14 @@ class RungeKutta(Memoryless):
 
 
 def runge_kutta(
-    A: Sequence[Sequence[Any]], b: Sequence[Any], name: str | None = None
+    A: Iterable[Iterable[Any]], b: Iterable[Any], name: str | None = None
 ) -> RungeKutta:
     """The Runge-Kutta method with this tableau, applied to the gradient flow.
 
     Args:
-      A: s x s coefficients: numbers or sympy expressions. A float within rounding of a fraction is
-        read as that fraction, 1/6 as a sixth; any other as its decimal.
+      A: s x s coefficients: numbers or sympy expressions, in lists or an array. A float within the
+        rounding of its dtype of a fraction is read as that, 1/6 as a sixth; any other as its
+        decimal.
       b: s weights.
       name: a name for print.
 
@@ -107,6 +108,7 @@ def runge_kutta(
     >>> print(modified_equation(runge_kutta([[Fraction(1, 2)]], [1]), 2))
     θ' = -g - h² (1/12 H² g - 1/24 ∇³E[g, g]) + O(h³)
     """
+    b = list(b)
     weights = tuple(_fraction(x, "b") for x in b)
     rows = tuple(tuple(_fraction(a, "A") for a in row) for row in A)
     s = len(weights)

@@ -59,7 +59,7 @@ def rademacher_bound_of_path(
     apply_fn: Callable[[PyTree, Any], Any],
     path: PyTree,
     x: PyTree,
-    radii: Float[Array, " steps"],
+    radii: Float[Array | np.ndarray, " steps"],
     *,
     inverse: Callable[[Int[Array, ""], PyTree], PyTree] | None = None,
 ) -> Float[Array, ""]:

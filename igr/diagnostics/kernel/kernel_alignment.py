@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.meshes import on_any_mesh
@@ -22,7 +23,9 @@ def tangent_kernel_alignment(
     apply_fn: Callable[[PyTree, Any], Any],
     params: PyTree,
     x: PyTree,
-    targets: Float[Array, "n q"] | Float[Array, " n"] | Int[Array, " n"],
+    targets: Float[Array | np.ndarray, "n q"]
+    | Float[Array | np.ndarray, " n"]
+    | Int[Array | np.ndarray, " n"],
     *,
     centered: bool = False,
 ) -> Float[Array, ""]:
