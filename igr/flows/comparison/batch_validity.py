@@ -40,7 +40,8 @@ def _measured(
 ) -> Any:  # fmt: skip
     """Loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record.
 
-    The remainder is that of a step `reach` down the gradient of a batch, or of the whole loss.
+    The remainder is that of a step `reach` down the gradient of a batch, or of the whole loss; for
+    an equation that knows no batches that of a step h along its field.
     """
 
     def mean(p: PyTree) -> Array:
@@ -77,6 +78,9 @@ def _measured(
             rest, sharp = jax.tree.map(jnp.mean, jax.lax.map(one, batches))
         elif step == "whole":
             rest, _ = of_step(jax.grad(mean), p)
+        else:
+            after = jax.tree.map(lambda x, f: x + (h * f).astype(x.dtype), p, f0)
+            rest = unexplained_by(jax.grad(mean), p, after)
         return value, vectors.norm(g), ratio, rest, sharp
 
     return jax.lax.map(at, (along, times))

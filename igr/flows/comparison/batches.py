@@ -21,6 +21,7 @@ from igr.curvature.vectors import size
 from igr.flows.certifying.described import check_described
 from igr.flows.comparison.asked import Asked, method_and_optimizer
 from igr.flows.comparison.batch_validity import validity_over_batches
+from igr.flows.comparison.carrying import never_negative, not_below_zero
 from igr.flows.comparison.drawing import Drawing, drawing_of, over_batches, with_gradients
 from igr.flows.comparison.ensemble import records, run_together
 from igr.flows.comparison.filling import kept_states, said, start_up_of, steps_to_fill
@@ -28,12 +29,13 @@ from igr.flows.comparison.follow import (
     Followed,
     distances,
     each,
+    over_kinks,
     rounding_floor,
     saved,
     solver_options,
     unreached,
 )
-from igr.flows.comparison.result import Comparison, FlowName
+from igr.flows.comparison.result import LARGEST_REMAINDER, Comparison, FlowName
 from igr.flows.fields.noise.stochastic import moments_field
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.run import Trajectory, optimizer_of
@@ -98,12 +100,24 @@ def compare_batches(
     kept = kept_states(method.kept, states)
     first = combine(jax.tree.map(lambda x: x[0], recorded), static)
     begin = (first, jax.tree.map(lambda x: x[0], kept)) if method.kept else first
+    # Steps fall back to h and not to an epoch, in which a sharp direction would blow up.
     options = solver_options(
-        h * unit, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more,
+        h, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more,
     )  # fmt: skip
+
+    along = (recorded, kept) if method.kept else recorded
+    value, slope, correction, remainder, sharp = jax.tree.map(
+        np.asarray, validity_over_batches(method, losses, along, np.asarray(times + origin), h)
+    )
+    if np.any(remainder > LARGEST_REMAINDER):
+        # A step of the solver for one of the run: it takes the gradients of a whole epoch.
+        options = over_kinks(options, asked.more, h, int(step[-1]), fraction=1)
+    unsigned = never_negative(kept)
 
     def follow(p: FlowName) -> tuple[Followed, dict[str, PyTree]]:
         field, unpack = _field(method, p, losses, h, first)
+        if unsigned:
+            field = _lifted(field, unsigned)
         found = saved(field, unpack.start(begin), origin, times, options)
         ys, beside = unpack.end(found.ys)
         return found._replace(ys=ys), beside
@@ -114,10 +128,6 @@ def compare_batches(
     for p in failures:
         distance[p] = np.full(len(step), np.inf)
     spread = np.asarray(ensemble.spread)
-    along = (recorded, kept) if method.kept else recorded
-    value, slope, correction, remainder, sharp = jax.tree.map(
-        np.asarray, validity_over_batches(method, losses, along, np.asarray(times + origin), h)
-    )
     response = with_gradients(method).response() if drawing.size is None else None
     nothing = np.full(len(step), np.nan)
     # Of the batch sharpness, as if a memory held the one batch that a step lasts for.
@@ -139,7 +149,7 @@ def compare_batches(
         distance={p: distance[p] for p in names},
         travelled=travelled,
         correction=correction,
-        remainder=remainder,
+        remainder=remainder if drawing.own else nothing,
         sharpness=sharp if asked.sharpness and drawing.size is None else nothing,
         stability_limit=limit if response is None or drawing.own else response.stability_limit(),
         convergence_radius=1.0 if response is None else response.convergence_radius(),
@@ -311,6 +321,11 @@ class _Unpack(NamedTuple):
 
     start: Callable[[Any], Any]
     end: Callable[[Any], tuple[PyTree, dict[str, PyTree]]]
+
+
+def _lifted(field: Any, unsigned: frozenset[str]) -> Any:
+    """The field of kept states that are never negative."""
+    return lambda t, y, args: field(t, (y[0], not_below_zero(y[1], unsigned)), args)
 
 
 @singledispatch

@@ -55,6 +55,12 @@ def never_negative(kept: dict[str, PyTree]) -> frozenset[str]:
     )
 
 
+def not_below_zero(kept: dict[str, PyTree], unsigned: Collection[str]) -> dict[str, PyTree]:
+    """Kept states as they are, but the unsigned ones: a stage of a solver may leave them below."""
+    lifted = lambda x: jax.tree.map(lambda leaf: jax.numpy.maximum(leaf, 0), x)  # noqa: E731
+    return {name: lifted(x) if name in unsigned else x for name, x in kept.items()}
+
+
 class Carried:
     """The field, its start, and what is read off its end.
 

@@ -102,21 +102,29 @@ def solver_options(
 ) -> dict[str, Any]:
     """For `igr.flow`: of bounded cost, and as nobody differentiates it backwards."""
     options: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
-    options |= {"adjoint": diffrax.ForwardMode()}  # a plain loop, that compiles in less time
+    # A plain loop, and no search for a first step: both compile in less time.
+    options |= {"adjoint": diffrax.ForwardMode(), "dt0": h}
     return options | {"progress": progress, "optimizer_step": h} | more
 
 
-def over_kinks(options: dict[str, Any], h: Number, steps: int) -> dict[str, Any]:
-    """The same for a run that crosses kinks: `FRACTION` fixed steps of the solver for one of it.
+def over_kinks(
+    options: dict[str, Any],
+    more: dict[str, Any],
+    h: Number,
+    steps: int,
+    fraction: int = FRACTION,
+) -> dict[str, Any]:
+    """The same for a run that crosses kinks: so many fixed steps of the solver for one of it.
 
     What a kink does to the run is of the size of a step; an adaptive solver would hunt each of
-    them, and the stages of one of high order reach far across them. Options of the user's stay.
+    them, and the stages of one of high order reach far across them. Options of the user's, `more`,
+    stay.
     """
-    if {"solver", "stepsize_controller", "dt0"} & options.keys():
+    if {"solver", "stepsize_controller", "dt0"} & more.keys():
         return options
     fixed = {k: x for k, x in options.items() if k not in ("rtol", "atol", "optimizer_step")}
-    fixed |= {"solver": diffrax.Bosh3(), "stepsize_controller": FixedSteps(), "dt0": h / FRACTION}
-    return fixed | {"max_steps": max(options["max_steps"], FRACTION * steps + 10)}
+    fixed |= {"solver": diffrax.Bosh3(), "stepsize_controller": FixedSteps(), "dt0": h / fraction}
+    return fixed | {"max_steps": max(options["max_steps"], fraction * steps + 10)}
 
 
 def distances(

@@ -18,7 +18,7 @@ from igr.compiled import Traced, traced
 from igr.flows.certifying.described import check_described
 from igr.flows.comparison import past_the_edge
 from igr.flows.comparison.asked import Asked
-from igr.flows.comparison.carrying import Carried, never_negative, with_memory
+from igr.flows.comparison.carrying import Carried, never_negative, not_below_zero, with_memory
 from igr.flows.comparison.filling import (
     StartUp,
     check_motion,
@@ -118,7 +118,7 @@ def compare_run(asked: Asked) -> Comparison:
     equation = modified_equation(method, max([p for p in names if isinstance(p, int)] + [1]))
     options = solver_options(h, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more)
     if remainder is not None and np.any(np.asarray(remainder) > LARGEST_REMAINDER):
-        options = over_kinks(options, h, steps)
+        options = over_kinks(options, asked.more, h, steps)
     unsigned = never_negative(seen)
     carried = the.memory is not None
     smooth = [p for p in names if p not in PAST_THE_EDGE and not (carried and p == "differences")]
@@ -292,8 +292,7 @@ def _field(p: FlowName, equation: Equation, the: _Run, unsigned: Collection[str]
 
     def branch(h: Any, loss: Any, one_step: Any, state: Any, t: Any, y: PyTree) -> PyTree:
         if unsigned:
-            # A stage of the solver may leave them below zero, where they have no root.
-            y = y[0], {n: _not_below(x) if n in unsigned else x for n, x in y[1].items()}
+            y = y[0], not_below_zero(y[1], unsigned)
         if p != "differences":
             assert isinstance(p, int)
             field = vector_field(equation.truncate(p), lambda q: loss(partition(q)[0]), h)
@@ -305,10 +304,6 @@ def _field(p: FlowName, equation: Equation, the: _Run, unsigned: Collection[str]
         return partition(field(t, y, None))[0]
 
     return branch
-
-
-def _not_below(x: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.maximum(leaf, 0), x)
 
 
 def _one_program(

@@ -74,7 +74,7 @@ def _of_flow(cmp: Comparison, p: Any) -> str:
         within = ", within what the spread of the runs makes" if last <= 2 * error[-1] else ""
         note = f"  (standard error {error[-1]:.1e}{within})" + note
     line = f"{name}: distance at the end {last:.3e}, {_share(last, end):.2e} of it{note}"
-    off = _left(cmp, p)
+    off = cmp.left(p)
     if off is not None:
         line += (
             f"\n  from step {cmp.step[off]} on it is further off than the run has travelled"
@@ -102,15 +102,6 @@ def _share(distance: Number, travelled: Number) -> float:
 def _last_reached(cmp: Comparison, p: Any) -> int:
     reached = np.flatnonzero(np.isfinite(cmp.distance[p]))
     return int(reached[-1]) if reached.size else 0
-
-
-def _left(cmp: Comparison, p: Any) -> int | None:
-    """From which record on a flow is further off than the run has ever travelled, if to the end."""
-    far = cmp.distance[p] > np.maximum.accumulate(cmp.travelled)
-    if not far[-1]:
-        return None
-    near = np.flatnonzero(~far)
-    return int(near[-1]) + 1 if near.size else 0
 
 
 def _why(cmp: Comparison, p: Any, record: int) -> str:

@@ -51,9 +51,10 @@ class Comparison:
         not explain, (r,): near 0 where the loss is smooth, near 1 where the step crosses kinks, as
         those of a ReLU network, which no derivative sees. nan where it has no meaning.
       trusted: where the expansion is to be trusted, (r,): the correction is at most 0.3, the
-        remainder at most 0.5, and h * |sharpness| below nine tenths of the stability limit, where
-        the edge of stability begins. Nowhere if the remainder was not measured, as that of runs on
-        batches whose equation knows no batches, or if the run did not move.
+        remainder at most 0.5, h * |sharpness| below nine tenths of the stability limit, where the
+        edge of stability begins, and the flow of order 1 has not left the run. Nowhere if the
+        remainder was not measured, as that of runs on batches whose equation knows no batches, or
+        if the run did not move.
       solver_error: flow -> the sum of the solver's own estimates of its error, over the flow; nan
         where its steps are fixed.
       floor: the distance that rounding and the solver's tolerance alone may make, (r,).
@@ -112,12 +113,28 @@ class Comparison:
         edge = EDGE_OF_STABILITY * self.stability_limit
         kinks = "kinks" if np.any(np.isfinite(self.remainder)) else "kinks not measured"
         still = not np.any(self.travelled > 0)  # as where a schedule has ended before the first
+        left = self.left(1)
         return {
             "h|F1|/|F0|": ~(self.correction <= LARGEST_CORRECTION),
             kinks: ~(self.remainder <= LARGEST_REMAINDER),
             "edge of stability": np.abs(self.h_sharpness) > edge,  # false where not measured
             "no motion": np.full(self.step.shape, still),
+            "order 1 has left": np.arange(self.step.size)
+            >= (self.step.size if left is None else left),
         }
+
+    def left(self, flow: FlowName) -> int | None:
+        """From which record on a flow is further off than the run has ever travelled, to the end.
+
+        None if it is not, or was not followed.
+        """
+        if flow not in self.distance or flow in self.failures:
+            return None
+        far = self.distance[flow] > np.maximum.accumulate(self.travelled)
+        if not far[-1] or self.at_rounding[flow][-1]:
+            return None
+        near = np.flatnonzero(~far)
+        return int(near[-1]) + 1 if near.size else 0
 
     @property
     def at_rounding(self) -> dict[FlowName, np.ndarray]:

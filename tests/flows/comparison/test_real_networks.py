@@ -44,9 +44,9 @@ def networks():
     """What the tutorial defines, but for the runs and what is read off them."""
     defined = {}
     for title, code in cells():
-        if title == "[markdown]" or "trained[" in code or "from_optax(" in code:
-            continue
-        exec(code.split("trained = {")[0], defined)
+        code = code.split("trained = {")[0]
+        if title not in ("[markdown]", "igr", "picture") and "trained" not in code:
+            exec(code, defined)
     return defined
 
 
@@ -63,6 +63,7 @@ def test_a_user_writes_fifteen_lines_at_most():
     lines = [line for code in own for line in code.splitlines() if re.match(r"\s*[^#\s]", line)]
     assert any("from_optax(" in line for line in lines)
     assert len(lines) <= 15, len(lines)
+    assert any("igr.compare(" in line for line in lines)
     others = [c for title, c in cells() if title not in ("igr", "[markdown]")]
     calls = {call for code in others for call in re.findall(r"\bigr\.(\w+)", code)}
     assert calls == {"run"}  # the training loop
@@ -102,6 +103,30 @@ def test_batch_normalization_is_followed(networks):
     assert share["differences"] < 0.02
     assert not seen.trusted.any()
     assert seen.failed["kinks"].all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_where_nothing_is_clipped_the_field_is_that_of_the_chain_without(share):
+    """To order 1, by two derivations: from the clipped rule's derivatives, and by AdamW's terms."""
+    loss, params = tiny()
+    n = 100
+    without = lambda h: optax.adamw(rate(h), weight_decay=DECAY)
+    run = igr.run(without(H), loss, params, n, record_every=n)
+    bound = share * float(run.gradient_norm[-1])
+    clipped = lambda h: optax.chain(optax.clip_by_global_norm(bound), without(h))
+    nu = optax.tree.get(run.state, "nu")
+
+    def motion(make, order):
+        method = igr.from_optax(make, params=params)
+        field = igr.vector_field(igr.modified_equation(method, order), loss, H)
+        kept = {"nu": (nu,) if make is clipped else nu}  # a rule's states are its own leaves
+        return np.asarray(field(n * H, (run.last, kept), None)[0])
+
+    zero, one = motion(without, 0), motion(without, 1)
+    assert np.linalg.norm(one - zero) > 1e-3 * np.linalg.norm(zero)
+    apart = np.linalg.norm(motion(clipped, 1) - one) / np.linalg.norm(one - zero)
+    assert apart < 0.01 if share > 1 else apart > 1
 
 
 @pytest.mark.parametrize("name", quick(["transformer", TINY], TINY))
