@@ -96,8 +96,9 @@ def top_eigenpairs(
     next eigenvalue from the last of the k, and about as many again for every copy it finds; it
     has the rest of the basis for it, and room for 8 vectors at least. "subspace" is the
     simultaneous power iteration of the Metric dissertation, mended; it needs several times the
-    products, in the memory of k + 2 vectors and some five more (k + 8 with the parameters), sees
-    repeated eigenvalues (k of them), and starts best from the vectors of a call before.
+    products, in the memory of k + 2 vectors and some five more (k + 8 with the parameters; one more
+    where the loss scans stacked layers, whose gradients are added up from zeros), sees repeated
+    eigenvalues (k of them), and starts best from the vectors of a call before.
 
     Works inside jit and vmap. `product` is traced at every call, so that what it reads may change
     between calls; arrays it closes over are arguments of the compiled program.

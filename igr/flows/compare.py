@@ -50,7 +50,9 @@ def compare(
 ) -> Comparison:
     """Lays the real run of an optimizer beside the flows of its modified equation.
 
-    Run and flow are held against each other at equal time: n steps against t = n h.
+    Run and flow are held against each other at equal time: n steps against t = n h. The memory is
+    that of `igr.flow`, some 21 copies of params and of each kept state, and that of the records:
+    params and kept states of the run, and of each flow, at each of them.
 
     Args:
       value_fn: the loss E, `params -> scalar`; with batches that of one, `(params, batch) ->

@@ -37,6 +37,8 @@ def run_epochs(
 ) -> PyTree:
     """The iterates of an optimizer after each epoch, its batches taken in the orders given.
 
+    What is held is the result, params once an epoch, and what a step takes.
+
     Many runs in parallel are `jax.vmap` over `orders`. Reshuffled SGD takes a fresh
     `jax.random.permutation` a row. In the mean of several runs most of the spread cancels if to
     every run there is one that takes each epoch backwards, `orders[:, ::-1]`: the leading effect of

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+
+from igr.meshes import on_any_mesh
 
 # c0 s + c1 s^3 + c2 s^5 of every singular value s: as steep at 0 as it can be (Jordan 2024).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
+@on_any_mesh(like=0)
 def newton_schulz(
-    x: Float[Array, "rows columns"], steps: int = 5, eps: float = 1e-8
-) -> Float[Array, "rows columns"]:
+    x: Float[Array, "*many rows columns"], steps: int = 5, eps: float = 1e-8
+) -> Float[Array, "*many rows columns"]:
     """A matrix with the singular vectors of another, its singular values between 0.7 and 1.2.
 
     As `optax.contrib.muon` has it. The steps are a loop that is not written out: a compiled program
     holds the arrays of one of them, three matrices and three Gram matrices of the shorter side
-    (with a derivative along a direction twice as many), and not those of all.
+    (with a derivative along a direction twice as many), and not those of all. Several matrices,
+    such as those of stacked layers, are taken one after the other, each put back where it was.
 
     Args:
-      x: the matrix, of any floating dtype.
+      x: the matrix, of any floating dtype; or several, by leading axes.
       steps: how many iterations.
       eps: added to its norm, by which it is divided first.
 
@@ -28,7 +32,14 @@ def newton_schulz(
     [[0.7  0.  ]
      [0.   1.13]]
     """
-    rows, columns = x.shape
+    rows, columns = x.shape[-2:]
+    if x.ndim > 2:
+
+        def one(i: Int[Array, ""], found: Array) -> Array:
+            return found.at[i].set(newton_schulz(found[i], steps, eps))
+
+        several = x.reshape(-1, rows, columns)
+        return jax.lax.fori_loop(0, len(several), one, several).reshape(x.shape)
     wide = x if rows <= columns else x.T
     a, b, c = (jnp.asarray(n, x.dtype) for n in COEFFICIENTS)
 

@@ -22,3 +22,13 @@ def test_newton_schulz_is_that_of_optax(shape, dtype):
         np.testing.assert_allclose(
             np.asarray(a, float), np.asarray(b, float), rtol=0, atol=40 * eps
         )
+
+
+def test_several_matrices_are_each_for_itself():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4, 5)))
+    v = jnp.cos(x)
+    found, slope = jax.jvp(newton_schulz, (x,), (v,))
+    for i in np.ndindex(2, 3):
+        alone, slope_alone = jax.jvp(newton_schulz, (x[i],), (v[i],))
+        np.testing.assert_allclose(found[i], alone, rtol=1e-13)
+        np.testing.assert_allclose(slope[i], slope_alone, rtol=1e-12, atol=1e-13)

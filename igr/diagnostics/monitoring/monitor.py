@@ -63,7 +63,8 @@ class Monitor:
     - `stiffness`: the mean cosine between the gradients of two different examples;
     - `sharpness`: the largest eigenvalue of the Hessian to 1 %, each search started from the last
       vector, and `sharpness/converged`; with a learning rate also `h_sharpness`. It takes some ten
-      Hessian products or more: the dearest of them;
+      Hessian products or more, the dearest of them, and holds some 20 vectors of the size of
+      params, where the others hold a few;
     - `batch_sharpness`: g'Hg/|g|^2 of the batch, which SGD holds at 2/h on average over its
       mini-batches; with a learning rate also `h_batch_sharpness`;
     - `tangent_kernel_trace`, `geometric_complexity`: exact for a batch of up to 32 examples; of a

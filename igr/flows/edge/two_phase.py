@@ -62,7 +62,8 @@ def two_phase_field(
     field is that of `interpolating_field`, to any order, for 2 (order + 1) steps of the optimizer
     and no derivative of the gradient. It tells the amplitude |b| too.
 
-    Memory is doubled like params: momenta and second moments swing as well.
+    Memory is doubled like params: momenta and second moments swing as well. At order 1 the field
+    holds some 9 copies of params; half as many more for each such vector the optimizer remembers.
 
     Args:
       method: from `igr.methods`; one whose step `igr.run` can take.

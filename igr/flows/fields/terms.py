@@ -180,14 +180,22 @@ def elementwise_field(
             derivative = gradient
             for direction in [value(v) for v in which.vectors]:
                 derivative = directional(derivative, direction)
-            return derivative(dynamic)
+            found = derivative(dynamic)
+            if not eq.states:
+                return found
+            # What is made of the kept states, such as their roots, is made again afterwards: to
+            # hold it while the derivative is taken would be an array of their size more.
+            kept = [vectors[y] for y in eq.states]
+            found, kept = jax.lax.optimization_barrier((found, kept))
+            vectors.update(zip(eq.states, kept, strict=True))
+            return found
 
         def series(coefficients: tuple[sympy.Expr, ...]) -> PyTree:
+            # The highest power first: what takes derivatives comes before what is elementwise.
+            values = [value(coefficient) for coefficient in reversed(coefficients)]
             total = jax.tree.map(jnp.zeros_like, dynamic)
-            for k, coefficient in enumerate(coefficients):
-                total = jax.tree.map(
-                    lambda x, y, k=k: (x + h**k * y).astype(x.dtype), total, value(coefficient)
-                )
+            for k, found in enumerate(reversed(values)):
+                total = jax.tree.map(lambda x, y, k=k: (x + h**k * y).astype(x.dtype), total, found)
             return total
 
         theta = like_params(series(eq.field), params)

@@ -27,6 +27,10 @@ def vector_field(
 ) -> Field:
     """Compiles a modified equation to a vector field.
 
+    At order 1 it holds at most six copies of params, the argument and the result among them: where
+    Adam's second moment is kept these alone are four. Activations are held besides, some two or
+    three times those of a gradient of the loss; `jax.checkpoint` in the loss trades them for time.
+
     Args:
       eq: from `igr.modified_equation`, its coefficients numbers.
       value_fn: the loss E, `params -> scalar`; for SGD in epochs that of one batch,

@@ -27,7 +27,8 @@ def interpolating_field(
         h F = log(1 + Delta) theta = sum_j (-1)^(j-1)/j Delta^j theta,    j = 1 .. order + 1
 
     which is the modified field of the step to h^order, for order + 1 steps and no derivative of
-    the gradient.
+    the gradient. The steps are taken one after the other, but a compiler may hold the iterates of
+    all: order copies of params beside the result, and what a step takes.
 
     Args:
       step_fn: one step of the optimizer, `params -> params`.

@@ -36,6 +36,8 @@ def stochastic_rule_field(
 ) -> StochasticField:
     """Compiles the stochastic equation of a rule without memory, of weak order 1.
 
+    All m batches are taken at once: memory is that of some 2 m copies of params.
+
     Args:
       method: from `igr.methods.rule`, without channels and kept states: psi reads `g`, the gradient
         of one batch, and `theta` and `h` if it likes.

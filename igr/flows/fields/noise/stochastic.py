@@ -90,6 +90,9 @@ def stochastic_field(
 ) -> StochasticField:
     """Compiles the stochastic equation of SGD with replacement.
 
+    No gradient of a single example is held: the noise is the gradient of a loss with random
+    weights, and the drift a field as of `igr.vector_field`.
+
     Args:
       eq: from `igr.modified_equation(igr.methods.sgd_with_replacement(batch_size), order)`.
       example_loss_fn: `(params, example) -> scalar`.

@@ -1,0 +1,194 @@
+"""What flows hold beside params, in copies of them, read from the compiled programs.
+
+A function that is one program is only compiled; one that steers several from the host is run, and
+every program that it compiles is read on the way. Each limit is what the docstring says.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import igr
+from igr import compiled, flows
+from igr.backward_error import methods, modified_equation
+
+SIDE, M = 500, 4
+keys = jax.random.split(jax.random.key(0), 3)
+PARAMS = {  # 252,500
+    "w": jax.random.normal(keys[0], (SIDE, SIDE), jnp.float32) / SIDE**0.5,
+    "b": jnp.zeros(SIDE, jnp.float32),
+    "v": jax.random.normal(keys[1], (SIDE, 4), jnp.float32) / SIDE**0.5,
+}
+BYTES = sum(x.nbytes for x in PARAMS.values())
+BATCH = jax.random.normal(keys[2], (8, SIDE), jnp.float32), jnp.arange(8) % 4
+BATCHES = jax.tree.map(lambda x: x.reshape(M, 2, *x.shape[1:]), BATCH)
+GD, MOMENTUM = methods.gradient_descent(), methods.heavy_ball(0.9)
+
+
+def example_loss(params, example):
+    x, y = example
+    logits = jnp.tanh(x @ params["w"] + params["b"]) @ params["v"]
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+
+def batch_loss(params, batch):
+    return jnp.mean(jax.vmap(lambda e: example_loss(params, e))(batch))
+
+
+def value_fn(params):
+    return batch_loss(params, BATCH)
+
+
+def step_fn(params):
+    return jax.tree.map(lambda x, g: x - 0.1 * g, params, jax.grad(value_fn)(params))
+
+
+def held(program):
+    """Temporaries and results of a compiled program, in copies of params."""
+    found = program.memory_analysis()
+    return (found.temp_size_in_bytes + found.output_size_in_bytes) / BYTES
+
+
+def of(field, state=PARAMS):
+    return lambda: held(jax.jit(lambda s: field(1.0, s, None)).lower(state).compile())
+
+
+def derived(method, order, state=PARAMS, loss=value_fn, **options):
+    return of(igr.vector_field(modified_equation(method, order), loss, 0.1, **options), state)
+
+
+def two_phases():
+    field = flows.two_phase_field(GD, value_fn, 0.1)
+    return of(field, jax.eval_shape(field.start, PARAMS))()
+
+
+def steered(work):
+    """The most that any of the programs holds that `work` runs."""
+
+    def most():
+        seen = []
+
+        def call(self, arrays):
+            if any(isinstance(x, jax.core.Tracer) for x in arrays):
+                return self._run(arrays)
+            program = self._run.lower(arrays).compile()
+            seen.append(held(program.compiled))
+            return program(arrays)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiled._Call, "__call__", call)
+            patch.setattr(compiled, "_PROGRAMS", compiled._Recent(compiled.PROGRAMS_KEPT))
+            work()
+        return max(seen)
+
+    return most
+
+
+def two_phase_flow(method=GD, **options):
+    return steered(
+        lambda: flows.two_phase_flow(
+            method, value_fn, PARAMS, 0.01, 0.03, record_every=3, progress=False, **options
+        )
+    )
+
+
+def central_flow(k, **options):
+    return steered(
+        lambda: flows.central_flow(
+            value_fn, PARAMS, 0.01, 0.02, k, record_every=2, progress=False, **options
+        )
+    )
+
+
+def compared(**options):
+    return steered(
+        lambda: igr.compare(
+            value_fn, PARAMS, 0.1, 4, (0, 1), record_every=4, progress=False, **options
+        )
+    )
+
+
+ADAM = (PARAMS, {"nu": PARAMS})
+STOCHASTIC = modified_equation(methods.sgd_with_replacement(4), 1)
+ORDERS = jnp.array([[0, 1, 2, 3], [3, 2, 1, 0]])
+# By name: how many copies of params are held beside them, the most that may be, whose docstring
+# says so, and in which words.
+TABLE = {
+    "order 1": (derived(GD, 1), 5, igr.vector_field, "six copies"),
+    "order 1 of Adam": (derived(methods.adam(), 1, ADAM), 4, igr.vector_field, "six copies"),
+    "differences": (
+        derived(GD, 1, derivatives="differences"), 5, igr.vector_field, "six copies",
+    ),
+    "order 2 in epochs": (
+        derived(methods.reshuffled_sgd(M), 2, loss=batch_loss, batches=BATCHES),
+        11, flows.reshuffled_field, "in 10 copies",
+    ),
+    "interpolating": (
+        of(igr.interpolating_field(step_fn, 3, 0.1)), 4, igr.interpolating_field, "order copies",
+    ),
+    "reshuffled, order 0": (
+        of(flows.reshuffled_field(GD, batch_loss, 0.1, BATCHES, order=0)),
+        M + 2, flows.reshuffled_field, "m copies",
+    ),
+    "reshuffled, order 1": (
+        of(flows.reshuffled_field(MOMENTUM, batch_loss, 0.1, BATCHES)),
+        6 * M + 2, flows.reshuffled_field, "6 m",
+    ),
+    "reshuffled Adam, order 1": (
+        of(flows.reshuffled_field(methods.adam(), batch_loss, 0.1, BATCHES), ADAM),
+        17 * M + 2, flows.reshuffled_field, "17 m for Adam",
+    ),
+    "sampled, order 1": (
+        of(flows.sampled_field(MOMENTUM, batch_loss, 0.1, BATCHES).drift),
+        6 * M + 2, flows.sampled_field, "6 m",
+    ),
+    "noise of sampled": (
+        of(lambda *at: flows.sampled_field(GD, batch_loss, 0.1, BATCHES).diffusion(*at).mv(
+            jnp.ones(M)
+        )), 2 * M + 2, flows.sampled_field, "2 m",
+    ),
+    "noise of SGD": (
+        of(lambda *at: flows.stochastic_field(STOCHASTIC, example_loss, 0.1, BATCH).diffusion(
+            *at
+        ).mv(jnp.ones(8))), 4, flows.stochastic_field, "No gradient of a single example",
+    ),
+    "run in epochs": (
+        lambda: held(jax.jit(lambda p: flows.run_epochs(
+            optax.adam(0.1), batch_loss, p, BATCHES, ORDERS
+        )).lower(PARAMS).compile()), 3 + 5, flows.run_epochs, "params once an epoch",
+    ),
+    "two phases": (two_phases, 9, flows.two_phase_field, "9 copies"),
+    "two-phase flow": (two_phase_flow(), 15, flows.two_phase_flow, "15 copies"),
+    "two-phase flow of momentum": (
+        two_phase_flow(MOMENTUM), 23, flows.two_phase_flow, "8 more",
+    ),
+    "two-phase flow in 4 directions": (
+        two_phase_flow(directions=4), 15 + 24, flows.two_phase_flow, "6 k",
+    ),
+    "central flow in 1": (central_flow(1), 21, flows.central_flow, "at least 21"),
+    "central flow in 3": (central_flow(3), 33, flows.central_flow, "33 copies"),
+    "central flow of RMSProp": (
+        central_flow(3, decay=0.9), 60, flows.central_flow, "60 copies",
+    ),
+    "compare": (compared(), 21 + 2, igr.compare, "21 copies"),
+    "certify": (
+        steered(lambda: igr.certify(GD, optax.sgd, value_fn, PARAMS)),
+        24, igr.observed_order, "24 copies",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLE)
+def test_copies_of_params_are_few_or_named(name):
+    work, most, function, says = TABLE[name]
+    assert work() <= most
+    assert re.search(says, " ".join(function.__doc__.split()))
+
+
+def test_programs_that_are_steered_are_seen():
+    most = steered(lambda: igr.run(optax.sgd(0.1), value_fn, PARAMS, 8, record_every=1))
+    assert 9 <= most() <= 12  # nine records
