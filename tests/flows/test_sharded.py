@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 import igr
 from igr.backward_error import methods, modified_equation
 from igr.curvature import hessian_product, spectral_density, top_eigenpairs, trace
+from igr.flows import rules
 
 # No two arrays that are gathered on purpose (activations, rows of a basis) have these shapes.
 SIZES = {"w": (12, 20), "v": (20, 28)}
@@ -67,6 +68,18 @@ def adam_field(params, of):
     found = igr.vector_field(modified_equation(methods.adam(), 1), of.value_fn, 0.01)
     kept = {"nu": jax.tree.map(lambda x: 1e-3 + x**2, params)}
     return jax.jit(lambda p, nu: found(1.0, (p, nu), None))(params, kept)
+
+
+def muon_field(params, of):
+    found = igr.vector_field(modified_equation(rules.muon(keep=()), 1), of.value_fn, 0.01)
+    return jax.jit(lambda p: found(0.0, p, None))(params)
+
+
+def clipped_field(params, of):
+    clip = rules.stateless(optax.clip_by_global_norm(0.1))
+    method = methods.rule(lambda m, theta: clip(m, theta), {"m": methods.ema(0.9)})
+    found = igr.vector_field(modified_equation(method, 1), of.value_fn, 0.01)
+    return jax.jit(lambda p: found(0.0, p, None))(params)
 
 
 def flow(params, of):
@@ -183,9 +196,10 @@ def gathering(params, of):
 
 
 FLOWS = (field, adam_field, flow, compare, adam_compare, run, certify)
+RULES = (muon_field, clipped_field)
 OTHERS = (batch_compare, players_compare)
 SOLVERS = (two_phases, central, lanczos, subspace, spectrum, monitor, gathering)
-WORK = {f.__name__: f for f in (*FLOWS, *OTHERS, *SOLVERS)}
+WORK = {f.__name__: f for f in (*FLOWS, *RULES, *OTHERS, *SOLVERS)}
 KINDS = ("Auto", "Explicit")
 each = pytest.mark.parametrize(
     ("kind", "name"), [(k, n) for k in KINDS for n in WORK if n != "gathering"]
@@ -194,9 +208,10 @@ each = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def found(on_four_devices):
-    """Of every kind of axes and piece of work; three processes, for each has its time."""
+    """Of every kind of axes and piece of work; four processes, for each has its time."""
     parts = [
-        on_four_devices(__file__, *(f.__name__ for f in fs)) for fs in (FLOWS, OTHERS, SOLVERS)
+        on_four_devices(__file__, *(f.__name__ for f in fs))
+        for fs in (FLOWS, RULES, OTHERS, SOLVERS)
     ]
     return {kind: {k: x for part in parts for k, x in part[kind].items()} for kind in KINDS}
 
