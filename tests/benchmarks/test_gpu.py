@@ -6,6 +6,7 @@ import re
 from functools import partial
 from typing import ClassVar
 
+import jax
 import pytest
 
 from benchmarks import gpu
@@ -129,9 +130,9 @@ def test_bad_arguments(tmp_path, capsys, arguments, message):
 
 ROWS = {  # a part of what each piece measures, in its order
     "limits": ["product of 256 x 256 in bf16", "reading and writing"],
-    "run": ["igr.run, 5 AdamW steps", "a step"],
+    "run": ["igr.run, 5 AdamW steps", "a step", "a step", "a call for one step"],
     "fields-large-bf16": ["gradient", "field of GD, order 1", "field of Muon", "field of Adam"],
-    "compare": ["compare, 4 AdamW steps", "order 0 ends", "order 1 ends"],
+    "compare-large": ["compare, 4 AdamW steps", "order 0 after 4 steps", "order 1 after 4 steps"],
     "curvature": ["Hessian product", "lanczos", "subspace"],
     "robust": ["winsorize", "median of 8 means"],
     "per-example": ["coherence", "stiffness", "tr K"],
@@ -175,3 +176,19 @@ def test_every_piece_is_run_at_a_tiny_size():
     assert {*ROWS, "torch"} == set(tiny)
     assert set(tiny) <= set(whole)
     assert list(whole)[:3] == ["limits", "run", "fields-large-bf16"]
+
+
+def test_the_large_pieces_are_of_gpt_2s_size():
+    """10^8 parameters in bfloat16 and float32: counted without making them."""
+    from benchmarks.gpu.transformer import SHAPES, decoder
+
+    for size, dtype, number in (
+        ("10^8", "bfloat16", 123_944_448),
+        ("10^8", "float32", 123_944_448),
+        ("10^7", "float32", 10_080_320),
+        ("10^6", "float32", 935_040),
+    ):
+        make = partial(decoder, shape=SHAPES[size], dtype=dtype)
+        params = jax.tree.leaves(jax.eval_shape(make, jax.random.key(0)))
+        assert sum(x.size for x in params) == number
+        assert {x.dtype.name for x in params} == {dtype}

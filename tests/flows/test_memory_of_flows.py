@@ -52,17 +52,37 @@ def held(program):
     return (found.temp_size_in_bytes + found.output_size_in_bytes) / BYTES
 
 
-def of(field, state=PARAMS):
-    return lambda: held(jax.jit(lambda s: field(1.0, s, None)).lower(state).compile())
+def of(make, state=PARAMS):
+    """What a field holds; it is made when that is asked for, not when tests are collected."""
+    return lambda: held(jax.jit(lambda s: make()(1.0, s, None)).lower(state).compile())
 
 
 def derived(method, order, state=PARAMS, loss=value_fn, **options):
-    return of(igr.vector_field(modified_equation(method, order), loss, 0.1, **options), state)
+    return of(
+        lambda: igr.vector_field(modified_equation(method, order), loss, 0.1, **options), state
+    )
 
 
 def two_phases():
     field = flows.two_phase_field(GD, value_fn, 0.1)
-    return of(field, jax.eval_shape(field.start, PARAMS))()
+    return of(lambda: field, jax.eval_shape(field.start, PARAMS))()
+
+
+def noise_of_sampled(t, params, args):
+    field = flows.sampled_field(GD, batch_loss, 0.1, BATCHES)
+    return field.diffusion(t, params, args).mv(jnp.ones(M, jnp.float32))
+
+
+def noise_of_sgd(t, params, args):
+    equation = modified_equation(methods.sgd_with_replacement(4), 1)
+    field = flows.stochastic_field(equation, example_loss, 0.1, BATCH)
+    return field.diffusion(t, params, args).mv(jnp.ones(8, jnp.float32))
+
+
+def run_in_epochs():
+    orders = jnp.array([[0, 1, 2, 3], [3, 2, 1, 0]])
+    epochs = lambda p: flows.run_epochs(optax.adam(0.1), batch_loss, p, BATCHES, orders)
+    return held(jax.jit(epochs).lower(PARAMS).compile())
 
 
 def steered(work):
@@ -112,8 +132,6 @@ def compared(**options):
 
 
 ADAM = (PARAMS, {"nu": PARAMS})
-STOCHASTIC = modified_equation(methods.sgd_with_replacement(4), 1)
-ORDERS = jnp.array([[0, 1, 2, 3], [3, 2, 1, 0]])
 # By name: how many copies of params are held beside them, the most that may be, whose docstring
 # says so, and in which words.
 TABLE = {
@@ -127,39 +145,32 @@ TABLE = {
         11, flows.reshuffled_field, "in 10 copies",
     ),
     "interpolating": (
-        of(igr.interpolating_field(step_fn, 3, 0.1)), 4, igr.interpolating_field, "order copies",
+        of(lambda: igr.interpolating_field(step_fn, 3, 0.1)),
+        4, igr.interpolating_field, "order copies",
     ),
     "reshuffled, order 0": (
-        of(flows.reshuffled_field(GD, batch_loss, 0.1, BATCHES, order=0)),
+        of(lambda: flows.reshuffled_field(GD, batch_loss, 0.1, BATCHES, order=0)),
         M + 2, flows.reshuffled_field, "m copies",
     ),
     "reshuffled, order 1": (
-        of(flows.reshuffled_field(MOMENTUM, batch_loss, 0.1, BATCHES)),
+        of(lambda: flows.reshuffled_field(MOMENTUM, batch_loss, 0.1, BATCHES)),
         6 * M + 2, flows.reshuffled_field, "6 m",
     ),
     "reshuffled Adam, order 1": (
-        of(flows.reshuffled_field(methods.adam(), batch_loss, 0.1, BATCHES), ADAM),
+        of(lambda: flows.reshuffled_field(methods.adam(), batch_loss, 0.1, BATCHES), ADAM),
         17 * M + 2, flows.reshuffled_field, "17 m for Adam",
     ),
     "sampled, order 1": (
-        of(flows.sampled_field(MOMENTUM, batch_loss, 0.1, BATCHES).drift),
+        of(lambda: flows.sampled_field(MOMENTUM, batch_loss, 0.1, BATCHES).drift),
         6 * M + 2, flows.sampled_field, "6 m",
     ),
     "noise of sampled": (
-        of(lambda *at: flows.sampled_field(GD, batch_loss, 0.1, BATCHES).diffusion(*at).mv(
-            jnp.ones(M)
-        )), 2 * M + 2, flows.sampled_field, "2 m",
+        of(lambda: noise_of_sampled), 2 * M + 2, flows.sampled_field, "2 m",
     ),
     "noise of SGD": (
-        of(lambda *at: flows.stochastic_field(STOCHASTIC, example_loss, 0.1, BATCH).diffusion(
-            *at
-        ).mv(jnp.ones(8))), 4, flows.stochastic_field, "No gradient of a single example",
+        of(lambda: noise_of_sgd), 4, flows.stochastic_field, "No gradient of a single example",
     ),
-    "run in epochs": (
-        lambda: held(jax.jit(lambda p: flows.run_epochs(
-            optax.adam(0.1), batch_loss, p, BATCHES, ORDERS
-        )).lower(PARAMS).compile()), 3 + 5, flows.run_epochs, "params once an epoch",
-    ),
+    "run in epochs": (run_in_epochs, 3 + 5, flows.run_epochs, "params once an epoch"),
     "two phases": (two_phases, 9, flows.two_phase_field, "9 copies"),
     "two-phase flow": (two_phase_flow(), 15, flows.two_phase_flow, "15 copies"),
     "two-phase flow of momentum": (
