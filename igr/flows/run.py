@@ -83,7 +83,8 @@ def run(
       params: where to start; any pytree with floating leaves. Integer and static leaves stay.
       steps: how many steps, at least 1.
       record_every: how many steps from one record to the next: the memory is that of
-        steps / record_every params, and nothing grows with steps.
+        steps / record_every params, twice over when the last is appended, and nothing grows with
+        steps.
       state: an optimizer state to go on from; `optimizer.init(params)` if not given.
       observe: `(params, state) -> arrays` to record too, such as
         `lambda params, state: optax.tree.get(state, "nu")`.

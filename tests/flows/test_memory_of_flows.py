@@ -172,12 +172,12 @@ TABLE = {
     ),
     "run in epochs": (run_in_epochs, 3 + 5, flows.run_epochs, "params once an epoch"),
     "two phases": (two_phases, 9, flows.two_phase_field, "9 copies"),
-    "two-phase flow": (two_phase_flow(), 15, flows.two_phase_flow, "15 copies"),
+    "two-phase flow": (two_phase_flow(), 17, flows.two_phase_flow, "17 copies"),
     "two-phase flow of momentum": (
-        two_phase_flow(MOMENTUM), 23, flows.two_phase_flow, "8 more",
+        two_phase_flow(MOMENTUM), 25, flows.two_phase_flow, "8 more",
     ),
     "two-phase flow in 4 directions": (
-        two_phase_flow(directions=4), 15 + 24, flows.two_phase_flow, "6 k",
+        two_phase_flow(directions=4), 17 + 24, flows.two_phase_flow, "6 k",
     ),
     "central flow in 1": (central_flow(1), 21, flows.central_flow, "at least 21"),
     "central flow in 3": (central_flow(3), 33, flows.central_flow, "33 copies"),
@@ -202,4 +202,4 @@ def test_copies_of_params_are_few_or_named(name):
 
 def test_programs_that_are_steered_are_seen():
     most = steered(lambda: igr.run(optax.sgd(0.1), value_fn, PARAMS, 8, record_every=1))
-    assert 9 <= most() <= 12  # nine records
+    assert 9 <= most() <= 2 * 9 + 4  # nine records, and those without the last
