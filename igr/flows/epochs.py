@@ -76,7 +76,8 @@ def run_epochs(
             f"shape {orders.shape} and dtype {orders.dtype}."
         )
     if not isinstance(orders, Tracer):
-        outside = np.unique(np.asarray(orders)[(orders < 0) | (orders >= m)])
+        known = np.asarray(orders)  # in JAX a comparison is traced inside jit, whatever is compared
+        outside = np.unique(known[(known < 0) | (known >= m)])
         if outside.size:  # which indexing would clip
             raise ValueError(f"orders must lie in 0, ..., {m - 1}; got {outside[:5].tolist()}")
     dynamic, static = partition(params)

@@ -64,7 +64,7 @@ def two_phase_flow(
 
     A step of h is order + 1 steps of the classical Runge-Kutta method on `two_phase_field`, that
     is 8 (order + 1)^2 gradients (32 for order 1), and with directions some 1.4 * 2 k + 2 more for
-    the round of `follow_eigenpairs`. Its programs hold some 17 copies of params, 8 more for each
+    the round of `follow_eigenpairs`. Its programs hold some 17 copies of params, 9 more for each
     vector of that size that the optimizer remembers, and with directions 6 k more;
     records are kept by the host.
 

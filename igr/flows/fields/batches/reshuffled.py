@@ -36,7 +36,7 @@ def reshuffled_field(
     All m batches are taken at once: memory is that of some m copies of params and of each kept
     state at order 0; at order 1 of 6 m for a linear memory, and of 17 m for Adam. For gradient
     descent and heavy ball `igr.vector_field` of the equation of `igr.methods.reshuffled_sgd(m,
-    momentum=..)` takes one batch after the other, in 10 copies.
+    momentum=..)` takes one batch after the other, in 11 copies.
 
     Args:
       method: a linear memory, an elementwise rule or any other rule, in which what is eliminated
