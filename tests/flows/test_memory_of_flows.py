@@ -170,7 +170,7 @@ TABLE = {
     "noise of SGD": (
         of(lambda: noise_of_sgd), 4, flows.stochastic_field, "No gradient of a single example",
     ),
-    "run in epochs": (run_in_epochs, 3 + 5, flows.run_epochs, "params once an epoch"),
+    "run in epochs": (run_in_epochs, 3 + 5.1, flows.run_epochs, "params once an epoch"),
     "two phases": (two_phases, 9, flows.two_phase_field, "9 copies"),
     "two-phase flow": (two_phase_flow(), 17, flows.two_phase_flow, "17 copies"),
     "two-phase flow of momentum": (
