@@ -25,12 +25,10 @@ class Name(str):
     """
 
     label: str
-    settings: dict[str, sympy.Expr]
+    settings: dict[str, Any]  # expressions, and tuples of them
     suffix: str
 
-    def __new__(
-        cls, label: str, settings: Mapping[str, sympy.Expr] | None = None, suffix: str = ""
-    ):
+    def __new__(cls, label: str, settings: Mapping[str, Any] | None = None, suffix: str = ""):
         """A label with the settings that tell it from others of its kind."""
         settings = dict(settings or {})
         inside = ", ".join(f"{key} = {value}" for key, value in settings.items())
