@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.backward_error import methods, modified_equation
 from igr.backward_error.implicit_penalty import implicit_penalty
-from igr.backward_error.methods import Method
+from igr.backward_error.protocols import Method
 from igr.backward_error.terms.equation import ElementwiseEquation
 from igr.checks import Number, check_step
 from igr.curvature.vectors import norm, size, widened

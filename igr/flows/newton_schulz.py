@@ -43,7 +43,7 @@ def newton_schulz(
     wide = x if rows <= columns else x.T
     a, b, c = (jnp.asarray(n, x.dtype) for n in COEFFICIENTS)
 
-    def step(_: int, x: Array) -> Array:
+    def step(_: int | Array, x: Array) -> Array:
         gram = x @ x.T
         return a * x + (b * gram + c * gram @ gram) @ x
 

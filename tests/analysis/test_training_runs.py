@@ -217,6 +217,7 @@ def volume(at):
     return 0.01 * jnp.linalg.slogdet(rows @ rows.T + jnp.eye(len(rows)))[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "threads"),
     [({}, True), ({"penalty": volume}, False), ({"metrics": {"volume": volume}}, False)],

@@ -134,6 +134,7 @@ def test_without_products_left_for_the_other_copies_nothing_is_converged():
         assert right or not found.converged
 
 
+@pytest.mark.slow
 def test_no_copy_is_made_up_where_the_matrix_has_few_eigenvalues():
     """The Krylov space ends early; all that is left over is less than what was found."""
     entries = np.concatenate([[-1.0, -1.0, -2.0], np.full(397, -3.0)])

@@ -93,6 +93,7 @@ def test_adam_is_stable_up_to_its_limit():
         assert (abs(x) > 1) == grows
 
 
+@pytest.mark.slow
 def test_batch_sharpness_by_hand(relu):
     params, batch = relu
     flat, unravel = ravel_pytree(params)

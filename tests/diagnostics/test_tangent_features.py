@@ -97,6 +97,7 @@ def test_alignment(case, centered):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_alignment_with_labels_and_by_hand(case):
     labels = np.array([0, 1, 1, 0, 1])
     of_labels = tangent_kernel_alignment(apply_fn, case.params, case.x, labels)

@@ -323,6 +323,7 @@ def test_a_ruled_out_class_has_no_entropy():
     np.testing.assert_allclose(slope, 0, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_a_singular_kernel_is_minus_infinity_until_a_ridge_bounds_it():
     scale = lambda w, x: w**2 * x
     w, x = jnp.array(2.0), jnp.ones(2)  # two equal examples, K = 16

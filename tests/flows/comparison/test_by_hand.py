@@ -43,6 +43,7 @@ def check_distance(seen, flow, run):
     np.testing.assert_allclose(seen.distance[1][-1], np.linalg.norm(flow - run), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_gradient_descent_with_a_rate_that_falls():
     """-s g - (h/2)(s^2 H g + s' g), with s the rate over h, at t - h."""
     h, steps, falls = 0.05, 40, 60

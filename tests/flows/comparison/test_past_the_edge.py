@@ -52,6 +52,7 @@ def test_the_run_is_seen_in_the_middle_of_its_swing(seen, by_hand):
     np.testing.assert_allclose(seen.discrete.params, a, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_flows_past_the_edge_are_those_of_their_own_functions(seen):
     two = two_phase_flow(
         igr.methods.gradient_descent(), valley, START, H, H * (STEPS + 1),

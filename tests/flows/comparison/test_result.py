@@ -156,6 +156,7 @@ def test_what_was_not_measured_is_not_vouched_for():
     assert "no motion at 3" in str(still)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_ends_before_the_comparison_begins():
     """The steps in which Adam's memory fills outlast the schedule: the run then stands still."""
     loss = lambda w: jnp.sum(jnp.cosh(w))

@@ -56,6 +56,7 @@ def test_one_critical_direction_against_small_steps():
         np.testing.assert_allclose(sol.ys[i], reference, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_mean_square_of_the_oscillation():
     """Down the valley at its edge: the oscillation is what holds y, and 1 + y^2 = 2/h in the end.
 

@@ -67,6 +67,7 @@ def test_modified_loss(value_fn, batches):
     assert float(value) == pytest.approx(float(expected), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

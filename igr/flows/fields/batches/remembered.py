@@ -34,12 +34,12 @@ class Drawn:
     @property
     def own(self) -> float:
         """sum_(s>0) rho_s: how a batch's step stands to what the next ones see."""
-        return sum(self.rho[1:])
+        return sum(self.rho[1:], 0.0)
 
     def after(self, k: int) -> float:
         """sum_(j>0) rho_|j-k|."""
         s = len(self.rho)
-        return sum(self.rho[abs(j - k)] for j in range(max(1, k - s + 1), k + s))
+        return sum((self.rho[abs(j - k)] for j in range(max(1, k - s + 1), k + s)), 0.0)
 
 
 def reshuffled(m: int) -> Drawn:
@@ -75,7 +75,7 @@ class Weights:
     def moved(self, drawn: Drawn) -> float:
         """sum_(s>0) rho_s (w_0 + .. + w_(s-1)): what has moved params when the next are seen."""
         sums = np.cumsum(self.each)
-        return sum(r * sums[min(s, len(sums)) - 1] for s, r in enumerate(drawn.rho) if s)
+        return sum((r * sums[min(s, len(sums)) - 1] for s, r in enumerate(drawn.rho) if s), 0.0)
 
     def met(self, drawn: Drawn) -> float:
         """sum_s w_s sum_(j>0) rho_|j-s|: what it holds of a batch whose step was taken."""

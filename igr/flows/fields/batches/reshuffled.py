@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from igr.checks import check_count, check_step, check_value_fn
+from igr.checks import Number, check_count, check_step, check_value_fn
 from igr.flows.fields.batches.as_rule import as_rule
 from igr.flows.fields.batches.first_order import drift
 from igr.flows.fields.batches.over_sequences import averaged
@@ -23,7 +23,7 @@ from igr.pytrees import num_examples
 def reshuffled_field(
     method: Any,
     batch_loss_fn: BatchLossFn,
-    h: float | Array,
+    h: Number | Array,
     batches: PyTree,
     *,
     order: int = 1,

@@ -78,7 +78,7 @@ def every(m, epochs):
     ("name", "sampling"),
     [
         ("clipped momentum", "once an epoch"),
-        ("rmsprop", "with replacement"),
+        pytest.param("rmsprop", "with replacement", marks=pytest.mark.slow),
         pytest.param("rmsprop", "once an epoch", marks=pytest.mark.slow),
         pytest.param("clipped momentum", "with replacement", marks=pytest.mark.slow),
     ],
@@ -124,7 +124,11 @@ def test_over_all_sequences(name, sampling):
     "field",
     [
         pytest.param(reshuffled_field, id="once an epoch", marks=pytest.mark.slow),
-        pytest.param(lambda *a, **k: sampled_field(*a, **k).drift, id="with replacement"),
+        pytest.param(
+            lambda *a, **k: sampled_field(*a, **k).drift,
+            id="with replacement",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_drawn_sequences_are_right_where_a_formula_is_known(field):

@@ -135,6 +135,7 @@ def test_the_mean_of_many_runs_of_adam():
     assert jnp.linalg.norm(apart[0]) > 20 * jnp.linalg.norm(spread)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("m", "beta", "nesterov"),
     [

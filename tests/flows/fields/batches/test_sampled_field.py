@@ -167,6 +167,7 @@ def clipped_momentum(b):
     return step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "m", "n", "b"),
     [

@@ -54,6 +54,7 @@ def by_formula(size):
     return lag - own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "sign"), [(1, -1), (16, 1)])
 def test_a_longer_memory_hurries_in_small_batches_and_brakes_in_large(size, sign):
     keys = jax.random.split(jax.random.key(0), (400, STEPS // M))
