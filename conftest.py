@@ -39,6 +39,12 @@ def _drop_compiled_programs():
     drop_compiled_programs(0.35)
 
 
+def pytest_configure(config):
+    """Room for the calls of annotations that are checked: each call of ours is several then."""
+    if config.getoption("--jaxtyping-packages", None):
+        sys.setrecursionlimit(2500)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
     """Under `--jaxtyping-packages`, what a test gives on purpose is refused by its annotation."""

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import sympy
 
+from igr.checks import Count
+
 
 class Memory(NamedTuple):
     """What a method remembers apart from the states it keeps as variables.
@@ -61,7 +63,7 @@ class Method(Protocol):
         """The names of the states that stay variables of the flow, as they stand in optax."""
         ...
 
-    def equation(self, order: int) -> Equation:
+    def equation(self, order: Count) -> Equation:
         """The modified equation, to h^order."""
         ...
 
@@ -120,7 +122,7 @@ class Equation(Protocol):
         """The names of the states that stay variables of the flow."""
         ...
 
-    def truncate(self, order: int) -> Equation:
+    def truncate(self, order: Count) -> Equation:
         """The same equation with fewer powers of h."""
         ...
 
@@ -128,11 +130,11 @@ class Equation(Protocol):
         """The equation with numbers, or other expressions, for its symbols."""
         ...
 
-    def is_gradient(self, order: int | None = None) -> bool:
+    def is_gradient(self, order: Count | None = None) -> bool:
         """Whether the field, up to h^order, is a gradient for every loss."""
         ...
 
-    def modified_loss(self, order: int | None = None) -> Any:
+    def modified_loss(self, order: Count | None = None) -> Any:
         """The loss whose gradient flow this is; `NotAGradientError` if there is none."""
         ...
 

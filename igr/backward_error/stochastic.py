@@ -29,6 +29,7 @@ from igr.backward_error.algebra.taylor import exact
 from igr.backward_error.algebra.tex import tex
 from igr.backward_error.trees.colouring import symbols
 from igr.backward_error.trees.equation import ModifiedEquation
+from igr.checks import Count
 from igr.shown import cut
 
 MOST = 1
@@ -102,7 +103,7 @@ class StochasticEquation:
         """The names of the states that stay variables of the drift."""
         return self.drift.kept
 
-    def truncate(self, order: int) -> StochasticEquation:
+    def truncate(self, order: Count) -> StochasticEquation:
         """The same equation with fewer powers of h in the drift."""
         return StochasticEquation(self.name, self.drift.truncate(order), self.diffusion)
 
@@ -123,11 +124,11 @@ class StochasticEquation:
         name = named(self.name).subs(found)
         return StochasticEquation(name, self.drift.subs(in_drift), Diffusion(size))
 
-    def is_gradient(self, order: int | None = None) -> bool:
+    def is_gradient(self, order: Count | None = None) -> bool:
         """Whether the drift, up to h^order, is a gradient for every loss."""
         return self.drift.is_gradient(order)
 
-    def modified_loss(self, order: int | None = None) -> Any:
+    def modified_loss(self, order: Count | None = None) -> Any:
         """The loss whose gradient is the drift: E + h/4 |g|^2 at order 1."""
         return self.drift.modified_loss(order)
 

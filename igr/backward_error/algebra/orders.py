@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import operator
 
+from igr.checks import Count
 
-def check_order(order: int, most: int | None = None) -> int:
+
+def check_order(order: Count, most: int | None = None) -> int:
     """Raises unless an order is an integer of at least 0, and no more than that of an equation.
 
     Args:

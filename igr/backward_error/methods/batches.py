@@ -28,6 +28,7 @@ from igr.backward_error.stochastic import batch_size as checked_batch_size
 from igr.backward_error.trees.batches import Batches, number_of_batches
 from igr.backward_error.trees.epochs import epoch_field
 from igr.backward_error.trees.equation import ModifiedEquation
+from igr.checks import Count
 
 MOST_RESHUFFLED = 2
 
@@ -60,7 +61,7 @@ class EpochMethod(Memoryless):
         """How fast it forgets the gradients of earlier steps."""
         return Memory() if self.remembers is None else self.remembers.memory()
 
-    def equation(self, order: int) -> ModifiedEquation:
+    def equation(self, order: Count) -> ModifiedEquation:
         """The modified equation of epochs, to h^order.
 
         Raises:
@@ -221,7 +222,7 @@ class SampledMethod(Memoryless):
         """The symbols left open: B, if it is one."""
         return tuple(self.batch_size.free_symbols)
 
-    def equation(self, order: int) -> StochasticEquation:
+    def equation(self, order: Count) -> StochasticEquation:
         """The stochastic modified equation, its drift to h^order.
 
         Raises:

@@ -28,6 +28,7 @@ from igr.backward_error.trees import colours
 from igr.backward_error.trees.equation import ModifiedEquation
 from igr.backward_error.trees.players import Players
 from igr.backward_error.trees.series import logarithm, stages
+from igr.checks import Count
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class GameMethod(Memoryless):
         """The symbols left open."""
         return tuple(sorted(self.ratios[0].free_symbols | self.ratios[1].free_symbols, key=str))
 
-    def equation(self, order: int) -> ModifiedEquation:
+    def equation(self, order: Count) -> ModifiedEquation:
         """The modified equation, to h^order: the logarithm of a round."""
         order = check_order(order)
         # A step of a turn is a stage that sees the stages before it; at once, none sees another.

@@ -30,6 +30,7 @@ from igr.backward_error.stability import RecurrenceResponse, recurrence_memory, 
 from igr.backward_error.trees.equation import ModifiedEquation
 from igr.backward_error.trees.one_loss import ZERO, Gradient
 from igr.backward_error.trees.series import invariant_field
+from igr.checks import Count
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class LinearMethod:
         """No state stays a variable of the flow."""
         return ()
 
-    def equation(self, order: int) -> ModifiedEquation:
+    def equation(self, order: Count) -> ModifiedEquation:
         """The modified equation, to h^order."""
         order = check_order(order)
         weights, domain = self.field_weights(order + 1)

@@ -28,6 +28,7 @@ from igr.backward_error.terms.algebra import Algebra, G
 from igr.backward_error.terms.equation import ElementwiseEquation
 from igr.backward_error.terms.recursion import sharpness_aware_equation
 from igr.backward_error.trees.one_loss import ZERO
+from igr.checks import Count
 
 Scale = Literal["step", "fixed"]
 
@@ -54,7 +55,7 @@ class SharpnessAware:
         """No state stays a variable of the flow."""
         return ()
 
-    def equation(self, order: int) -> ElementwiseEquation:
+    def equation(self, order: Count) -> ElementwiseEquation:
         """The modified equation, to h^order."""
         return sharpness_aware_equation(self, check_order(order))
 

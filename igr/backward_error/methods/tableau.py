@@ -26,6 +26,7 @@ from igr.backward_error.protocols import LinearResponse
 from igr.backward_error.stability import StabilityFunction, require_numbers
 from igr.backward_error.trees.equation import ModifiedEquation
 from igr.backward_error.trees.series import logarithm, stages
+from igr.checks import Count
 
 _EPSILON = float(np.finfo(float).eps)
 _BY_CHANCE = 0.001
@@ -58,7 +59,7 @@ class RungeKutta(Memoryless):
         """Whether each stage needs only those before it."""
         return all(a == 0 for i, row in enumerate(self.A) for a in row[i:])
 
-    def equation(self, order: int) -> ModifiedEquation:
+    def equation(self, order: Count) -> ModifiedEquation:
         """The modified equation, to h^order: the logarithm of a step."""
         order = check_order(order)
         s = len(self.b)

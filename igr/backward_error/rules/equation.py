@@ -27,6 +27,7 @@ from igr.backward_error.protocols import UnansweredError
 from igr.backward_error.rules import printing
 from igr.backward_error.rules.rule import RuleMethod
 from igr.backward_error.trees.loss import NotAGradientError
+from igr.checks import Count
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +56,7 @@ class RuleEquation:
         """The names of the states that stay variables of the flow."""
         return self.method.kept
 
-    def truncate(self, order: int) -> RuleEquation:
+    def truncate(self, order: Count) -> RuleEquation:
         """The same equation with fewer powers of h."""
         return RuleEquation(self.name, check_order(order, self.order), self.method)
 
@@ -71,12 +72,12 @@ class RuleEquation:
         found = numbers_for(self.parameters, values)
         return RuleEquation(named(self.name).subs(found), self.order, self.method.subs(found))
 
-    def is_gradient(self, order: int | None = None) -> NoReturn:
+    def is_gradient(self, order: Count | None = None) -> NoReturn:
         """Raises `UnansweredError`: nothing is known of a rule but its values."""
         del order
         raise self._unanswered("whether its field is a gradient for every loss")
 
-    def modified_loss(self, order: int | None = None) -> NoReturn:
+    def modified_loss(self, order: Count | None = None) -> NoReturn:
         """Raises `NotAGradientError`: no loss can be certified for a rule given as code."""
         del order
         raise NotAGradientError(

@@ -22,6 +22,7 @@ from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.protocols import Memory
 from igr.backward_error.stability import require_numbers
 from igr.backward_error.terms.algebra import G
+from igr.checks import Count
 
 if TYPE_CHECKING:
     from igr.backward_error.rules.equation import RuleEquation
@@ -142,7 +143,7 @@ class RuleMethod:
             self.sequence,
         )
 
-    def equation(self, order: int) -> RuleEquation:
+    def equation(self, order: Count) -> RuleEquation:
         """The modified equation, to h^order."""
         from igr.backward_error.rules.equation import RuleEquation
 

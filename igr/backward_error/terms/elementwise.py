@@ -23,6 +23,7 @@ from igr.backward_error.response import GradientResponse, gradient_response
 from igr.backward_error.terms.algebra import THETA, G, T
 from igr.backward_error.terms.equation import ElementwiseEquation
 from igr.backward_error.terms.recursion import elementwise_equation
+from igr.checks import Count
 
 _OWN = {"g": G, "theta": THETA, "t": T}
 _TAKEN = re.compile(r"g|theta|t|z|h|[LS]\d+|kappa_.*")  # the algebra's own symbols
@@ -131,7 +132,7 @@ class ElementwiseMethod:
             waiting = {s: reads for s, reads in waiting.items() if s not in ready}
         return tuple(done)
 
-    def equation(self, order: int) -> ElementwiseEquation:
+    def equation(self, order: Count) -> ElementwiseEquation:
         """The modified equation, to h^order."""
         return elementwise_equation(self, check_order(order))
 

@@ -18,6 +18,7 @@ from igr.backward_error.terms.algebra import THETA, Contraction, G, T
 from igr.backward_error.terms.certificate import descent
 from igr.backward_error.terms.loss import PreconditionedLoss, preconditioned_loss
 from igr.backward_error.trees.loss import NotAGradientError
+from igr.checks import Count
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,7 +94,7 @@ class ElementwiseEquation:
             {s: (put(a), put(b)) for s, (a, b) in self.products.items()},
         )
 
-    def truncate(self, order: int) -> ElementwiseEquation:
+    def truncate(self, order: Count) -> ElementwiseEquation:
         """The same equation with fewer powers of h."""
         order = check_order(order, self.order)
         states = {y: part[: order + 1] for y, part in self.states.items()}
@@ -167,7 +168,7 @@ class ElementwiseEquation:
             total += h**k * sympy.Matrix(value(expression)).xreplace(rates)
         return total
 
-    def is_gradient(self, order: int | None = None) -> bool:
+    def is_gradient(self, order: Count | None = None) -> bool:
         """Whether the field descends on a loss, in the metric of its preconditioner.
 
         Args:
@@ -189,7 +190,7 @@ class ElementwiseEquation:
             return False
         return True
 
-    def modified_loss(self, order: int | None = None) -> PreconditionedLoss:
+    def modified_loss(self, order: Count | None = None) -> PreconditionedLoss:
         """The loss that the field descends on, in the metric of its preconditioner.
 
         Kept states and the time are held where its gradient is taken; decoupled weight decay

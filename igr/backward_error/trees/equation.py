@@ -34,6 +34,7 @@ from igr.backward_error.trees.loss import ModifiedLoss, NotAGradientError, pickl
 from igr.backward_error.trees.one_loss import PLAIN_GRADIENT
 from igr.backward_error.trees.powers import by_power, step_powers
 from igr.backward_error.trees.rooted import Tree
+from igr.checks import Count
 from igr.shown import cut
 
 
@@ -135,7 +136,7 @@ class ModifiedEquation:
         weights = {t: b for t, b in pairs if b and not colouring.vanishes(t)}
         return ModifiedEquation(name, self.order, weights, domain, colouring)
 
-    def truncate(self, order: int) -> ModifiedEquation:
+    def truncate(self, order: Count) -> ModifiedEquation:
         """The same equation with fewer powers of h."""
         order = check_order(order, self.order)
         kept = _cut(self.weights, self.domain, order)
@@ -143,7 +144,7 @@ class ModifiedEquation:
 
     # Certificate
 
-    def is_gradient(self, order: int | None = None) -> bool:
+    def is_gradient(self, order: Count | None = None) -> bool:
         """Whether the field, up to h^order, is a gradient for every loss.
 
         Args:
@@ -152,7 +153,7 @@ class ModifiedEquation:
         bad = self._first_obstruction(order)
         return bad is None and self.colouring.no_gradient() is None
 
-    def modified_loss(self, order: int | None = None) -> ModifiedLoss:
+    def modified_loss(self, order: Count | None = None) -> ModifiedLoss:
         """The loss whose gradient flow this is.
 
         Args:
@@ -217,7 +218,7 @@ class ModifiedEquation:
         name = named(self.name).followed_by(f", {which}")
         return ModifiedEquation(name, self.order, weights, self.domain, self.colouring)
 
-    def _first_obstruction(self, order: int | None) -> tuple[int, int] | None:
+    def _first_obstruction(self, order: Count | None) -> tuple[int, int] | None:
         """The lowest power of h at which rootings differ, and a tree there."""
         upto, zero = self._upto(order), self.domain.zero
         best = None
@@ -231,7 +232,7 @@ class ModifiedEquation:
                     best = power, t
         return best
 
-    def _upto(self, order: int | None) -> int:
+    def _upto(self, order: Count | None) -> int:
         return self.order if order is None else check_order(order, self.order)
 
     def _trees(self, order: int) -> Iterator[int]:

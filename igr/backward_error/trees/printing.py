@@ -221,7 +221,7 @@ def _factors(part: sympy.Expr) -> tuple[sympy.Expr, list[tuple[sympy.Expr, int]]
     for factor, k in factors:
         if _is_negative(factor):
             factor, number = -factor, number * (-1) ** k
-        turned.append((factor, k))
+        turned.append((factor, int(k)))
     if not number.is_Rational:  # a root, such as sqrt(2): only a number and its sign stay apart
         sign = -1 if _is_negative(number) else 1
         turned.insert(0, (sign * number, 1))

@@ -239,7 +239,7 @@ class _Written(NamedTuple):
 
 
 def _traced(
-    recipe: _Recipe, start: Traced, one_step: Traced, loss: Traced, params: PyTree, at: Array
+    recipe: _Recipe, start: Traced, one_step: Traced, loss: Traced, params: PyTree, at: Any
 ) -> _Written:
     """The method of a recipe as it is now."""
     at_rest, state = None, params

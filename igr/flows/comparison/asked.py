@@ -32,7 +32,7 @@ class Asked:
     steps: int | None
     flows: list[FlowName]
     method: Method
-    optimizer: optax.GradientTransformation
+    optimizer: Any  # of optax; None for two players, who have one of their own
     own_optimizer: bool
     read: bool
     record_every: int | None
