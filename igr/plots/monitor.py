@@ -116,8 +116,7 @@ def _named(records: Any) -> dict[str, Any]:
     if not isinstance(records, Mapping):
         raise TypeError(
             "records must be a record (columns with step among them, a path, a monitor) or a "
-            "mapping "
-            f"from names to such; got {type(records).__name__}."
+            f"mapping from names to such; got {type(records).__name__}."
         )
     return dict(records)
 

@@ -34,8 +34,7 @@ def sgd_region(
     ):
         raise ValueError(
             "sharpness and non_uniformity must give the same minima, both or none, of one shape; "
-            "got "
-            f"shapes {np.shape(sharpness)} and {np.shape(non_uniformity)}."
+            f"got shapes {np.shape(sharpness)} and {np.shape(non_uniformity)}."
         )
     ax = axes(ax)
     a = np.linspace(0, float(region.sharpness_limit), 201)

@@ -84,6 +84,5 @@ def _require_shapes(rule: str, updates: PyTree, params: PyTree) -> None:
             already = " They look already averaged." if update.shape == jnp.shape(param) else ""
             raise ValueError(
                 f"{rule}: updates must have the shapes of params behind a leading example axis; "
-                "got "
-                f"{update.shape} for a parameter of shape {jnp.shape(param)}.{already}."
+                f"got {update.shape} for a parameter of shape {jnp.shape(param)}.{already}."
             )

@@ -41,8 +41,8 @@ class Players(Colouring):
         if not pair or not isinstance(params, Sequence) or len(params) != 2:
             raise TypeError(
                 f"{name} has two players: loss must be the pair of their losses and params the "
-                "pair of "
-                f"their parameters, a sequence of symbols each; got {loss!r} and {params!r}."
+                f"pair of their parameters, a sequence of symbols each; got {loss!r} and "
+                f"{params!r}."
             )
         theta, phi = (symbols(p, f"params[{i}]") for i, p in enumerate(params))
         symbols((*theta, *phi))

@@ -114,8 +114,7 @@ def _parts(tree: Tree) -> tuple[int, Tree]:
     if not isinstance(tree, tuple):
         raise TypeError(
             "a tree must be the nested tuple of its children, such as () for one vertex or ((), "
-            "()) "
-            "for a root with two leaves, each led by its colour where there are several; got "
+            "()) for a root with two leaves, each led by its colour where there are several; got "
             f"{tree!r}."
         )
     if tree and type(tree[0]) is int and tree[0] >= 0:

@@ -378,8 +378,7 @@ def check_optimizer(optimizer: Any) -> None:
     if isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             "optimizer must be a function of the learning rate, such as lambda h: optax.sgd(h): "
-            "the "
-            "order is observed at several of them; got a transformation, whose step is fixed."
+            "the order is observed at several of them; got a transformation, whose step is fixed."
         )
     if optimizer is not None and not callable(optimizer):
         raise TypeError(f"optimizer must be a function of the learning rate; got {optimizer!r}.")

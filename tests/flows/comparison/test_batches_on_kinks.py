@@ -11,15 +11,7 @@ from sklearn.datasets import load_digits
 import igr
 from igr.flows import sampled_field, spread_field
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_single_precision():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", False)
-    yield
-    jax.config.update("jax_enable_x64", before)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("single_precision")]
 
 
 def weights(*shape, seed=0):

@@ -12,6 +12,8 @@ import pytest
 import igr
 from tests.quick import quick
 
+pytestmark = pytest.mark.usefixtures("single_precision")
+
 TUTORIAL = Path(__file__).parents[3] / "docs" / "tutorials" / "real_networks.py"
 TINY = "tiny, max pooling"
 H, CLIP, DECAY, STEPS = 3e-3, 0.05, 0.3, 300
@@ -23,14 +25,6 @@ def rate(h):
 
 def optimizer(h):
     return optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(rate(h), weight_decay=DECAY))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_single_precision():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", False)
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 def cells():

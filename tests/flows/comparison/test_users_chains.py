@@ -8,6 +8,8 @@ import pytest
 
 import igr
 
+pytestmark = pytest.mark.usefixtures("single_precision")
+
 STEPS, H = 60, 1e-3
 
 
@@ -18,14 +20,6 @@ def clipped_and_scheduled(h):
 
 def half_precision_momentum(h):
     return optax.adam(h, mu_dtype=jnp.bfloat16)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_single_precision():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", False)
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 def relu_network(dtype):

@@ -52,8 +52,7 @@ def spread_field(field: StochasticField) -> Field:
         if covariance.shape != (flat.size, flat.size):
             raise ValueError(
                 f"the covariance of {flat.size} numbers must be {flat.size} x {flat.size}; got "
-                "shape "
-                f"{covariance.shape}."
+                f"shape {covariance.shape}."
             )
 
         def drift(x: Float[Array, " p"]) -> Float[Array, " p"]:

@@ -294,8 +294,7 @@ def moments_field(
         if covariance.shape != (flat.size, flat.size):
             raise ValueError(
                 f"the covariance of {flat.size} parameters must be {flat.size} x {flat.size}; got "
-                "shape "
-                f"{covariance.shape}."
+                f"shape {covariance.shape}."
             )
 
         def loss(p: Float[Array, " p"]) -> Array:
@@ -334,8 +333,7 @@ def _check(eq: Any, batch: PyTree) -> int:
     if not isinstance(eq, StochasticEquation):
         raise TypeError(
             "eq must be the stochastic equation of igr.methods.sgd_with_replacement(batch_size), "
-            "from "
-            f"igr.modified_equation; got {eq!r}."
+            f"from igr.modified_equation; got {eq!r}."
         )
     if eq.parameters:
         raise ValueError(
