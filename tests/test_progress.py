@@ -1,9 +1,11 @@
 """Progress bars: shown where a call takes long, and nothing else changes."""
 
+import inspect
 import re
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pytest
@@ -105,12 +107,109 @@ def of_the_centre(**options):
     return igr.flows.central_flow(valley, start, 0.5, 10.0, directions=1, **options).ys
 
 
+def bowl(w, example):
+    return example * jnp.sum(w**4) / 2
+
+
+DATA = jnp.linspace(0.5, 2.0, 40)
+
+
+def of_a_minimum(**options):
+    line = lambda w, example: jnp.sum(example * w**2) / 2
+    data = SPECTRUM * DATA[:5, None]
+    found = igr.curvature.sgd_stability(line, jnp.zeros(150), data, 0.1, 1, tol=1e-6, **options)
+    return jnp.stack([found.growth, found.sharpness, found.non_uniformity])
+
+
+def in_its_own_metric(**options):
+    found = igr.diagnostics.preconditioned_sharpness(
+        lambda w: SPECTRUM @ w**2, SPECTRUM, SPECTRUM, tol=1e-6, **options
+    )
+    return found.value
+
+
+def of_the_diagonal(**options):
+    cubic = lambda w: jnp.sum(w) ** 3
+    return igr.diagnostics.root_diagonal_trace(cubic, START, probes=40, **options).value
+
+
+def under_noise(**options):
+    found = igr.diagnostics.noise_robustness(
+        loss, START, [0.0, 0.5, 1.0], draws=13, chunk=2, **options
+    )
+    return found.values
+
+
+def of_batches(**options):
+    return igr.diagnostics.batch_sharpness(bowl, START, DATA, 2, **options).value
+
+
+def of_a_path(**options):
+    path = START * jnp.linspace(0.5, 1.0, 40)[:, None]
+    return igr.diagnostics.path_complexity(lambda w, x: x * w @ w, path, DATA[:3], **options)
+
+
+def of_a_path_known_before(**options):
+    path = START * jnp.linspace(0.5, 1.0, 40)[:, None]
+    return igr.diagnostics.rademacher_bound_of_path(
+        lambda w, x: x * w @ w, path, DATA[:3], np.ones(40), **options
+    )
+
+
+def by_chance(**options):
+    equation = igr.modified_equation(igr.methods.sgd_with_replacement(1), 0)
+    drawn = igr.flows.stochastic_field(equation, bowl, 0.01, DATA[:3])
+    return igr.flows.stochastic_flow(drawn, START, 0.4, key=jax.random.key(0), **options).ys
+
+
+def on_a_plane(**options):
+    ax = igr.plots.loss_plane(loss, START, *jnp.eye(2), points=7, **options)
+    heights = ax.collections[0].get_array()
+    plt.close(ax.figure)
+    return heights
+
+
+def two_players(**options):
+    losses = (lambda z: z[0] * z[1] + z[0] ** 2, lambda z: -z[0] * z[1] + z[1] ** 2)
+    seen = igr.compare(
+        losses, (jnp.ones(()), jnp.ones(())), 0.01, 30, (0,), record_every=1,
+        method=igr.methods.simultaneous(), **options,
+    )  # fmt: skip
+    return seen.remainder
+
+
+def of_the_run_at_its_edge(**options):
+    valley = lambda w: w[0] ** 2 * (1 + w[1] ** 2) / 2 + (w[1] - 3) ** 2 / 40
+    seen = igr.compare(
+        valley, jnp.array([0.1, 1.5]), 0.5, 30, ("central",), directions=1, record_every=1,
+        sharpness=False, **options,
+    )  # fmt: skip
+    return seen.eigenvalues["run"]
+
+
 SEARCHES = [
     (searching, "eigenpairs"),
     pytest.param(by_powers, "eigenpairs", marks=pytest.mark.slow),
     pytest.param(at_its_sharpest, "eigenpairs", marks=pytest.mark.slow),
     (of_all_eigenvalues, "spectral density"),
     pytest.param(of_their_sum, "trace", marks=pytest.mark.slow),
+]
+REPEATED = [
+    pytest.param(of_a_minimum, "eigenpairs", marks=pytest.mark.slow),
+    pytest.param(in_its_own_metric, "eigenpairs", marks=pytest.mark.slow),
+    (of_the_diagonal, "diagonal"),
+    (under_noise, "noise"),
+    pytest.param(of_batches, "batches", marks=pytest.mark.slow),
+    pytest.param(of_a_path, "path", marks=pytest.mark.slow),
+    pytest.param(of_a_path_known_before, "path", marks=pytest.mark.slow),
+    pytest.param(by_chance, "path", marks=pytest.mark.slow),
+    pytest.param(on_a_plane, "plane", marks=pytest.mark.slow),
+]
+BESIDE_RUNS = [
+    pytest.param(together, "runs", marks=pytest.mark.slow),
+    pytest.param(together, "validity", marks=pytest.mark.slow),
+    pytest.param(two_players, "validity", marks=pytest.mark.slow),
+    pytest.param(of_the_run_at_its_edge, "eigenvalues", marks=pytest.mark.slow),
 ]
 FLOWS = [
     pytest.param(of_two_phases, "two-phase flow", marks=pytest.mark.slow),
@@ -127,7 +226,7 @@ FLOWS = [
         certifying,
         over_epochs,
         *(pytest.param(p.values[0], marks=p.marks) if hasattr(p, "marks") else p[0]
-          for p in SEARCHES + FLOWS),
+          for p in SEARCHES + FLOWS + REPEATED),
     ],
 )  # fmt: skip
 def test_bars_change_nothing(call, compilations, capfd, monkeypatch):
@@ -151,7 +250,8 @@ def test_bars_change_nothing(call, compilations, capfd, monkeypatch):
         (over_epochs, "epochs"),
         *SEARCHES,
         *FLOWS,
-        pytest.param(together, "runs", marks=pytest.mark.slow),
+        *REPEATED,
+        *BESIDE_RUNS,
     ],
 )
 def test_a_long_call_shows_one_by_itself(call, name, capfd, monkeypatch):
@@ -165,9 +265,33 @@ def test_a_long_call_shows_one_by_itself(call, name, capfd, monkeypatch):
     jax.effects_barrier()
     told = capfd.readouterr().err
     shares = [int(x) for x in re.findall(rf"{name}:? +(\d+)%\|", told)]
-    assert shares == sorted(shares)
+    falls = [i for i in range(1, len(shares)) if shares[i] < shares[i - 1]]
+    assert [shares[i] for i in falls] == [0] * 2 * (call is of_a_minimum)  # three bars of that name
     assert len(set(shares)) > 3
     assert re.search(r"\d\d:\d\d<\d\d:\d\d", told)  # the time that passed, and that left
+
+
+AGAIN_AND_AGAIN = {
+    "steps", "epochs", "orders", "t1", "path", "draws", "probes", "num_probes", "points",
+    "max_products", "tol", "hs",
+}  # fmt: skip
+IN_ONE_PASS = {
+    "coherence", "geometric_complexity", "tangent_kernel_trace", "tangent_kernel_trace_estimate",
+}  # fmt: skip
+
+
+def test_every_function_that_repeats_has_one():
+    """By what their arguments say: how often, how long, or until what is found."""
+    parts = igr, igr.flows, igr.curvature, igr.diagnostics, igr.plots
+    found = {name: getattr(part, name) for part in parts for name in part.__all__}
+    without = {
+        name
+        for name, function in found.items()
+        if inspect.isfunction(function)
+        and AGAIN_AND_AGAIN & set(names := inspect.signature(function).parameters)
+        and "progress" not in names
+    }
+    assert without == IN_ONE_PASS | {"read_record"}
 
 
 def test_there_is_none_under_a_transformation(capfd):

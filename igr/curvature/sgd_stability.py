@@ -60,6 +60,7 @@ def sgd_stability(
     tol: Number = 1e-3,
     max_products: int | None = None,
     key: PRNGKeyArray | None = None,
+    progress: bool | None = None,
 ) -> SGDStability:
     """Whether SGD at this learning rate and batch size stays at the minimum `params`.
 
@@ -84,6 +85,9 @@ def sgd_stability(
         tol: The relative error of the three eigenvalues, that of growth in growth - 1.
         max_products: The most products to spend on each of them.
         key: For random starting vectors, `jax.random.key(0)` by default.
+        progress: Whether to show bars with the time left, one for each of the three searches;
+            those of what takes more than some seconds if not given. There is none under a
+            transformation such as jit or vmap.
 
     Returns:
         An `SGDStability`: growth, stable, sharpness and non_uniformity with their limits,
@@ -124,7 +128,14 @@ def sgd_stability(
     def largest(*weights: Any) -> Eigenpairs:
         product = _Combination(hessian, squares, jnp.asarray(weights, eta.dtype))
         return top_eigenpairs(
-            product, params, 1, which="largest", tol=tol, max_products=max_products, key=key
+            product,
+            params,
+            1,
+            which="largest",
+            tol=tol,
+            max_products=max_products,
+            key=key,
+            progress=progress,
         )
 
     # Of the growth less one: where most of the matrix is the identity, as with more parameters

@@ -16,6 +16,7 @@ from igr.curvature.vectors import random_vector
 from igr.meshes import on_any_mesh
 from igr.missing_parts import of_whole
 from igr.one_example import of_one_example
+from igr.progress.late_bar import Ticking, mapped, search_bar
 from igr.pytrees import combine, num_examples, partition
 from igr.shown import short, table
 
@@ -46,6 +47,7 @@ def noise_robustness(
     draws: int = 100,
     chunk: int = 10,
     key: PRNGKeyArray | None = None,
+    progress: bool | None = None,
 ) -> NoiseRobustness:
     """Measures a network whose every parameter is multiplied by 1 + sigma eps.
 
@@ -66,6 +68,8 @@ def noise_robustness(
         chunk: How many draws to measure at a time, which takes that many times the memory: that of
             the measure, of the params and of drawing the noise, some five of them.
         key: For the draws; `jax.random.key(0)` by default.
+        progress: Whether to show a bar with the time left; once it has taken some seconds if not
+            given. There is none under a transformation such as jit or vmap.
 
     Returns:
         A `NoiseRobustness`: values, mean, deviation, each with the structure measure_fn returns.
@@ -101,7 +105,12 @@ def noise_robustness(
             )
     dtype = jnp.result_type(*jax.tree.leaves(trained), jnp.float32)
     keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
-    values = _values(measure, trained, jnp.asarray(levels, dtype), keys, min(chunk, draws))
+    inputs = measure, trained, jnp.asarray(levels, dtype), keys
+    many = draws * len(levels)
+    with search_bar("noise", progress, many, measure.program.jaxpr, inputs) as bar:
+        values = _values(*inputs, min(chunk, draws), bar)
+        if bar is not None:
+            jax.block_until_ready(values)
     mean = jax.tree.map(lambda x: jnp.mean(x, 1), values)
     return NoiseRobustness(values, mean, jax.tree.map(_deviation, values))
 
@@ -151,14 +160,20 @@ def _deviation(values: Array) -> Array:
 
 @compiled
 def _values(
-    measure: Callable[[PyTree], PyTree], params: PyTree, sigmas: Array, keys: Array, chunk: int
+    measure: Callable[[PyTree], PyTree],
+    params: PyTree,
+    sigmas: Array,
+    keys: Array,
+    chunk: int,
+    bar: Ticking | None,
 ) -> PyTree:
-    def level(sigma: Array) -> PyTree:
-        def draw(key: Array) -> PyTree:
-            noise = random_vector(key, params)
-            noisy = jax.tree.map(lambda x, e: x * (1 + sigma.astype(x.dtype) * e), params, noise)
-            return measure(noisy)
+    def draw(of: tuple[Array, Array]) -> PyTree:
+        sigma, key = of
+        noise = random_vector(key, params)
+        noisy = jax.tree.map(lambda x, e: x * (1 + sigma.astype(x.dtype) * e), params, noise)
+        return measure(noisy)
 
-        return jax.lax.map(draw, keys, batch_size=chunk)
-
-    return jax.lax.map(level, sigmas)
+    levels, draws = len(sigmas), len(keys)
+    each = jnp.repeat(sigmas, draws), jnp.tile(keys, levels)
+    found = mapped(bar, draw, each, chunk)
+    return jax.tree.map(lambda x: x.reshape(levels, draws), found)

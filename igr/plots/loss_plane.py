@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from igr.checks import Number, check_count, check_step, check_value_fn
+from igr.compiled import Traced, compiled, traced
 from igr.plots.style import axes, look
+from igr.progress.late_bar import Ticking, mapped, search_bar
 from igr.pytrees import combine, partition
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def loss_plane(
     points: int = 41,
     paths: Mapping[str, PyTree] | None = None,
     ax: Axes | None = None,
+    progress: bool | None = None,
 ) -> Axes:
     """Level lines of a loss over params + x u + y v, u and v orthonormal.
 
@@ -43,6 +46,8 @@ def loss_plane(
       points: how many along a side; the loss is evaluated points^2 times.
       paths: names -> params with a leading axis, as `igr.Trajectory.params` are.
       ax: where to draw.
+      progress: whether to show a bar with the time left; once it has taken some seconds if not
+        given.
 
     Raises:
       ValueError: if the two vectors are parallel or zero, unlike params, or `points` is below 2.
@@ -70,19 +75,10 @@ def loss_plane(
         raise ValueError("first and second must be two directions: not zero, not parallel")
     v = rest / np.linalg.norm(rest)
     side = np.linspace(-reach, reach, points)
-
-    def at(x: Any, y: Any) -> Any:
-        moved, start = [], 0
-        leaves, structure = jax.tree.flatten(dynamic)
-        for leaf in leaves:
-            part = slice(start, start + leaf.size)
-            shift = (x * u[part] + y * v[part]).reshape(leaf.shape)
-            moved.append((leaf + shift).astype(leaf.dtype))
-            start += leaf.size
-        return value_fn(combine(jax.tree.unflatten(structure, moved), static))
-
-    row = lambda y: jax.lax.map(lambda x: at(x, y), jnp.asarray(side))  # noqa: E731
-    heights = np.asarray(jax.jit(lambda: jax.lax.map(row, jnp.asarray(side)))(), float)
+    loss = traced(lambda p: value_fn(combine(p, static)), dynamic)
+    inputs = loss, dynamic, jnp.asarray(u), jnp.asarray(v), jnp.asarray(side)
+    with search_bar("plane", progress, points**2, loss.program.jaxpr, inputs) as bar:
+        heights = np.asarray(_heights(*inputs, bar), float)
     ax = axes(ax)
     heights = np.where(np.isfinite(heights), heights, np.nan)
     lines = ax.contour(side, side, heights, levels=14, cmap="cividis", linewidths=0.9)
@@ -97,6 +93,28 @@ def loss_plane(
     if paths:
         ax.legend()
     return ax
+
+
+@compiled
+def _heights(
+    loss: Traced, dynamic: PyTree, u: Array, v: Array, side: Array, bar: Ticking | None
+) -> Array:
+    """The loss on the plane, a row for every place along the second direction."""
+    leaves, structure = jax.tree.flatten(dynamic)
+
+    def at(place: tuple[Array, Array]) -> Array:
+        y, x = place
+        moved, start = [], 0
+        for leaf in leaves:
+            part = slice(start, start + leaf.size)
+            shift = (x * u[part] + y * v[part]).reshape(leaf.shape)
+            moved.append((leaf + shift).astype(leaf.dtype))
+            start += leaf.size
+        return loss(jax.tree.unflatten(structure, moved))
+
+    count = len(side)
+    places = jnp.repeat(side, count), jnp.tile(side, count)
+    return mapped(bar, at, places).reshape(count, count)
 
 
 def _flat(tree: PyTree) -> np.ndarray:

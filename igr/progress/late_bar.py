@@ -150,6 +150,32 @@ def scan(
     return carry, ys
 
 
+def mapped(bar: Ticking | None, fn: Callable[[Any], Any], xs: Any, chunk: int = 1) -> Any:
+    """`jax.lax.map` over a leading axis, and ticks of a bar between stretches of it.
+
+    Args:
+      bar: the bar, whose units are the entries of that axis; or None.
+      fn: as for `jax.lax.map`.
+      xs: as for `jax.lax.map`.
+      chunk: how many entries are taken at once.
+    """
+    if bar is None:
+        return jax.lax.map(fn, xs, batch_size=None if chunk == 1 else chunk)
+    if chunk == 1:
+        length = len(jax.tree.leaves(xs)[0])
+        return scan(bar, lambda _, x: (None, fn(x)), None, xs, length)[1]
+    whole, rest = divmod(len(jax.tree.leaves(xs)[0]), chunk)
+    cut = whole * chunk
+    parts = jax.tree.map(lambda x: x[:cut].reshape(whole, chunk, *x.shape[1:]), xs)
+    several = jax.vmap(fn)
+    ys = scan(bar, lambda _, x: (None, several(x)), None, parts, whole, size=chunk)[1]
+    ys = jax.tree.map(lambda y: y.reshape(cut, *y.shape[2:]), ys)
+    if rest:
+        more = several(jax.tree.map(lambda x: x[cut:], xs))
+        ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, more)
+    return ys
+
+
 def ticking(
     what: str, progress: bool | None, units: int, seconds: Number, least: Number = 0.0
 ) -> Ticking | None:

@@ -9,16 +9,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import minus, norm, widened
 from igr.meshes import on_any_mesh
 from igr.per_example.kernel import kernel_norm
 from igr.per_example.outputs import output_dimension
+from igr.progress.late_bar import Ticking, mapped, search_bar
 from igr.pytrees import combine, partition, require_trained
 
 
 @on_any_mesh
 def path_complexity(
-    apply_fn: Callable[[PyTree, Any], Any], path: PyTree, x: PyTree
+    apply_fn: Callable[[PyTree, Any], Any],
+    path: PyTree,
+    x: PyTree,
+    *,
+    progress: bool | None = None,
 ) -> Float[Array, " steps"]:
     r"""sum_t |w[t+1] - w[t]| |Phi_t|_F after each step of a run.
 
@@ -36,6 +42,8 @@ def path_complexity(
         path: The parameters along the run: a pytree as params, floating arrays with a leading axis
             of steps + 1; other leaves as they are.
         x: A pytree of arrays with a leading axis of n examples.
+        progress: Whether to show a bar with the time left; once it has taken some seconds if not
+            given. There is none under a transformation such as jit or vmap.
 
     Returns:
         The sum after 1, 2, ... steps, in float32 or wider.
@@ -56,12 +64,16 @@ def path_complexity(
     before = jax.tree.map(lambda w: w[:-1], trained)
     after = jax.tree.map(lambda w: w[1:], trained)
     lengths = jax.vmap(lambda a, b: norm(minus(widened(b), widened(a))))(before, after)
-    norms = feature_norms(apply_fn, combine(before, constant), x, None)
+    norms = feature_norms(apply_fn, combine(before, constant), x, None, progress)
     return jnp.cumsum(lengths * norms)
 
 
 def feature_norms(
-    apply_fn: Callable[[PyTree, Any], Any], path: PyTree, x: PyTree, inverse: Any
+    apply_fn: Callable[[PyTree, Any], Any],
+    path: PyTree,
+    x: PyTree,
+    inverse: Any,
+    progress: bool | None = False,
 ) -> Float[Array, " steps"]:
     """|A_t^-1 Phi_t'|_F at every point of a path, one after the other."""
     trained, constant = partition(path)
@@ -72,7 +84,18 @@ def feature_norms(
         scaled = None if inverse is None else lambda v: inverse(t, v)
         return feature_norm(apply_fn, combine(trained, constant), x, scaled)
 
-    return jax.lax.map(at, (times, trained))
+    points = times, trained
+    one = traced(at, jax.tree.map(lambda w: w[0], points))
+    with search_bar("path", progress, len(times), one.program.jaxpr, (one, points)) as bar:
+        norms = _at_all(one, points, bar)
+        if bar is not None:
+            jax.block_until_ready(norms)
+    return norms
+
+
+@compiled
+def _at_all(one: Traced, points: PyTree, bar: Ticking | None) -> Float[Array, " steps"]:
+    return mapped(bar, one, points)
 
 
 def feature_norm(

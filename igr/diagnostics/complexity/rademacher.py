@@ -62,6 +62,7 @@ def rademacher_bound_of_path(
     radii: Float[Array | np.ndarray, " steps"],
     *,
     inverse: Callable[[Int[Array, ""], PyTree], PyTree] | None = None,
+    progress: bool | None = None,
 ) -> Float[Array, ""]:
     r"""sum_t (m_t / n) |A_t^-1 Phi_t'|_F: a bound for all runs whose steps have |dw_t|_A_t <= m_t.
 
@@ -77,6 +78,8 @@ def rademacher_bound_of_path(
         x: A pytree of arrays with a leading axis of n examples.
         radii: m_t, not negative, one a step.
         inverse: (t, v) -> A_t^-1 v, as in `rademacher_bound`, with the number t of the step.
+        progress: Whether to show a bar with the time left; once it has taken some seconds if not
+            given. There is none under a transformation such as jit or vmap.
 
     Returns:
         The scalar, in float32 or wider.
@@ -96,7 +99,7 @@ def rademacher_bound_of_path(
         raise ValueError(f"radii must be one a step, of shape ({steps},); got {radii.shape}.")
     radii = jnp.asarray(check_numbers("radii", radii))
     _require_not_negative("radii", radii)
-    norms = feature_norms(apply_fn, path, x, inverse)
+    norms = feature_norms(apply_fn, path, x, inverse, progress)
     return jnp.sum(radii.astype(norms.dtype) * norms) / num_examples(x)
 
 

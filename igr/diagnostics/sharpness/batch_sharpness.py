@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from igr.checks import check_count
+from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import inner, norm, scaled
 from igr.forward_mode import linearize
 from igr.meshes import on_any_mesh
 from igr.one_example import of_one_example
 from igr.per_example.units import root_of_sum_of_squares
+from igr.progress.late_bar import Ticking, mapped, search_bar
 from igr.pytrees import combine, num_examples, partition, require_trained, trained_part
 from igr.shown import short, table
 
@@ -45,6 +47,7 @@ def batch_sharpness(
     batch_size: int,
     *,
     key: PRNGKeyArray | None = None,
+    progress: bool | None = None,
 ) -> BatchSharpness:
     """E[g_b' H_b g_b/|g_b|^2], g_b and H_b the gradient and the Hessian of a mini-batch.
 
@@ -58,6 +61,8 @@ def batch_sharpness(
         batch: The examples to draw mini-batches of: a pytree with a leading example axis.
         batch_size: That of SGD. The examples are shuffled and cut; a rest is left out.
         key: For the shuffle; without it they are cut as they stand.
+        progress: Whether to show a bar with the time left; once it has taken some seconds if not
+            given. There is none under a transformation such as jit or vmap.
 
     Returns:
         A `BatchSharpness`: value, standard_error, batches. Batches without a gradient are left out
@@ -84,27 +89,40 @@ def batch_sharpness(
     order = jnp.arange(n) if key is None else jax.random.permutation(key, n)
     chosen = order[: m * batch_size].reshape(m, batch_size)
     dynamic, static = partition(params)
+    batch = jax.tree.map(jnp.asarray, batch)
+
+    def mean(p: PyTree, examples: PyTree) -> Array:
+        one = partial(of_one_example, example_loss_fn, combine(p, static))
+        return jnp.mean(jax.vmap(one)(examples))
+
+    loss = traced(mean, dynamic, jax.tree.map(lambda x: x[:batch_size], batch))
+    inputs = loss, dynamic, batch, chosen
+    with search_bar("batches", progress, m, loss.program.jaxpr, inputs, times=10) as bar:
+        found, lengths = _curvatures(*inputs, bar)
+        if bar is not None:
+            jax.block_until_ready(found)
+    usable = lengths > 0
+    found = jnp.where(usable, found, 0)
+    count = jnp.sum(usable)
+    mean_found = jnp.sum(found) / count
+    apart = jnp.where(usable, found - mean_found, 0)
+    spread = root_of_sum_of_squares(apart) / jnp.sqrt(count - 1)
+    return BatchSharpness(mean_found, spread / jnp.sqrt(count), count)
+
+
+@compiled
+def _curvatures(
+    mean: Traced, params: PyTree, batch: PyTree, chosen: Array, bar: Ticking | None
+) -> tuple[Array, Array]:
+    """The curvature along each batch's own gradient, and that gradient's length."""
 
     def curvature(indices: Array) -> tuple[Array, Array]:
-        examples = jax.tree.map(lambda x: jnp.asarray(x)[indices], batch)
-
-        def loss(p: PyTree) -> Array:
-            whole = combine(p, static)
-            return jnp.mean(
-                jax.vmap(partial(of_one_example, example_loss_fn), (None, 0))(whole, examples)
-            )
-
+        examples = jax.tree.map(lambda x: x[indices], batch)
         # The gradient is evaluated where it is linearized: its product with itself costs one more.
-        gradient, product, _, _ = linearize(jax.grad(loss), dynamic)
+        gradient, product, _, _ = linearize(jax.grad(lambda p: mean(p, examples)), params)
         # Of a unit vector: squares of numbers far from one may leave the range of the dtype.
         length = norm(trained_part(gradient))
         unit = scaled(jnp.where(length > 0, 1 / length, 0), gradient)
         return inner(unit, product(unit)), length
 
-    found, lengths = jax.lax.map(curvature, chosen)
-    usable = lengths > 0
-    found = jnp.where(usable, found, 0)
-    count = jnp.sum(usable)
-    mean = jnp.sum(found) / count
-    spread = root_of_sum_of_squares(jnp.where(usable, found - mean, 0)) / jnp.sqrt(count - 1)
-    return BatchSharpness(mean, spread / jnp.sqrt(count), count)
+    return mapped(bar, curvature, chosen)

@@ -51,6 +51,7 @@ def preconditioned_sharpness(
     max_products: int | None = None,
     key: PRNGKeyArray | None = None,
     initial: PyTree | None = None,
+    progress: bool | None = None,
 ) -> PreconditionedSharpness:
     """The largest eigenvalue of the Hessian in an optimizer's own metric.
 
@@ -71,6 +72,8 @@ def preconditioned_sharpness(
         max_products: The most Hessian products to spend.
         key: For the random starting vector.
         initial: A vector to start from, that of the last call.
+        progress: Whether to show a bar with the time left; once it has taken some seconds if not
+            given. There is none under a transformation such as jit or vmap.
 
     Returns:
         A `PreconditionedSharpness`: value, vector, converged, products.
@@ -105,6 +108,7 @@ def preconditioned_sharpness(
         max_products=max_products,
         key=key,
         initial=initial,
+        progress=progress,
     )
     vector = jax.tree.map(lambda x: x[0], found.vectors)
     return PreconditionedSharpness(found.values[0], vector, found.converged, found.products)

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.checks import check_count
+from igr.compiled import Traced, compiled, traced
 from igr.curvature import hessian_product
 from igr.curvature.vectors import random_signs, size, working_dtype
 from igr.meshes import on_any_mesh
+from igr.progress.late_bar import Ticking, scan, search_bar
 from igr.pytrees import require_trained
 from igr.shown import short, table
 
@@ -43,6 +45,7 @@ def root_diagonal_trace(
     probes: int = 100,
     chunk: int | None = None,
     key: PRNGKeyArray | None = None,
+    progress: bool | None = None,
 ) -> RootDiagonalTrace:
     """tr Diag(H)^(1/2), with the diagonal as the mean of z * Hz over random signs z.
 
@@ -58,6 +61,8 @@ def root_diagonal_trace(
         probes: The number of Hessian products.
         chunk: The number of examples to take at a time.
         key: For the signs, `jax.random.key(0)` by default.
+        progress: Whether to show a bar with the time left; once it has taken some seconds if not
+            given. There is none under a transformation such as jit or vmap.
 
     Returns:
         A `RootDiagonalTrace`: value, clipped, clipped_size.
@@ -74,16 +79,14 @@ def root_diagonal_trace(
     """
     like = require_trained(params)
     probes = check_count("probes", probes, 1)
-    product = hessian_product(loss_fn, params, batch, chunk=chunk)
+    product = traced(hessian_product(loss_fn, params, batch, chunk=chunk), like)
     dtype = working_dtype(like)
-
-    def add(total: PyTree, key: PRNGKeyArray) -> tuple[PyTree, None]:
-        z = random_signs(key, like)
-        return jax.tree.map(lambda t, a, b: t + (a * b).astype(t.dtype), total, z, product(z)), None
-
     keys = jax.random.split(jax.random.key(0) if key is None else key, probes)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, dtype)), like)
-    total, _ = jax.lax.scan(add, zero, keys)
+    inputs = product, like, keys
+    with search_bar("diagonal", progress, probes, product.program.jaxpr, inputs) as bar:
+        total = _total(product, like, keys, bar)
+        if bar is not None:
+            jax.block_until_ready(total)
     entries = [x / probes for x in jax.tree.leaves(total)]
 
     def summed(fn: Callable[[Array], Array]) -> Array:
@@ -94,3 +97,17 @@ def root_diagonal_trace(
         clipped=summed(lambda x: x < 0) / size(like),
         clipped_size=summed(lambda x: jnp.sqrt(jnp.maximum(-x, 0))),
     )
+
+
+@compiled
+@on_any_mesh
+def _total(product: Traced, like: PyTree, keys: Array, bar: Ticking | None) -> PyTree:
+    """The sum of z * Hz over the probes."""
+    dtype = working_dtype(like)
+
+    def add(total: PyTree, key: PRNGKeyArray) -> tuple[PyTree, None]:
+        z = random_signs(key, like)
+        return jax.tree.map(lambda t, a, b: t + (a * b).astype(t.dtype), total, z, product(z)), None
+
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, dtype)), like)
+    return scan(bar, add, zero, keys, len(keys))[0]

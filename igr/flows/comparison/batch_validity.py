@@ -17,26 +17,47 @@ from igr.curvature import vectors
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.validity import unexplained_by
 from igr.forward_mode import jvp
+from igr.progress.late_bar import Ticking, mapped, search_bar
+from igr.pytrees import num_examples
+
+OF_A_RECORD = 20  # losses of all batches that a record takes, about: for a bar
 
 
 def validity_over_batches(
-    method: Any, losses: Any, along: PyTree, times: np.ndarray, h: Number
+    method: Any,
+    losses: Any,
+    along: PyTree,
+    times: np.ndarray,
+    h: Number,
+    progress: bool | None = False,
 ) -> Any:
-    """Loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record."""
+    """Loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record.
+
+    Args:
+      method: over batches.
+      losses: of a batch, and of all.
+      along: the states of the flow with a leading axis r of records.
+      times: n h at each record, (r,).
+      h: the step.
+      progress: whether to show a bar; once it has taken some seconds if None.
+    """
     equation = modified_equation(method, 1)
     equation = getattr(equation, "drift", equation)
     drawing = losses.drawing
     step = "none" if not drawing.own else "batch" if drawing.size is None else "whole"
-    return _measured(
-        equation, losses.traced, along, times, losses.batches, jnp.asarray(h), step,
-        bool(method.kept), jnp.asarray(h * drawing.reach),
-    )  # fmt: skip
+    inputs = losses.traced, along, times, losses.batches, jnp.asarray(h)
+    reach, of_one = jnp.asarray(h * drawing.reach), losses.traced.program.jaxpr
+    count = OF_A_RECORD * num_examples(losses.batches)
+    with search_bar("validity", progress, len(times), of_one, inputs, times=count) as bar:
+        return jax.tree.map(
+            np.asarray, _measured(equation, *inputs, step, bool(method.kept), reach, bar)
+        )
 
 
 @compiled
 def _measured(
     equation: Any, loss: Traced, along: PyTree, times: Array, batches: PyTree, h: Array,
-    step: str, kept: bool, reach: Array,
+    step: str, kept: bool, reach: Array, bar: Ticking | None,
 ) -> Any:  # fmt: skip
     """Loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record.
 
@@ -83,4 +104,4 @@ def _measured(
             rest = unexplained_by(jax.grad(mean), p, after)
         return value, vectors.norm(g), ratio, rest, sharp
 
-    return jax.lax.map(at, (along, times))
+    return mapped(bar, at, (along, times))

@@ -88,7 +88,9 @@ def compare_batches(
     )
     if filling_units:
         early = jax.tree.map(lambda x: x[:filling_units], draws)
-        _, spread_out = run_together(advance, spread_out, early, batches, filling_units, paired)
+        _, spread_out = run_together(
+            advance, spread_out, early, batches, filling_units, paired, asked.progress
+        )
         draws = jax.tree.map(lambda x: x[filling_units:], draws)
     ensemble, ends = run_together(
         advance, spread_out, draws, batches, every, paired, asked.progress
@@ -106,8 +108,8 @@ def compare_batches(
     )  # fmt: skip
 
     along = (recorded, kept) if method.kept else recorded
-    value, slope, correction, remainder, sharp = jax.tree.map(
-        np.asarray, validity_over_batches(method, losses, along, np.asarray(times + origin), h)
+    value, slope, correction, remainder, sharp = validity_over_batches(
+        method, losses, along, np.asarray(times + origin), h, asked.progress
     )
     if np.any(remainder > LARGEST_REMAINDER):
         # A step of the solver for one of the run: it takes the gradients of a whole epoch.

@@ -204,7 +204,9 @@ def compare_run(asked: Asked) -> Comparison:
         amplitude["run"] = np.asarray(swing.amplitude)
         mean_value["run"] = np.asarray(swing.mean_value)
         if eigenvalues:
-            eigenvalues["run"] = past_the_edge.eigenvalues_along(the.loss, recorded, directions)
+            eigenvalues["run"] = past_the_edge.eigenvalues_along(
+                the.loss, recorded, directions, asked.progress
+            )
     nothing = np.full(len(step), np.nan)
     return Comparison(
         method=method.name,

@@ -18,7 +18,9 @@ from igr.curvature.vectors import size
 from igr.flows.comparison.follow import Followed
 from igr.flows.edge import central_flow, two_phase_flow
 from igr.flows.edge.centre import central_rule
+from igr.flows.validity import SEARCH
 from igr.meshes import on_any_mesh
+from igr.progress.late_bar import Ticking, scan, search_bar
 from igr.pytrees import combine, partition
 
 DIRECTIONS = 3
@@ -132,14 +134,19 @@ def second_moment(state: Any) -> PyTree | None:
         return None
 
 
-def eigenvalues_along(loss: Traced, middles: PyTree, k: int) -> np.ndarray:
+def eigenvalues_along(
+    loss: Traced, middles: PyTree, k: int, progress: bool | None = False
+) -> np.ndarray:
     """The k largest eigenvalues of the Hessian at each record, (r, k)."""
-    return np.asarray(_eigenvalues(loss, middles, k))
+    many, of_one = len(jax.tree.leaves(middles)[0]), loss.program.jaxpr
+    inputs = loss, middles
+    with search_bar("eigenvalues", progress, many, of_one, inputs, times=k * SEARCH) as bar:
+        return np.asarray(_eigenvalues(loss, middles, k, bar))
 
 
 @compiled
 @on_any_mesh
-def _eigenvalues(loss: Traced, middles: PyTree, k: int) -> Array:
+def _eigenvalues(loss: Traced, middles: PyTree, k: int, bar: Ticking | None) -> Array:
     like = jax.tree.map(lambda x: x[0], middles)
     keys = optax.tree.split_key_like(jax.random.key(0), like)
     first = jax.tree.map(lambda key, x: jax.random.normal(key, (k, *x.shape), x.dtype), keys, like)
@@ -149,7 +156,8 @@ def _eigenvalues(loss: Traced, middles: PyTree, k: int) -> Array:
         found = top_eigenpairs(product, params, k, which="largest", tol=1e-2, initial=vectors)
         return found.vectors, found.values
 
-    return jax.lax.scan(search, first, middles)[1]
+    many = len(jax.tree.leaves(middles)[0])
+    return scan(bar, search, first, middles, many)[1]
 
 
 def middle_of_flow(

@@ -31,7 +31,10 @@ from igr.flows.comparison.result import Comparison, FlowName
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.run import Trajectory
 from igr.flows.validity import unexplained_by
+from igr.progress.late_bar import Ticking, mapped, search_bar
 from igr.pytrees import combine, partition
+
+OF_A_RECORD = 5  # rounds that a record takes, about: for a bar
 
 
 def compare_players(asked: Asked) -> Comparison:
@@ -83,10 +86,13 @@ def compare_players(asked: Asked) -> Comparison:
 
     followed, failures = each(names, follow)
     distance, travelled, norm = distances(followed, dynamic, recorded)
-    correction, remainder, values, slope = jax.tree.map(
-        np.asarray,
-        _along(modified_equation(method, 1), losses, turn, recorded, jnp.asarray(h)),
-    )
+    inputs = losses, turn, recorded, jnp.asarray(h)
+    with search_bar(
+        "validity", asked.progress, len(step), turn.program.jaxpr, inputs, OF_A_RECORD
+    ) as bar:
+        correction, remainder, values, slope = jax.tree.map(
+            np.asarray, _along(modified_equation(method, 1), *inputs, bar)
+        )
     nothing = np.full(len(step), np.nan)
     return Comparison(
         method=method.name,
@@ -133,7 +139,14 @@ def _round(losses: list[Traced], ratios: tuple, turns: tuple[int, ...], h: Numbe
 
 
 @compiled
-def _along(equation: Any, losses: list[Traced], turn: Traced, recorded: PyTree, h: Array) -> Any:
+def _along(
+    equation: Any,
+    losses: list[Traced],
+    turn: Traced,
+    recorded: PyTree,
+    h: Array,
+    bar: Ticking | None,
+) -> Any:
     """h |F1|/|F0|, the remainder of the field over a round, the first loss and |F0|."""
     plain, corrected = (vector_field(equation.truncate(p), tuple(losses), h) for p in (0, 1))
 
@@ -146,4 +159,4 @@ def _along(equation: Any, losses: list[Traced], turn: Traced, recorded: PyTree, 
         ratio = jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
         return ratio, rest, losses[0](z), norm
 
-    return jax.lax.map(at, recorded)
+    return mapped(bar, at, recorded)

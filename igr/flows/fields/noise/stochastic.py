@@ -28,11 +28,16 @@ from igr.checks import Number, check_number, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.flows.fields.noise.small_noise import SmallNoiseHeun
 from igr.flows.fields.vector_field import Field, vector_field
+from igr.flows.solving.flow_bar import FlowBar
 from igr.forward_mode import jvp
 from igr.per_example import per_example_gradients
 from igr.per_example.example_axis import differentiable
+from igr.progress import expected
+from igr.progress.late_bar import close, new_bar, under_transformation
 from igr.pytrees import combine, num_examples, partition
 from igr.shown import short, table
+
+_EVALUATIONS = 3  # of drift and noise that a step takes, about: for a bar
 
 ExampleLossFn = Callable[[PyTree, PyTree], Array]
 
@@ -148,6 +153,7 @@ def stochastic_flow(
     t0: Number = 0.0,
     dt0: Number | None = None,
     ts: Float[Array | np.ndarray, " k"] | None = None,
+    progress: bool | None = None,
     **diffeqsolve: Any,
 ) -> diffrax.Solution:
     """One path of SGD's stochastic equation; thin over `diffrax.diffeqsolve`.
@@ -165,6 +171,8 @@ def stochastic_flow(
         of the default solver is of order dt0^2 + h dt0, which with dt0 = h is that of an equation
         of order 1 itself; Euler's is of order dt0.
       ts: times at which to save, within [t0, t1]; only t1 if not given.
+      progress: whether to show a bar with the time left; once it has taken some seconds if not
+        given. There is none under a transformation such as jit or vmap.
       **diffeqsolve: anything else `diffrax.diffeqsolve` takes, such as another Ito `solver`;
         `SmallNoiseHeun()` if not given.
 
@@ -189,6 +197,7 @@ def stochastic_flow(
     dynamic, static = partition(params)
     # diffrax gives time and state one dtype: a float64 clock would make float32 params double.
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
+    steps = (t1 - t0) / step
     start, end, step = (jnp.asarray(t, dtype) for t in (t0, t1, step))
 
     def whole(y: PyTree) -> PyTree:
@@ -215,7 +224,22 @@ def stochastic_flow(
     terms = StochasticField(*now, field.num_examples, field.h).terms(
         start, end, key, tol=step / 2, dtype=dtype
     )
-    solution = _solved(terms, start, end, step, state, options)
+    bar = None
+    inputs = terms, start, end, step, state, options
+    if progress is not False and "progress_meter" not in options:
+        seconds = _EVALUATIONS * sum(
+            expected.expected_seconds(part.program.jaxpr) for part in (now[0], now[1].noise)
+        )
+        if not under_transformation(inputs) and (progress or steps * seconds >= expected.WORTH):
+            bar = new_bar("path", progress)
+            options["progress_meter"] = FlowBar(bar, expected.apart(seconds))
+    try:
+        solution = _solved(terms, start, end, step, state, options)
+        if bar is not None:
+            jax.block_until_ready(solution.stats)
+    finally:
+        if bar is not None:
+            close(bar)
     if solution.ys is not None and "saveat" not in diffeqsolve:
         ys = combine(_cast_like(solution.ys, dynamic), static)
         solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
