@@ -1,8 +1,8 @@
 """One run on a GPU, the most valuable rows first: `python -m benchmarks gpu --minutes 8 --out DIR`.
 
 Every row is written to DIR/gpu.json when it is there, and the run stops at its time with what it
-has; `--resume` goes on from there, on the same card. Without a GPU, `--tiny` runs all of it at a
-size that a CPU does.
+has, in the middle of a row if need be; `--resume` goes on from there, on the same card. Without a
+GPU, `--tiny` runs all of it at a size that a CPU does.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.worker import Failed, Skipped, TooLong, Worker, within
 from benchmarks.measure import Row
 
-LONGEST = 60.0  # seconds that a piece may take before the next is begun
+LONGEST = 60.0  # seconds that a row may take, and a piece before the next is begun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,10 +45,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.out.exists() and not options.out.is_dir():
         parser.error(f"--out must be a folder; got {options.out}")
 
-    from benchmarks.gpu import pieces  # JAX is started once the arguments are right
+    begun = time.monotonic()
+    try:
+        worker = Worker(options.tiny)  # JAX is started once the arguments are right
+    except (Failed, TooLong) as error:
+        print(f"nothing was measured: {error}", file=sys.stderr)
+        return 1
+    try:
+        return _measured(parser, options, worker, begun)
+    finally:
+        worker.end()
 
-    card = pieces.Card(options.tiny)
-    known = card.pieces()
+
+def _measured(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, worker: Worker, begun: float
+) -> int:
+    known, about = worker.pieces(), worker.about
     for name in options.only or ():
         if name not in known:
             parser.error(f"--only must be one of {', '.join(known)}; got {name}")
@@ -56,26 +69,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     if options.resume:
         try:
-            rows = whole_rows(file, card.about())
+            rows = whole_rows(file, about)
         except ValueError as error:
             parser.error(str(error))
         have = {row["piece"] for row in rows}
         chosen = {n: piece for n, piece in chosen.items() if n not in have}
     options.out.mkdir(parents=True, exist_ok=True)
-    seconds = 60 * options.minutes
+    seconds = 60 * options.minutes - (time.monotonic() - begun)
     longest = seconds if options.tiny else LONGEST  # a CPU may be slow to compile
-    report = measure(chosen, file, seconds, card.about(), longest, rows=rows)
+    report = measure(chosen, file, seconds, about, longest, rows=rows)
     for piece, why in report["skipped"].items():
         print(f"{piece} was left out: {why}", file=sys.stderr)
     for piece, why in report["failed"].items():
         print(f"{piece} did not run: {why}", file=sys.stderr)
+    for piece, why in report["ended"].items():
+        print(f"{piece} was cut short: {why}", file=sys.stderr)
     if report["left"]:
         print(f"not measured: {', '.join(report['left'])}; --resume goes on", file=sys.stderr)
     return 1 if report["failed"] else 0
-
-
-class Skipped(Exception):
-    """A piece, or the rest of it, cannot be measured here, and why."""
 
 
 def whole_rows(file: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
@@ -115,20 +126,21 @@ def measure(
     Args:
       pieces: functions that yield rows, by name, in their order.
       file: where to write.
-      seconds: how long it may take. No row is begun when that is over, and a piece that has had
-        `longest` seconds is left for the next.
+      seconds: how long it may take. A row that is measured when that is over is ended, and none
+        is begun.
       about: what is said of the machine.
-      longest: the seconds of a piece.
+      longest: the seconds of a row, which is ended then; and a piece that has had as many is left
+        for the next.
       clock: in seconds.
       rows: what an earlier run has measured.
 
     Returns:
-      What was written last: the rows, the pieces that failed or were skipped and why, and those
-      that were cut short or not begun.
+      What was written last: the rows; the pieces that failed, were skipped, or were ended in a
+      row, and why; and those that were cut short or not begun.
     """
     start = clock()
     report: dict[str, Any] = {
-        **about, "rows": list(rows), "failed": {}, "skipped": {}, "left": list(pieces)
+        **about, "rows": list(rows), "failed": {}, "skipped": {}, "ended": {}, "left": list(pieces)
     }  # fmt: skip
     write(report, file)
     for name, piece in pieces.items():
@@ -140,7 +152,7 @@ def measure(
         while clock() - start < seconds and clock() - begun < longest:
             before = clock()
             try:
-                row = next(found)
+                row = within(found, min(longest, seconds - (before - start)))
             except StopIteration:
                 whole = True
                 break
@@ -148,8 +160,13 @@ def measure(
                 report["skipped"][name] = str(why)
                 whole = True
                 break
+            except TooLong as why:
+                if before - start + longest <= seconds:  # else it is the time that is over
+                    report["ended"][name] = str(why)
+                break
             except Exception as error:  # such as out of memory: the others count
-                report["failed"][name] = f"{type(error).__name__}: {error}"[:500]
+                kind = "" if isinstance(error, Failed) else f"{type(error).__name__}: "
+                report["failed"][name] = f"{kind}{error}"[:500]
                 whole = True
                 break
             report["rows"].append(

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 
 import igr
-from benchmarks.gpu import Skipped
 from benchmarks.gpu.transformer import SHAPES, decoder, loss_of, sequences
+from benchmarks.gpu.worker import Skipped
 from benchmarks.measure import Row, median_seconds
 from benchmarks.network import WIDTHS, example_loss, examples, logits, network
 from igr import transforms

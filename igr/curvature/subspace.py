@@ -121,12 +121,19 @@ def subspace(
             kept = _found(values, residuals, k, tol)[j] | (degree == 0)
 
             def chebyshev(_: Any, pair: Any) -> Any:
-                last, this = pair
-                following = scaled(2 / edge, deflated(product(this))[0])
-                return this, minus(following, last)
+                change, this = pair
+                image = deflated(product(this))[0]
+                # T(n+1) - T(n) = T(n) - T(n-1) + 2 (x - 1) T(n): both are overwritten in place,
+                # where T(n) and T(n-1) would change places, by way of a third.
+                change = jax.tree.map(
+                    lambda d, y, x: d + (jnp.asarray(2 / edge, y.dtype) * y - 2 * x),
+                    change, image, this,
+                )  # fmt: skip
+                return change, jax.tree.map(jnp.add, this, change)
 
             # What is kept is read again: held along the loop it would be one vector more.
-            pair = (q, scaled(1 / edge, image))
+            this = scaled(1 / edge, image)
+            pair = (minus(this, q), this)
             _, new = jax.lax.fori_loop(1, jnp.where(kept, 1, degree), chebyshev, pair)
             new = jax.tree.map(lambda x, y: jnp.where(kept, x, y), row(basis, j), new)
             basis = with_row(basis, j, new)

@@ -3,7 +3,9 @@
 import itertools
 import json
 import re
+import time
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -11,6 +13,7 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.__main__ import main
+from benchmarks.gpu.worker import Skipped, Worker
 from benchmarks.measure import Row
 
 
@@ -41,7 +44,7 @@ def _broken():
 
 def _elsewhere():
     yield Row("one peer", 1.0, "s")
-    raise gpu.Skipped("another peer is not installed")
+    raise Skipped("another peer is not installed")
 
 
 def test_the_file_is_whole_after_every_row(tmp_path):
@@ -55,6 +58,53 @@ def test_the_file_is_whole_after_every_row(tmp_path):
     written = []
     gpu.measure({"piece": rows}, file, 1e9, {})
     assert written == [["0"], ["0", "1"], ["0", "1", "2"]]
+
+
+def test_a_row_that_hangs_is_ended_with_its_process(tmp_path, monkeypatch):
+    """It holds Python's lock in C, where no signal and no other thread would be heard."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    worker = Worker(True, "cards:Hanging")
+    try:
+        begun = time.monotonic()
+        report = gpu.measure(worker.pieces(), tmp_path / "gpu.json", 60.0, worker.about, 5.0)
+        took = time.monotonic() - begun
+        # What the card knew of itself is known in the process that follows one that was ended.
+        said = [(row["piece"], row["what"], row["measured"]) for row in report["rows"]]
+        assert said == [("first", "a", 1.0), ("hangs", "b", 2.0), ("last", "z", 41.0)]
+        assert report["ended"] == {"hangs": "a row was ended, for it took longer than it may"}
+        assert report["failed"] == {
+            "dies": "its process ended with exit code 7", "raises": "MemoryError: too large"
+        }  # fmt: skip
+        assert report["left"] == ["hangs"]
+        assert took < 30
+        # The time of the whole run ends a row too, and is no fault of the row's.
+        pieces = {n: p for n, p in worker.pieces().items() if n == "hangs"}
+        begun = time.monotonic()
+        report = gpu.measure(pieces, tmp_path / "gpu.json", 1.0, {}, 60.0)
+        assert time.monotonic() - begun < 10
+        assert [row["what"] for row in report["rows"]] == ["b"]
+        assert report["ended"] == {}
+        assert report["left"] == ["hangs"]
+    finally:
+        worker.end()
+
+
+def test_a_card_that_cannot_be_used_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setattr(gpu, "Worker", partial(Worker, card="cards:broken"))
+    assert main(["gpu", "--out", str(tmp_path)]) == 1
+    why = "nothing was measured: the card cannot be used: OSError: no driver"
+    assert why in capsys.readouterr().err
+
+
+class _Here:
+    """A worker in this process."""
+
+    def __init__(self, card):
+        self.about, self.pieces = card.about(), card.pieces
+
+    def end(self):
+        pass
 
 
 class _Fake:
@@ -79,10 +129,8 @@ class _Fake:
 
 
 def test_resume_measures_what_is_not_there(tmp_path, monkeypatch, capsys):
-    from benchmarks.gpu import pieces
-
     _Fake.runs.clear()
-    monkeypatch.setattr(pieces, "Card", _Fake)
+    monkeypatch.setattr(gpu, "Worker", lambda tiny: _Here(_Fake(tiny)))
     out = ["gpu", "--out", str(tmp_path)]
     only = [word for name in ("limits", "first", "second") for word in ("--only", name)]
     assert main([*out, *only]) == 1
@@ -161,7 +209,9 @@ def test_a_piece_at_a_tiny_size(tmp_path, piece):
 
 def test_peers_that_are_not_installed_are_named(tmp_path, monkeypatch, capsys):
     from benchmarks import curvature_peers
+    from benchmarks.gpu.pieces import Card
 
+    monkeypatch.setattr(gpu, "Worker", lambda tiny: _Here(Card(tiny)))
     monkeypatch.setattr(curvature_peers, "_imported", lambda name: None)
     assert main(["gpu", "--tiny", "--out", str(tmp_path), "--only", "torch"]) == 0
     why = "torch, hessian_eigenthings, curvlinops, pyhessian not installed"
