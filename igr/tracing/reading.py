@@ -59,7 +59,7 @@ def read_optimizer(
     traced = trace(make, params)
     _check_step(make, params, traced, smooth)
     found = readings(traced, smooth)
-    _check_keep(traced, keep)
+    _check_keep(traced, found, keep)
     name = name_of(make)
     first = _of_every_leaf(found, keep, traced)
     if first is not None and found.settled and not _holds_early(first, found.settled):
@@ -154,9 +154,11 @@ def _names(keep: Any) -> tuple[str, ...] | None:
     return names
 
 
-def _check_keep(traced: Traced, keep: tuple[str, ...] | None) -> None:
-    places = zip(traced.names, traced.leaves, strict=True)
-    known = list(dict.fromkeys(n for n, leaf in places if leaf is not None))
+def _check_keep(traced: Traced, found: Readings, keep: tuple[str, ...] | None) -> None:
+    places = enumerate(zip(traced.names, traced.leaves, strict=True))
+    known = list(
+        dict.fromkeys(n for p, (n, leaf) in places if leaf is not None or p not in found.numbers)
+    )
     strange = [str(n) for n in keep or () if n not in known]
     if strange:
         raise ValueError(

@@ -7,10 +7,17 @@ over them,
 
     M(x) = E V,    V = V(x; b_0, b_1, ..),
 
-b_k the batch k steps ago. With d_k V the derivative of V by where the gradient of k steps ago was
-taken, and V_j the step of j steps ago,
+b_k the batch k steps ago. With d_k V the derivative of V by the slow state that was seen k steps
+ago, and V_j the step of j steps ago,
 
     F_1 = sum_k ( -k E d_k V[M] + sum_(j>k) E d_k V[V_j - M] ) - (1/2) M'M.
+
+What was seen is all that the memories took in then: a gradient, and where they read them also the
+kept states, and what other memories held. For such a cascade each memory is a recursion that the
+slow state drives: frozen, it has its own value along a sequence of batches, to h^0; and to h^1 it
+is that recursion differentiated by how far the slow state has moved, which goes on into the
+memories that read it. The steps themselves are taken here, all memories in the order in which they
+read each other, and differentiated.
 
 The noise of batches drawn anew is that of sums of V over many steps. What the batch of one step
 does to all later ones, in the mean, is D_b; what is left of the sums is noise of its own.
@@ -36,7 +43,6 @@ from igr.checks import Number, check_count
 from igr.flows.fields.batches.printing import BatchField, mean_equation
 from igr.flows.fields.batches.remembered import Drawn
 from igr.flows.fields.batches.steps import BatchLossFn, BatchSteps, Slow
-from igr.flows.steps.linear import recurrence
 from igr.pytrees import num_examples
 
 _LEFT = 1e-4  # of a memory when it is taken to have faded: far below what is left to chance
@@ -102,8 +108,7 @@ def draw(method: RuleMethod, drawn: Drawn, m: int, count: int, key: PRNGKeyArray
       count: of the sequences, before they are renamed.
       key: to draw with.
     """
-    fading, steps = method.memory()
-    faded = steps + (int(np.ceil(np.log(_LEFT) / np.log(fading))) if fading else 0)
+    faded = _steps_to_fade(method)
     if drawn.own:
         epochs = -(-faded // m)
         fill, moving, last = epochs * m, epochs * m, m
@@ -114,6 +119,20 @@ def draw(method: RuleMethod, drawn: Drawn, m: int, count: int, key: PRNGKeyArray
         found = jax.random.randint(key, (count, fill + moving + last), 0, m)
     named = (np.asarray(found).reshape(count, 1, -1) + np.arange(m)[:, None]) % m
     return Sequences(named.reshape(count * m, -1), fill, moving, last)
+
+
+def _steps_to_fade(method: RuleMethod) -> int:
+    """After how many steps what a memory took in is gone, from it and from those that read it."""
+    after: dict[str, int] = {}
+    memories = dict(zip((a for a, _ in method.channels), method.memories, strict=True))
+    parts = {**dict(method.channels), **dict(method.states)}
+    for n in method.sequence:
+        of, own = parts[n].of, 0
+        if n in memories:
+            fading, steps = memories[n].memory()
+            own = steps + (int(np.ceil(np.log(_LEFT) / np.log(fading))) if fading else 0)
+        after[n] = own + max((after.get(a, 0) for a in (of.names if of else ())), default=0)
+    return max(after.values(), default=0)
 
 
 class OverSequences:
@@ -130,13 +149,8 @@ class OverSequences:
     """
 
     def __init__(self, steps: BatchSteps, sequences: Sequences, drawn: Drawn, batches: PyTree):
-        method = steps.method
         self._steps, self._sequences, self._batches = steps, sequences, batches
         self._drawn = drawn
-        self._memories = {
-            a: recurrence(memory)
-            for (a, _), memory in zip(method.channels, method.memories, strict=True)
-        }
         m = num_examples(batches, "batches")
         self.motions = m + len(sequences.each)
         counts = np.stack([np.bincount(s, minlength=m) for s in sequences.each]).astype(float)
@@ -181,22 +195,24 @@ class OverSequences:
 
     def _along(self, slow: Slow, static: Any) -> tuple[Slow, dict[str, Any]]:
         """The sum of V over each sequence, and the memories at the end of `fill`."""
-        seen = jax.vmap(lambda b: self._steps.seen(slow, static, b))(self._batches)
+        gradients = jax.vmap(lambda b: self._steps.gradient(slow, static, b))(self._batches)
         fill = self._sequences.fill
 
+        def stepped(memories: Any, k: Any) -> tuple[Slow, Any]:
+            g, batch = jax.tree.map(lambda x: x[k], (gradients, self._batches))
+            return self._steps.after(slow, static, g, memories, batch)
+
         def filling(memories: Any, k: Any) -> Any:
-            phi = jax.tree.map(lambda x: x[k], seen[1])
-            return self._remember(phi, memories)[1], None
+            return stepped(memories, k)[1], None
 
         def step(carry: Any, k: Any) -> Any:
             total, memories = carry
-            g, phi, batch = jax.tree.map(lambda x: x[k], (*seen, self._batches))
-            held, memories = self._remember(phi, memories)
-            moved = self._steps.velocity(slow, static, g, held, batch)
+            moved, memories = stepped(memories, k)
             return (jax.tree.map(jnp.add, total, moved), memories), None
 
+        empty = self._steps.empty(slow, static, jax.tree.map(lambda x: x[0], self._batches))
+
         def one(sequence: Any) -> Any:
-            empty = self._empty(jax.tree.map(lambda x: x[0], seen[1]))
             none = jax.tree.map(jnp.zeros_like, slow)
             full, _ = jax.lax.scan(filling, empty, sequence)
             start, _ = jax.lax.scan(step, (none, full), sequence[:fill])
@@ -218,9 +234,8 @@ class OverSequences:
                 def step(carry: Any, k: Any) -> Any:
                     at, memories = carry
                     batch = jax.tree.map(lambda x: x[k], self._batches)
-                    g, phi = self._steps.seen(at, static, batch)
-                    held, memories = self._remember(phi, memories)
-                    moved = self._steps.velocity(at, static, g, held, batch)
+                    g = self._steps.gradient(at, static, batch)
+                    moved, memories = self._steps.after(at, static, g, memories, batch)
                     at = jax.tree.map(lambda x, v: (x + size * v).astype(x.dtype), at, moved)
                     return (at, memories), moved
 
@@ -235,10 +250,3 @@ class OverSequences:
 
         found = jax.vmap(one)(jnp.asarray(s.each[:, s.fill :]), held)
         return jax.tree.map(lambda x: jnp.mean(x, 0), found)
-
-    def _empty(self, phi: dict[str, PyTree]) -> dict[str, Any]:
-        return {a: m.init(jax.tree.map(jnp.zeros_like, phi[a])) for a, m in self._memories.items()}
-
-    def _remember(self, phi: dict[str, PyTree], memories: dict[str, Any]) -> Any:
-        found = {a: m.update(phi[a], memories[a]) for a, m in self._memories.items()}
-        return {a: x for a, (x, _) in found.items()}, {a: x for a, (_, x) in found.items()}

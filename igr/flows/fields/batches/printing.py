@@ -90,9 +90,7 @@ def _averaged(
         lag = s.mean(f"V_{s.sub('k')}'[k M]")
         met = s.mean(f"V_{s.sub('k')}'[{s.later('V', 'j')} - M]")
         lines.append(f"F_1 = -{s.half('1')} M' M - {s.total('k')} {lag} + {s.total('j > k')} {met}")
-        lines.append(
-            s.words("V_k' the derivative by where the gradient of k steps before was taken")
-        )
+        lines.append(s.words("V_k' the derivative by the x that was seen k steps before"))
         lines.append(f"{s.later('V', 'j')}{s.words(' the step of j steps before')}")
     lines.append(s.words(f"means over sequences of {_drawn_as(drawn, m)}"))
     if order == 0:

@@ -2,8 +2,10 @@
 
 The slow state is params, the kept states and the time. With a the channels, which hold gradients of
 earlier batches besides that of the step, and g that of the step's own, a step moves it by
-h V(state, g, a, batch). Where V is affine in a, with a slope that does not depend on g, the mean of
-the run is a function of what the channels hold in the mean; `over_sequences` has the other case.
+h V(state, g, a, batch). Where V is affine in a, with a slope that does not depend on g, and what a
+channel takes in is a function of the slow state and of one batch, the mean of the run is a function
+of what the channels hold in the mean. In all other cases, as where a memory takes in what another
+holds, the steps are taken along sequences of batches: see `over_sequences`.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from igr.backward_error.rules.rule import RuleMethod
 from igr.checks import Number
 from igr.flows.fields.batches.as_rule import INSTEAD, not_linear
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
+from igr.flows.steps.linear import recurrence
 from igr.flows.steps.rules import check_direction, step_meant
 from igr.pytrees import combine, like_params, partition
 from igr.tracing.program import Variable, flatten
 
 BatchLossFn = Callable[[PyTree, PyTree], Array]
+Hold = Callable[[str, Callable[[], PyTree]], PyTree]  # what a channel holds, of what it takes in
 
 
 class Slow(NamedTuple):
@@ -50,7 +54,7 @@ class BatchSteps:
       batch_loss_fn: `(params, batch) -> scalar`.
       h: the step.
       rates_at: the step that the rates of kept states are meant for, h if not given.
-      affine: whether what is not affine in the channels is refused.
+      affine: whether what is not affine in the channels is refused, and memories that read others.
     """
 
     def __init__(
@@ -64,6 +68,10 @@ class BatchSteps:
         self.method, self.h, self._loss, self._at = method, h, batch_loss_fn, rates_at
         self._channels, self._states = dict(method.channels), dict(method.states)
         self._rates = {n: forgetting(rate, h, rates_at) for n, rate in method.rates}
+        self._memories = {
+            a: recurrence(memory)
+            for (a, _), memory in zip(method.channels, method.memories, strict=True)
+        }
         self._check(affine)
 
     def split(self, t: Any, state: PyTree) -> tuple[Slow, tuple[PyTree, dict[str, PyTree]]]:
@@ -75,11 +83,38 @@ class BatchSteps:
         slow = Slow(dynamic, {y: p[0] for y, p in parts.items()}, jnp.asarray(t, dtype))
         return slow, (static, {y: p[1] for y, p in parts.items()})
 
+    def gradient(self, slow: Slow, static: Any, batch: PyTree) -> PyTree:
+        """The gradient of a batch."""
+        return jax.grad(lambda p: self._loss(combine(p, static[0]), batch))(slow.params)
+
     def seen(self, slow: Slow, static: Any, batch: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
-        """The gradient of a batch, and what each channel takes in of it."""
-        g = jax.grad(lambda p: self._loss(combine(p, static[0]), batch))(slow.params)
-        read = {**self._given(slow), "g": g, "theta": slow.params}
-        return g, {a: g if c.of is None else c.of(read) for a, c in self._channels.items()}
+        """The gradient of a batch, and what each channel takes in where none holds another's."""
+        g, taken = self.gradient(slow, static, batch), {}
+
+        def hold(a: str, taken_in: Callable[[], PyTree]) -> PyTree:
+            taken[a] = taken_in()
+            return taken[a]
+
+        self._walk(slow, static, g, g, hold, batch)
+        return g, taken
+
+    def empty(self, slow: Slow, static: Any, batch: PyTree) -> dict[str, Any]:
+        """The memories before anything is seen."""
+        shapes = jax.eval_shape(lambda s: self.seen(s, static, batch)[1], slow)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return {a: memory.init(zeros[a]) for a, memory in self._memories.items()}
+
+    def after(
+        self, slow: Slow, static: Any, g: PyTree, memories: Mapping[str, Any], batch: PyTree
+    ) -> tuple[Slow, dict[str, Any]]:
+        """V of a step whose memories are these, and the memories after it."""
+        kept = {}
+
+        def hold(a: str, taken_in: Callable[[], PyTree]) -> PyTree:
+            held, kept[a] = self._memories[a].update(taken_in(), memories[a])
+            return held
+
+        return self._moved(slow, *self._walk(slow, static, g, g, hold, batch)), kept
 
     def velocity(
         self,
@@ -100,30 +135,47 @@ class BatchSteps:
           batch: the batch.
           g_kept: what the kept states take for g, where that is looked at.
         """
-        h, params = self.h, slow.params
+        own = g if g_kept is None else g_kept
+        return self._moved(slow, *self._walk(slow, static, g, own, lambda a, _: held[a], batch))
+
+    def _walk(
+        self, slow: Slow, static: Any, g: PyTree, g_kept: PyTree, hold: Hold, batch: PyTree
+    ) -> tuple[dict[str, Any], dict[str, PyTree]]:
+        """What the rule reads in a step, and the velocities of the kept states.
+
+        Each channel and each kept state comes after what it reads.
+        """
+        h = self.h
         loss = lambda p: self._loss(combine(p, static[0]), batch)  # noqa: E731
-        read = {**self._given(slow), "theta": params, "value_fn": loss, **held}
         old = {y: eqx.combine(slow.kept[y], static[1][y]) for y in self._states}
+        read = {**self._given(slow), "theta": slow.params, "value_fn": loss, "g": g}
         read |= {f"{y}_before": x for y, x in old.items()}
-        own = {**read, "g": g if g_kept is None else g_kept}
+        own = {**read, "g": g_kept}
         moved = {}
-        for y in (n for n in self.method.sequence if n in self._states):
-            state = self._states[y]
-            phi = state.of({**own, y: old[y], "h": step_meant(state, h, self._at)})
+        for n in self.method.sequence:
+            if n in self._channels:
+                of = self._channels[n].of
+                own[n] = read[n] = hold(n, lambda of=of: g if of is None else of(read))
+                continue
+            state = self._states[n]
+            phi = state.of({**own, n: old[n], "h": step_meant(state, h, self._at)})
             share = h if state.rate is None else share_taken_in(state.rate, h, self._at)
             still = jnp.zeros_like if state.rate is None else lambda x: x
             gained = jax.tree.map(
                 lambda x, z, share=share, still=still: (share * (x - still(z))).astype(z.dtype),
                 phi,
-                old[y],
+                old[n],
             )
-            own[y] = read[y] = jax.tree.map(jnp.add, old[y], gained)
+            own[n] = read[n] = jax.tree.map(jnp.add, old[n], gained)
             moving = eqx.filter(gained, eqx.is_inexact_array)
-            moved[y] = jax.tree.map(lambda x: (x / h).astype(x.dtype), moving)
-        psi = self.method.psi({**read, "g": g})
-        check_direction(psi, params, self.method.name)
-        direction = jax.tree.map(lambda x, p: (-x).astype(p.dtype), psi, params)
-        return Slow(direction, moved, jnp.ones_like(slow.t))
+            moved[n] = jax.tree.map(lambda x: (x / h).astype(x.dtype), moving)
+        return read, moved
+
+    def _moved(self, slow: Slow, read: dict[str, Any], kept: dict[str, PyTree]) -> Slow:
+        psi = self.method.psi(read)
+        check_direction(psi, slow.params, self.method.name)
+        direction = jax.tree.map(lambda x, p: (-x).astype(p.dtype), psi, slow.params)
+        return Slow(direction, kept, jnp.ones_like(slow.t))
 
     def like_state(self, velocity: Slow, state: PyTree) -> PyTree:
         """A velocity as one of the state that was given, which keeps leaves that do not move."""
@@ -162,26 +214,16 @@ class BatchSteps:
         return {**self._rates, "h": h, "t": slow.t + jnp.asarray(h, slow.t.dtype)}
 
     def _check(self, affine: bool) -> None:
-        method, rates = self.method, {n for n, _ in self.method.rates}
-        for a, c in method.channels:
-            beyond = sorted({*(() if c.of is None else c.of.names)} - rates - {*_OWN})
-            if beyond:
-                raise UnansweredError(
-                    f"the memory {a} of {method.name} reads {', '.join(beyond)}, and not the "
-                    "gradient of one batch, params and the time alone: what such a memory does "
-                    "with batches is not known here"
-                )
+        method = self.method
+        if affine:
+            self._check_apart()
         for y, state in method.states:
-            beyond = [a for a in state.of.names if a in self._channels]
-            if beyond and affine:
-                raise UnansweredError(
-                    f"the state {y} of {method.name} reads the memory {', '.join(beyond)}, which "
-                    f"is eliminated: {INSTEAD}"
-                )
             if state.rate == 1 and y not in state.of.names:
                 raise UnansweredError(
-                    f"the state {y} of {method.name} is renewed by every batch and moves by more "
-                    "than O(h): what such a memory does with batches is not known here"
+                    f"the state {y} of {method.name} is renewed by every batch: it moves by as "
+                    "much as the batches differ, however small h is, and is no variable of a flow: "
+                    "do not keep it, igr.from_optax(.., keep=..) without it; in igr.methods.rule "
+                    "it is a channel whose memory is exp(-z), the last value"
                 )
         if affine and self._channels and method.reads("value_fn"):
             raise UnansweredError(
@@ -189,5 +231,15 @@ class BatchSteps:
                 f"is not known here: {INSTEAD}"
             )
 
-
-_OWN = ("g", "theta", "t", "h")
+    def _check_apart(self) -> None:
+        """Raises `UnansweredError` where a memory reads what another one holds."""
+        method = self.method
+        for what, parts in (("memory", method.channels), ("state", method.states)):
+            for n, part in parts:
+                names = () if part.of is None else part.of.names
+                beyond = [a for a in names if a in self._channels]
+                if beyond:
+                    raise UnansweredError(
+                        f"the {what} {n} of {method.name} reads the memory {', '.join(beyond)}, "
+                        f"which is eliminated: {INSTEAD}"
+                    )
