@@ -8,9 +8,13 @@ from typing import Any
 
 import jax
 
+from igr.convolutions import differentiable_when_spread
+
 
 def of_whole(fn: Callable[..., Any], params: Any, *args: Any) -> Any:
     """fn(params, *args), or an error that says what to combine where params lack a part of it.
+
+    Its derivatives are right on several devices (`igr.convolutions`).
 
     What `equinox.filter` or `equinox.partition` leave of a model has None in place of activations
     and all else that is not trained: a function that calls it meets "'NoneType' object is not
@@ -29,7 +33,7 @@ def of_whole(fn: Callable[..., Any], params: Any, *args: Any) -> Any:
     3
     """
     try:
-        return fn(params, *args)
+        return differentiable_when_spread(fn)(params, *args)
     except (TypeError, AttributeError) as error:
         missing = [] if "NoneType" not in str(error) else _missing(params)
         if not missing and _flattened(params, error):

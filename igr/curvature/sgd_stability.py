@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from igr.checks import Number, check_count, check_step
+from igr.convolutions import differentiable_by_example
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.hessian import hessian_product
 from igr.curvature.operator import first_example, operator, traced_scalar
@@ -195,6 +196,7 @@ class _SquaresTerm(eqx.Module):
             def loss(vector: PyTree) -> Any:
                 return self.example_loss_fn(combine(vector, rest), example)
 
+            loss = differentiable_by_example(loss, batch)
             _, product, _, _ = linearize(jax.grad(loss), vector)
             return product(product(v))
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from igr.one_example import of_one_example
 from igr.penalties.example_loss import require_classes
 
 
@@ -42,7 +43,7 @@ def confidence_penalty(
     -1.3863
     """
     require_classes(apply_fn, params, x)
-    logits = jax.vmap(lambda x: jnp.ravel(apply_fn(params, x)))(x)
+    logits = jax.vmap(lambda x: jnp.ravel(of_one_example(apply_fn, params, x)))(x)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     log_p = jax.nn.log_softmax(logits, axis=1)
     p = jnp.exp(log_p)

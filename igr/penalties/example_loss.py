@@ -44,7 +44,7 @@ def example_loss(
             raise
         return _cross_entropy(fn, params, x, y, error)
     if getattr(value, "shape", None) == () and jnp.issubdtype(value.dtype, jnp.floating):
-        return lambda params, x, y: fn(params, (x, y))
+        return lambda params, x, y: of_one_example(fn, params, (x, y))
     if _applies(fn, params, pair[0]):
         return _cross_entropy(fn, params, x, y, None)
     raise ValueError(
@@ -105,7 +105,7 @@ def _cross_entropy(
             )
 
     def loss(params: PyTree, x: PyTree, y: PyTree) -> Array:
-        log_probabilities = jax.nn.log_softmax(jnp.ravel(apply_fn(params, x)))
+        log_probabilities = jax.nn.log_softmax(jnp.ravel(of_one_example(apply_fn, params, x)))
         (label,) = jax.tree.leaves(y)
         chosen = jax.nn.one_hot(label, classes, dtype=log_probabilities.dtype)
         # under jit a label outside the classes is seen here only

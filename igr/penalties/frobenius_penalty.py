@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from igr.one_example import of_one_example
 from igr.penalties.example_loss import require_inputs
 from igr.penalties.input_jacobian import mean_jacobian_square
 from igr.per_example.outputs import output_dimension
@@ -47,4 +48,4 @@ def frobenius_penalty(
     num_examples(x)
     q = output_dimension(apply_fn, params, x)
     require_inputs(x)
-    return mean_jacobian_square(lambda x: jnp.ravel(apply_fn(params, x)), x, q)
+    return mean_jacobian_square(lambda x: jnp.ravel(of_one_example(apply_fn, params, x)), x, q)

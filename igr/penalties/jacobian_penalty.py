@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from igr.one_example import of_one_example
 from igr.penalties.example_loss import require_classes, require_inputs
 from igr.penalties.input_jacobian import mean_jacobian_square
 
@@ -46,6 +47,6 @@ def jacobian_penalty(
     require_inputs(x)
 
     def probabilities(x: PyTree) -> Float[Array, " q"]:
-        return jax.nn.softmax(jnp.ravel(apply_fn(params, x)))
+        return jax.nn.softmax(jnp.ravel(of_one_example(apply_fn, params, x)))
 
     return mean_jacobian_square(probabilities, x, q)

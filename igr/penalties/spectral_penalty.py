@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.meshes import on_any_mesh
+from igr.one_example import of_one_example
 from igr.penalties.example_loss import require_inputs
 from igr.per_example.outputs import output_dimension, square_sum
 from igr.pytrees import num_examples
@@ -65,7 +66,7 @@ def spectral_penalty(
     require_inputs(x)
 
     def outputs(x: PyTree) -> Float[Array, "n q"]:
-        return jax.vmap(lambda x: jnp.ravel(apply_fn(params, x)))(x)
+        return jax.vmap(lambda x: jnp.ravel(of_one_example(apply_fn, params, x)))(x)
 
     values, vjp_fn = jax.vjp(outputs, x)
     dtype = jnp.promote_types(values.dtype, jnp.float32)

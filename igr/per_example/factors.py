@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from igr.convolutions import differentiable_by_example
 from igr.per_example.example_axis import differentiable, with_zeros_for_constants
-from igr.per_example.kernel_gradients import kernel_gradient, kernels_to_form
 from igr.per_example.matmuls import Path, Product, products_of_leaves
 from igr.per_example.probed_program import ProbedProgram
 from igr.pytrees import num_examples
@@ -103,10 +102,7 @@ def per_example_factors(
     )
     known = products_of_leaves(program.jaxpr, len(leaves))
     factored = {leaf: found for leaf, found in known.items() if positions or _is_single(found)}
-    formed = {leaf: found for leaf, found in known.items() if leaf not in factored}
-    formed = kernels_to_form(formed, batch)
-    probed = factored | formed
-    products = {path: p for found in probed.values() for path, p in found.items()}
+    products = {path: p for found in factored.values() for path, p in found.items()}
 
     def loss_and_activations(probes: dict, others: dict, example: PyTree) -> tuple[Array, dict]:
         values = [others.get(i, leaf) for i, leaf in enumerate(leaves)]
@@ -115,16 +111,14 @@ def per_example_factors(
         return value, run.noted
 
     probes = {path: jnp.zeros(p.shape, p.dtype) for path, p in products.items()}
-    others = {i: leaf for i, leaf in enumerate(leaves) if i not in probed}
+    others = {i: leaf for i, leaf in enumerate(leaves) if i not in factored}
+    run = differentiable_by_example(loss_and_activations, batch)
     (cotangents, each), activations = jax.vmap(
-        jax.grad(loss_and_activations, argnums=(0, 1), has_aux=True), (None, None, 0)
+        jax.grad(run, argnums=(0, 1), has_aux=True), (None, None, 0)
     )(probes, others, batch)
     gradients: list[Any] = [each.get(i) for i in range(len(leaves))]
     for leaf, found in factored.items():
         gradients[leaf] = _factors(found, activations, cotangents)
-    for leaf, found in formed.items():
-        of_one = partial(kernel_gradient, leaves[leaf], found)
-        gradients[leaf] = jax.vmap(of_one)(activations, cotangents)
     return with_zeros_for_constants(structure.unflatten(gradients), params, length)
 
 

@@ -10,9 +10,9 @@ from jaxtyping import PyTree
 
 from igr.batch_parts import mapped_over_parts
 from igr.checks import check_count
+from igr.convolutions import differentiable_by_example
 from igr.meshes import on_any_mesh
 from igr.per_example.example_axis import differentiable, with_zeros_for_constants
-from igr.per_example.kernel_gradients import gradient_of_example
 from igr.pytrees import num_examples
 
 
@@ -57,7 +57,7 @@ def per_example_gradients(
     if chunk is not None:
         chunk = check_count("chunk", chunk, 1)
     trained, loss_fn = differentiable(example_loss_fn, params)
-    gradient = gradient_of_example(loss_fn, batch)
+    gradient = jax.grad(differentiable_by_example(loss_fn, batch))
     if chunk is None or chunk >= length:
         gradients = jax.vmap(gradient, (None, 0))(trained, batch)
     else:

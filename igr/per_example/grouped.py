@@ -29,10 +29,6 @@ def grouped_gradients(
     whole batch. Group j holds the consecutive examples j n/k to (j+1) n/k - 1; shuffle the batch
     first where its order means something.
 
-    Where the examples lie on several devices, let their number divide that of the groups if the
-    network has convolutions with feature groups: others XLA's partitioner gets wrong, without a
-    word (jax 0.10 and 0.12, and so it does for the same in plain JAX).
-
     Args:
         example_loss_fn: `(params, example) -> scalar`.
         params: Any pytree with floating leaves.

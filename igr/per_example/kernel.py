@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from igr.meshes import in_parts, on_any_mesh
+from igr.one_example import of_one_example
 from igr.per_example.chunks import summed_over_chunks
 from igr.per_example.output_gradients import (
     less_their_mean,
@@ -126,7 +127,7 @@ def drawn_kernel_traces(
 
     def outputs(trained: PyTree) -> Float[Array, "n q"]:
         whole = combine(trained, constant)
-        return jax.vmap(lambda x: jnp.ravel(apply_fn(whole, x)))(x)
+        return jax.vmap(lambda x: jnp.ravel(of_one_example(apply_fn, whole, x)))(x)
 
     values, vjp_fn = jax.vjp(outputs, trained)
     signs = random_signs_of_outputs(key, probes, values)

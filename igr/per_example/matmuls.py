@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
@@ -10,8 +9,9 @@ from typing import Any
 
 import jax.extend.core as jex
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
+
+from igr.convolutions import windows
 
 Path = tuple[int, ...]  # where an equation stands: its index, in an equation of that index, ...
 
@@ -201,30 +201,8 @@ def _positions_together(n: int, x: Any) -> Float[Array, "n p k"]:
 
 
 def _patches(x: Any, kernel: list[int], params: dict[str, Any]) -> Array:
-    """What a kernel sees at each position: (..., positions, offsets times channels).
-
-    By slices, an offset of the kernel each: `lax.conv_general_dilated_patches` convolves with an
-    identity, which costs more and rounds where a GPU convolves in TF32.
-    """
-    spatial = len(kernel)
-    none = (0, 0, 0)
-    lows_highs_gaps = [
-        (low, high, dilation - 1)
-        for (low, high), dilation in zip(params["padding"], params["lhs_dilation"], strict=True)
-    ]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [none, none, *lows_highs_gaps, none])
-    sizes = x.shape[2 : 2 + spatial]
-    slices = []
-    for offset in itertools.product(*map(range, kernel)):
-        index: list[slice] = [slice(None), slice(None)]
-        for size, k, extent, stride, dilation in zip(
-            sizes, offset, kernel, params["window_strides"], params["rhs_dilation"], strict=True
-        ):
-            first = k * dilation
-            last = max(first, size - (extent - 1 - k) * dilation)  # there may be no position
-            index.append(slice(first, last, stride))
-        slices.append(x[tuple(index)])
-    patches = jnp.stack(slices, axis=-2)
+    """What a kernel sees at each position: (..., positions, offsets times channels)."""
+    patches = jnp.stack([seen for _, seen in windows(x, kernel, params)], axis=-2)
     return patches.reshape(*patches.shape[:-2], math.prod(patches.shape[-2:]))
 
 

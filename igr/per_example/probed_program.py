@@ -8,6 +8,7 @@ import jax
 import jax.extend.core as jex
 from jaxtyping import Array
 
+from igr.convolutions import evaluated
 from igr.per_example.matmuls import Path, Product, scan_arguments
 
 
@@ -49,7 +50,7 @@ class ProbedProgram:
         if inside:
             inner = eqn.params["jaxpr"]
             return self(inner.jaxpr, inner.consts, operands, here)
-        outputs = _evaluated(jaxpr, eqn, operands)
+        outputs = evaluated(jaxpr, eqn, operands)
         product = self.products.get(here)
         if product is None:
             return outputs
@@ -85,18 +86,3 @@ class ProbedProgram:
         )
         self.noted.update(noted)
         return [*carry, *ys]
-
-
-def _evaluated(jaxpr: jex.Jaxpr, eqn: jex.JaxprEqn, operands: list[Any]) -> list[Any]:
-    """One equation, as a program of its own (how a primitive is bound differs among versions)."""
-    arguments = {
-        v: x for v, x in zip(eqn.invars, operands, strict=True) if not isinstance(v, jex.Literal)
-    }
-    alone = jaxpr.replace(
-        constvars=[],
-        invars=list(arguments),
-        outvars=list(eqn.outvars),
-        eqns=[eqn],
-        effects=eqn.effects,
-    )
-    return jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, []))(*arguments.values())

@@ -41,9 +41,8 @@ def measured(name, apply, params, x):
         "coherence": diagnostics.coherence(loss, params, x)[:4],
         "stiffness": diagnostics.stiffness(loss, params, x),
         "winsorized": transforms.winsorized_gradient(loss, params, x, 20),
+        "groups": per_example.grouped_gradients(loss, params, x, 2),
     }
-    if name not in ("grouped", "depthwise"):  # which XLA's partitioner gets wrong, as it is
-        found["groups"] = per_example.grouped_gradients(loss, params, x, 2)
     if name in KERNELS:
         found["kernel"] = diagnostics.tangent_kernel(apply, params, x)
         found["trace"] = diagnostics.tangent_kernel_trace(apply, params, x)

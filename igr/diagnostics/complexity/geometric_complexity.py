@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from igr.checks import check_choice, check_count
 from igr.diagnostics.complexity.input_jacobians import jacobian_shape, over_jacobians
 from igr.meshes import on_any_mesh
+from igr.one_example import of_one_example
 from igr.per_example.outputs import random_signs_of_outputs, square_sum
 from igr.pytrees import num_examples
 
@@ -75,7 +76,7 @@ def geometric_complexity(
     jacobian_shape(apply_fn, params, x)
 
     def of_one(x: PyTree) -> Array:
-        return jnp.ravel(apply_fn(params, x))
+        return jnp.ravel(of_one_example(apply_fn, params, x))
 
     values, vjp_fn = jax.vjp(jax.vmap(of_one), x)
     signs = random_signs_of_outputs(key, probes, values)

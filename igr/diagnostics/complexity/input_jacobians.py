@@ -14,6 +14,7 @@ from igr.checks import check_count
 from igr.curvature.vectors import widened
 from igr.forward_mode import jacobian
 from igr.meshes import on_any_mesh
+from igr.one_example import of_one_example
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import num_examples
 
@@ -61,7 +62,7 @@ def over_jacobians(
     q, d = jacobian_shape(apply_fn, params, x)
 
     def of_one(x: PyTree) -> Array:
-        return jnp.ravel(apply_fn(params, x))
+        return jnp.ravel(of_one_example(apply_fn, params, x))
 
     differentiate = jacobian(of_one, forward=q > d)
 

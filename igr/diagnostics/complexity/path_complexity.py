@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import minus, norm, widened
 from igr.meshes import on_any_mesh
+from igr.one_example import of_one_example
 from igr.per_example.kernel import kernel_norm
 from igr.per_example.outputs import output_dimension
 from igr.progress.late_bar import Ticking, mapped, search_bar
@@ -108,7 +109,9 @@ def feature_norm(
     trained, constant = partition(params)
 
     def of_one(x: PyTree) -> Array:
-        values, vjp_fn = jax.vjp(lambda p: jnp.ravel(apply_fn(combine(p, constant), x)), trained)
+        values, vjp_fn = jax.vjp(
+            lambda p: jnp.ravel(of_one_example(apply_fn, combine(p, constant), x)), trained
+        )
         signs = jnp.eye(q, dtype=values.dtype)
         return norm(jax.lax.map(lambda r: norm(widened(inverse(vjp_fn(r)[0]))), signs))
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from igr.checks import check_count
 from igr.meshes import on_any_mesh
+from igr.one_example import of_one_example
 from igr.per_example.kernel import kernel_in_unit
 from igr.per_example.outputs import output_dimension
 from igr.pytrees import combine, num_examples, partition
@@ -79,7 +80,7 @@ def feature_covariance_eigenpairs(
 
     def outputs(trained: PyTree) -> Float[Array, "n q"]:
         whole = combine(trained, constant)
-        return jax.vmap(lambda x: jnp.ravel(apply_fn(whole, x)))(x)
+        return jax.vmap(lambda x: jnp.ravel(of_one_example(apply_fn, whole, x)))(x)
 
     sample, vjp_fn = jax.vjp(outputs, trained)
     found = values > n * q * jnp.finfo(values.dtype).eps * jnp.max(values)
