@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,6 +24,8 @@ class Conditions:
         results: The folder of all results.
         committed: Whether those are results that were written to be kept (`analysis.sweep.keep`),
             of whatever code, to which nothing is added.
+        told: Called with a study's name, how many of its cells are computed and how many there are
+            to compute, instead of a bar on standard error.
 
     Raises:
         ValueError: If the scale or the engine is unknown.
@@ -32,6 +35,7 @@ class Conditions:
     engine: Engine = "local"
     results: Path = Path("results")
     committed: bool = False
+    told: Callable[[str, int, int], None] | None = None
 
     def __post_init__(self):
         for name, value, known in (

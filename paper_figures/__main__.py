@@ -13,15 +13,16 @@ from typing import get_args
 from rich.console import Console
 
 from analysis.command import INTERRUPTED, console, duration, leave, listed
-from analysis.scale import Scale, conditions
+from analysis.scale import Conditions, Scale, conditions
 from analysis.sweep import Engine
 from paper_figures.catalogue import FIGURES, chosen_figures
 from paper_figures.claims_page import write_page
+from paper_figures.draw import Outcome
 from paper_figures.figure import Figure
 from paper_figures.gallery import write_gallery
 from paper_figures.keep import keep_all
 from paper_figures.plan import described, plan
-from paper_figures.produce import Outcome, claims_table, produce
+from paper_figures.produce import claims_table, produce
 
 
 def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES) -> int:
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
     studies.add_argument("--engine", choices=get_args(Engine), help="default: IGR_ENGINE or local")
     studies.add_argument("--results", type=Path, metavar="DIR",
                          help="default: IGR_RESULTS or ./results")  # fmt: skip
+    studies.add_argument("--processes", type=int, metavar="N",
+                         help="how many figures to draw at a time (default: as many as there are "
+                         "cores, at most 4; at full scale or on Ray, 1)")  # fmt: skip
     kept = parser.add_argument_group("kept results", "small files that are committed")
     kept.add_argument(
         "--keep",
@@ -103,13 +107,18 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
             raise ValueError(f"--results must be a folder, and {here.results} is a file")
         if arguments.out.exists() and not arguments.out.is_dir():
             raise ValueError(f"--out must be a directory, and {arguments.out} is a file")
+        processes = arguments.processes
+        if processes is None:
+            processes = default_processes(here)
+        if processes < 1:
+            raise ValueError(f"--processes must be 1 or more; got {processes}")
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     if arguments.all and not here.committed:
         console().print(described(plan(here)))
     try:
-        outcomes = produce(drawn, arguments.out, here, console())
+        outcomes = produce(drawn, arguments.out, here, console(), processes)
     except KeyboardInterrupt:
         print(f"interrupted; pictures that were finished are in {arguments.out}/ and what was "
               f"computed in {here.results}/, and the same command goes on from there",
@@ -157,6 +166,18 @@ def ready(names: Sequence[str], figures: Sequence[Figure]) -> list[Figure]:
             )
         found |= {figure.name: figure for figure in meant if figure.ready}
     return list(found.values())
+
+
+def default_processes(here: Conditions) -> int:
+    """How many figures are drawn at a time: a core each, where nothing else shares the work.
+
+    Four of them stay below 6 GB of memory. Studies at full scale are made for a GPU, which is one,
+    and Ray spreads a study's cells itself.
+    """
+    if here.scale == "full" or here.engine == "ray":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(4, cores or 1)
 
 
 def _list(figures: Sequence[Figure]) -> None:

@@ -80,7 +80,7 @@ _READY: tuple[Figure, ...] = (
     Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "
            "weights, test loss", "paper_figures.coherence.real_or_random:figure_5_1", 6),
     Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels",
-           "paper_figures.coherence.training:figure_training", 55, default=False),
+           "paper_figures.coherence.training:figure_training", 55),
     Figure("coherence/robust", _COHERENCE, "Winsorized and median-of-means descent against label "
            "noise", "paper_figures.coherence.robust:figure_robust", 55, default=False),
     Figure("coherence/stability", _COHERENCE, "Sharpness and non-uniformity of GD's and SGD's "
@@ -111,7 +111,7 @@ _READY: tuple[Figure, ...] = (
     Figure("spectreg/2", _SPECTREG, "Functions learned on SIN, by SpectReg's weight",
            "paper_figures.spectreg.sin:figure_2", 15),
     Figure("spectreg/3", _SPECTREG, "A part of SIN from close by, with and without SpectReg",
-           "paper_figures.spectreg.sin:figure_3", 15, default=False),
+           "paper_figures.spectreg.sin:figure_3", 15),
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from analysis.scale import Conditions
 from analysis.studies import STUDIES, study
 from analysis.sweep import keep, present
-from paper_figures.produce import Outcome
+from paper_figures.draw import Outcome
 from paper_figures.thumbnail import thumbnail
 
 _LARGEST = 60_000  # bytes of drawn numbers; more of them are compressed

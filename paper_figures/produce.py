@@ -1,12 +1,9 @@
-"""Draw figures one after another and write what each gives, whatever becomes of the others."""
+"""Draw figures, whatever becomes of each, and show how far it is."""
 
 from __future__ import annotations
 
-import os
 import time
-import traceback
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,22 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.scale import Conditions
-from paper_figures.figure import Claim, Figure
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one figure: its claims and files, or the error that stopped it."""
-
-    figure: Figure
-    seconds: float
-    claims: tuple[Claim, ...] = ()
-    files: tuple[Path, ...] = ()
-    error: str | None = None
+from paper_figures.draw import Outcome, draw
+from paper_figures.figure import Figure
+from paper_figures.side_by_side import drawn_side_by_side
 
 
 def produce(
-    figures: Sequence[Figure], out: Path, conditions: Conditions, console: Console
+    figures: Sequence[Figure],
+    out: Path,
+    conditions: Conditions,
+    console: Console,
+    processes: int = 1,
 ) -> list[Outcome]:
     """Draw `figures`, write their files under `out`, and show how far it is.
 
@@ -42,27 +34,27 @@ def produce(
         out: The directory to write to, made where it is missing.
         conditions: Under which the studies that figures need are computed.
         console: Where progress goes.
+        processes: How many figures are drawn at a time, each in a process of its own; 1 draws them
+            in this one.
 
     Returns:
         One outcome a figure, in the same order.
     """
     out.mkdir(parents=True, exist_ok=True)  # fails now, not after the first figure's work
-    outcomes = []
+    processes = max(1, min(processes, len(figures)))
+    outcomes: dict[str, Outcome] = {}
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), _TimeLeft(), console=console
+        TextColumn("{task.description}"), BarColumn(), _TimeLeft(processes), console=console
     ) as progress:
-        task = progress.add_task("", total=sum(f.cost or 1.0 for f in figures), drawn_in=0.0)
-        for figure in figures:
-            progress.update(task, description=f"[bold]{figure.name}[/]")
-            outcome = _draw(figure, out, conditions)
-            outcomes.append(outcome)
-            progress.update(
-                task,
-                advance=figure.cost or 1.0,
-                drawn_in=sum(outcome.seconds for outcome in outcomes),
-            )
-            progress.console.print(_line(outcome))
-    return outcomes
+        shown = Shown(progress, figures)
+        if processes == 1:
+            drawn = _one_after_another(figures, out, conditions, shown)
+        else:
+            drawn = drawn_side_by_side(figures, out, conditions, processes, shown)
+        for outcome in drawn:
+            outcomes[outcome.figure.name] = outcome
+            shown.done(outcome)
+    return [outcomes[figure.name] for figure in figures]
 
 
 def claims_table(outcomes: Iterable[Outcome]) -> Table:
@@ -85,50 +77,47 @@ def claims_table(outcomes: Iterable[Outcome]) -> Table:
     return table
 
 
-def _draw(figure: Figure, out: Path, conditions: Conditions) -> Outcome:
-    start = time.perf_counter()
-    try:
-        # Here and not above: matplotlib and pandas take a second that `--list` need not wait.
-        from paper_figures.style import paper_style
-
-        with paper_style():
-            drawing = figure.drawing_function()(conditions)
-            files = _write(figure.name, drawing, out)
-    except Exception as error:
-        text = "".join(traceback.format_exception(error))
-        return Outcome(figure, time.perf_counter() - start, error=text)
-    return Outcome(figure, time.perf_counter() - start, tuple(drawing.claims), files)
+def _one_after_another(
+    figures: Sequence[Figure], out: Path, conditions: Conditions, shown: Shown
+) -> Iterator[Outcome]:
+    for figure in figures:
+        shown.begun(figure)
+        yield draw(figure, out, conditions)
 
 
-def _write(name, drawing, out: Path) -> tuple[Path, ...]:
-    import pandas as pd
+class Shown:
+    """A bar over all figures, named after those being drawn and their studies."""
 
-    claims = pd.DataFrame(
-        [(c.claim, c.measured, c.paper, c.holds, "" if c.holds else c.otherwise)
-         for c in drawing.claims],
-        columns=["claim", "measured", "paper", "holds", "note"],
-    )  # fmt: skip
-    # Without a date and a version in it, the same numbers give the same bytes.
-    save = drawing.picture.savefig
-    writers: dict[str, Callable[[Path], object]] = {
-        ".png": lambda p: save(p, format="png", metadata={"Software": None}),
-        ".pdf": lambda p: save(p, format="pdf", metadata={"CreationDate": None, "Producer": None}),
-        ".csv": lambda p: drawing.table.to_csv(p, index=False),
-        ".claims.csv": lambda p: claims.to_csv(p, index=False),
-    }
-    return tuple(_write_atomically(out / f"{name}{end}", to) for end, to in writers.items())
+    def __init__(self, progress: Progress, figures: Sequence[Figure]):
+        self.progress, self.drawn_in = progress, 0.0
+        self.at_work: dict[str, str] = {}
+        self.begun_at: dict[str, float] = {}
+        self.task = progress.add_task("", total=sum(f.cost or 1.0 for f in figures), drawn_in=0.0,
+                                      begun_at=self.begun_at)  # fmt: skip
 
+    def begun(self, figure: Figure) -> None:
+        """A figure is being drawn."""
+        self.at_work[figure.name], self.begun_at[figure.name] = "", time.perf_counter()
+        self._describe()
 
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write beside `path`, then move into place: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    def told(self, figure: str, study: str, done: int, cells: int) -> None:
+        """Its study has computed so many cells."""
+        if figure in self.at_work:  # and not drawn meanwhile
+            self.at_work[figure] = f" ({study} {done}/{cells})"
+            self._describe()
+
+    def done(self, outcome: Outcome) -> None:
+        """A figure is drawn, or has failed."""
+        self.at_work.pop(outcome.figure.name, None)
+        self.begun_at.pop(outcome.figure.name, None)
+        self.drawn_in += outcome.seconds
+        self.progress.update(self.task, advance=outcome.figure.cost or 1.0, drawn_in=self.drawn_in)
+        self._describe()
+        self.progress.console.print(_line(outcome))
+
+    def _describe(self) -> None:
+        names = ", ".join(f"[bold]{name}[/]{study}" for name, study in self.at_work.copy().items())
+        self.progress.update(self.task, description=names)
 
 
 def _line(outcome: Outcome) -> Text:
@@ -142,9 +131,14 @@ def _line(outcome: Outcome) -> Text:
 class _TimeLeft(ProgressColumn):
     """The time left by the figures' known costs and the pace of those drawn so far."""
 
+    def __init__(self, processes: int):
+        self.processes = processes
+        super().__init__()
+
     def render(self, task: Task) -> Text:
         pace = task.fields["drawn_in"] / task.completed if task.completed else 1.0
-        running = (task.elapsed or 0.0) - task.fields["drawn_in"]
-        left = max(0.0, pace * (task.remaining or 0.0) - running)
+        now = time.perf_counter()
+        running = sum(now - begun for begun in list(task.fields["begun_at"].values()))
+        left = max(0.0, pace * (task.remaining or 0.0) - running) / self.processes
         minutes, seconds = divmod(round(left), 60)
         return Text(f"about {minutes}:{seconds:02d} left")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from analysis.command import chosen
@@ -158,7 +159,13 @@ def computed(
     wanted = replace(whole, cells=tuple(cell for cell in whole.cells if only(cell)))
     if conditions.committed:
         return committed(wanted, conditions.results)
-    swept = sweep(wanted, conditions.results, engine=conditions.engine)
+    told = conditions.told
+    swept = sweep(
+        wanted,
+        conditions.results,
+        engine=conditions.engine,
+        told=None if told is None else partial(told, name),
+    )
     if swept.failures:
         errors = "\n".join(f"{failure.cell}\n{failure.error}" for failure in swept.failures)
         raise RuntimeError(f"{len(swept.failures)} cells of {name} failed:\n{errors}")

@@ -83,6 +83,7 @@ def sweep(
     *,
     engine: Engine = "local",
     console: Console | None = None,
+    told: Callable[[int, int], None] | None = None,
 ) -> Sweep:
     """Compute what is missing of a study and return all of it.
 
@@ -99,6 +100,8 @@ def sweep(
             machine belongs to or `RAY_ADDRESS` names, or else on Ray started here; one GPU a cell
             where there are GPUs; a cell whose worker dies is run again.
         console: Where progress goes; standard error if not given.
+        told: Called with how many cells are computed and how many there are to compute, instead of
+            a bar.
 
     Returns:
         The results and the failures.
@@ -133,7 +136,7 @@ def sweep(
         with _alone(here, console):
             results.sweep_up(here)
             missing = [cell for cell, name in names.items() if not results.there(here, name)]
-            for cell, outcome in _shown(study, missing, engine, console):
+            for cell, outcome in _shown(study, missing, engine, console, told):
                 if isinstance(outcome, CellResult):
                     try:
                         results.write(here, names[cell], _signed(outcome, cell, code))
@@ -171,9 +174,19 @@ def _outcomes(study: Study, cells: list[Any], engine: Engine) -> Iterator[tuple[
 
 
 def _shown(
-    study: Study, cells: list[Any], engine: Engine, console: Console
+    study: Study,
+    cells: list[Any],
+    engine: Engine,
+    console: Console,
+    told: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[Any, Any]]:
-    """The outcomes as they come, and beside them a bar with the time left."""
+    """The outcomes as they come, and beside them a bar with the time left, or who is told."""
+    if told is not None:
+        told(0, len(cells))
+        for done, outcome in enumerate(_outcomes(study, cells, engine), start=1):
+            yield outcome
+            told(done, len(cells))
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _TimeLeft())
     with Progress(*columns, console=console) as progress:
         total = sum(study.cost(cell) for cell in cells)

@@ -1,5 +1,10 @@
 """Figures that cost nothing, for the tests of the engine; the catalogue entries name them."""
 
+import os
+import sys
+import time
+from pathlib import Path
+
 import pandas as pd
 
 from analysis.scale import Conditions
@@ -38,3 +43,23 @@ def draw_conditions(here: Conditions) -> Drawing:
 def draw_from_a_study(conditions: Conditions) -> Drawing:
     (result,) = computed("spectreg-sin", conditions).results.values()
     return Drawing(picture(), pd.DataFrame({"answer": [result["answer"]]}))
+
+
+def draw_dying(conditions: Conditions) -> Drawing:
+    os._exit(3)  # as a process that the system kills, for its memory
+
+
+def draw_process(conditions: Conditions) -> Drawing:
+    return Drawing(picture(), pd.DataFrame({"process": [os.getpid()]}))
+
+
+def draw_told(conditions: Conditions) -> Drawing:
+    assert conditions.told is not None
+    conditions.told("a-study", 1, 2)
+    return draw_process(conditions)
+
+
+def draw_for_ever(conditions: Conditions) -> Drawing:
+    Path(sys.argv[1], f"{os.getpid()}.pid").touch()
+    time.sleep(3600)
+    raise AssertionError("nobody ended it")

@@ -1,17 +1,22 @@
 """What a figure leaves on disk, and what happens to the others when one fails."""
 
 import io
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from analysis.scale import Conditions
+from paper_figures.draw import Outcome
 from paper_figures.figure import Claim, Figure
-from paper_figures.produce import claims_table, produce
+from paper_figures.produce import Shown, claims_table, produce
+from paper_figures.side_by_side import next_of
 from tests.paper_figures import fakes
 
 LINE = Figure("fake/line", "Fakes", "a line", "tests.paper_figures.fakes:draw_line", 1)
@@ -117,3 +122,77 @@ def test_the_progress_bar_says_the_time_left(tmp_path):
     produce([slow], tmp_path, Conditions(), console)
     assert "about 2:05 left" in printed(console)
     assert "about 0:00 left" in printed(console)
+
+
+@pytest.mark.slow
+def test_side_by_side_the_files_are_the_same_and_one_that_dies_stops_no_other(tmp_path, console):
+    dying = Figure("fake/dying", "Fakes", "", "tests.paper_figures.fakes:draw_dying", 1)
+    told = Figure("fake/told", "Fakes", "", "tests.paper_figures.fakes:draw_told", 1)
+    figures = [ERROR, told, dying, LINE]
+    outcomes = produce(figures, tmp_path / "many", Conditions(), console, processes=2)
+    assert [outcome.figure for outcome in outcomes] == figures
+    raised, drawn, died, line = outcomes
+    assert "RuntimeError: no such network" in (raised.error or "")
+    assert died.error == "Its process died: out of memory, or killed."
+    assert drawn.error is None
+    assert pd.read_csv(tmp_path / "many/fake/told.csv")["process"][0] != os.getpid()
+    produce([LINE], tmp_path / "one", Conditions(), console)
+    for one, many in zip(["line.png", "line.pdf", "line.csv"], line.files, strict=False):
+        assert (tmp_path / "one/fake" / one).read_bytes() == many.read_bytes()
+
+
+def test_figures_of_one_module_or_paper_are_kept_apart_where_others_wait():
+    def figure(name, paper, module):
+        return Figure(name, paper, "", f"{module}:draw", 1)
+
+    running = figure("a/1", "A", "a.first")
+    same_module, same_paper = figure("a/2", "A", "a.first"), figure("a/3", "A", "a.second")
+    other = figure("b/1", "B", "b.first")
+    assert next_of([same_module, same_paper, other], [running]) is other
+    assert next_of([same_module, same_paper], [running]) is same_paper
+    assert next_of([same_module, other], []) is same_module
+
+
+def test_the_bar_names_what_is_drawn_and_how_far_its_study_is():
+    shown = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with Progress(console=shown) as progress:
+        watcher = Shown(progress, [LINE, ERROR])
+        watcher.begun(LINE)
+        watcher.told("fake/line", "a-study", 1, 2)
+        watcher.told("fake/gone", "a-study", 2, 2)
+        assert progress.tasks[0].description == "[bold]fake/line[/] (a-study 1/2)"
+        watcher.done(Outcome(LINE, 1.0))
+        assert progress.tasks[0].description == ""
+        assert progress.tasks[0].completed == 1
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_command(tmp_path):
+    """Also when it is killed: nobody is left at work."""
+    script = (
+        "import sys; from pathlib import Path; from rich.console import Console;"
+        "from analysis.scale import Conditions;"
+        "from paper_figures.figure import Figure; from paper_figures.produce import produce;"
+        "wait = Figure('fake/wait', 'Fakes', '', 'tests.paper_figures.fakes:draw_for_ever', 1);"
+        "last = Figure('fake/last', 'Fakes', '', 'tests.paper_figures.fakes:draw_for_ever', 1);"
+        "produce([wait, last], Path(sys.argv[1]), Conditions(), Console(quiet=True), processes=2)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as running:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        processes = [int(file.stem) for file in tmp_path.glob("*.pid")]
+        assert len(processes) == 2
+        running.kill()
+    while any(_alive(process) for process in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _alive(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
