@@ -294,6 +294,7 @@ def test_every_function_that_repeats_has_one():
     assert without == IN_ONE_PASS | {"read_record"}
 
 
+@pytest.mark.slow
 def test_there_is_none_under_a_transformation(capfd):
     """Nor does one stand in the way of a derivative."""
     end = lambda w: igr.run(optax.sgd(0.1), loss, w, 3, progress=True).last.sum()

@@ -91,7 +91,7 @@ def code_version(function: Callable[..., Any]) -> str:
     Raises:
         TypeError: If the function is in no file.
 
-    >>> len(code_version(code_version))
+    >>> len(code_version(canonical))
     16
     """
     module = sys.modules.get(function.__module__)

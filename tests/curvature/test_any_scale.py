@@ -70,7 +70,7 @@ def test_a_start_that_is_not_finite_is_left():
 
 
 @pytest.mark.parametrize("mean", [pytest.param(300.0, marks=pytest.mark.slow), 2000.0, 20000.0])
-@pytest.mark.parametrize("which", ["keys", "centred"])
+@pytest.mark.parametrize("which", ["keys", pytest.param("centred", marks=pytest.mark.slow)])
 def test_features_far_from_zero_over_several_positions(mean, which):
     rng = np.random.default_rng(1)
     x = np.float32(rng.normal(size=(4, 6, 48)) + mean)

@@ -17,7 +17,7 @@ from tests.curvature.cases import best, diagonal, multiply, rows
         ([-9, 8, 8, 5, -4.9], "magnitude", jnp.float32),
         pytest.param([-9, 8, 8, 5, -4.9], "magnitude", jnp.float64, marks=pytest.mark.slow),
         pytest.param([8, 8, 8, 5, -4.9], "magnitude", jnp.float32, marks=pytest.mark.slow),
-        ([8, 8, 8, 5, -4.9], "magnitude", jnp.float64),
+        pytest.param([8, 8, 8, 5, -4.9], "magnitude", jnp.float64, marks=pytest.mark.slow),
         ([-6, -6, 6, 6, 6], "magnitude", jnp.float32),
         pytest.param([-6, -6, 6, 6, 6], "magnitude", jnp.float64, marks=pytest.mark.slow),
         ([8, 5, 5, 5, 4], "largest", jnp.float64),

@@ -50,6 +50,7 @@ def test_error_bars_cover_the_truth(function):
     assert np.all(np.abs(off) < 4)
 
 
+@pytest.mark.slow
 def test_quadrature_of_the_whole_space_is_exact(matrix):
     """tr A^2 with every probe: v' A^2 v needs two products, and random signs give it exactly."""
     product = Partial(multiply, jnp.asarray(matrix))

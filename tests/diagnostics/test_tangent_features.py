@@ -158,6 +158,7 @@ def test_function_update_is_lemma_4_2(case):
     )
 
 
+@pytest.mark.slow
 def test_function_update_is_what_a_small_step_does(case):
     """f(w - h grad L) - f(w) is the update up to h^2."""
     outputs = jax.vmap(apply_fn, (None, 0))

@@ -9,7 +9,7 @@ import pytest
 from igr.flows.newton_schulz import newton_schulz
 
 
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float64, marks=pytest.mark.slow), jnp.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 7), pytest.param((7, 3), marks=pytest.mark.slow)])
 def test_newton_schulz_is_that_of_optax(shape, dtype):
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)

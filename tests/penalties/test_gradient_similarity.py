@@ -30,7 +30,7 @@ def kernel(apply_fn, params, x):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[pytest.mark.slow] if n in ("lenet", "norm", "scan") else [])
+        pytest.param(n, marks=[pytest.mark.slow] if n in ("lenet", "norm", "scan", "tied") else [])
         for n in NETWORKS
     ],
 )

@@ -338,7 +338,7 @@ def test_the_first_steps_are_those_of_the_optimizer(make, keep):
         (contrib.simplified_ademamix, None, jnp.float64),
         pytest.param(contrib.madgrad, None, jnp.float32, marks=pytest.mark.slow),
         pytest.param(lambda h: optax.novograd(h), None, jnp.float32, marks=pytest.mark.slow),
-        (optax.adafactor, None, jnp.float32),
+        pytest.param(optax.adafactor, None, jnp.float32, marks=pytest.mark.slow),
     ],
     ids=["adam", "simplified ademamix", "madgrad", "novograd", "adafactor"],
 )
@@ -361,9 +361,12 @@ def test_a_leaf_that_is_never_used_stands_still(make, keep, dtype):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda h: optax.chain(
-            optax.clip_by_global_norm(1.0),
-            optax.adamw(optax.warmup_cosine_decay_schedule(0.0, h, 100, 1000)),
+        pytest.param(
+            lambda h: optax.chain(
+                optax.clip_by_global_norm(1.0),
+                optax.adamw(optax.warmup_cosine_decay_schedule(0.0, h, 100, 1000)),
+            ),
+            marks=pytest.mark.slow,
         ),
         lambda h: optax.adamw(h, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
         lambda h: optax.lars(h, momentum=0.5),

@@ -58,7 +58,6 @@ QUICK = (
     "adamw",
     "adan",
     "decay, trace, average",
-    "clipping, then momentum",
 )
 
 

@@ -188,6 +188,7 @@ def test_inject_hyperparams(network):
             assert_close(frozen, ours[0])
 
 
+@pytest.mark.slow
 def test_schedules_equal_to_constants(network):
     value_fn, params = network
 

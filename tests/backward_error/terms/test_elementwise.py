@@ -24,7 +24,9 @@ def _close(a, b):
     ("transfer", "method"),
     [
         (1, methods.gradient_descent()),
-        (1 / (1 - Rational(1, 2) * exp(-z)), methods.heavy_ball(0.5)),
+        pytest.param(
+            1 / (1 - Rational(1, 2) * exp(-z)), methods.heavy_ball(0.5), marks=pytest.mark.slow
+        ),
         (1 + Rational(7, 10) / (1 - Rational(7, 10) * exp(-z)), methods.nesterov(0.7)),
     ],
     ids=["gradient descent", "heavy ball", "nesterov"],

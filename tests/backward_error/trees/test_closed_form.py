@@ -79,7 +79,9 @@ def tensors(loss, params):
 
 
 @pytest.mark.parametrize(
-    ("loss", "order"), [(LOSS, 3), (IN_THREE, 2), (E, 2)], ids=["2d", "3d", "model"]
+    ("loss", "order"),
+    [pytest.param(LOSS, 3, marks=pytest.mark.slow), (IN_THREE, 2), (E, 2)],
+    ids=["2d", "3d", "model"],
 )
 def test_gradient_descent_in_tensors(loss, order):
     params = sorted(loss.free_symbols, key=str)

@@ -121,7 +121,7 @@ def test_a_game_has_no_gradient_part():
         equation.coefficient((2,))
 
 
-@pytest.mark.parametrize("name", ["shared", "ordered"])
+@pytest.mark.parametrize("name", [pytest.param("shared", marks=pytest.mark.slow), "ordered"])
 def test_the_gradient_part_over_batches(name):
     """Curl-free, with a loss whose gradient it is; with the obstruction it makes the whole."""
     equation = modified_equation(ALL[name], 2)

@@ -58,7 +58,7 @@ def flow_of(method, losses, order, precision=None):
     return space, space.flow([space.read(f) for f in field], steps=len(losses))
 
 
-@pytest.mark.parametrize("batches", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("batches", [1, 2, 3, 4, pytest.param(5, marks=pytest.mark.slow)])
 def test_the_mean_over_all_orders(batches):
     losses = LOSSES[:batches]
     space, flow = flow_of(methods.reshuffled_sgd(batches), losses, order=2)

@@ -9,6 +9,7 @@ import sympy
 
 from igr.backward_error import methods, modified_equation
 from tests.backward_error.trees.formal_flow import FormalSpace, h, random_polynomial
+from tests.quick import quick
 
 x, y, u = sympy.symbols("x y u")
 z = methods.z
@@ -73,7 +74,7 @@ MEMORIES = {
 }
 
 
-@pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.parametrize("name", quick(list(MEMORIES), "Nesterov"))
 @pytest.mark.parametrize(
     ("loss", "order"),
     [(QUARTIC, 3), (SPARSE_QUINTIC, 2), (IN_THREE, 2)],

@@ -37,7 +37,9 @@ def test_bilinear_game_at_once_and_in_turns():
     assert sympy.expand(change).coeff(h, 0) == sympy.expand(change).coeff(h, 1) == 0
 
 
-@pytest.mark.parametrize("ratios", [(1, 1), (sympy.Rational(1, 2), 3)])
+@pytest.mark.parametrize(
+    "ratios", [pytest.param((1, 1), marks=pytest.mark.slow), (sympy.Rational(1, 2), 3)]
+)
 def test_quadratic_games_are_the_logarithm_of_a_matrix(ratios):
     """On quadratic losses a round is a linear map, whose logarithm is the field."""
     a, b = X**2 + 3 * X * Y, Y**2 / 2 - X * Y

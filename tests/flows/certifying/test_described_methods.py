@@ -84,7 +84,7 @@ def test_weight_decay(polynomial, name, beta, order):
 
 
 @pytest.mark.parametrize("order", [2, pytest.param(0, marks=SLOW), pytest.param(1, marks=SLOW)])
-@pytest.mark.parametrize("name", _slow_but(UPHILL, ["sam", "sam, fixed"]))
+@pytest.mark.parametrize("name", _slow_but(UPHILL, ["sam, fixed"]))
 def test_sharpness_aware(polynomial, name, order):
     method, *how = UPHILL[name]
     optimizer = _Uphill(polynomial.value_fn, *how)

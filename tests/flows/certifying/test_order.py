@@ -37,7 +37,7 @@ def test_gradient_descent(case, order, field, request):
     assert not slope.at_rounding.any()
 
 
-@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "method", [igr.methods.heavy_ball(0.9), igr.methods.nesterov(0.7)], ids=str
 )
@@ -69,7 +69,9 @@ ELEMENTWISE = {
 }
 
 
-@pytest.mark.parametrize(("name", "order"), [("adam", 2), ("lion", 1)])
+@pytest.mark.parametrize(
+    ("name", "order"), [("adam", 2), pytest.param("lion", 1, marks=pytest.mark.slow)]
+)
 def test_elementwise_methods(polynomial, name, order):
     slope = igr.observed_order(ELEMENTWISE[name](0.5), *polynomial, order)
     assert abs(slope - (order + 2)) < 0.1, (slope, slope.hs, slope.errors)

@@ -84,6 +84,7 @@ def test_differences_are_those_of_gradients_over_the_step():
         igr.compare(product_loss, START, h, 5, ("two",))
 
 
+@pytest.mark.slow
 def test_kinks_decide_what_is_trusted_and_cost_no_more():
     """The derivatives explain the gradient's change for tanh and not for ReLU, by finite steps."""
     results = {}

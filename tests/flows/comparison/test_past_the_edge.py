@@ -70,6 +70,7 @@ def test_flows_past_the_edge_are_those_of_their_own_functions(seen):
     assert "amplitude" in str(seen)
 
 
+@pytest.mark.slow
 def test_other_flows_are_averaged_like_the_run(seen):
     """Of gradient flow (y(t-h) + 2 y(t) + y(t+h))/4, here by small steps of Runge and Kutta."""
     g = jax.grad(valley)

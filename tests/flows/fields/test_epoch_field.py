@@ -39,7 +39,7 @@ PARAMS = {"x": jnp.array(0.7), "y": jnp.array(-0.4)}
     ("method", "order"),
     [
         (igr.methods.reshuffled_sgd(4), 1),
-        (igr.methods.reshuffled_sgd(4), 2),
+        pytest.param(igr.methods.reshuffled_sgd(4), 2, marks=pytest.mark.slow),
         (igr.methods.cyclic_sgd((2, 0, 3, 1)), 2),
     ],
     ids=["random-1", "random-2", "fixed-2"],
@@ -157,7 +157,7 @@ def slope(method, orders, network, order):
     return slope_of(hs, errors)
 
 
-@pytest.mark.parametrize("order", [pytest.param(0, marks=pytest.mark.slow), 1, 2])
+@pytest.mark.parametrize("order", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1))])
 def test_order_of_the_mean_of_all_permutations(network, order):
     orders = list(permutations(range(4)))
     found = slope(igr.methods.reshuffled_sgd(4), orders, network, order)

@@ -12,6 +12,7 @@ from igr.backward_error import methods, modified_equation
 from igr.flows import rules
 from igr.flows.fields.rules import rule_field
 from igr.flows.fields.terms import elementwise_field
+from tests.quick import quick
 
 BETA = 0.5
 CLIP = rules.stateless(optax.clip_by_global_norm(0.3))
@@ -92,7 +93,9 @@ def _first_correction(method, value_fn, params):
     return jax.jit(lambda: jax.jvp(field, (0.0,), (1.0,)))()
 
 
-@pytest.mark.parametrize("which", ["clip after", "trust ratio"])
+@pytest.mark.parametrize(
+    "which", ["clip after", pytest.param("trust ratio", marks=pytest.mark.slow)]
+)
 def test_first_correction_against_dense_matrices(tanh_network, which):
     # F1 = (w0/2 - w1) J_a H F0 + (1/2) J_theta F0, with J and H written out.
     value_fn, params = tanh_network
@@ -304,7 +307,7 @@ KEPT = {
 }
 
 
-@pytest.mark.parametrize("which", KEPT)
+@pytest.mark.parametrize("which", quick(list(KEPT), "schedule-free"))
 def test_kept_states_run_as_in_optax(tanh_network, which):
     describe, optimizer = KEPT[which]
     value_fn, params = tanh_network

@@ -40,10 +40,10 @@ def test_steps_on_a_quadratic_are_the_matrix(method, factor):
 @pytest.mark.parametrize(
     ("method", "order"),
     [
-        (MIDPOINT, 1),
+        pytest.param(MIDPOINT, 1, marks=pytest.mark.slow),
         (MIDPOINT, 3),
         (HEUN, 2),
-        (igr.methods.usam(0.5), 1),
+        pytest.param(igr.methods.usam(0.5), 1, marks=pytest.mark.slow),
         (igr.methods.usam(0.5), 2),
     ],
     ids=lambda x: getattr(x, "name", x),

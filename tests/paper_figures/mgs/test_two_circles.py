@@ -24,6 +24,7 @@ from paper_figures.mgs.two_circles import (
     figure_2,
     figure_a1,
 )
+from tests.quick import quick
 
 
 def ends(sign):
@@ -80,7 +81,9 @@ def test_the_best_classifier_is_where_both_densities_meet():
     assert 0.5 < radius < 1
 
 
-@pytest.mark.parametrize("method", study._PENALTIES)
+@pytest.mark.parametrize(
+    "method", quick(list(study._PENALTIES), "MGS determinant", "loss gradient, parameters")
+)
 def test_penalties_of_a_linear_network(method):
     rng = np.random.default_rng(1)
     w, x, y = rng.normal(size=(2, 2)), rng.normal(size=(5, 2)), np.array([0, 1, 1, 0, 1])
