@@ -37,6 +37,7 @@ def compare(
     epochs: int | None = None,
     runs: int | None = None,
     key: PRNGKeyArray | None = None,
+    sequences: int | None = None,
     record_every: int | None = None,
     start_up: StartUp | None = None,
     burn_in: int | None = None,
@@ -84,10 +85,16 @@ def compare(
         many runs is then what distances are from, beside the standard error that their spread
         makes. The method is `igr.methods.reshuffled_sgd(m)` if none is given; a fixed order is
         that of `igr.methods.cyclic_sgd`; momentum and any other linear memory without decay is
-        followed to h^1. Of other methods the equation knows no batches, and holds to h^0.
+        followed to h^1, and so is every other method whose memories enter linearly, as Adam's: its
+        equation is that of `igr.flows.reshuffled_field`. What bends its memories, as momentum
+        clipped, has no formula: give `sequences`; without, and where the field would not fit into
+        memory, the equation is that of the mean loss, holds to h^0, and `notes` say so.
       epochs: with batches, how many epochs, instead of `steps`.
       runs: with batches, how many runs the mean is of; 16 if not given.
       key: with batches, a `jax.random.key` that draws their orders.
+      sequences: with batches, over how many sequences of them the equation of a method without
+        formula is averaged, four or more; in two halves, half the distance of whose flows is in
+        `standard_error`. For small networks: `notes` say what it costs.
       record_every: steps between records; such that there are about 100 records if not given.
       start_up: how to deal with the first steps, in which a memory fills. The equation holds once
         it has; *from a cold start every order is only O(h) close.*
@@ -137,7 +144,9 @@ def compare(
     if over_batches:
         method, given = method_over_batches(method, optimizer, batches, params, h)
     else:
-        for name, value in (("epochs", epochs), ("runs", runs), ("key", key)):
+        for name, value in (
+            ("epochs", epochs), ("runs", runs), ("key", key), ("sequences", sequences),
+        ):  # fmt: skip
             if value is not None:
                 raise ValueError(f"{name} is for runs on batches: give batches too")
         method, given = method_and_optimizer(method, optimizer, params, h)
@@ -167,6 +176,7 @@ def compare(
         max_steps=max_steps,
         progress=progress,
         more=diffeqsolve,
+        sequences=sequences,
     )
     if over_batches:
         return compare_batches(asked, batches, epochs, runs, key)

@@ -63,6 +63,8 @@ def coupled_reading(
     why: dict[Any, str] = {}
     for state in replayed.moving:
         b = replayed.fading(state)
+        if b is None:
+            replayed.check_no_buffer(state)
         if b is not None and abs(b) > 1:
             raise UnreadableOptimizerError(
                 f"the state {state} grows by the factor {float(b):g} in every step: nothing slow "

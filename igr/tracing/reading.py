@@ -15,8 +15,10 @@ from igr.backward_error.terms.algebra import T
 from igr.checks import Number
 from igr.tracing.coupled import coupled_reading
 from igr.tracing.describe import CoupledError, Description, describe
+from igr.tracing.every_shape import check_every_shape
 from igr.tracing.in_time import CLOCK
 from igr.tracing.method import method_of
+from igr.tracing.on_steps import EARLY
 from igr.tracing.states import Readings, readings
 from igr.tracing.trace import Make, Traced, trace
 from igr.tracing.unreadable import UnreadableOptimizerError
@@ -61,16 +63,19 @@ def read_optimizer(
     found = readings(traced, smooth)
     _check_keep(traced, found, keep)
     name = name_of(make)
-    first = _of_every_leaf(found, keep, traced)
+    first, early = _of_every_leaf(found, keep, traced), EARLY
     if first is not None and found.settled and not _holds_early(first, found.settled):
         # What the conditions on the first steps keep off is no number there: they are pieces.
-        found = readings(traced, smooth, early=0)
+        early = 0
+        found = readings(traced, smooth, early)
         first = _of_every_leaf(found, keep, traced)
     if first is None:
         whole = coupled_reading(traced, found, keep, name)
         since = _since(found, whole.fading.values())
         return Reading(whole.method, traced, since, found, None, whole.why, None)
     _check_small(first)
+    again = lambda other: _of_every_leaf(readings(other, smooth, early), keep, other)  # noqa: E731
+    check_every_shape(traced, first, params, again)
     method = method_of(first, name)
     why = {n: m.why for n, m in first.memories.items() if m.kept}
     since = _since(found, [m.fading for m in first.memories.values() if not m.kept])

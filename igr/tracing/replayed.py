@@ -21,6 +21,7 @@ from igr.tracing.values import RATE, STEPS
 # Of a state where its slope is looked at: the larger of it and of something else, as a distance so
 # far, has one slope where it is small and another where it is large.
 _SIZES = (1e-6, 1.0, 1e6)
+_LONGEST = 64  # a buffer that is looked for
 
 
 class Replayed:
@@ -143,40 +144,62 @@ class Replayed:
     def fading(self, state: str) -> sympy.Expr | None:
         """b of s <- b s + phi, None where it is none."""
         with jax.enable_x64(True):
-            gradient, params, random = self._point
-            program = self.program(gradient, params)
-            places = self.places(state)
-            first = 1 + 2 * len(self.traced.params)
             seen = []
             for size in _SIZES:
-                leaves = [
-                    jnp.asarray(random.uniform(0.5, 1.5, program.shapes[v].shape))
-                    for v in program.inputs[first:]
-                ]
-                for place, value in self.fixed_values(params).items():
-                    leaves[place] = value
-                for place, value in self.found.numbers.items():
-                    at = self.numbers[place](50.0, 0.1) if place in self.numbers else value
-                    leaves[place] = jnp.asarray(
-                        at, program.shapes[program.inputs[first + place]].dtype
-                    )
-
-                def after(own: list[Any], leaves: list[Any] = leaves) -> list[Any]:
-                    whole = list(leaves)
-                    for place, value in zip(places, own, strict=True):
-                        whole[place] = value
-                    flat = [jax.tree.leaves(x) for x in (gradient, params)]
-                    given = [jnp.asarray(0.1), *flat[0], *flat[1], *whole]
-                    return program.replay(given, wanted=[len(flat[0]) + p for p in places])
-
-                own = [size * leaves[p] for p in places]
-                along = [jnp.asarray(random.uniform(0.5, 1.5, x.shape)) for x in own]
+                after, own, along = self._alone(state, size)
                 _, slopes = jax.jvp(after, (own,), (along,))
                 seen += [np.ravel(s / a) for s, a in zip(slopes, along, strict=True)]
             every = np.concatenate(seen)
         if every.size == 0 or not np.allclose(every, every[0], rtol=1e-10, atol=1e-13):
             return None
         return sympy.Rational(f"{float(every[0]):.12g}")
+
+    def check_no_buffer(self, state: str) -> None:
+        """Raises where a state holds the last values, and nothing else once they have passed."""
+        with jax.enable_x64(True):
+            after, own, along = self._alone(state, 1.0)
+            held, trained = (
+                sum(int(np.prod(x.shape)) for x in xs) for xs in (own, self.traced.params)
+            )
+            slots = -(-held // max(trained, 1))
+            if not 1 < slots <= _LONGEST:
+                return
+            for _ in range(slots):
+                along = jax.jvp(after, (own,), (along,))[1]
+        if not any(np.any(x) for x in along):
+            raise UnreadableOptimizerError(
+                f"the state {state} holds what was seen in the last {slots} steps: a memory of so "
+                "many steps, which no variable of a flow stands for. Describe it: "
+                "igr.methods.linear_memory, with e^(-k z) for what is k steps old, or a channel "
+                "for each in igr.methods.rule"
+            )
+
+    def _alone(self, state: str, size: float) -> tuple[Any, list[Any], list[Any]]:
+        """The update of a state as a function of it alone, a point of a size, and a direction."""
+        gradient, params, random = self._point
+        program = self.program(gradient, params)
+        places = self.places(state)
+        first = 1 + 2 * len(self.traced.params)
+        leaves = [
+            jnp.asarray(random.uniform(0.5, 1.5, program.shapes[v].shape))
+            for v in program.inputs[first:]
+        ]
+        for place, value in self.fixed_values(params).items():
+            leaves[place] = value
+        for place, value in self.found.numbers.items():
+            at = self.numbers[place](50.0, 0.1) if place in self.numbers else value
+            leaves[place] = jnp.asarray(at, program.shapes[program.inputs[first + place]].dtype)
+
+        def after(own: list[Any]) -> list[Any]:
+            whole = list(leaves)
+            for place, value in zip(places, own, strict=True):
+                whole[place] = value
+            flat = [jax.tree.leaves(x) for x in (gradient, params)]
+            given = [jnp.asarray(0.1), *flat[0], *flat[1], *whole]
+            return program.replay(given, wanted=[len(flat[0]) + p for p in places])
+
+        own = [size * leaves[p] for p in places]
+        return after, own, [jnp.asarray(random.uniform(0.5, 1.5, x.shape)) for x in own]
 
     def fixed_values(self, params: PyTree) -> dict[int, Any]:
         """The states that stay as they start."""

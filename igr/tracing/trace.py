@@ -54,7 +54,12 @@ class Traced:
     step: Number | None
 
 
-def trace(make: Make, params: PyTree | None = None, step: Number | None = None) -> Traced:
+def trace(
+    make: Make,
+    params: PyTree | None = None,
+    step: Number | None = None,
+    own_precision: bool = False,
+) -> Traced:
     """Traces an optimizer in float64.
 
     Args:
@@ -63,6 +68,7 @@ def trace(make: Make, params: PyTree | None = None, step: Number | None = None) 
         given.
       step: the learning rate, where it is to be a number; if None it is one only for an optimizer
         that looks at it while it is made.
+      own_precision: whether params, shapes then, are taken in the precision they have.
 
     Raises:
       TypeError: if `make` is no function of the learning rate.
@@ -74,6 +80,8 @@ def trace(make: Make, params: PyTree | None = None, step: Number | None = None) 
             shapes: Any = {
                 name: jax.ShapeDtypeStruct(shape, jnp.float64) for name, shape in SHAPES.items()
             }
+        elif own_precision:
+            shapes = params
         else:
             shapes = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.float64), partition(params)[0]
@@ -88,7 +96,7 @@ def trace(make: Make, params: PyTree | None = None, step: Number | None = None) 
 
 
 def _traced(make: Make, shapes: PyTree, step: Number | None, given: bool) -> Traced:
-    rate = jax.ShapeDtypeStruct((), jnp.float64)
+    rate = jax.ShapeDtypeStruct((), jnp.result_type(jnp.float32, *jax.tree.leaves(shapes)))
 
     def transformation(h: Any) -> optax.GradientTransformation:
         return _transformation(make, h if step is None else step)

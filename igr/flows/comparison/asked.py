@@ -45,6 +45,7 @@ class Asked:
     max_steps: int
     progress: bool | None
     more: dict[str, Any]
+    sequences: int | None = None
 
 
 def method_and_optimizer(

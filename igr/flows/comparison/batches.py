@@ -20,6 +20,13 @@ from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import size
 from igr.flows.certifying.described import check_described
 from igr.flows.comparison.asked import Asked, method_and_optimizer
+from igr.flows.comparison.batch_equation import (
+    BatchEquation,
+    batch_equation,
+    middle,
+    notes_of,
+    validity_of,
+)
 from igr.flows.comparison.batch_validity import validity_over_batches
 from igr.flows.comparison.carrying import never_negative, not_below_zero
 from igr.flows.comparison.drawing import Drawing, drawing_of, over_batches, with_gradients
@@ -107,29 +114,41 @@ def compare_batches(
         h, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more,
     )  # fmt: skip
 
-    along = (recorded, kept) if method.kept else recorded
-    value, slope, correction, remainder, sharp = validity_over_batches(
-        method, losses, along, np.asarray(times + origin), h, asked.progress
-    )
+    equation = _equation(asked, losses, drawing, origin, begin, key)
+    known = drawing.own or isinstance(equation, BatchEquation)
+    along, at = (recorded, kept) if method.kept else recorded, np.asarray(times + origin)
+    if isinstance(equation, BatchEquation):
+        validity = validity_of(equation, losses, along, at, h, bool(method.kept), asked.progress)
+    else:
+        validity = validity_over_batches(method, losses, along, at, h, asked.progress)
+    value, slope, correction, remainder, sharp = validity
     if np.any(remainder > LARGEST_REMAINDER):
         # A step of the solver for one of the run: it takes the gradients of a whole epoch.
         options = over_kinks(options, asked.more, h, int(step[-1]), fraction=1)
     unsigned = never_negative(kept)
 
-    def follow(p: FlowName) -> tuple[Followed, dict[str, PyTree]]:
-        field, unpack = _field(method, p, losses, h, first)
-        if unsigned:
-            field = _lifted(field, unsigned)
-        found = saved(field, unpack.start(begin), origin, times, options)
-        ys, beside = unpack.end(found.ys)
-        return found._replace(ys=ys), beside
+    def follow(p: FlowName) -> tuple[Followed, dict[str, PyTree], Any]:
+        if isinstance(equation, BatchEquation):
+            fields, unpack = equation.fields(int(p)), _as_it_is(method)
+        else:
+            field, unpack = _field(method, p, losses, h, first)
+            fields = [field]
+        lifted = [_lifted(f, unsigned) if unsigned else f for f in fields]
+        found = [saved(f, unpack.start(begin), origin, times, options) for f in lifted]
+        ends = [unpack.end(one.ys) for one in found]
+        ys, error = middle([ys for ys, _ in ends])
+        reached = np.all([one.reached for one in found], axis=0)
+        own = max(one.own_error for one in found)
+        return Followed(combine(ys, static), reached, own), ends[0][1], error
 
     results, failures = each(names, follow)
-    followed = {p: found for p, (found, _) in results.items()}
+    followed = {p: found for p, (found, _, _) in results.items()}
     distance, travelled, norm = distances(followed, partition(first)[0], recorded)
     for p in failures:
         distance[p] = np.full(len(step), np.inf)
     spread = np.asarray(ensemble.spread)
+    errors = {p: np.hypot(spread, results[p][2] if p in results else 0.0) for p in names}
+    estimated = isinstance(equation, BatchEquation) and bool(equation.note)
     response = with_gradients(method).response() if drawing.size is None else None
     nothing = np.full(len(step), np.nan)
     # Of the batch sharpness, as if a memory held the one batch that a step lasts for.
@@ -151,7 +170,7 @@ def compare_batches(
         distance={p: distance[p] for p in names},
         travelled=travelled,
         correction=correction,
-        remainder=remainder if drawing.own else nothing,
+        remainder=remainder if known else nothing,
         sharpness=sharp if asked.sharpness and drawing.size is None else nothing,
         stability_limit=limit if response is None or drawing.own else response.stability_limit(),
         convergence_radius=1.0 if response is None else response.convergence_radius(),
@@ -160,20 +179,25 @@ def compare_batches(
         kept={p: results[p][1] if p in results else {} for p in names},
         solver_error={p: followed[p].own_error if p in followed else np.nan for p in names},
         runs=runs,
-        standard_error={p: spread for p in names} if runs > 1 else {},
+        standard_error=errors if runs > 1 or estimated else {},
         failures=failures,
-        notes=()
-        if drawing.own
-        else (
-            f"the equation of {method.name} knows no batches: it is that of their mean loss, and "
-            "holds to h^0"
-            + (
-                "; states that average squares see the batches' noise besides"
-                if method.kept
-                else ""
-            ),
-        ),
+        notes=() if drawing.own else notes_of(method, equation),
     )
+
+
+def _equation(
+    asked: Asked, losses: _Losses, drawing: Drawing, t: Number, begin: PyTree, key: Any
+) -> BatchEquation | str:
+    """The equation over batches of a method that brings none of its own, or why there is none."""
+    if drawing.own:
+        if asked.sequences is not None:
+            raise ValueError(
+                f"sequences is for methods without a formula over batches: that of "
+                f"{asked.method.name} is exact"
+            )
+        return ""
+    h = asked.learning_rate
+    return batch_equation(asked.method, losses, h, float(t), begin, asked.sequences, key)
 
 
 def method_over_batches(
@@ -330,15 +354,18 @@ def _lifted(field: Any, unsigned: frozenset[str]) -> Any:
     return lambda t, y, args: field(t, (y[0], not_below_zero(y[1], unsigned)), args)
 
 
+def _as_it_is(method: Method) -> _Unpack:
+    """Of a flow whose state is params, or those and the kept states."""
+    return _Unpack(lambda y: y, lambda ys: ys if method.kept else (ys, {}))
+
+
 @singledispatch
 def _field(
     method: Any, p: FlowName, losses: _Losses, h: Number, params: PyTree
 ) -> tuple[Any, _Unpack]:
     """The field of one order, of the mean loss."""
     field = vector_field(modified_equation(method, int(p)), losses.mean, h)
-    if method.kept:
-        return field, _Unpack(lambda y: y, lambda ys: ys)
-    return field, _Unpack(lambda y: y, lambda ys: (ys, {}))
+    return field, _as_it_is(method)
 
 
 @_field.register

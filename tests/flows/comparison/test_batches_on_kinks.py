@@ -64,12 +64,13 @@ def test_momentum():
 
 
 def test_adam():
-    """Its equation knows no batches: trusted nowhere, and yet beside the mean, or it says why."""
+    """Its equation knows its batches: the mean loss's was off by 37 % at order 0, and stopped."""
     seen = over_digits(1e-3, optimizer=lambda h: optax.adam(h), burn_in=200)
-    assert np.isfinite(seen.distance[0]).all()
-    assert seen.distance[0][-1] < 0.5 * seen.travelled[-1]  # four times the spread of the runs
-    assert not seen.trusted.any()
-    assert "knows no batches" in str(seen)
+    assert not seen.notes
+    assert np.isfinite(seen.distance[1]).all()
+    assert seen.distance[1][-1] < 0.15 * seen.travelled[-1]  # the spread of the runs is 9 %
+    assert (seen.distance[1] <= seen.distance[0])[1:].all()
+    assert seen.failed["kinks"][:4].all()
 
 
 def test_mean_and_covariance_of_batches_drawn_anew():
