@@ -305,7 +305,7 @@ def test_a_terminal_without_unicode():
     done = run_process(["derive", "gradient_descent", "--order", "1"], env=environment)
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        b"igr: this terminal cannot show the result: use --format latex or sympy"
+        b"igr: this terminal cannot show the result: use --format latex, or PYTHONIOENCODING=utf-8"
     )
     done = run_process(
         ["derive", "gradient_descent", "--order", "1", "--format", "latex"], env=environment
@@ -348,7 +348,7 @@ def test_signs_of_typesetting_are_those_of_a_keyboard(answer):
     expected = answer(*options, "-3*(x - 1)^2/2")
     for minus in "\u2212\u2010\u2011\u2013\ufe63\uff0d":
         assert answer(*options, f"{minus}3*(x {minus} 1)^2/2") == expected
-    for times in "\u22c5\u00d7\u2217":
+    for times in "\u22c5\u00d7\u2217\u2219":
         assert answer(*options, f"-3{times}(x - 1)^2/2") == expected
     for over in "\u2215\u2044":
         assert answer(*options, f"-3*(x - 1)^2{over}2") == expected

@@ -4,6 +4,7 @@ The number of virtual CPU devices is fixed when JAX starts, so this file runs it
 """
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from igr import curvature, diagnostics, penalties, per_example, transforms
 from igr.convolutions import differentiable_when_spread
 
 RNG = np.random.default_rng(0)
-LAYOUT = ("NHWC", "HWIO", "NHWC")
+LAYOUT: Any = ("NHWC", "HWIO", "NHWC")
 # The kernel's shape, the input's, and how they meet.
 KINDS = {
     "grouped": ((3, 3, 2, 4), (6, 5, 4), {"feature_group_count": 2}),
@@ -53,8 +54,8 @@ KINDS = {
 }
 
 
-def convolved(kernel, x, *, window_strides=(1, 1), padding="SAME", **more):
-    more = {"dimension_numbers": LAYOUT} | more
+def convolved(kernel, x, *, window_strides=(1, 1), padding="SAME", **options):
+    more: dict[str, Any] = {"dimension_numbers": LAYOUT} | options
     return lax.conv_general_dilated(x[None], kernel, window_strides, padding, **more)[0]
 
 

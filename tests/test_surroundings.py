@@ -40,6 +40,30 @@ def test_pictures_are_drawn(name, tmp_path):
     assert (tmp_path / "run.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_picture_of_what_the_terminal_cannot_show(tmp_path):
+    """It is drawn, and what is said of it is legible."""
+    record = tmp_path / "µ.csv"
+    record.write_text("step,λ\n0,1\n5,2\n", encoding="utf-8")
+    for surroundings in (ASCII, {"PYTHONIOENCODING": "ascii"}):
+        done = run(["-m", "igr", "plot", record, "--column", "λ"], surroundings)
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+        assert b"at the last step" in done.stdout
+        assert b"\\u03bb" in done.stdout
+        picture = tmp_path / "µ.png"
+        assert picture.read_bytes()[:4] == b"\x89PNG"
+        picture.unlink()
+
+
+def test_formulas_are_read_as_utf_8():
+    loss = ["derive", "gradient_descent", "--loss", "(µ-1)^2*y^2/2", "--params", "µ,y"]
+    done = run(["-m", "igr", *loss, "--format", "latex"], ASCII)
+    assert (done.returncode, done.stderr) == (2, b"igr: this terminal cannot show the result: "
+        b"use PYTHONIOENCODING=utf-8\n")  # fmt: skip
+    done = run(["-m", "igr", *loss], ASCII | {"PYTHONIOENCODING": "utf-8"})
+    assert done.returncode == 0, done.stderr
+    assert "μ' = -y² (μ - 1)" in done.stdout.decode("utf-8")
+
+
 def test_records_are_utf_8(tmp_path):
     script, record = tmp_path / "script.py", tmp_path / "run.csv"
     script.write_text(

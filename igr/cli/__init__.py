@@ -18,6 +18,7 @@ from igr.backward_error import NotAGradientError, modified_equation
 from igr.backward_error.algebra.expressions import nfkc, parse
 from igr.backward_error.protocols import UnansweredError
 from igr.backward_error.trees.printing import plain
+from igr.cli.decoded import decoded
 from igr.cli.named_methods import listed, method_named, optax_method
 from igr.cli.plotted import add_plot
 from igr.cli.printed import FORMATS, STEP
@@ -53,16 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    options = None
     try:
         try:
-            options = _parser().parse_args(_with_values(arguments))
+            options = _read(arguments)
         except SystemExit:  # --help and --version have printed, and leave the rest to the end
             sys.stdout.flush()
             raise
         text = options.command(options)
         print(text, flush=True)
     except UnicodeEncodeError:
-        return _fail("this terminal cannot show the result: use --format latex or sympy")
+        instead = "--format latex, or " if getattr(options, "format", "") == "unicode" else ""
+        return _fail(f"this terminal cannot show the result: use {instead}PYTHONIOENCODING=utf-8")
     except (BadInput, ValueError, TypeError) as error:
         return _fail(str(error))
     except RecursionError:
@@ -246,6 +249,15 @@ def _loss(
                 + ", choose another name"
             )
     return loss, params
+
+
+def _read(arguments: list[str]) -> argparse.Namespace:
+    """What the arguments say."""
+    options = _parser().parse_args(_with_values(arguments))
+    for name, value in vars(options).items():
+        if name not in ("runs", "out"):
+            setattr(options, name, decoded(value))
+    return options
 
 
 def _with_values(arguments: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from igr.checks import Number
+from igr.cli.decoded import decoded
 from igr.cli.refusal import BadInput
 
 _ENDINGS = (".png", ".pdf", ".svg")
@@ -73,7 +74,7 @@ def plotted(options: argparse.Namespace) -> str:
     from igr.plots import monitor, read_record, style
 
     try:
-        names = _names(options.runs)
+        names = decoded(_names(options.runs))
         records = {name: read_record(run) for name, run in zip(names, options.runs, strict=True)}
         column = options.column or _usual(next(iter(records.values())))
         if limit is None:
@@ -85,7 +86,20 @@ def plotted(options: argparse.Namespace) -> str:
     except (ValueError, OSError) as error:
         raise BadInput(str(error)) from error
     last = (f"{name} {record[column][-1]:.4g}" for name, record in records.items())
-    return f"{out}: {column}, at the last step {', '.join(last)}"
+    return _encodable(f"{out}: {column}, at the last step {', '.join(last)}")
+
+
+def _encodable(text: str) -> str:
+    """The text, with what the terminal cannot show as an escape: the picture is drawn."""
+
+    def shown(sign: str) -> str:
+        try:
+            sign.encode(sys.stdout.encoding or "ascii", sys.stdout.errors or "strict")
+        except UnicodeEncodeError:
+            return sign.encode("ascii", "backslashreplace").decode()
+        return sign
+
+    return "".join(map(shown, text))
 
 
 def _usual(record: dict) -> str:

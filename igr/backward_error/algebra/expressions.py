@@ -30,8 +30,13 @@ _SIGNS = str.maketrans(
         "\u22c5": "*",  # dot operator
         "\u00d7": "*",  # multiplication sign
         "\u2217": "*",  # asterisk operator
+        "\u2219": "*",  # bullet operator
         "\u2215": "/",  # division slash
         "\u2044": "/",  # fraction slash
+        "\u00a0": " ",  # space that does not break
+        "\u202f": " ",  # a narrow one
+        "\u2009": " ",  # thin space
+        "\u2003": " ",  # wide space
     }
 )
 
@@ -43,6 +48,7 @@ _BINARY = {
     ast.Pow: operator.pow,
 }
 _LONGEST = 2_000  # characters of text
+_DEEPEST = 50  # what stands inside of what; the terms of a sum stand beside each other
 _LARGEST_POWER = 64  # of one exponent, and of the degree that nested powers make together
 _LARGEST_ARGUMENT = 1_000  # of a function, where it is a number
 _MOST_DIGITS = 300  # of a numerator or denominator
@@ -80,12 +86,14 @@ def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy
             tree = ast.parse(text.strip().translate(_SIGNS), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError, Warning) as error:
         raise _refusal(text, "it is not a formula") from error
+    if _depth(tree.body) > _DEEPEST:
+        raise _refusal(text, f"it is nested too deeply: at most {_DEEPEST} levels")
     try:
         known = {nfkc(name): symbol for name, symbol in (symbols or {}).items()}
         expression = _build(tree.body, known, text)
         degree = _degree(expression)
-    except RecursionError as error:
-        raise _refusal(text, "it is nested too deeply") from error
+    except RecursionError as error:  # little is left of the stack
+        raise _refusal(text, "it is nested too deeply for Python's stack") from error
     if expression.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo, sympy.I):
         raise _refusal(text, "its value is not a finite real number")
     if degree > _LARGEST_POWER:
@@ -99,11 +107,53 @@ def nfkc(name: str) -> str:
 
 
 def _build(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sympy.Expr:
-    built = _built(node, symbols, text)
+    return _bounded(_built(node, symbols, text), text)
+
+
+def _bounded(built: sympy.Expr, text: str) -> sympy.Expr:
     number = built.as_coeff_Mul()[0]
     if number.is_Rational and max(abs(number.p), number.q) >= 10**_MOST_DIGITS:
         raise _refusal(text, f"numbers have at most {_MOST_DIGITS} digits")
     return built
+
+
+def _chain(node: ast.expr) -> tuple[ast.expr, list[tuple[ast.operator, ast.expr]]]:
+    """What a - b + c begins with, and what follows: Python hangs each into the next."""
+    others = []
+    while isinstance(node, ast.BinOp):
+        others.append((node.op, node.right))
+        node = node.left
+    return node, others[::-1]
+
+
+def _depth(node: ast.expr) -> int:
+    """How many levels there are, whatever Python's own limit is."""
+    level: list[ast.AST] = [node]
+    deepest = 0
+    while level:
+        deepest += 1
+        inside: list[ast.AST] = []
+        for part in level:
+            if isinstance(part, ast.BinOp):
+                first, others = _chain(part)
+                inside += [first, *(right for _, right in others)]
+            else:
+                inside += [x for x in ast.iter_child_nodes(part) if isinstance(x, ast.expr)]
+        level = inside
+    return deepest
+
+
+def _joined(op: ast.operator, a: sympy.Expr, b: sympy.Expr, text: str) -> sympy.Expr:
+    if type(op) not in _BINARY:
+        raise _refusal(text, f"{type(op).__name__} is not allowed")
+    if isinstance(op, ast.Pow) and b.is_number:
+        if not b.is_Rational:
+            raise _refusal(text, f"an exponent that is a number must be a fraction; got {b}")
+        if abs(b) > _LARGEST_POWER:
+            raise _refusal(text, f"exponents must be at most {_LARGEST_POWER}; got {b}")
+    if isinstance(op, ast.Div) and b.is_zero:
+        raise _refusal(text, "it divides by zero")
+    return _BINARY[type(op)](a, b)
 
 
 def _built(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sympy.Expr:
@@ -128,18 +178,12 @@ def _built(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sy
             return -_build(operand, symbols, text)
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
             return _build(operand, symbols, text)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-            a, b = _build(left, symbols, text), _build(right, symbols, text)
-            if isinstance(op, ast.Pow) and b.is_number:
-                if not b.is_Rational:
-                    raise _refusal(
-                        text, f"an exponent that is a number must be a fraction; got {b}"
-                    )
-                if abs(b) > _LARGEST_POWER:
-                    raise _refusal(text, f"exponents must be at most {_LARGEST_POWER}; got {b}")
-            if isinstance(op, ast.Div) and b.is_zero:
-                raise _refusal(text, "it divides by zero")
-            return _BINARY[type(op)](a, b)
+        case ast.BinOp():
+            first, others = _chain(node)
+            a = _build(first, symbols, text)
+            for op, right in others:
+                a = _bounded(_joined(op, a, _build(right, symbols, text), text), text)
+            return a
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
             x = _build(argument, symbols, text)
             if x.is_number and not abs(x.evalf()) <= _LARGEST_ARGUMENT:
