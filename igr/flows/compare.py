@@ -14,10 +14,11 @@ from igr.flows import kinds
 from igr.flows.comparison.asked import Asked, default_method, method_and_optimizer
 from igr.flows.comparison.batches import compare_batches, method_over_batches, step_over
 from igr.flows.comparison.filling import StartUp
-from igr.flows.comparison.names import flow_names
+from igr.flows.comparison.names import check_directions, flow_names
 from igr.flows.comparison.one_run import compare_run
 from igr.flows.comparison.players import compare_players
 from igr.flows.comparison.result import Comparison, FlowName
+from igr.pytrees import combine, partition
 
 ValueFn = Callable[[PyTree], Array]
 _Optax = optax.GradientTransformation
@@ -136,11 +137,18 @@ def compare(
     learning_rate = check_step("learning_rate", learning_rate)
     h = float(learning_rate)
     names = flow_names(flows, orders)
+    check_directions(directions, names)
+    params = combine(*partition(params))  # plain numbers as arrays
     if record_every is not None:
         record_every = check_count("record_every", record_every, 1)
     two = isinstance(value_fn, Sequence)
     read = method is None and callable(optimizer) and not isinstance(optimizer, _Optax)
     over_batches = batches is not None
+    if two and over_batches:
+        raise ValueError(
+            "batches must be left out for two players, whose equation knows none: give the pair of "
+            "their mean losses, of the pair of their params"
+        )
     if over_batches:
         method, given = method_over_batches(method, optimizer, batches, params, h)
     else:

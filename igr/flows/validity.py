@@ -47,7 +47,12 @@ def unexplained_by(gradient: Callable[[PyTree], PyTree], before: PyTree, after: 
     norm = vectors.norm(change)
     rest = vectors.norm(optax.tree.sub(change, along))
     rest = jnp.maximum(rest - 32 * jnp.finfo(rest.dtype).eps * vectors.norm(g), 0)
-    return jnp.where(norm > 0, rest / jnp.where(norm > 0, norm, 1), 0)
+    return share_of(rest, norm)
+
+
+def share_of(part: Array, whole: Array) -> Array:
+    """part/whole of two lengths; 0 where there is no whole, and nan where either is."""
+    return jnp.where(whole == 0, 0, part / jnp.where(whole == 0, 1, whole))
 
 
 def corrections_along(
@@ -94,7 +99,7 @@ def _corrections(
             f0, f = f0[0], f[0]
         norm = vectors.norm(f0)
         apart = vectors.norm(optax.tree.sub(f, f0))
-        return jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
+        return share_of(apart, norm)
 
     return scan(bar, lambda _, at: (None, ratio(at)), None, (recorded, times), len(times))[1]
 

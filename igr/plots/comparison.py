@@ -59,7 +59,12 @@ def comparison(cmp: Any, ax: Axes | None = None) -> Axes:
     trusted = getattr(cmp, "trusted", None)
     if trusted is not None:
         _shade(ax, step, ~np.asarray(trusted))
-    ax.set_yscale("log")
+    lines = [*cmp.distance.values(), cmp.travelled]
+    seen = np.concatenate([_drawable(values) for values in lines])
+    if np.any(np.isfinite(seen)):  # or a run that did not move has nothing for the axis to show
+        ax.set_yscale("log")
+        if errors:  # a band that reaches zero shall not stretch the axis
+            ax.set_ylim(bottom=max(ax.get_ylim()[0], np.nanmin(seen) / 5))
     ax.set_xlabel("step")
     ax.set_ylabel("distance from the run")
     ax.set_title(f"{cmp.method}, h = {cmp.learning_rate:g}")

@@ -119,6 +119,7 @@ def test_a_batch_without_a_gradient_is_left_out():
     found = batch_sharpness(loss, jnp.ones(2), jnp.array([0.0, 3.0]), 1)
     assert float(found.value) == pytest.approx(3.0, rel=1e-14)
     assert int(found.batches) == 1
+    assert np.isnan(batch_sharpness(loss, jnp.ones(2), jnp.array([jnp.nan, 3.0]), 1).value)
 
 
 @pytest.mark.slow

@@ -91,6 +91,29 @@ def test_comparison_shades_what_is_not_trusted_and_bands_errors():
     np.testing.assert_allclose([np.max(heights), np.min(heights)], [0.8, 3e-4])
 
 
+def test_a_run_that_did_not_move_is_drawn():
+    """With nothing for a logarithmic axis to show; the picture is made, not only the Axes."""
+    nothing = np.zeros(4)
+    made = SimpleNamespace(
+        method="Adam", learning_rate=0.1, step=np.arange(4), distance={0: nothing},
+        travelled=nothing, trusted=np.zeros(4, bool), standard_error={0: np.full(4, 0.01)},
+    )  # fmt: skip
+    ax = plots.comparison(made)
+    ax.figure.canvas.draw()
+    assert ax.get_yscale() == "linear"
+
+
+def test_a_band_that_reaches_zero_does_not_stretch_the_axis():
+    step = np.arange(1, 5)
+    made = SimpleNamespace(
+        method="SGD", learning_rate=0.1, step=step, distance={0: np.full(4, 0.2)},
+        travelled=np.ones(4), trusted=np.ones(4, bool), standard_error={0: np.full(4, 0.3)},
+    )  # fmt: skip
+    low, high = plots.comparison(made).get_ylim()
+    assert 0.02 < low < 0.2
+    assert high > 0.5
+
+
 def test_certificate_draws_errors_and_slopes():
     class Slope(float):
         hs = np.array([0.01, 0.02])

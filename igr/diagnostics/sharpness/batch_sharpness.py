@@ -101,7 +101,7 @@ def batch_sharpness(
         found, lengths = _curvatures(*inputs, bar)
         if bar is not None:
             jax.block_until_ready(found)
-    usable = lengths > 0
+    usable = lengths != 0  # one that is not finite is not without a gradient
     found = jnp.where(usable, found, 0)
     count = jnp.sum(usable)
     mean_found = jnp.sum(found) / count

@@ -22,7 +22,7 @@ from igr.flows.fields.batches.as_rule import as_rule
 from igr.flows.fields.batches.over_sequences import draw
 from igr.flows.fields.batches.remembered import reshuffled
 from igr.flows.fields.batches.reshuffled import reshuffled_field
-from igr.flows.validity import unexplained_by
+from igr.flows.validity import share_of, unexplained_by
 from igr.progress.late_bar import Ticking, mapped, search_bar
 from igr.pytrees import num_examples, partition
 
@@ -176,7 +176,7 @@ def _measured(
         mean = lambda q: jnp.mean(jax.vmap(lambda b: loss(q, b))(batches))  # noqa: E731
         value, g = jax.value_and_grad(mean)(p)
         norm, apart = vectors.norm(f0), vectors.norm(optax.tree.sub(f1, f0))
-        ratio = jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
+        ratio = share_of(apart, norm)
         after = jax.tree.map(lambda x, f: x + (epoch * f).astype(x.dtype), p, f0)
         rest = lambda b: unexplained_by(jax.grad(lambda q: loss(q, b)), p, after)  # noqa: E731
         remainder = jnp.mean(jax.lax.map(rest, batches))

@@ -15,7 +15,7 @@ from igr.checks import Number
 from igr.compiled import Traced, compiled
 from igr.curvature import vectors
 from igr.flows.fields.vector_field import vector_field
-from igr.flows.validity import unexplained_by
+from igr.flows.validity import share_of, unexplained_by
 from igr.forward_mode import jvp
 from igr.progress.late_bar import Ticking, mapped, search_bar
 from igr.pytrees import num_examples
@@ -92,7 +92,7 @@ def _measured(
         value, g = jax.value_and_grad(mean)(p)
         norm = vectors.norm(f0)
         apart = vectors.norm(optax.tree.sub(f1, f0))
-        ratio = jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
+        ratio = share_of(apart, norm)
         rest = sharp = jnp.full((), jnp.nan, value.dtype)
         if step == "batch":
             one = lambda b: of_step(jax.grad(lambda q: loss(q, b)), p)  # noqa: E731

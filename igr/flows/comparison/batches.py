@@ -31,7 +31,13 @@ from igr.flows.comparison.batch_validity import validity_over_batches
 from igr.flows.comparison.carrying import never_negative, not_below_zero
 from igr.flows.comparison.drawing import Drawing, drawing_of, over_batches, with_gradients
 from igr.flows.comparison.ensemble import records, run_together
-from igr.flows.comparison.filling import kept_states, said, start_up_of, steps_to_fill
+from igr.flows.comparison.filling import (
+    check_moved,
+    kept_states,
+    said,
+    start_up_of,
+    steps_to_fill,
+)
 from igr.flows.comparison.follow import (
     Followed,
     distances,
@@ -42,6 +48,7 @@ from igr.flows.comparison.follow import (
     solver_options,
     unreached,
 )
+from igr.flows.comparison.names import check_key
 from igr.flows.comparison.result import LARGEST_REMAINDER, Comparison, FlowName
 from igr.flows.fields.noise.stochastic import moments_field
 from igr.flows.fields.vector_field import vector_field
@@ -73,8 +80,7 @@ def compare_batches(
     drawing = drawing_of(method, num_examples(batches, "batches"))
     unit, units, every = _units(asked, drawing, epochs)
     runs = _runs(runs, drawing)
-    if key is None and drawing.random:
-        raise ValueError("key is needed: the order of the batches is drawn at random")
+    check_key(key, needed=drawing.random)
     start_up, burn_in = start_up_of(method, asked.start_up, asked.burn_in)
     if start_up in ("weights", "shift"):
         raise ValueError(f"with batches start_up must be 'burn-in' or 'cold'; got {start_up!r}.")
@@ -84,7 +90,6 @@ def compare_batches(
     if asked.own_optimizer:
         _check_own(asked, losses, dynamic)
     draws, paired = _draws(key, drawing, runs, filling_units + units, num_examples(batches))
-
     state = asked.optimizer.init(dynamic)
     advance = traced(
         _unit(asked.optimizer, losses, drawing),
@@ -122,6 +127,8 @@ def compare_batches(
     else:
         validity = validity_over_batches(method, losses, along, at, h, asked.progress)
     value, slope, correction, remainder, sharp = validity
+    if filling_units and slope[0] > 0:
+        check_moved(recorded, filling_units * unit, asked.burn_in is None)
     if np.any(remainder > LARGEST_REMAINDER):
         # A step of the solver for one of the run: it takes the gradients of a whole epoch.
         options = over_kinks(options, asked.more, h, int(step[-1]), fraction=1)
@@ -152,7 +159,7 @@ def compare_batches(
     response = with_gradients(method).response() if drawing.size is None else None
     nothing = np.full(len(step), np.nan)
     # Of the batch sharpness, as if a memory held the one batch that a step lasts for.
-    limit = 2.0 / drawing.reach if unit > 1 and drawing.own else float("nan")
+    limit = 2.0 / drawing.reach if drawing.size is None and drawing.own else float("nan")
     return Comparison(
         method=method.name,
         learning_rate=h,

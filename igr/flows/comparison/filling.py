@@ -115,8 +115,19 @@ def check_motion(
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(after), strict=True)
     if any(bool(jnp.any(x != y)) for x, y in pairs):
         return
+    raise _stands_still(burn_in, default)
+
+
+def check_moved(recorded: PyTree, burn_in: int, default: bool) -> None:
+    """The same, of runs recorded after the burn-in, with a leading axis of records."""
+    if not any(bool(jnp.any(x != x[:1])) for x in jax.tree.leaves(recorded)):
+        raise _stands_still(burn_in, default)
+
+
+def _stands_still(burn_in: int, default: bool) -> ValueError:
+    """What is raised where an optimizer no longer moves after the burn-in."""
     how = "which is as long as its memory takes to fill" if default else "as given"
-    raise ValueError(
+    return ValueError(
         f"the optimizer stands still after the burn-in of {burn_in} steps, {how}: a schedule that "
         "has ended by then? Give burn_in = a number of steps well within the schedule, such as "
         f"burn_in = {min(20, burn_in // 2)}, or 0 to begin at the start; or a longer schedule"

@@ -39,7 +39,7 @@ from igr.flows.comparison.follow import (
     solver_options,
     unreached,
 )
-from igr.flows.comparison.names import PAST_THE_EDGE, carries_memory
+from igr.flows.comparison.names import PAST_THE_EDGE, carries_memory, remembers
 from igr.flows.comparison.result import LARGEST_REMAINDER, Comparison, FlowName
 from igr.flows.edge.centre import central_rule
 from igr.flows.fields.by_differences.displaced import displaced_field
@@ -263,10 +263,10 @@ def _begun(asked: Asked) -> _Run:
             kept_states(method.kept, optimizer.init(dynamic))
         if not asked.read:
             check_described(method, optimizer, loss, dynamic, h, filling)
-        if "two-phase" in names and (filling or method.kept):
+        if "two-phase" in names and remembers(method, dynamic, h):
             # Its memory is doubled in the shape that the method gives it; the steps are the same.
             optimizer = optimizer_of(method, h)
-    carried = "differences" in names and carries_memory(method)
+    carried = "differences" in names and carries_memory(method, dynamic, h)
     first = with_memory(optimizer, method, h) if carried else optimizer
     params = asked.params
     if burn_in:

@@ -30,7 +30,7 @@ from igr.flows.comparison.follow import (
 from igr.flows.comparison.result import Comparison, FlowName
 from igr.flows.fields.vector_field import vector_field
 from igr.flows.run import Trajectory
-from igr.flows.validity import unexplained_by
+from igr.flows.validity import share_of, unexplained_by
 from igr.progress.late_bar import Ticking, mapped, search_bar
 from igr.pytrees import combine, partition
 
@@ -58,6 +58,9 @@ def compare_players(asked: Asked) -> Comparison:
         raise TypeError("params is the pair (theta, phi) of the params of the two players")
     if asked.own_optimizer:
         raise ValueError(f"optimizer is not for two players: {method.name} is their optimizer")
+    for name in ("start_up", "burn_in", "directions"):
+        if (given := getattr(asked, name)) is not None:
+            raise ValueError(f"{name} must be left out for two players; got {given!r}.")
     for p in names:
         if isinstance(p, str):
             raise ValueError(f"flows must be orders, counts, for two players; got {p!r}.")
@@ -156,7 +159,6 @@ def _along(
         apart = vectors.norm(optax.tree.sub(f1, f0))
         (after,) = turn((z,), jnp.zeros(()), None)
         rest = unexplained_by(lambda q: plain(0.0, q, None), z, after)
-        ratio = jnp.where(norm > 0, apart / jnp.where(norm > 0, norm, 1), 0.0)
-        return ratio, rest, losses[0](z), norm
+        return share_of(apart, norm), rest, losses[0](z), norm
 
     return mapped(bar, at, recorded)

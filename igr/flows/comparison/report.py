@@ -133,9 +133,12 @@ def _remarks(cmp: Comparison) -> list[str]:
 
 
 def _limits(cmp: Comparison) -> str:
-    said = f"h|F1|/|F0| up to {np.max(cmp.correction):.3g}"
+    parts = []
+    if np.any(np.isfinite(cmp.correction)):
+        parts.append(f"h|F1|/|F0| up to {np.nanmax(cmp.correction):.3g}")
     if np.any(np.isfinite(cmp.remainder)):
-        said += f", kinks up to {np.nanmax(cmp.remainder):.3g} of the change of the gradient"
+        parts.append(f"kinks up to {np.nanmax(cmp.remainder):.3g} of the change of the gradient")
+    said = ", ".join(parts) or "neither h|F1|/|F0| nor kinks were measured"
     if not np.any(np.isfinite(cmp.sharpness)):
         return said
     h_sharpness = cmp.h_sharpness

@@ -54,7 +54,7 @@ class Comparison:
         remainder at most 0.5, h * |sharpness| below nine tenths of the stability limit, where the
         edge of stability begins, and the flow of order 1 has not left the run. Nowhere if the
         remainder was not measured, as that of runs on batches whose equation knows no batches, or
-        if the run did not move.
+        if the run did not move; and not where the run itself is no longer finite.
       solver_error: flow -> the sum of the solver's own estimates of its error, over the flow; nan
         where its steps are fixed.
       floor: the distance that rounding and the solver's tolerance alone may make, (r,).
@@ -112,12 +112,13 @@ class Comparison:
         """Where each of the tests of validity fails, (r,) each; what is not known has failed."""
         edge = EDGE_OF_STABILITY * self.stability_limit
         kinks = "kinks" if np.any(np.isfinite(self.remainder)) else "kinks not measured"
-        still = not np.any(self.travelled > 0)  # as where a schedule has ended before the first
+        still = bool(np.all(self.travelled == 0))  # as where a schedule has ended before the first
         left = self.left(1)
         return {
             "h|F1|/|F0|": ~(self.correction <= LARGEST_CORRECTION),
             kinks: ~(self.remainder <= LARGEST_REMAINDER),
             "edge of stability": np.abs(self.h_sharpness) > edge,  # false where not measured
+            "run not finite": ~np.isfinite(self.travelled),
             "no motion": np.full(self.step.shape, still),
             "order 1 has left": np.arange(self.step.size)
             >= (self.step.size if left is None else left),
@@ -182,6 +183,7 @@ class Comparison:
 
         Raises:
           FileNotFoundError: if there is no such folder.
+          IsADirectoryError: if `path` is a folder.
         """
         saved.write(self, path)
 

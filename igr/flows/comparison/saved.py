@@ -22,6 +22,8 @@ def write(cmp: Any, path: str | os.PathLike) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path must lie in a folder that exists; there is no {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"path must be a file, new or old; {path} is a folder")
     arrays: dict[str, np.ndarray] = {}
     fields = {}
     for entry in dataclasses.fields(cmp):
@@ -50,6 +52,8 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path must be a file that Comparison.save wrote; {path} is none")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not a file that Comparison.save wrote: no npz file, or cut")
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
-from igr.checks import Number, check_count
+from igr.checks import Number, check_count, check_number
 from igr.progress.late_bar import bar_options
 
 
@@ -90,7 +90,7 @@ def count_steps(h: Number, t1: Number) -> int:
     Raises:
       ValueError: if it is not one, or less than one.
     """
-    ratio = float(t1) / float(h)
+    ratio = float(check_number("t1", t1)) / float(h)
     steps = round(ratio) if np.isfinite(ratio) else 0
     if steps < 1 or abs(ratio - steps) > 1e-6 * ratio:
         raise ValueError(

@@ -113,6 +113,13 @@ def test_the_mean_with_replacement():
     assert abs(seen.discrete.params[-1, 0] - mean) < 4 * seen.standard_error[0][-1]
 
 
+@pytest.mark.slow
+def test_a_schedule_that_ends_before_the_comparison_begins():
+    make = lambda h: optax.sgd(optax.linear_schedule(h, 0.0, 4), momentum=0.5)
+    with pytest.raises(ValueError, match=r"stands still after the burn-in of 6 .* as given"):
+        over(epochs=1, key=jax.random.key(0), optimizer=make, burn_in=6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -45,10 +45,13 @@ def check_distance(seen, flow, run):
 
 @pytest.mark.slow
 def test_gradient_descent_with_a_rate_that_falls():
-    """-s g - (h/2)(s^2 H g + s' g), with s the rate over h, at t - h."""
+    """-s g - (h/2)(s^2 H g + s' g), with s the rate over h, at t - h.
+
+    By differences -s g at the rate and the place of half a step ago.
+    """
     h, steps, falls = 0.05, 40, 60
     seen = igr.compare(
-        loss, jnp.array(START), h, steps, (1,), record_every=steps, sharpness=False,
+        loss, jnp.array(START), h, steps, (1, "differences"), record_every=steps, sharpness=False,
         optimizer=lambda h: optax.sgd(optax.cosine_decay_schedule(h, falls)),
     )  # fmt: skip
     run = START
@@ -66,6 +69,12 @@ def test_gradient_descent_with_a_rate_that_falls():
     np.testing.assert_allclose(seen.flows[1][-1], flow, rtol=1e-8)
     check_distance(seen, flow, run)
     assert 10 * seen.distance[1][-1] < np.linalg.norm(plain - run)
+
+    rate = lambda n: (1 + np.cos(np.pi * n / falls)) / 2
+    behind = lambda t, w: -rate(t / h - 0.5) * gradient(w + h / 2 * rate(t / h) * gradient(w))
+    met = ends(behind, START, 0, steps * h)
+    np.testing.assert_allclose(seen.flows["differences"][-1], met, rtol=1e-8)
+    assert 10 * seen.distance["differences"][-1] < np.linalg.norm(plain - run)
 
 
 @pytest.mark.slow

@@ -99,6 +99,26 @@ def test_a_flow_that_stops_has_infinite_distance():
     assert np.isfinite(result.travelled).all()
 
 
+def test_a_run_that_is_not_finite_is_not_trusted():
+    """sqrt(x) to its left: gradient descent steps below 0, and what follows is not a number."""
+    loss = lambda x: jnp.sum(jnp.sqrt(x))
+    with pytest.warns(igr.FlowStopped):
+        result = igr.compare(loss, jnp.array([0.02]), 0.01, 6, (0,), sharpness=False)
+    lost = np.isnan(result.travelled)
+    assert lost.tolist() == [False] * 2 + [True] * 5
+    assert not result.trusted[1:].any()
+    assert np.isnan(result.correction[lost]).all()
+    assert "run not finite" in str(result)
+
+
+def test_plain_numbers_are_params():
+    """x and y by hand for E = (x y - 1)^2 / 2."""
+    loss = lambda p: (p[0] * p[1] - 1) ** 2 / 2
+    result = igr.compare(loss, [2.0, 0.3], 0.1, 1, (0,), sharpness=False)
+    ends = [float(x[-1]) for x in result.discrete.params]
+    np.testing.assert_allclose(ends, [2 + 0.1 * 0.4 * 0.3, 0.3 + 0.1 * 0.4 * 2], rtol=1e-12)
+
+
 @pytest.mark.slow
 def test_adam_at_its_defaults():
     """300 steps at 1e-3 beside the flow with the second moment kept, after 500 of burn-in.
@@ -151,6 +171,23 @@ def test_a_state_that_the_optimizer_does_not_have(polynomial):
         ({"value_fn": lambda p: p["x"]}, "must return a scalar"),
         ({"value_fn": lambda p: jnp.sum(p["x"]) * jnp.nan}, "must be finite at the start"),
         ({"params": {"x": jnp.array([1, 2])}}, "at least one floating array"),
+        (
+            {"directions": 1},
+            "directions must be left out unless flows has",
+        ),
+        (
+            {"value_fn": (quadratic,) * 2, "batches": jnp.ones(2)},
+            "must be left out for two",
+        ),
+        (
+            {
+                "value_fn": (quadratic,) * 2,
+                "params": (jnp.ones(1), jnp.ones(1)),
+                "method": igr.methods.simultaneous(),
+                "burn_in": 3,
+            },
+            "burn_in must be left out for two players; got 3",
+        ),
     ],
 )
 def test_bad_input(change, message):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import igr
@@ -109,6 +110,18 @@ def test_other_flows_are_averaged_like_the_run(seen):
 def test_bad_input(change, message):
     with pytest.raises(ValueError, match=message):
         igr.compare(valley, START, H, 4, **change)
+
+
+@pytest.mark.slow
+def test_two_phases_of_a_step_that_falls():
+    """Both phases go by the schedule of the run, which they end beside."""
+    seen = igr.compare(
+        lambda w: jnp.sum(w**2 - w**4 / 2 + w**6 / 6), jnp.array([0.1]), 1.05, 30,
+        flows=("two-phase",), optimizer=lambda h: optax.sgd(optax.cosine_decay_schedule(h, 200)),
+    )  # fmt: skip
+    assert not seen.failures
+    assert seen.distance["two-phase"].max() < 0.02 * seen.travelled.max()
+    np.testing.assert_allclose(seen.amplitude["two-phase"], seen.amplitude["run"], rtol=0.1)
 
 
 def test_a_flow_that_fails_does_not_cost_the_others():

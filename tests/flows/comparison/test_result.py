@@ -98,6 +98,8 @@ def test_a_file_that_is_none(tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="is not a file that"):
         Comparison.load(path)
+    with pytest.raises(IsADirectoryError, match="path must be a file"):
+        by_hand().save(tmp_path)
     with pytest.raises(FileNotFoundError, match="path must lie in a folder that exists"):
         by_hand().save(tmp_path / "none" / "x")
 
@@ -154,6 +156,10 @@ def test_what_was_not_measured_is_not_vouched_for():
     still = by_hand(travelled=np.zeros(3), remainder=np.zeros(3))
     assert not still.trusted.any()
     assert "no motion at 3" in str(still)
+    gone = by_hand(travelled=np.array([0, 1, np.nan]), correction=np.array([0.1, 0.2, np.nan]))
+    assert gone.failed["run not finite"].tolist() == [False, False, True]
+    assert "run not finite at 1" in str(gone)
+    assert "h|F1|/|F0| up to 0.2," in str(gone)
 
 
 @pytest.mark.slow

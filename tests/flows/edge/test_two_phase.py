@@ -177,6 +177,12 @@ def test_bad_input(change, error, match):
         two_phase_flow(**given)
 
 
+def test_a_time_in_words():
+    loss = lambda w: jnp.sum(w**2)
+    with pytest.raises(TypeError, match="t1 must be a number; got '1'"):
+        igr.flows.two_phase_flow(igr.methods.gradient_descent(), loss, jnp.ones(2), 0.1, "1")
+
+
 def test_a_run_that_diverges_is_said_to():
     sol = two_phase_flow(
         METHODS.gradient_descent(), lambda x: jnp.sum(x**4), jnp.ones(1), 1.0, 100.0, record_every=3
