@@ -24,6 +24,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 
 from igr.content import Opaque, content, jaxpr_content
 from igr.meshes import as_traced
+from igr.small_programs import does_little, fast_to_compile, given_little
 
 PROGRAMS_KEPT = 128  # each takes about a hundred of the 65,530 memory maps of a process
 _TRACES_KEPT = 1024
@@ -140,11 +141,11 @@ def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
         leaves, structure = jax.tree.flatten((args, kwargs))
         arrays = [x for x in leaves if _is_array(x)]
         fixed = tuple(None if _is_array(x) else x for x in leaves)
+        make = lambda: _Call(fn, structure, fixed, _programs_in((args, kwargs)))  # noqa: E731
         try:
-            key = (fn, structure, content(fixed))
-            program = _PROGRAMS.get(key, lambda: _Call(fn, structure, fixed))
+            program = _PROGRAMS.get((fn, structure, content(fixed)), make)
         except Opaque:
-            program = _Call(fn, structure, fixed)
+            program = make()
         return program(arrays)
 
     return call
@@ -153,7 +154,13 @@ def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
 class _Call:
     """One program: a function with its static arguments filled in."""
 
-    def __init__(self, fn: Callable[..., Any], structure: Any, fixed: tuple[Any, ...]):
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        structure: Any,
+        fixed: tuple[Any, ...],
+        inside: list[Jaxpr],
+    ):
         def run(arrays: list[Any]) -> Any:
             following = iter(arrays)
             leaves = [next(following) if x is None else x for x in fixed]
@@ -162,9 +169,26 @@ class _Call:
 
         run.__name__ = run.__qualname__ = getattr(fn, "__name__", "run")
         self._run = eqx.filter_jit(run)
+        self._small: Any = None
+        if does_little(inside) and fast_to_compile():
+            options: dict[str, Any] = {"compiler_options": fast_to_compile()}
+            self._small = eqx.filter_jit(run, **options)
 
     def __call__(self, arrays: list[Any]) -> Any:
+        if self._small is not None and given_little(arrays):
+            try:
+                return self._small(arrays)
+            except ValueError as error:
+                # Of a program that is traced into another the other's options hold.
+                if "top-level" not in str(error):
+                    raise
         return self._run(arrays)
+
+
+def _programs_in(tree: Any) -> list[Jaxpr]:
+    """What was traced, anywhere in a pytree."""
+    found = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Traced))
+    return [x.program.jaxpr for x in found if isinstance(x, Traced)]
 
 
 class _Recent:

@@ -10,6 +10,7 @@ import pytest
 
 import igr
 from igr import compiled as module
+from igr import small_programs
 from igr.compiled import PROGRAMS_KEPT, compiled, traced
 from igr.curvature import (
     fisher_product,
@@ -279,3 +280,19 @@ def test_no_more_programs_than_are_kept(monkeypatch):
         _value(traced(partial(lambda n, p: jnp.sum(p**n), n + 2), W), W)
     assert len(module._PROGRAMS) == 3
     assert PROGRAMS_KEPT * 100 < 65_530 / 3
+
+
+def test_a_small_program_is_compiled_fast_and_a_large_one_well(monkeypatch):
+    """By what it is given and what it makes; inside another it is compiled with that."""
+    assert small_programs.fast_to_compile()  # of the XLA here at least one is known
+    asked = []
+    monkeypatch.setattr(module, "fast_to_compile", lambda: asked.append(1) or {"xla_none": True})
+    with pytest.raises(Exception, match="No such compile option: 'xla_none'"):
+        _value(traced(lambda w: jnp.sum(w**4) / 41, W), W)
+    made_inside = traced(lambda w: jnp.sum(jnp.arange(1e7) ** 0.5) * w[0], W)
+    assert _value(made_inside, W) > 0
+    many = jnp.ones(small_programs.NUMBERS + 1)
+    assert _value(traced(lambda w: jnp.sum(w**2) / 43, many), many) > 0
+    inside = jax.jit(lambda w: _value(traced(lambda v: jnp.sum(v**2) / 47, W), W) + w[0])
+    np.testing.assert_allclose(inside(W), jnp.sum(W**2) / 47 + W[0])
+    assert asked

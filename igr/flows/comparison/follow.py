@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from igr.checks import Number
+from igr.compiled import compiled
 from igr.flows.comparison.result import FlowName
 from igr.flows.solving.fixed_steps import FixedSteps
 from igr.flows.solving.solve import flow
@@ -147,7 +148,7 @@ def distances(
     return distance, travelled, size
 
 
-@jax.jit
+@compiled
 def _distances(
     flows: dict[str, PyTree], start: PyTree, recorded: PyTree
 ) -> tuple[dict[str, Array], Array, Array]:

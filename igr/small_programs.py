@@ -1,0 +1,60 @@
+"""Small programs are compiled fast: what they take is nearly all in compiling them.
+
+A flow of two parameters takes seconds to compile and milliseconds to run. XLA's older code
+generator and LLVM without its dear passes take half of that; on small arrays their programs are no
+slower, and on arrays that fill a vector register many times they are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.extend.core import Jaxpr
+
+from igr.progress.expected import expected_seconds
+
+NUMBERS = 1_000  # that a small program is given, in all
+SECONDS = 1e-3  # that each function in it is expected to take
+
+_OPTIONS: dict[str, Any] = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+
+
+def does_little(programs: Iterable[Jaxpr]) -> bool:
+    """Whether none of these functions makes large arrays of its own."""
+    return all(expected_seconds(jaxpr) <= SECONDS for jaxpr in programs)
+
+
+def given_little(arrays: Sequence[Any]) -> bool:
+    """Whether there are few numbers in these arrays, and none of them is traced."""
+    if any(isinstance(x, Tracer) for x in arrays):
+        return False
+    return sum(np.size(x) for x in arrays) <= NUMBERS
+
+
+@functools.cache
+def fast_to_compile() -> dict[str, Any]:
+    """Options of `jax.jit` for small programs; none where the backend has no such options."""
+    if jax.default_backend() != "cpu":
+        return {}
+    if _known(_OPTIONS):
+        return _OPTIONS
+    return {name: value for name, value in _OPTIONS.items() if _known({name: value})}
+
+
+def _known(options: dict[str, Any]) -> bool:
+    """Whether the version of XLA that is here has them."""
+    try:
+        jax.jit(jnp.negative, compiler_options=options).lower(np.float32(0)).compile()
+    except Exception:
+        return False
+    return True
