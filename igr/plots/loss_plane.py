@@ -50,7 +50,8 @@ def loss_plane(
         given.
 
     Raises:
-      ValueError: if the two vectors are parallel or zero, unlike params, or `points` is below 2.
+      ValueError: if the loss is no scalar, the two vectors are parallel or zero, or unlike params,
+        or `points` is below 2.
 
     >>> ax = loss_plane(lambda w: w[0] ** 2 + 4 * w[1] ** 2, jnp.zeros(2), jnp.array([1.0, 0.0]),
     ...                 jnp.array([1.0, 1.0]), points=5, paths={"run": jnp.array([[1.0, 0.5]])})
@@ -76,6 +77,8 @@ def loss_plane(
     v = rest / np.linalg.norm(rest)
     side = np.linspace(-reach, reach, points)
     loss = traced(lambda p: value_fn(combine(p, static)), dynamic)
+    if getattr(loss.shapes, "shape", None) != ():
+        raise ValueError(f"value_fn must return a scalar; got shape {loss.shapes.shape}.")
     inputs = loss, dynamic, jnp.asarray(u), jnp.asarray(v), jnp.asarray(side)
     with search_bar("plane", progress, points**2, loss.program.jaxpr, inputs) as bar:
         heights = np.asarray(_heights(*inputs, bar), float)

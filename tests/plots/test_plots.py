@@ -91,6 +91,11 @@ def test_comparison_shades_what_is_not_trusted_and_bands_errors():
     np.testing.assert_allclose([np.max(heights), np.min(heights)], [0.8, 3e-4])
 
 
+def test_a_plane_of_what_is_no_loss():
+    with pytest.raises(ValueError, match=r"must return a scalar; got shape \(2,\)"):
+        plots.loss_plane(lambda w: w, jnp.zeros(2), *jnp.eye(2), points=3)
+
+
 def test_a_run_that_did_not_move_is_drawn():
     """With nothing for a logarithmic axis to show; the picture is made, not only the Axes."""
     nothing = np.zeros(4)

@@ -14,9 +14,9 @@ from igr.checks import Number, check_count, check_step
 from igr.compiled import compiled
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.tracking import follow_eigenpairs
-from igr.curvature.vectors import combination, coordinates, row, size
+from igr.curvature.vectors import cast_like, combination, coordinates, row, size, widened
 from igr.flows.edge.complementarity import solve_complementarity, symmetric_basis
-from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
+from igr.flows.edge.march import count_steps, in_single, march, only_arrays, runge_kutta_4
 from igr.flows.runnable import check_start
 from igr.forward_mode import jvp
 from igr.meshes import on_any_mesh
@@ -156,7 +156,9 @@ def central_flow(
         )
     rule = _rule(decay, eps, nu)
     loss = check_start(value_fn, params)
-    start = _start(loss, dynamic, _moment(nu, dynamic, rule), directions, rule)
+    moment = _moment(nu, dynamic, rule)
+    loss, wide = in_single(loss, dynamic)
+    start = _start(loss, wide, None if moment is None else widened(moment), directions, rule)
 
     def advance(state: _State, count: Array) -> tuple[_State, Any]:
         return _advance(loss, state, jnp.asarray(h), count, rule)
@@ -165,7 +167,7 @@ def central_flow(
     ys, moment, eigenvalues, covariance, amplitude, value, solved, crowded = records
     return CentralFlow(
         ts=jnp.asarray(done * float(h)),
-        ys=combine(ys, static),
+        ys=combine(cast_like(ys, dynamic), static),
         nu=moment,
         eigenvalues=eigenvalues,
         covariance=covariance,

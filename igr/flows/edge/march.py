@@ -13,6 +13,8 @@ from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
 from igr.checks import Number, check_count, check_number
+from igr.compiled import Traced, traced
+from igr.curvature.vectors import cast_like, widened
 from igr.progress.late_bar import bar_options
 
 
@@ -82,6 +84,18 @@ def march(
         else:
             records.append(jax.tree.map(lambda x: np.full_like(x, _nan(x)), records[-1]))
     return done, jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *records)
+
+
+def in_single(loss: Traced, params: PyTree) -> tuple[Traced, PyTree]:
+    """The loss, and params to start from, in at least single precision.
+
+    In half precision most of what a flow adds in one of its steps would be rounded away. The loss
+    is that of the params rounded to what they were.
+    """
+    wide = widened(params)
+    if all(x.dtype == y.dtype for x, y in zip(*map(jax.tree.leaves, (params, wide)), strict=True)):
+        return loss, params
+    return traced(lambda p: loss(cast_like(p, params)), wide), wide
 
 
 def count_steps(h: Number, t1: Number) -> int:

@@ -14,7 +14,8 @@ from igr.checks import Number, check_count, check_step
 from igr.compiled import compiled
 from igr.curvature import hessian_product
 from igr.curvature.tracking import follow_eigenpairs
-from igr.flows.edge.march import count_steps, march, only_arrays, runge_kutta_4
+from igr.curvature.vectors import cast_like, widened
+from igr.flows.edge.march import count_steps, in_single, march, only_arrays, runge_kutta_4
 from igr.flows.edge.two_phase import TwoPhases, two_phase_field
 from igr.flows.runnable import check_start
 from igr.meshes import on_any_mesh
@@ -103,7 +104,10 @@ def two_phase_flow(
     dynamic, static = partition(params)
     setting = (method, order, directions)
     step_size = jnp.asarray(h)
-    start = _start(loss, dynamic, step_size, state, setting)
+    loss, wide = in_single(loss, dynamic)
+    if state is not None:
+        state = jax.tree.map(_in_single, state)
+    start = _start(loss, wide, step_size, state, setting)
 
     def advance(phases: TwoPhases, count: Array) -> tuple[TwoPhases, Any]:
         return _advance(loss, phases, step_size, count, setting)
@@ -113,13 +117,18 @@ def two_phase_flow(
     amplitude = jax.vmap(optax.tree.norm)(swing)
     return TwoPhaseFlow(
         ts=jnp.asarray((1 + done) * float(h)),
-        ys=combine(ys, static),
+        ys=combine(cast_like(ys, dynamic), static),
         swing=swing,
         amplitude=amplitude,
         value=value,
         eigenvalues=eigenvalues,
         reached=jnp.isfinite(amplitude) & jnp.isfinite(value),
     )
+
+
+def _in_single(x: Any) -> Any:
+    half = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)
+    return widened(x) if half else x
 
 
 @compiled

@@ -177,6 +177,21 @@ def test_bad_input(change, error, match):
         two_phase_flow(**given)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["two-phase", "central"])
+def test_half_precision(which):
+    """e^-1 at t = 1 on a quadratic, in steps that half precision rounds away from where it is."""
+    loss, start = lambda w: jnp.sum(w**2) / 2, jnp.ones(2, jnp.bfloat16)
+    if which == "central":
+        found = igr.flows.central_flow(loss, start, 1e-3, 1.0, directions=1, record_every=1000)
+    else:
+        found = two_phase_flow(
+            igr.methods.gradient_descent(), loss, start, 1e-3, 1.0, record_every=1000
+        )
+    assert found.ys.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(found.ys[-1], float), np.exp(-1), rtol=0.01)
+
+
 def test_a_time_in_words():
     loss = lambda w: jnp.sum(w**2)
     with pytest.raises(TypeError, match="t1 must be a number; got '1'"):
