@@ -225,3 +225,35 @@ def test_a_state_that_every_batch_renews():
     last = igr.methods.rule(lambda y_before: y_before, kept={"y": (lambda g: g, 1)})
     with pytest.raises(UnansweredError, match="the state y of rule is renewed by every batch"):
         sampled_field(last, loss, 0.1, batches(2), sequences=4, key=jax.random.key(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adan", "novograd", "adopt"])
+def test_noise_of_batches_drawn_anew(name):
+    """By how much the covariance of params grows in two steps, over all sequences of ten."""
+    data, kept = batches(2), bool(CASES[name][2])
+    described, real, orders = read(name).method, slowed(name), every_sequence(2, 10)
+    sequences = Sequences(every_sequence(2, 11), 5, 5, 1)
+
+    @jax.jit
+    def apart(h):
+        x, y = runs(real, orders, h, data)
+        mean = jax.tree.map(lambda v: jnp.mean(v, 0)[-3], (x, y))
+        state = mean if kept else mean[0]
+        if name in KNOWN:
+            field = sampled_field(described, loss, h, data, rates_at=AT)
+            noise, motions = field.diffusion(LATE, state, None).mv, field.num_examples
+        else:
+            by_batch = BatchSteps(as_rule(described, affine=False), loss, h, AT, affine=False)
+            averaged = OverSequences(by_batch, sequences, WITH_REPLACEMENT, data)
+            noise, motions = averaged.noise(LATE, state), averaged.motions
+        rows = jax.vmap(noise)(jnp.eye(motions))
+        rows = rows[0] if kept else rows
+        off = x - jnp.mean(x, 0)
+        cov = lambda k: off[:, k].T @ off[:, k] / len(orders)
+        grown = (cov(-1) - cov(-3)) / (2 * h)
+        return jnp.max(jnp.abs(grown - rows.T @ rows)) / jnp.max(jnp.abs(grown))
+
+    found = [float(apart(h)) for h in HS]
+    assert found[-1] < 0.03, found
+    assert found[-1] < 0.6 * found[-2] < 0.36 * found[-3], found
