@@ -119,10 +119,11 @@ COUNTS = {
     ),
     "chunk": lambda n: diagnostics.coherence(example_loss, W, X, chunk=n).alpha,
     "step": lambda n: updated(transforms.decay_until(0.1, n)),
+    "batch_size": lambda n: diagnostics.sgd_region(0.1, n, 6).non_uniformity_limit,
 }
 
 
-@pytest.mark.parametrize("call", quick(COUNTS, "num_classes", "step"))
+@pytest.mark.parametrize("call", quick(COUNTS, "num_classes", "step", "batch_size"))
 def test_counts_of_any_kind(call):
     expected = call(2)
     for two in (np.int32(2), np.uint8(2), np.array(2), jnp.asarray(2)):

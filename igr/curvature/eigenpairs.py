@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
-from igr.checks import Number, check_choice, check_count, check_step, is_traced
+from igr.checks import Count, Number, check_choice, check_count, check_step, is_traced
 from igr.compiled import compiled, traced
 from igr.curvature.lanczos import lanczos
 from igr.curvature.operator import wide_product
@@ -68,13 +68,13 @@ class Eigenpairs(NamedTuple):
 def top_eigenpairs(
     product: Callable[[PyTree], PyTree],
     params: PyTree,
-    k: int,
+    k: Count,
     *,
     method: Method = "lanczos",
     which: Which = "magnitude",
     tol: Number = 1e-3,
-    max_products: int | None = None,
-    basis_size: int | None = None,
+    max_products: Count | None = None,
+    basis_size: Count | None = None,
     initial: PyTree | None = None,
     key: PRNGKeyArray | None = None,
     check_symmetric: bool = False,

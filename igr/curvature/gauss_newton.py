@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from igr.checks import Count
 from igr.compiled import traced
 from igr.curvature.operator import first_example, operator, traced_scalar
 from igr.forward_mode import jvp, linearize
@@ -25,7 +26,7 @@ def gauss_newton_product(
     params: PyTree,
     batch: tuple[PyTree, PyTree] | None = None,
     *,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> Callable[[PyTree], PyTree]:
     """The map v -> Gv, with G the Gauss-Newton matrix of the mean of a composed loss.
 
@@ -93,7 +94,7 @@ def fisher_product(
     params: PyTree,
     batch: PyTree,
     *,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> Callable[[PyTree], PyTree]:
     """The map v -> Fv, with F = mean over the examples of g_i g_i', g_i the gradient of example i.
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from igr.checks import Count
 from igr.curvature.operator import first_example, operator, traced_scalar
 from igr.forward_mode import jvp
 from igr.pytrees import combine, partition
@@ -20,7 +21,7 @@ def hessian_product(
     params: PyTree,
     batch: PyTree | None = None,
     *,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> Callable[[PyTree], PyTree]:
     """The map v -> Hv, with H the Hessian of the loss at `params`.
 

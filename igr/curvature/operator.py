@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from igr.batch_parts import added_over_parts
-from igr.checks import check_count
+from igr.checks import Count, check_count
 from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import cast_like, require_like, widened
 from igr.forward_mode import linearize
@@ -33,7 +33,7 @@ def operator(
     term: Term,
     params: PyTree,
     batch: PyTree,
-    chunk: int | None,
+    chunk: Count | None,
     *,
     semidefinite: bool = False,
 ) -> Operator:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from igr.checks import Number, check_count, check_step
+from igr.checks import Count, Number, check_count, check_step
 from igr.convolutions import differentiable_by_example
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.hessian import hessian_product
@@ -55,11 +55,11 @@ def sgd_stability(
     params: PyTree,
     batch: PyTree,
     learning_rate: Number | Float[Array, ""],
-    batch_size: int,
+    batch_size: Count,
     *,
-    chunk: int = 16,
+    chunk: Count = 16,
     tol: Number = 1e-3,
-    max_products: int | None = None,
+    max_products: Count | None = None,
     key: PRNGKeyArray | None = None,
     progress: bool | None = None,
 ) -> SGDStability:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from igr.checks import Number
+from igr.checks import Count, Number
 from igr.curvature.eigenpairs import top_eigenpairs
 from igr.curvature.hessian import hessian_product
 from igr.shown import short, table
@@ -39,10 +39,10 @@ def sharpness(
     params: PyTree,
     batch: PyTree | None = None,
     *,
-    chunk: int | None = None,
+    chunk: Count | None = None,
     which: Literal["magnitude", "largest", "smallest"] = "magnitude",
     tol: Number = 1e-3,
-    max_products: int | None = None,
+    max_products: Count | None = None,
     key: PRNGKeyArray | None = None,
     initial: PyTree | None = None,
     progress: bool | None = None,

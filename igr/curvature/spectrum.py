@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import Number, check_count, check_step
+from igr.checks import Count, Number, check_count, check_step
 from igr.compiled import compiled, traced
 from igr.curvature.krylov import krylov_start, krylov_step
 from igr.curvature.operator import wide_product
@@ -66,8 +66,8 @@ def trace(
     params: PyTree,
     *,
     function: Callable[[Array], Array] | None = None,
-    num_probes: int = 10,
-    num_products: int = 30,
+    num_probes: Count = 10,
+    num_products: Count = 30,
     key: PRNGKeyArray | None = None,
     progress: bool | None = None,
 ) -> Estimate:
@@ -125,8 +125,8 @@ def spectral_density(
     product: Callable[[PyTree], PyTree],
     params: PyTree,
     *,
-    num_probes: int = 10,
-    num_products: int = 60,
+    num_probes: Count = 10,
+    num_products: Count = 60,
     grid: Float[Array | np.ndarray, " points"] | None = None,
     width: Number | None = None,
     key: PRNGKeyArray | None = None,

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from igr.batch_parts import mapped_over_parts
-from igr.checks import Number, check_count, check_number, check_step
+from igr.checks import Count, Number, check_count, check_number, check_step
 from igr.diagnostics.kernel.tangent_kernel import tangent_kernel_trace
 from igr.meshes import on_any_mesh
 from igr.one_example import of_one_example
@@ -69,7 +69,7 @@ def adversarial_detection(
     x: PyTree = None,
     low: Number | None = None,
     high: Number | None = None,
-    chunk: int = 128,
+    chunk: Count = 128,
 ) -> AdversarialDetection:
     """Whether tr K tells inputs perturbed by the sign of the gradient from those that are not.
 
@@ -119,7 +119,7 @@ def adversarial_detection(
 
 @on_any_mesh
 def example_kernel_traces(
-    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, *, chunk: int = 128
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, *, chunk: Count = 128
 ) -> Float[Array, " n"]:
     """The trace of the tangent kernel of each example: sum_o |grad f_o(x_i)|^2.
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import Number, check_choice, check_count, check_number, check_numbers
+from igr.checks import Count, Number, check_choice, check_count, check_number, check_numbers
 from igr.curvature.vectors import HIGHEST, inner, scaled, widened
 from igr.meshes import on_any_mesh
 from igr.per_example.sums import spreads_of_signs, streamed_sums
@@ -56,9 +56,9 @@ def coherence(
     batch: PyTree,
     *,
     method: Literal["exact", "random_signs"] = "exact",
-    probes: int = 8,
+    probes: Count = 8,
     key: PRNGKeyArray | None = None,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> Coherence:
     """The coherence alpha = E[g_z . g_z'] / E[g_z . g_z] of the gradients of a batch.
 
@@ -122,7 +122,7 @@ def coherence(
 
 @on_any_mesh
 def coherence_from_batches(
-    batch_gradients: PyTree, batch_size: int, *, finite_sample: bool = False
+    batch_gradients: PyTree, batch_size: Count, *, finite_sample: bool = False
 ) -> Coherence:
     """The coherence of examples from the mean gradients of mini-batches.
 
@@ -175,7 +175,7 @@ def coherence_from_batches(
 def generalization_gap_bound(
     alphas: Float[Array | np.ndarray, " steps"],
     learning_rates: Float[Array | np.ndarray, " steps"] | Number,
-    num_examples: int,
+    num_examples: Count,
     *,
     lipschitz: Number,
     smoothness: Number,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_count
+from igr.checks import Count, check_count
 from igr.compiled import compiled, traced
 from igr.curvature.vectors import random_vector
 from igr.meshes import on_any_mesh
@@ -44,8 +44,8 @@ def noise_robustness(
     params: PyTree,
     sigmas: Any,
     *,
-    draws: int = 100,
-    chunk: int = 10,
+    draws: Count = 100,
+    chunk: Count = 10,
     key: PRNGKeyArray | None = None,
     progress: bool | None = None,
 ) -> NoiseRobustness:

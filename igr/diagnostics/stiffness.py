@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
-from igr.checks import check_count
+from igr.checks import Count, check_count
 from igr.curvature.vectors import HIGHEST
 from igr.meshes import on_any_mesh
 from igr.per_example.inner_products import (
@@ -117,7 +117,7 @@ def class_stiffness(
     params: PyTree,
     batch: PyTree,
     labels: Int[Array | np.ndarray, " n"],
-    num_classes: int,
+    num_classes: Count,
     kind: Kind = "cosine",
     *,
     other: PyTree | None = None,

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import Number, check_count, check_step
+from igr.checks import Count, Number, check_count, check_step
 from igr.flows import kinds
 from igr.flows.comparison.asked import Asked, default_method, method_and_optimizer
 from igr.flows.comparison.batches import compare_batches, method_over_batches, step_over
@@ -39,7 +39,7 @@ def compare(
     runs: int | None = None,
     key: PRNGKeyArray | None = None,
     sequences: int | None = None,
-    record_every: int | None = None,
+    record_every: Count | None = None,
     start_up: StartUp | None = None,
     burn_in: int | None = None,
     sharpness: bool = True,

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import Number, check_count, check_step
+from igr.checks import Count, Number, check_count, check_step
 from igr.compiled import Traced, compiled, number_as_array, traced
 from igr.curvature import vectors
 from igr.flows import kinds
@@ -65,9 +65,9 @@ def run(
     optimizer: optax.GradientTransformation,
     value_fn: ValueFn,
     params: PyTree,
-    steps: int,
+    steps: Count,
     *,
-    record_every: int = 1,
+    record_every: Count = 1,
     state: Any = None,
     observe: Callable[[PyTree, Any], PyTree] | None = None,
     progress: bool | None = None,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_choice, check_count
+from igr.checks import Count, check_choice, check_count
 from igr.penalties.spectral_penalty import require_key
 from igr.per_example.kernel import drawn_kernel_traces, kernel_trace
 
@@ -19,9 +19,9 @@ def gradient_similarity_trace(
     x: PyTree,
     *,
     method: Literal["exact", "random_signs"] = "exact",
-    probes: int = 1,
+    probes: Count = 1,
     key: PRNGKeyArray | None = None,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> Float[Array, ""]:
     r"""tr K = sum_io |grad_theta f_o(x_i)|^2 over the outputs o of the examples i of the batch.
 

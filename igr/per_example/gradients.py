@@ -9,7 +9,7 @@ import jax
 from jaxtyping import PyTree
 
 from igr.batch_parts import mapped_over_parts
-from igr.checks import check_count
+from igr.checks import Count, check_count
 from igr.convolutions import differentiable_by_example
 from igr.meshes import on_any_mesh
 from igr.per_example.example_axis import differentiable, with_zeros_for_constants
@@ -21,7 +21,7 @@ def per_example_gradients(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
     batch: PyTree,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> PyTree:
     """The gradients g_i of the loss of every example i, along a new leading axis.
 

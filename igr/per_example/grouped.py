@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from igr.checks import check_count
+from igr.checks import Count, check_count
 from igr.meshes import on_any_mesh
 from igr.per_example.example_axis import differentiable, with_zeros_for_constants
 from igr.pytrees import num_examples
@@ -20,7 +20,7 @@ def grouped_gradients(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
     batch: PyTree,
-    num_groups: int,
+    num_groups: Count,
 ) -> PyTree:
     """The mean gradient of each of `num_groups` groups of examples, along a new leading axis.
 
@@ -61,7 +61,7 @@ def grouped_gradients(
     return with_zeros_for_constants(gradients, params, num_groups)
 
 
-def group_size(length: int, num_groups: Any) -> int:
+def group_size(length: Count, num_groups: Any) -> int:
     """The number of examples in each of `num_groups` equal groups, or an error saying why none."""
     num_groups = check_count("num_groups", num_groups, 1, length, ", the number of examples")
     rest = length % num_groups

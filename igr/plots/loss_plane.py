@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from igr.checks import Number, check_count, check_step, check_value_fn
+from igr.checks import Count, Number, check_count, check_step, check_value_fn
 from igr.compiled import Traced, compiled, traced
 from igr.plots.style import axes, look
 from igr.progress.late_bar import Ticking, mapped, search_bar
@@ -27,7 +27,7 @@ def loss_plane(
     second: PyTree,
     *,
     reach: Number = 1.0,
-    points: int = 41,
+    points: Count = 41,
     paths: Mapping[str, PyTree] | None = None,
     ax: Axes | None = None,
     progress: bool | None = None,

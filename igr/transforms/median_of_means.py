@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import Number, check_count
+from igr.checks import Count, Number, check_count
 from igr.meshes import on_any_mesh
 from igr.per_example.grouped import group_size
 from igr.per_example.sorting_network import reduce_sorted
@@ -22,7 +22,7 @@ from igr.transforms.masks import reject_masked_nodes
 
 def median_of_means_sgd(
     learning_rate: ScalarOrSchedule,
-    num_groups: int,
+    num_groups: Count,
     momentum: Number | jax.Array | None = None,
     nesterov: bool = False,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
@@ -59,7 +59,7 @@ def median_of_means_sgd(
 
 
 def median_of_means(
-    num_groups: int, mask: PyTree | Callable[[PyTree], PyTree] | None = None
+    num_groups: Count, mask: PyTree | Callable[[PyTree], PyTree] | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Average gradients within groups of examples, then take the median over the groups.
 
@@ -116,7 +116,9 @@ def median_of_means(
 
 @on_any_mesh(like=0)
 @partial(jax.jit, static_argnames="num_groups")  # compiled once where the step itself is not
-def median_of_group_means(examples: Float[Array, "n ..."], num_groups: int) -> Float[Array, "..."]:
+def median_of_group_means(
+    examples: Float[Array, "n ..."], num_groups: Count
+) -> Float[Array, "..."]:
     """The median over consecutive groups of equal size of their means, in at least float32."""
     size = examples.shape[0] // num_groups
     if size > 1:

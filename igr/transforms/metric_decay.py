@@ -9,7 +9,7 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.checks import Number, check_count
+from igr.checks import Count, Number, check_count
 from igr.transforms.decay import decay_transformation, decay_value_and_grad
 from igr.transforms.hyperparameters import (
     ScalarOrSchedule,
@@ -71,7 +71,7 @@ def metric_decay(
     metric: Metric = "hessian",
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
     *,
-    lanczos_steps: int = 16,
+    lanczos_steps: Count = 16,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Weight decay in a metric: subtract lambda M theta, M a metric that comes of the loss.
 
@@ -149,7 +149,7 @@ def metric_value_and_grad(
     *,
     apply_fn: Callable[..., Any] | None = None,
     output_loss_fn: Callable[..., Any] | None = None,
-    lanczos_steps: int = 16,
+    lanczos_steps: Count = 16,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
     """The loss and g + rate M theta, for loops that cannot pass `value_fn` on.
@@ -189,7 +189,9 @@ def metric_value_and_grad(
     return decay_value_and_grad("metric_value_and_grad", value_fn, decay, has_aux, functions)
 
 
-def _decay_of(strength: Any, metric: Metric, mask: Any, lanczos_steps: int, name: str = "strength"):
+def _decay_of(
+    strength: Any, metric: Metric, mask: Any, lanczos_steps: Count, name: str = "strength"
+):
     strength = require_number(name, strength, at_least=0.0)
     require_metric(metric)
     require_static("lanczos_steps", lanczos_steps)

@@ -17,7 +17,7 @@ from igr.backward_error.protocols import Method
 from igr.checks import Number, check_step
 
 
-def match_implicit(method: Method, learning_rate: Number, target_learning_rate: Number) -> float:
+def match_implicit(method: Method, learning_rate: Number, target_learning_rate: Number) -> Number:
     """The mu with which EGR at one step size regularizes like the plain method at another.
 
     The small step with this mu and the large step without follow the same modified loss to first
@@ -50,7 +50,7 @@ def match_implicit(method: Method, learning_rate: Number, target_learning_rate: 
     return implicit_penalty(method) * (target_learning_rate - learning_rate)
 
 
-def cancel_implicit(method: Method, learning_rate: Number) -> float:
+def cancel_implicit(method: Method, learning_rate: Number) -> Number:
     """The negative mu with which the discrete run follows the plain gradient flow one order closer.
 
     Args:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.checks import Number, check_count, is_traced
+from igr.checks import Count, Number, check_count, is_traced
 from igr.transforms.decay import decay_transformation, decay_value_and_grad
 from igr.transforms.hyperparameters import ScalarOrSchedule, at_count, require_number, sgd
 from igr.transforms.losses import require_value_fn
@@ -21,7 +21,7 @@ from igr.transforms.selective_decay import insignificant, require_threshold
 def l2_stopped_sgd(
     learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule,
-    step: int | jax.Array,
+    step: Count | jax.Array,
     momentum: Number | jax.Array | None = None,
     nesterov: bool = False,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
@@ -67,7 +67,7 @@ def l2_stopped_sgd(
 def l2_stopped_selective_sgd(
     learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule,
-    step: int | jax.Array,
+    step: Count | jax.Array,
     threshold: Number | jax.Array,
     layers: PyTree | Callable[[PyTree], PyTree] | None = None,
     momentum: Number | jax.Array | None = None,
@@ -119,7 +119,7 @@ def l2_stopped_selective_sgd(
 
 def decay_until(
     weight_decay: ScalarOrSchedule,
-    step: int | jax.Array,
+    step: Count | jax.Array,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Take weight_decay * theta off the updates for the first `step` steps.
@@ -165,7 +165,7 @@ def decay_until(
 
 def decay_until_then_selective(
     weight_decay: ScalarOrSchedule,
-    step: int | jax.Array,
+    step: Count | jax.Array,
     threshold: Number | jax.Array,
     layers: PyTree | Callable[[PyTree], PyTree] | None = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
@@ -211,7 +211,7 @@ def decay_until_then_selective(
 def stopped_selective_value_and_grad(
     value_fn: Callable[..., Any],
     rate: ScalarOrSchedule,
-    step: int | jax.Array,
+    step: Count | jax.Array,
     threshold: Number | jax.Array,
     layers: PyTree | Callable[[PyTree], PyTree] | None = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_choice, check_count
+from igr.checks import Count, check_choice, check_count
 from igr.diagnostics.complexity.input_jacobians import jacobian_shape, over_jacobians
 from igr.meshes import on_any_mesh
 from igr.one_example import of_one_example
@@ -24,9 +24,9 @@ def geometric_complexity(
     x: PyTree,
     *,
     method: Literal["exact", "random_signs"] = "exact",
-    probes: int = 1,
+    probes: Count = 1,
     key: PRNGKeyArray | None = None,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> Float[Array, ""]:
     """The mean of |df/dx|_F^2 over the examples, f being the logits.
 

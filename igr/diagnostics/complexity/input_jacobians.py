@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from igr.batch_parts import mapped_over_parts
-from igr.checks import check_count
+from igr.checks import Count, check_count
 from igr.curvature.vectors import widened
 from igr.forward_mode import jacobian
 from igr.meshes import on_any_mesh
@@ -42,7 +42,7 @@ def over_jacobians(
     apply_fn: Callable[[PyTree, Any], Any],
     params: PyTree,
     x: PyTree,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> PyTree:
     """What `fn` makes of the Jacobian of every example, stacked.
 

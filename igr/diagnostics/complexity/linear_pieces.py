@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
+from igr.checks import Count
 from igr.diagnostics.complexity.input_jacobians import over_jacobians
 from igr.meshes import on_any_mesh
 from igr.shown import short, table
@@ -43,7 +44,7 @@ def linear_pieces(
     params: PyTree,
     x: Any,
     *,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> LinearPieces:
     """The affine maps that a piecewise linear network is at its examples.
 

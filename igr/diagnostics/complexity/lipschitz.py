@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
+from igr.checks import Count
 from igr.curvature.vectors import widened
 from igr.diagnostics.complexity.input_jacobians import jacobian_shape, over_jacobians
 from igr.shown import short, table
@@ -40,7 +41,7 @@ def lipschitz_bound(
     x: PyTree,
     *,
     lipschitz: Any = None,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> LipschitzBound:
     """The bound of the geometric complexity by the Lipschitz constant of the network.
 

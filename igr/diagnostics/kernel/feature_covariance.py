@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import check_count
+from igr.checks import Count, check_count
 from igr.meshes import on_any_mesh
 from igr.one_example import of_one_example
 from igr.per_example.kernel import kernel_in_unit
@@ -39,7 +39,7 @@ class FeatureEigenpairs(NamedTuple):
 
 @on_any_mesh
 def feature_covariance_eigenpairs(
-    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, k: int
+    apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, k: Count
 ) -> FeatureEigenpairs:
     """The directions in parameter space that training favours, from the tangent kernel.
 

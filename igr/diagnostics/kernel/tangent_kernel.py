@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_choice, check_count
+from igr.checks import Count, check_choice, check_count
 from igr.per_example.inner_products import require_alike
 from igr.per_example.kernel import (
     drawn_kernel_traces,
@@ -73,9 +73,9 @@ def tangent_kernel_trace(
     x: PyTree,
     *,
     method: Literal["exact", "random_signs"] = "exact",
-    probes: int = 1,
+    probes: Count = 1,
     key: PRNGKeyArray | None = None,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> Float[Array, ""]:
     """The trace of the tangent kernel, sum_io |grad f_o(x_i)|^2, without the kernel.
 
@@ -140,7 +140,7 @@ def tangent_kernel_trace_estimate(
     params: PyTree,
     x: PyTree,
     *,
-    probes: int = 8,
+    probes: Count = 8,
     key: PRNGKeyArray | None = None,
 ) -> TraceEstimate:
     """The trace by random signs, as `tangent_kernel_trace`, with its variance and error bar.

@@ -15,7 +15,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from rich.console import Console
 
 from igr.backward_error.protocols import Method
-from igr.checks import Number, check_count
+from igr.checks import Count, Number, check_count
 from igr.diagnostics.monitoring.measuring import Measuring
 from igr.diagnostics.monitoring.records import Reports
 from igr.diagnostics.monitoring.watch import Watch
@@ -125,7 +125,7 @@ class Monitor:
     def __init__(
         self,
         measures: Sequence[str] | Mapping[str, str | Callable[..., Any]],
-        every: int = 1,
+        every: Count = 1,
         *,
         example_loss_fn: Callable[[PyTree, PyTree], Any] | None = None,
         apply_fn: Callable[[PyTree, Any], Any] | None = None,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from igr.checks import check_count
+from igr.checks import Count, check_count
 from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import inner, norm, scaled
 from igr.forward_mode import linearize
@@ -44,7 +44,7 @@ def batch_sharpness(
     example_loss_fn: Callable[[PyTree, PyTree], Any],
     params: PyTree,
     batch: PyTree,
-    batch_size: int,
+    batch_size: Count,
     *,
     key: PRNGKeyArray | None = None,
     progress: bool | None = None,

@@ -11,7 +11,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from igr.checks import Number, check_number, check_step
+from igr.checks import Count, Number, check_number, check_step
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.vectors import require_like
 from igr.meshes import on_any_mesh
@@ -46,9 +46,9 @@ def preconditioned_sharpness(
     preconditioner: PyTree,
     batch: PyTree | None = None,
     *,
-    chunk: int | None = None,
+    chunk: Count | None = None,
     tol: Number = 1e-3,
-    max_products: int | None = None,
+    max_products: Count | None = None,
     key: PRNGKeyArray | None = None,
     initial: PyTree | None = None,
     progress: bool | None = None,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from igr.checks import check_count
+from igr.checks import Count, check_count
 from igr.compiled import Traced, compiled, traced
 from igr.curvature import hessian_product
 from igr.curvature.vectors import random_signs, size, working_dtype
@@ -42,8 +42,8 @@ def root_diagonal_trace(
     params: PyTree,
     batch: PyTree | None = None,
     *,
-    probes: int = 100,
-    chunk: int | None = None,
+    probes: Count = 100,
+    chunk: Count | None = None,
     key: PRNGKeyArray | None = None,
     progress: bool | None = None,
 ) -> RootDiagonalTrace:

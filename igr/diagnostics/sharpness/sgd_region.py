@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from igr.checks import check_count, check_numbers, check_step
+from igr.checks import Count, check_count, check_numbers, check_step
 from igr.shown import short, table
 
 
@@ -72,7 +72,7 @@ class SGDRegion(NamedTuple):
         return jnp.sqrt(a) * jnp.sqrt(rest / (self.learning_rate * self.noise))
 
 
-def sgd_region(learning_rate: Any, batch_size: int, num_examples: int) -> SGDRegion:
+def sgd_region(learning_rate: Any, batch_size: Count, num_examples: Count) -> SGDRegion:
     """Which minima SGD with this learning rate and batch size can keep.
 
     Theorem 2.4 and Remark 2.5 of "Appealing to gradients to investigate neural network
@@ -105,7 +105,7 @@ def sgd_region(learning_rate: Any, batch_size: int, num_examples: int) -> SGDReg
 
 
 def sgd_learning_rate_limit(
-    sharpness: Any, non_uniformity: Any, batch_size: int, num_examples: int
+    sharpness: Any, non_uniformity: Any, batch_size: Count, num_examples: Count
 ) -> Float[Array, "..."]:
     """The largest learning rate at which SGD keeps a minimum of one parameter: 2a / (a^2 + r s^2).
 
@@ -132,7 +132,7 @@ def sgd_learning_rate_limit(
     return 2 / (a + noise * s * (s / a))  # the squares may be out of the range of the dtype
 
 
-def _checked(learning_rate: Any, batch_size: int, num_examples: int) -> tuple[Array, Array]:
+def _checked(learning_rate: Any, batch_size: Count, num_examples: Count) -> tuple[Array, Array]:
     """eta and (n - B) / (B (n - 1))."""
     learning_rate = check_step("learning_rate", learning_rate)
     n = check_count("num_examples", num_examples, 2)

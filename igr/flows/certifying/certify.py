@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import Number, check_count
+from igr.checks import Count, Number, check_count
 from igr.flows.certifying.order import ObservedOrder, check_optimizer, is_optimizer, observed_order
 from igr.shown import cut, table_of
 from igr.tracing.reading import name_of
@@ -85,7 +85,7 @@ def certify(
     value_fn: ValueFn | None = None,
     params: PyTree | None = None,
     *,
-    order: int = 1,
+    order: Count = 1,
     keep: Iterable[str] | None = None,
     smooth: Number | None = None,
     progress: bool | None = None,

@@ -16,7 +16,7 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error import modified_equation, protocols
 from igr.backward_error.protocols import Method
-from igr.checks import Number, check_count, check_step
+from igr.checks import Count, Number, check_count, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.content import Opaque, content
 from igr.flows import kinds
@@ -75,7 +75,7 @@ def observed_order(
     method: Method | Callable[..., optax.GradientTransformation],
     value_fn: ValueFn,
     params: PyTree,
-    order: int,
+    order: Count,
     hs: Sequence[Number] | None = None,
     *,
     optimizer: Optimizer | None = None,

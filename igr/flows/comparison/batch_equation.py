@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from igr.backward_error.protocols import Method, UnansweredError
 from igr.backward_error.rules.rule import RuleMethod
-from igr.checks import check_count
+from igr.checks import Count, check_count
 from igr.compiled import Traced, compiled, traced
 from igr.curvature import vectors
 from igr.curvature.vectors import size
@@ -48,7 +48,7 @@ def batch_equation(
     h: float,
     t: float,
     state: PyTree,
-    sequences: int | None,
+    sequences: Count | None,
     key: PRNGKeyArray,
 ) -> BatchEquation | str:
     """The equation, exact where there is a formula, else over sequences that are drawn.

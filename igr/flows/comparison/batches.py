@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error import modified_equation
 from igr.backward_error.methods import EpochMethod, SampledMethod, reshuffled_sgd
 from igr.backward_error.protocols import Method
-from igr.checks import Number, check_count, check_value_fn
+from igr.checks import Count, Number, check_count, check_value_fn
 from igr.compiled import Traced, compiled, traced
 from igr.curvature.vectors import size
 from igr.flows.certifying.described import check_described
@@ -273,7 +273,7 @@ def _check_names(names: list[FlowName]) -> None:
             raise ValueError(f"flows must be orders, counts, where there are batches; got {p!r}.")
 
 
-def _runs(runs: int | None, drawing: Drawing) -> int:
+def _runs(runs: Count | None, drawing: Drawing) -> int:
     if not drawing.random:
         if runs not in (None, 1):
             raise ValueError(f"runs = {runs}: in a fixed order all runs are the same one")
@@ -281,7 +281,7 @@ def _runs(runs: int | None, drawing: Drawing) -> int:
     return RUNS if runs is None else check_count("runs", runs, 1)
 
 
-def _units(asked: Asked, drawing: Drawing, epochs: int | None) -> tuple[int, int, int]:
+def _units(asked: Asked, drawing: Drawing, epochs: Count | None) -> tuple[int, int, int]:
     """Steps a unit, units, and units from one record to the next."""
     unit = drawing.unit
     if epochs is not None:

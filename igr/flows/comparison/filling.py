@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import check_choice, check_count
+from igr.checks import Count, check_choice, check_count
 from igr.compiled import Traced
 from igr.flows.start_up import has_first_steps
 
@@ -31,7 +31,7 @@ def steps_to_fill(method: Method) -> int:
 
 
 def start_up_of(
-    method: Method, start_up: StartUp | None, burn_in: int | None
+    method: Method, start_up: StartUp | None, burn_in: Count | None
 ) -> tuple[StartUp, int]:
     """The start-up that was asked for, and the steps of burn-in.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from igr.checks import Number, check_count, check_step
+from igr.checks import Count, Number, check_count, check_step
 from igr.compiled import compiled
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.tracking import follow_eigenpairs
@@ -82,7 +82,7 @@ def central_flow(
     params: PyTree,
     h: Number,
     t1: Number,
-    directions: int = 3,
+    directions: Count = 3,
     *,
     decay: Number | None = None,
     eps: Number = 1e-8,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
-from igr.checks import Number, check_count, check_number
+from igr.checks import Count, Number, check_count, check_number
 from igr.compiled import Traced, traced
 from igr.curvature.vectors import cast_like, widened
 from igr.progress.late_bar import bar_options
@@ -48,7 +48,7 @@ def march(
     advance: Callable[[PyTree, Array], tuple[PyTree, PyTree]],
     start: PyTree,
     steps: int,
-    record_every: int | None,
+    record_every: Count | None,
     progress: bool | None,
     what: str,
 ) -> tuple[np.ndarray, PyTree]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from igr.checks import Number, check_count, check_step, check_value_fn
+from igr.checks import Count, Number, check_count, check_step, check_value_fn
 from igr.curvature import hessian_product, top_eigenpairs
 from igr.curvature.tracking import follow_eigenpairs
 from igr.curvature.vectors import size
@@ -46,8 +46,8 @@ def two_phase_field(
     method: Any,
     value_fn: Callable[[PyTree], Array],
     h: Number | Array,
-    order: int = 1,
-    directions: int | None = None,
+    order: Count = 1,
+    directions: Count | None = None,
 ) -> TwoPhaseField:
     """The vector field whose flow the middle and the swing of a run follow, also past the edge.
 

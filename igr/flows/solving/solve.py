@@ -15,7 +15,7 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import Number, check_count, check_number, check_step
+from igr.checks import Count, Number, check_count, check_number, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.flows.solving.bounded_steps import BoundedSteps, most_steps
 from igr.flows.solving.flow_bar import FlowBar
@@ -51,7 +51,7 @@ def flow(
     dt0: Number | None = None,
     solver: diffrax.AbstractSolver | None = None,
     progress: bool | None = None,
-    max_steps: int = 1_000_000,
+    max_steps: Count = 1_000_000,
     optimizer_step: Number | Array | None = None,
     **diffeqsolve: Any,
 ) -> diffrax.Solution:

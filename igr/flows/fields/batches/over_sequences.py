@@ -39,7 +39,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from igr.backward_error.rules.rule import RuleMethod
-from igr.checks import Number, check_count
+from igr.checks import Count, Number, check_count
 from igr.flows.fields.batches.printing import BatchField, mean_equation
 from igr.flows.fields.batches.remembered import Drawn
 from igr.flows.fields.batches.steps import BatchLossFn, BatchSteps, Slow
@@ -55,7 +55,7 @@ def averaged(
     batches: PyTree,
     rates_at: Number | None,
     drawn: Drawn,
-    sequences: int,
+    sequences: Count,
     key: PRNGKeyArray | None,
 ) -> OverSequences:
     """Drift and noise of a rule, by sequences of its batches that are drawn here.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import lineax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from igr.checks import Number, check_count, check_step, check_value_fn
+from igr.checks import Count, Number, check_count, check_step, check_value_fn
 from igr.flows.fields.batches.as_rule import as_rule
 from igr.flows.fields.batches.first_order import drift, noise
 from igr.flows.fields.batches.over_sequences import averaged
@@ -30,7 +30,7 @@ def sampled_field(
     h: Number | Array,
     batches: PyTree,
     *,
-    order: int = 1,
+    order: Count = 1,
     rates_at: Number | None = None,
     sequences: int | None = None,
     key: PRNGKeyArray | None = None,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from igr.checks import Number, check_count, check_step
+from igr.checks import Count, Number, check_count, check_step
 from igr.flows.run import Trajectory
 from igr.pytrees import combine, partition
 from igr.shown import short, table
@@ -34,7 +34,7 @@ class FieldAlong(NamedTuple):
 
 
 def modified_field_along(
-    trajectory: Trajectory, order: int, *, learning_rate: Number = 1.0
+    trajectory: Trajectory, order: Count, *, learning_rate: Number = 1.0
 ) -> FieldAlong:
     """The field that a run followed, recovered from its iterates to h^order.
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from igr.checks import Number, check_count, check_step
+from igr.checks import Count, Number, check_count, check_step
 from igr.missing_parts import of_whole
 from igr.pytrees import combine, like_params, partition
 
@@ -18,7 +18,7 @@ Field = Callable[[Any, PyTree, Any], PyTree]
 
 
 def interpolating_field(
-    step_fn: Callable[[PyTree], PyTree], order: int, h: Number | Array
+    step_fn: Callable[[PyTree], PyTree], order: Count, h: Number | Array
 ) -> Field:
     """The vector field whose flow interpolates the iterates of a step without memory.
 
