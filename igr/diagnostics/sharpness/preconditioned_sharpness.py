@@ -159,7 +159,7 @@ def adam_preconditioner(
     )
 
 
-def adam_stability_limit(learning_rate: Number, b1: Number = 0.9) -> float:
+def adam_stability_limit(learning_rate: Number, b1: Number = 0.9) -> Number:
     """2 (1 + b1)/((1 - b1) h): Adam's limit on `preconditioned_sharpness`.
 
     >>> round(adam_stability_limit(0.001), 6)
