@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
             raise ValueError(f"--out must be a directory, and {arguments.out} is a file")
         processes = arguments.processes
         if processes is None:
-            processes = default_processes(here)
+            processes = default_processes(drawn, here)
         if processes < 1:
             raise ValueError(f"--processes must be 1 or more; got {processes}")
     except ValueError as error:
@@ -168,16 +168,22 @@ def ready(names: Sequence[str], figures: Sequence[Figure]) -> list[Figure]:
     return list(found.values())
 
 
-def default_processes(here: Conditions) -> int:
-    """How many figures are drawn at a time: a core each, where nothing else shares the work.
+def default_processes(figures: Sequence[Figure], here: Conditions) -> int:
+    """How many figures are drawn at a time: a core each, where that is worth it.
 
-    Four of them stay below 6 GB of memory. Studies at full scale are made for a GPU, which is one,
-    and Ray spreads a study's cells itself.
+    Four of them stay below 6 GB of memory. To start one takes some seconds, which figures that are
+    soon drawn do not give back. Studies at full scale are made for a GPU, which is one, and Ray
+    spreads a study's cells itself.
     """
     if here.scale == "full" or here.engine == "ray":
         return 1
+    if sum(figure.cost or _LONG for figure in figures) < _LONG:
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(4, cores or 1)
+
+
+_LONG = 30.0  # seconds
 
 
 def _list(figures: Sequence[Figure]) -> None:

@@ -49,8 +49,8 @@ def test_figure_commands_run(tmp_path):
             subprocess.run(
                 [sys.executable, *arguments], check=True, cwd=ROOT, env=env, capture_output=True
             )
-    assert (tmp_path / "igr" / "1b.png").exists()
-    assert (tmp_path / "igr" / "A.1.claims.csv").exists()
+    assert (tmp_path / "igr" / "A.1.png").exists()
+    assert (tmp_path / "igr" / "A.2.claims.csv").exists()
 
 
 def test_the_shell_derives_too(capsys):

@@ -175,6 +175,7 @@ def test_median_seconds_takes_turns():
     assert all(0 <= seconds < 1 for seconds in found.values())
 
 
+@pytest.mark.slow
 def test_derivation_runs_cold_in_its_own_process(monkeypatch):
     from benchmarks import derivation
 

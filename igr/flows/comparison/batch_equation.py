@@ -121,7 +121,7 @@ def middle(flows: list[PyTree]) -> tuple[PyTree, np.ndarray | float]:
 
 def notes_of(method: Method, equation: BatchEquation | str) -> tuple[str, ...]:
     """What is to be known of a method without an equation over batches of its own."""
-    if isinstance(equation, BatchEquation):
+    if not isinstance(equation, str):
         return (equation.note,) if equation.note else ()
     squares = "; states that average squares see the batches' noise besides" if method.kept else ""
     return (

@@ -120,9 +120,9 @@ def compare_batches(
     )  # fmt: skip
 
     equation = _equation(asked, losses, drawing, origin, begin, key)
-    known = drawing.own or isinstance(equation, BatchEquation)
+    known = drawing.own or not isinstance(equation, str)
     along, at = (recorded, kept) if method.kept else recorded, np.asarray(times + origin)
-    if isinstance(equation, BatchEquation):
+    if not isinstance(equation, str):
         validity = validity_of(equation, losses, along, at, h, bool(method.kept), asked.progress)
     else:
         validity = validity_over_batches(method, losses, along, at, h, asked.progress)
@@ -135,7 +135,7 @@ def compare_batches(
     unsigned = never_negative(kept)
 
     def follow(p: FlowName) -> tuple[Followed, dict[str, PyTree], Any]:
-        if isinstance(equation, BatchEquation):
+        if not isinstance(equation, str):
             fields, unpack = equation.fields(int(p)), _as_it_is(method)
         else:
             field, unpack = _field(method, p, losses, h, first)
@@ -155,7 +155,7 @@ def compare_batches(
         distance[p] = np.full(len(step), np.inf)
     spread = np.asarray(ensemble.spread)
     errors = {p: np.hypot(spread, results[p][2] if p in results else 0.0) for p in names}
-    estimated = isinstance(equation, BatchEquation) and bool(equation.note)
+    estimated = not isinstance(equation, str) and bool(equation.note)
     response = with_gradients(method).response() if drawing.size is None else None
     nothing = np.full(len(step), np.nan)
     # Of the batch sharpness, as if a memory held the one batch that a step lasts for.
