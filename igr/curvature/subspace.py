@@ -86,7 +86,7 @@ def subspace(
             column = row(basis, j)
             w, _, inside = orthogonalized(column, basis, before)
             lost = inside | (norm(w) <= 10 * eps * norm(column))
-            w = unit_outside(w, basis, before, seed + j.astype(seed.dtype), lost)
+            w = unit_outside(w, basis, before, seed + jnp.asarray(j, seed.dtype), lost)
             return with_row(basis, j, w)
 
         return jax.lax.fori_loop(jnp.asarray(first), c, one, basis)

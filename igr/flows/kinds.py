@@ -119,6 +119,19 @@ def shares_of(
 
 
 @singledispatch
+def never_negative_of(method: Any) -> frozenset[str] | None:
+    """The kept states that no gradient takes below zero, as averages of squares.
+
+    Args:
+      method: without open symbols.
+
+    Returns:
+      Their names, or None where the description of this kind does not say.
+    """
+    return None if method.kept else frozenset()
+
+
+@singledispatch
 def state_at_rest(
     method: Any,
     gradient: PyTree,

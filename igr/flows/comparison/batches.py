@@ -132,7 +132,7 @@ def compare_batches(
     if np.any(remainder > LARGEST_REMAINDER):
         # A step of the solver for one of the run: it takes the gradients of a whole epoch.
         options = over_kinks(options, asked.more, h, int(step[-1]), fraction=1)
-    unsigned = never_negative(kept)
+    unsigned = never_negative(method, kept)
 
     def follow(p: FlowName) -> tuple[Followed, dict[str, PyTree], Any]:
         if not isinstance(equation, str):

@@ -46,8 +46,15 @@ def with_memory(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def never_negative(kept: dict[str, PyTree]) -> frozenset[str]:
-    """The kept states that no record has below zero, as averages of squares are not."""
+def never_negative(method: Method, kept: dict[str, PyTree]) -> frozenset[str]:
+    """The kept states that are never below zero, as averages of squares are not.
+
+    The description says which. Where its rules are functions, which can be anything, they are those
+    of which no record is below zero.
+    """
+    described = kinds.never_negative_of(method)
+    if described is not None:
+        return described
     return frozenset(
         name
         for name, x in kept.items()

@@ -119,7 +119,7 @@ def compare_run(asked: Asked) -> Comparison:
     options = solver_options(h, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more)
     if remainder is not None and np.any(np.asarray(remainder) > LARGEST_REMAINDER):
         options = over_kinks(options, asked.more, h, steps)
-    unsigned = never_negative(seen)
+    unsigned = never_negative(method, seen)
     carried = the.memory is not None
     smooth = [p for p in names if p not in PAST_THE_EDGE and not (carried and p == "differences")]
     chosen, broken = _one_program(smooth, equation, the, h, unsigned)

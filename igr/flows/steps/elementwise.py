@@ -12,6 +12,7 @@ import sympy
 from jaxtyping import Array, Float, PyTree
 
 from igr.backward_error.response import GradientResponse, steady_channels
+from igr.backward_error.methods.linear import LinearMethod
 from igr.backward_error.terms.algebra import THETA, G, T
 from igr.backward_error.terms.elementwise import ElementwiseMethod, Kept, before
 from igr.checks import Number
@@ -117,6 +118,37 @@ def _(
         str(y): share_taken_in(1 if kept.rate is None else kept.rate, h, rates_at)
         for y, kept in method.states
     }
+
+
+@kinds.never_negative_of.register
+def _(method: ElementwiseMethod) -> frozenset[str]:
+    # An average of what is not negative is not: of squares, and of other such averages.
+    states = {y: (state.of, state.init) for y, state in method.states}
+    channels = {
+        a: (channel.of,)
+        for (a, channel), memory in zip(method.channels, method.memories, strict=True)
+        if _weighs_nothing_negatively(memory)
+    }
+    made_of = states | channels
+    found = set(made_of)
+    while True:
+        known = {s: sympy.Dummy(nonnegative=True) for y in found for s in (y, before(y))}
+        left = {y for y in found if all(_is_nonnegative(x, known) for x in made_of[y])}
+        if left == found:
+            return frozenset(str(y) for y in found & states.keys())
+        found = left
+
+
+def _is_nonnegative(expression: sympy.Expr, known: dict[sympy.Symbol, sympy.Symbol]) -> bool:
+    """Whether it is for real values of its symbols, of which some are known to be."""
+    real = {s: sympy.Dummy(real=True) for s in expression.free_symbols}
+    return bool(expression.xreplace({**real, T: T, **known}).is_nonnegative)
+
+
+def _weighs_nothing_negatively(memory: LinearMethod) -> bool:
+    """Whether d[n] = sum_i b_i u[n-i] - sum_{i>0} a_i d[n-i] is seen to stay above zero with u."""
+    b, a = memory.recurrence
+    return all(x >= 0 for x in b) and all(x <= 0 for x in a[1:])
 
 
 @kinds.state_at_rest.register

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import igr
-from igr.flows import optimizer_of
+from igr.flows import kinds, optimizer_of
 
 START = np.array([0.3, -1.0, 2.0])
 
@@ -67,3 +67,29 @@ def test_params_are_needed():
     optimizer = optimizer_of(igr.methods.signsgd(0.1), 0.1)
     with pytest.raises(ValueError, match=r"reads the params.*optimizer\.update\(grads, state"):
         optimizer.update(jnp.ones(3), optimizer.init(jnp.ones(3)))
+
+
+NEVER_NEGATIVE = [
+    (igr.methods.adam(keep=("mu", "nu")), {"nu"}),
+    (igr.methods.nadam(0.5, 0.9, keep=("mu",)), set()),
+    (igr.methods.rmsprop(keep=("nu",)), {"nu"}),
+    (igr.methods.lion(smoothing=0.1, keep=("mu",)), set()),
+    (lambda h: optax.adagrad(h), {"sum_of_squares"}),
+    (lambda h: optax.adadelta(h), {"e_x"}),
+    (lambda h: optax.adan(h), {"n"}),
+]
+
+
+@pytest.mark.parametrize(("method", "names"), NEVER_NEGATIVE)
+def test_what_no_gradient_takes_below_zero(method, names):
+    """By the description; the steps on gradients of both signs show that it says all of it."""
+    method = igr.from_optax(method) if callable(method) else method
+    assert kinds.never_negative_of(method) == names
+    optimizer = optimizer_of(method, 0.01)
+    params = jnp.asarray(START)
+    state = optimizer.init(params)
+    below = set()
+    for g in np.random.default_rng(0).normal(size=(8, 3)):
+        _, state = optimizer.update(jnp.asarray(g), state, params)
+        below |= {y for y, x in state.kept.items() if jnp.any(x < 0)}
+    assert below == set(method.kept) - names
