@@ -181,12 +181,17 @@ def class_stiffness(
     def by_class(m: Array) -> Array:
         return jnp.einsum("ia,ij,jb->ab", of_rows, m, of_columns, precision=HIGHEST)
 
-    matrix = by_class(pairs * counted) / by_class(counted)
     inside = jnp.all(jnp.sum(of_rows, 1) > 0) & jnp.all(jnp.sum(of_columns, 1) > 0)
-    matrix = jnp.where(inside, matrix, jnp.nan)
+    # 0 / 0 where there is no pair: no other result is NaN on the way, for `jax_debug_nans`.
+    counts = jnp.where(inside, by_class(counted), 0)
+    matrix = jnp.where(inside, by_class(pairs * counted), 0) / counts
     own = jnp.eye(num_classes, dtype=bool)
-    within = jnp.nanmean(jnp.where(own, matrix, jnp.nan))
-    between = jnp.nanmean(jnp.where(own, jnp.nan, matrix))
+
+    def mean_over(wanted: Array) -> Array:
+        wanted = wanted & (counts > 0)
+        return jnp.sum(jnp.where(wanted, matrix, 0)) / jnp.sum(wanted)
+
+    within, between = mean_over(own), mean_over(~own)
     return ClassStiffness(matrix, within, between)
 
 
