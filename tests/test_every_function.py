@@ -113,6 +113,15 @@ def test_under_jit_and_vmap(name):
     close(jax.jit(jax.vmap(lambda p: call((less, p, X))))(together), jnp.stack(each))
 
 
+@pytest.mark.parametrize("name", ["subspace", "top_eigenpairs", "class_stiffness", "coherence"])
+@pytest.mark.parametrize("how", [jax.disable_jit, lambda: jax.debug_nans(True)], ids=["jit", "nan"])
+def test_while_a_fault_is_looked_for(name, how):
+    """Without jit, where indices of loops are plain numbers; and no NaN is made on the way."""
+    expected = ALL[name]((less, LESS, X))
+    with how():
+        close(ALL[name]((less, LESS, X)), expected)
+
+
 DIFFERENTIABLE = (
     "per_example_gradients", "grouped_gradients", "coherence", "stiffness", "tangent_kernel",
     "tangent_kernel_trace", "geometric_complexity", "slope", "winsorized_gradient",

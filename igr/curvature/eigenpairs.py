@@ -254,7 +254,7 @@ def _subspace(
     wide = widened(like)
 
     def drawn(j: Any, basis: PyTree) -> PyTree:
-        return with_row(basis, j, generic_vector(seed + j.astype(seed.dtype), wide))
+        return with_row(basis, j, generic_vector(seed + jnp.asarray(j, seed.dtype), wide))
 
     # One vector at a time: memory is the point of this method.
     blocks = (
