@@ -11,8 +11,8 @@ import optax
 import sympy
 from jaxtyping import Array, Float, PyTree
 
-from igr.backward_error.response import GradientResponse, steady_channels
 from igr.backward_error.methods.linear import LinearMethod
+from igr.backward_error.response import GradientResponse, steady_channels
 from igr.backward_error.terms.algebra import THETA, G, T
 from igr.backward_error.terms.elementwise import ElementwiseMethod, Kept, before
 from igr.checks import Number
