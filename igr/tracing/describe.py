@@ -56,11 +56,13 @@ class Description:
         kept state before its update.
       memories: by name.
       rates: names that stand for a number over h, and that number.
+      dropped: each b of an eliminated memory whose b^n was taken to be 0.
     """
 
     rule: sympy.Expr
     memories: dict[str, Memory]
     rates: dict[str, sympy.Expr]
+    dropped: frozenset[sympy.Expr] = frozenset()
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -98,16 +100,16 @@ def describe(leaf: LeafReading, keep: Iterable[str] | None, step: Number | None)
     forgotten = {m.fading for m in memories.values() if not m.kept and m.fading}
     remembered = {m.fading: n for n, m in memories.items() if m.kept and m.fading is not None}
     rates: dict[str, sympy.Expr] = {}
+    dropped: set[sympy.Expr] = set()
 
     def written(expression: sympy.Expr) -> sympy.Expr:
-        return in_time(expression, forgotten, remembered, rates)
+        return in_time(expression, forgotten, remembered, rates, dropped)
 
     psi = written(psi)
     memories = {n: replace(memories[n], of=written(memories[n].of)) for n in _sequence(memories)}
     read = psi.free_symbols.union(*(m.of.free_symbols for m in memories.values()))
-    return Description(
-        psi, memories, {n: r for n, r in rates.items() if sympy.Symbol(n, positive=True) in read}
-    )
+    named = {n: r for n, r in rates.items() if sympy.Symbol(n, positive=True) in read}
+    return Description(psi, memories, named, frozenset(dropped))
 
 
 def _expression(value: Any) -> sympy.Expr:

@@ -11,7 +11,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanAtom, BooleanFunction
 
 from igr.tracing.reader import Reader
-from igr.tracing.values import STEPS, number
+from igr.tracing.values import RATE, STEPS, number
 
 
 def is_condition(x: Any) -> bool:
@@ -83,6 +83,8 @@ def _extreme(larger: bool) -> Callable[..., Any]:
             first = sympy.Ge(a, b) if larger else sympy.Le(a, b)
             return chosen_by_step(reader.settle(first), a, b)
         if leaf is None:
+            if known.free_symbols == {STEPS, RATE}:
+                reader.note(sympy.Ge(a, b))
             return known
         if sympy.oo in (a, b) or -sympy.oo in (a, b):
             return known
@@ -98,6 +100,7 @@ def _sign(reader: Reader, leaf: Any, parameters: Any, x: Any) -> Any:
         return reader.sign(x, "sign")
     found = sympy.sign(x)
     if found.has(sympy.sign) and x.free_symbols <= {STEPS}:
+        reader.note(sympy.Gt(x, 0))
         zero = sympy.Piecewise((0, sympy.Eq(x, 0)), (-1, True), evaluate=False)
         return sympy.Piecewise((1, sympy.Gt(x, 0)), (zero, True), evaluate=False)
     return found

@@ -11,7 +11,7 @@ from sympy.core.relational import Relational
 from igr.backward_error.terms.algebra import T
 from igr.tracing.on_steps import changes
 from igr.tracing.unreadable import UnreadableOptimizerError
-from igr.tracing.values import RATE, STEPS
+from igr.tracing.values import RATE, STEPS, fading_power
 
 CLOCK = sympy.Symbol("clock", positive=True)  # 1/h, the steps in a unit of time
 
@@ -21,14 +21,17 @@ def in_time(
     forgotten: Iterable[sympy.Expr],
     remembered: Mapping[sympy.Expr, str],
     rates: dict[str, sympy.Expr],
+    dropped: set[sympy.Expr] | None = None,
 ) -> sympy.Expr:
     """Writes n, and h where it stands by itself, as functions of t = (n + 1) h and 1/h.
 
     Args:
       expression: in the steps n done before this one and in h.
-      forgotten: the b of memories that are eliminated, and have filled: b^n is 0.
+      forgotten: the b of memories that are eliminated, and have filled: b^n is 0, unless nothing
+        would be left, as of a schedule that happens to fall by the same b.
       remembered: the b of kept memories, and their names: b^(n + 1) is e^(-lambda t).
       rates: takes up the names that come to stand for a number over h, and that number.
+      dropped: takes up each b whose b^n was taken to be 0.
 
     Raises:
       UnreadableOptimizerError: where a schedule goes up and down for ever, as one that starts anew
@@ -43,7 +46,7 @@ def in_time(
         fades = base.is_number and bool(base > 0) and bool(base < 1)
         if not (fades and slope.is_number and slope.is_positive):
             return base**exponent
-        if base in forgotten and base not in remembered:
+        if (base, slope) in gone:
             return sympy.Integer(0)
         names = [n for n, r in rates.items() if r == -sympy.log(base)]
         free = f"lambda_{remembered.get(base, len(rates))}"
@@ -53,13 +56,27 @@ def in_time(
         return base**rest * sympy.exp(-slope * sympy.Symbol(name, positive=True) * T)
 
     found = in_pieces(expression)
-    powers = {p: power(p.base, p.exp) for p in found.atoms(sympy.Pow) if p.exp.has(STEPS)}
-    found = found.xreplace(powers)
+    gone = {(b, sympy.Integer(1)) for b in forgotten if b not in remembered}
+    of_steps = [p for p in found.atoms(sympy.Pow) if p.exp.has(STEPS)]
+    if any(_all_of(found, [p for p in of_steps if fading_power(p) == b]) for b, _ in gone):
+        gone = set()
+    if dropped is not None:
+        dropped |= {b for p in of_steps if ((b := fading_power(p)), sympy.Integer(1)) in gone}
+    found = found.xreplace({p: power(p.base, p.exp) for p in of_steps})
     if found.has(STEPS, RATE):
         rates["clock"] = sympy.Integer(1)
         found = found.xreplace({STEPS: T * CLOCK - 1, RATE: 1 / CLOCK})
         found = _in_powers_of_the_step(found)
     return found
+
+
+def _all_of(expression: sympy.Expr, powers: list[Any]) -> bool:
+    """Whether an expression, or one of its pieces, is nothing but multiples of some powers."""
+    if not powers:
+        return False
+    nothing = dict.fromkeys(powers, sympy.Integer(0))
+    pieces = [e for p in expression.atoms(sympy.Piecewise) for e, _ in p.args if e != 0]
+    return any(e.xreplace(nothing) == 0 for e in [expression, *pieces])
 
 
 def _in_powers_of_the_step(expression: sympy.Expr) -> sympy.Expr:

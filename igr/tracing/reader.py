@@ -8,9 +8,12 @@ from typing import Any
 import sympy
 
 from igr.backward_error.algebra.taylor import exact
-from igr.tracing.on_steps import EARLY, settled
+from igr.tracing.on_steps import EARLY, changes, settled
 from igr.tracing.program import Atom, Variable
 from igr.tracing.unreadable import KinkError
+from igr.tracing.values import RATE, STEPS
+
+_PLAIN = sympy.Rational(1, 100)  # a learning rate
 
 
 class Reader:
@@ -37,6 +40,9 @@ class Reader:
         self.at: Variable | None = None
         self.chosen: dict[Variable, Atom] = {}  # what a decided choice is the same as
         self.settled = 0  # the step from which conditions on the first steps no longer hold
+        self.turns: set[int] = set()  # the steps at which conditions on the step turn
+        self.within = 0  # of how many branches a program is read
+        self.powers: dict[Variable, sympy.Expr] = {}  # b^(n + k), by what is made of it first
         nonnegative = frozenset(nonnegative)
         self._real: dict[sympy.Symbol, sympy.Dummy] = {}
         self._nonnegative = nonnegative
@@ -73,6 +79,7 @@ class Reader:
 
     def settle(self, condition: Any) -> Any:
         """A condition on the step, decided where it holds, or fails, for the first few alone."""
+        self.note(condition)
         found = settled(condition)
         if found is None:
             return condition
@@ -81,3 +88,10 @@ class Reader:
             return condition
         self.settled = max(self.settled, since)
         return truth
+
+    def note(self, condition: Any) -> None:
+        """Takes down the steps at which a condition turns, on the step or on the rate at one."""
+        if isinstance(condition, sympy.Basic) and condition.has(RATE):
+            condition = condition.subs(RATE, _PLAIN)
+        if getattr(condition, "free_symbols", None) == {STEPS}:
+            self.turns.update(changes(condition) or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,7 @@ def read_optimizer(
         whole = coupled_reading(traced, found, keep, name)
         since = _since(found, whole.fading.values())
         return Reading(whole.method, traced, since, found, None, whole.why, None)
-    _check_small(first)
+    _check_small(first, found.turns)
     again = lambda other: _of_every_leaf(readings(other, smooth, early), keep, other)  # noqa: E731
     check_every_shape(traced, first, params, again)
     method = method_of(first, name)
@@ -112,7 +113,7 @@ def _holds_early(description: Description, settled: int) -> bool:
         for n in range(settled + 1):
             values = {**point, **(start if n == 0 else {}), T: (n + 1) * step}
             found.append(complex(at(*(values[s] for s in symbols))))
-    sizes = np.abs(found) / np.abs(found[-1])
+        sizes = np.abs(found) / np.abs(found[-1])
     return bool(np.all(np.isreal(found)) and np.all((sizes > _SMALL) & (sizes < 1 / _SMALL)))
 
 
@@ -125,6 +126,7 @@ def _start_of(symbol: sympy.Symbol, description: Description) -> Any:
     return init if getattr(init, "is_number", isinstance(init, int | float)) else None
 
 
+_LATE = 500  # a step that is not among the first
 _SMALL = 1e-6  # a first step that differs by so much from later ones stands for none
 
 
@@ -191,31 +193,47 @@ def _check_step(make: Make, params: PyTree | None, traced: Traced, smooth: Any) 
         )
 
 
-def _check_small(description: Description) -> None:
-    """Raises unless the update goes to zero with the learning rate.
+def _check_small(description: Description, turns: Iterable[int]) -> None:
+    """Raises unless the update goes to zero with the learning rate, before and after every turn.
 
     A rule with kept states does so in the states alone that a run comes to, as one that sets params
-    to an average of them.
+    to an average of them: with those, what is asked is that nothing is otherwise at first.
     """
     rule = description.rule
-    if description.kept:
-        return
     symbols = sorted(rule.free_symbols, key=str)
     at = sympy.lambdify(symbols, rule, "numpy")
     values = np.random.default_rng(0).uniform(0.5, 1.5, len(symbols))
-    sizes = []
-    for h in (1e-3, 1e-6):
-        fixed = {n: float(rate) / h for n, rate in description.rates.items()}
-        fixed |= {CLOCK.name: 1 / h, T.name: 500 * h}
-        point = [fixed.get(s.name, v) for s, v in zip(symbols, values, strict=True)]
-        with np.errstate(all="ignore"):
-            sizes.append(abs(complex(at(*point))))
-    if sizes[1] > 100 * sizes[0] > 0:
+
+    def longer(step: int) -> float | None:
+        """How much longer it is, by the rate, at a smaller one; None where it stays in proportion.
+
+        The step is one of the run.
+        """
+        sizes = []
+        for h in (1e-3, 1e-6):
+            fixed = {n: float(rate) / h for n, rate in description.rates.items()}
+            fixed |= {CLOCK.name: 1 / h, T.name: step * h}
+            point = [fixed.get(s.name, v) for s, v in zip(symbols, values, strict=True)]
+            with np.errstate(all="ignore"):
+                sizes.append(abs(complex(at(*point))))
+        return sizes[1] / sizes[0] if sizes[1] > 100 * sizes[0] > 0 else None
+
+    ends = [0, *sorted(set(turns))]
+    last = longer(max(_LATE, ends[-1] + _LATE))
+    if last is not None and not description.kept:
         raise UnreadableOptimizerError(
             "its update does not go to zero with the learning rate: at 1e-3 of the rate it is "
-            f"{sizes[1] / sizes[0]:.3g} times as long, by the rate, and there is no flow that it "
+            f"{last:.3g} times as long, by the rate, and there is no flow that it "
             "tends to. Every part of the update is multiplied by the rate that make is given"
         )
+    for start, end in itertools.pairwise(ends):
+        if last is None and end > EARLY and longer((start + end) // 2 + 1) is not None:
+            raise UnreadableOptimizerError(
+                f"in steps {start} to {end - 1} its update does not go to zero with the learning "
+                "rate, as where optax.conditionally_transform passes gradients on as they are, and "
+                "there is no flow that it tends to then. Read what it does afterwards, or leave "
+                "out those steps with optax.conditionally_mask"
+            )
 
 
 def _alike(first: sympy.Expr, second: sympy.Expr) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
@@ -14,7 +14,7 @@ from igr.tracing.program import Atom, Variable
 from igr.tracing.reader import Reader
 from igr.tracing.symbolic import read
 from igr.tracing.trace import Traced
-from igr.tracing.values import RATE, STEPS, Mixed, Value, number
+from igr.tracing.values import RATE, STEPS, Mixed, Value, fading_power, number
 
 
 def before(name: str) -> sympy.Symbol:
@@ -49,6 +49,8 @@ class Readings:
       smoothed: what was smoothed.
       smoothed_at: the first outputs of the applications in the update that were.
       chosen: what a decided choice in the update is the same as.
+      turns: the steps at which conditions on the step turn, in their order.
+      powers: the b of each application in the update that makes b^(n + k), by its first output.
     """
 
     leaves: tuple[LeafReading, ...]
@@ -58,6 +60,8 @@ class Readings:
     smoothed: tuple[str, ...]
     smoothed_at: frozenset[Variable]
     chosen: Mapping[Variable, Atom]
+    turns: tuple[int, ...] = ()
+    powers: Mapping[Variable, sympy.Expr] = field(default_factory=dict)
 
 
 def readings(traced: Traced, smooth: Any | None, early: int = EARLY) -> Readings:
@@ -157,6 +161,8 @@ def _read(traced: Traced, reader: Reader, rate: sympy.Expr) -> Readings:
         tuple(sorted(reader.smoothed)),
         frozenset(reader.smoothed_at),
         dict(reader.chosen),
+        tuple(sorted(reader.turns)),
+        {v: b for v, p in reader.powers.items() if (b := fading_power(p)) is not None},
     )
 
 

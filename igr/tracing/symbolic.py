@@ -11,7 +11,7 @@ from igr.tracing.elementwise import ELEMENTWISE, chosen_by_step, is_condition, t
 from igr.tracing.program import Application, Atom, Constant, Program, Variable
 from igr.tracing.reader import Reader
 from igr.tracing.unreadable import KinkError, UnreadableOptimizerError
-from igr.tracing.values import STEPS, Mixed, Value, constant, symbols_of
+from igr.tracing.values import STEPS, Mixed, Value, constant, fading_power, symbols_of
 
 RANDOM = {"random_bits", "random_seed", "random_wrap", "random_unwrap", "random_split",
           "random_fold_in", "threefry2x32", "rng_bit_generator", "rng_uniform"}  # fmt: skip
@@ -63,6 +63,9 @@ def read(
             if truth is not None:
                 reader.chosen[step.outputs[0]] = step.inputs[1 + truth]
         for variable, value in zip(step.outputs, made, strict=True):
+            power = isinstance(value, Value) and fading_power(value.expression) is not None
+            if power and not reader.within:
+                reader.powers[variable] = value.expression
             put(variable, value)
     return [known(a) for a in outputs]
 
@@ -152,9 +155,20 @@ def _condition(
         chosen = truth_of(index.expression)
         if chosen is not None:
             branch = step.branches[min(max(chosen, 0), len(step.branches) - 1)]
-            return read(branch, arguments, reader)
-    results = [read(branch, arguments, reader) for branch in step.branches]
+            return _within(branch, arguments, reader)
+    results = [_within(branch, arguments, reader) for branch in step.branches]
     return [_select([index, *cases], reader) for cases in zip(*results, strict=True)]
+
+
+def _within(
+    branch: Program, arguments: Sequence[Value | Mixed], reader: Reader
+) -> list[Value | Mixed]:
+    """Reads a branch, whose variables are numbered anew."""
+    reader.within += 1
+    try:
+        return read(branch, arguments, reader)
+    finally:
+        reader.within -= 1
 
 
 def _select(read_: Sequence[Value | Mixed], reader: Reader) -> Value | Mixed:

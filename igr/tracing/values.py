@@ -81,6 +81,15 @@ def _decimal(x: Number) -> sympy.Rational:
     return sympy.Rational(f"{x:.15g}")
 
 
+def fading_power(expression: Any) -> sympy.Expr | None:
+    """b of b^(n + k), 0 < b < 1; None where it is none."""
+    if not isinstance(expression, sympy.Pow) or expression.exp.free_symbols != {STEPS}:
+        return None
+    base = expression.base
+    fades = base.is_number and bool(base > 0) and bool(base < 1)
+    return base if fades and sympy.diff(expression.exp, STEPS) == 1 else None
+
+
 def symbols_of(values: Sequence[Value | Mixed]) -> frozenset[sympy.Symbol]:
     """What values depend on."""
     found: frozenset[sympy.Symbol] = frozenset()
