@@ -90,17 +90,17 @@ def check_own_steps(reading: Reading) -> None:
             f"apart, relatively, within {_STEPS} steps from step {starts[first] + _APART}. "
             f"{by_hand}"
         )
-    if longest <= rounding * real:
-        raise UnreadableOptimizerError(
-            f"{name} takes steps only before step {starts[0]}, from which on its description "
-            "holds: there is nothing to hold it against. Keep the states that forget slowly, "
-            "keep=(...), or let its learning rate last longer"
-        )
     alike = (real == ours == 0) or not (np.isfinite(real) or np.isfinite(ours))
     if not alike and not _LEAST * real < ours < real / _LEAST:
         raise UnreadableOptimizerError(
             f"the description of {name} goes {ours:.1e} in its first {_STEPS} steps, where the "
             f"optimizer goes {real:.1e}. {by_hand}"
+        )
+    if longest <= rounding * real:
+        raise UnreadableOptimizerError(
+            f"{name} takes steps only before step {starts[0]}, from which on its description "
+            "holds: there is nothing to hold it against. Keep the states that forget slowly, "
+            "keep=(...), or let its learning rate last longer"
         )
     _certified.add(key)
 
