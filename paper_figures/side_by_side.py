@@ -90,13 +90,21 @@ def drawn_side_by_side(
 
 
 def next_of(waiting: Sequence[Figure], running: Sequence[Figure]) -> Figure:
-    """Of the figures that wait, the one that has least to do with those being drawn."""
-    modules = {figure.source.split(":")[0] for figure in running}
+    """Of the figures that wait, the dearest that has least to do with those being drawn."""
+    modules = {_module(figure) for figure in running}
     papers = {figure.paper for figure in running}
     return min(
         waiting,
-        key=lambda figure: (figure.source.split(":")[0] in modules, figure.paper in papers),
+        key=lambda figure: (
+            _module(figure) in modules,
+            figure.paper in papers,
+            -(figure.cost or 0.0),
+        ),
     )
+
+
+def _module(figure: Figure) -> str:
+    return (figure.source or "").split(":")[0]
 
 
 def _environment() -> dict[str, str]:

@@ -142,8 +142,8 @@ def test_side_by_side_the_files_are_the_same_and_one_that_dies_stops_no_other(tm
 
 
 def test_figures_of_one_module_or_paper_are_kept_apart_where_others_wait():
-    def figure(name, paper, module):
-        return Figure(name, paper, "", f"{module}:draw", 1)
+    def figure(name, paper, module, cost=1):
+        return Figure(name, paper, "", f"{module}:draw", cost)
 
     running = figure("a/1", "A", "a.first")
     same_module, same_paper = figure("a/2", "A", "a.first"), figure("a/3", "A", "a.second")
@@ -151,6 +151,8 @@ def test_figures_of_one_module_or_paper_are_kept_apart_where_others_wait():
     assert next_of([same_module, same_paper, other], [running]) is other
     assert next_of([same_module, same_paper], [running]) is same_paper
     assert next_of([same_module, other], []) is same_module
+    long = figure("b/2", "B", "b.second", 9)  # begun last, it would be waited for alone
+    assert next_of([same_module, other, long], [running]) is long
 
 
 def test_the_bar_names_what_is_drawn_and_how_far_its_study_is():
