@@ -63,8 +63,7 @@ def read(
             if truth is not None:
                 reader.chosen[step.outputs[0]] = step.inputs[1 + truth]
         for variable, value in zip(step.outputs, made, strict=True):
-            at_top = isinstance(value, Value) and not reader.within
-            if at_top and fading_power(value.expression) is not None:
+            if isinstance(value, Value) and not reader.within and fading_power(value.expression):
                 reader.powers[variable] = value.expression
             put(variable, value)
     return [known(a) for a in outputs]
