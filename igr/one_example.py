@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
+
 from igr.missing_parts import of_whole
 
 _ONE_AT_A_TIME = ContextVar("_ONE_AT_A_TIME", default=False)
@@ -65,7 +67,7 @@ def _watched_linen() -> Iterator[None]:
             if average is None:
                 given = args[1] if len(args) > 1 else None
                 average = kwargs.get("use_running_average", given)
-            if average is False and not module.is_initializing():
+            if _is_false(average) and not module.is_initializing():
                 _require_many(args[0], "flax.linen.BatchNorm", module.name)
         return call(*args, **kwargs)
 
@@ -85,6 +87,11 @@ def _watched_nnx() -> Iterator[None]:
         yield
     finally:
         _ONE_AT_A_TIME.reset(token)
+
+
+def _is_false(flag: Any) -> bool:
+    """Whether a flag is off, also one of numpy's."""
+    return isinstance(flag, bool | np.bool_) and not flag
 
 
 @functools.cache
@@ -120,7 +127,7 @@ def _watched_haiku() -> Iterator[None]:
             and args
         ):
             training = kwargs.get("is_training", args[1] if len(args) > 1 else None)
-            if training is True and not haiku.running_init():
+            if isinstance(training, bool | np.bool_) and training and not haiku.running_init():
                 _require_many(args[0], "haiku.BatchNorm", context.module.name)
         return call(*args, **kwargs)
 

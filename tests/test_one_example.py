@@ -20,7 +20,7 @@ class Linen(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.Dense(4, param_dtype=float)(x)
-        return nn.BatchNorm(param_dtype=float)(x, use_running_average=not self.training)
+        return nn.BatchNorm(param_dtype=float)(x, use_running_average=np.bool_(not self.training))
 
 
 def linen(training):
@@ -60,7 +60,7 @@ def haiku(training):
 
     model = hk.transform_with_state(forward)
     params, state = model.init(jax.random.key(1), X, True)
-    return lambda p, x: model.apply(p, state, None, x[None], training)[0][0], params
+    return lambda p, x: model.apply(p, state, None, x[None], np.bool_(training))[0][0], params
 
 
 def equinox(training):
