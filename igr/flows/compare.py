@@ -18,12 +18,14 @@ from igr.flows.comparison.names import check_directions, flow_names
 from igr.flows.comparison.one_run import compare_run
 from igr.flows.comparison.players import compare_players
 from igr.flows.comparison.result import Comparison, FlowName
+from igr.flows.on_the_host import on_the_host
 from igr.pytrees import combine, partition
 
 ValueFn = Callable[[PyTree], Array]
 _Optax = optax.GradientTransformation
 
 
+@on_the_host
 def compare(
     value_fn: Callable[..., Array] | Sequence[ValueFn],
     params: PyTree,

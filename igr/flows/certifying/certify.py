@@ -16,6 +16,7 @@ from jaxtyping import Array, PyTree
 from igr.backward_error.protocols import Method
 from igr.checks import Count, Number, check_count
 from igr.flows.certifying.order import ObservedOrder, check_optimizer, is_optimizer, observed_order
+from igr.flows.on_the_host import on_the_host
 from igr.shown import cut, table_of
 from igr.tracing.reading import name_of
 
@@ -79,6 +80,7 @@ class Certificate:
         return "\n".join(lines)
 
 
+@on_the_host
 def certify(
     method: Method | Callable[..., optax.GradientTransformation],
     optimizer: Callable[..., optax.GradientTransformation] | None = None,

@@ -24,6 +24,7 @@ from igr.flows.certifying.default_steps import SEARCH, default_steps, largest_st
 from igr.flows.certifying.refined import refined
 from igr.flows.fields.from_steps.interpolation import interpolating_field
 from igr.flows.fields.vector_field import vector_field
+from igr.flows.on_the_host import on_the_host
 from igr.flows.parts import with_parts
 from igr.flows.runnable import check_start, time_like
 from igr.flows.solving.along_flow import along_flow
@@ -71,6 +72,7 @@ class ObservedOrder(float):
         return self
 
 
+@on_the_host
 def observed_order(
     method: Method | Callable[..., optax.GradientTransformation],
     value_fn: ValueFn,
