@@ -8,7 +8,8 @@ from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+
+from igr.progress.late_bar import under_transformation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +33,8 @@ def on_the_host(fn: Callable[P, R]) -> Callable[P, R]:
         except (
             jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, _Unknown
         ) as error:  # fmt: skip
-            if not _transformed(args, kwargs):
+            # Inside of jit what is made anew is traced as well, and so are the arrays a loss reads.
+            if not under_transformation(jnp.zeros(()), args, kwargs):
                 raise
             raise _Unknown(
                 f"{fn.__name__} must have numbers that are known, for it measures on the host; got "
@@ -44,8 +46,3 @@ def on_the_host(fn: Callable[P, R]) -> Callable[P, R]:
 
 class _Unknown(TypeError):
     """Of a function that another one of these calls: the user called that one."""
-
-
-def _transformed(*trees: object) -> bool:
-    """Whether a leaf is traced, or everything is, as inside of jit."""
-    return any(isinstance(x, Tracer) for x in (jnp.zeros(()), *jax.tree.leaves(trees)))
