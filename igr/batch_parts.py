@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from igr.explicit_axes import explicit_mesh
 from igr.meshes import in_parts
+from igr.meshes.explicit_axes import explicit_mesh
 from igr.pytrees import num_examples
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from igr.explicit_axes import explicit_mesh
+from igr.meshes.explicit_axes import explicit_mesh
 
 
 def is_trained(leaf: Any) -> bool:

@@ -10,8 +10,7 @@ import pytest
 
 import igr
 from igr import compiled as module
-from igr import small_programs
-from igr.compiled import PROGRAMS_KEPT, compiled, traced
+from igr.compiled import PROGRAMS_KEPT, compiled, small_programs, traced
 from igr.curvature import (
     fisher_product,
     gauss_newton_product,

@@ -15,7 +15,8 @@ from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
 from igr.checks import Count, Number, check_count
-from igr.flows.certifying.order import ObservedOrder, check_optimizer, is_optimizer, observed_order
+from igr.flows.certifying.optimizers import check_optimizer, is_optimizer
+from igr.flows.certifying.order import ObservedOrder, observed_order
 from igr.flows.on_the_host import on_the_host
 from igr.shown import cut, table_of
 from igr.tracing.reading import name_of

@@ -14,13 +14,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from igr.backward_error import modified_equation, protocols
+from igr.backward_error import modified_equation
 from igr.backward_error.protocols import Method
 from igr.checks import Count, Number, check_count, check_step
 from igr.compiled import Traced, compiled, traced
-from igr.content import Opaque, content
+from igr.compiled.content import Opaque, content
 from igr.flows import kinds
 from igr.flows.certifying.default_steps import SEARCH, default_steps, largest_step
+from igr.flows.certifying.optimizers import Optimizer, check_optimizer, is_optimizer
 from igr.flows.certifying.refined import refined
 from igr.flows.fields.from_steps.interpolation import interpolating_field
 from igr.flows.fields.vector_field import vector_field
@@ -34,7 +35,6 @@ from igr.pytrees import partition
 from igr.tracing import read_optimizer
 
 ValueFn = Callable[[PyTree], Array]
-Optimizer = Callable[..., optax.GradientTransformation]
 
 _MIDWAY = 40  # the steps after which a kept state is looked at, where its rate is the method's
 
@@ -365,25 +365,6 @@ def _about(
 
     state, _ = jax.lax.scan(step, start(at, at, about(0.3)), jnp.arange(_MIDWAY))
     return {y: optax.tree.get(state, y) for y in kept}
-
-
-def is_optimizer(method: Any) -> bool:
-    """Whether it is a function of the learning rate, or the transformation one would return."""
-    if protocols.is_method(method):
-        return False
-    pair = isinstance(method, optax.GradientTransformation)
-    return pair or (callable(method) and not isinstance(method, type))
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """Raises `TypeError` unless an optimizer is a function of the step."""
-    if isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(
-            "optimizer must be a function of the learning rate, such as lambda h: optax.sgd(h): "
-            "the order is observed at several of them; got a transformation, whose step is fixed."
-        )
-    if optimizer is not None and not callable(optimizer):
-        raise TypeError(f"optimizer must be a function of the learning rate; got {optimizer!r}.")
 
 
 def _stepping(

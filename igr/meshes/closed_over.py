@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import jax
 
-from igr.explicit_axes import explicit_mesh
+from igr.meshes.explicit_axes import explicit_mesh
 
 _COMPILED = type(jax.jit(lambda: None))
 _NEVER = ("jax", "jaxlib", "numpy", "igr")  # whose functions close over no array of a user's

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 
-from igr.content import Opaque, content, jaxpr_content
+from igr.compiled.content import Opaque, content, jaxpr_content
+from igr.compiled.small_programs import does_little, fast_to_compile, given_little
 from igr.meshes import as_traced
-from igr.small_programs import does_little, fast_to_compile, given_little
 
 PROGRAMS_KEPT = 128  # each takes about a hundred of the 65,530 memory maps of a process
 _TRACES_KEPT = 1024

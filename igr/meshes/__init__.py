@@ -17,8 +17,8 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from igr.closed_over import with_arrays_as_leaves
-from igr.explicit_axes import explicit_mesh, explicit_mesh_of
+from igr.meshes.closed_over import with_arrays_as_leaves
+from igr.meshes.explicit_axes import explicit_mesh, explicit_mesh_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
