@@ -17,20 +17,11 @@ from analysis.scale import Conditions
 from paper_figures import style
 from paper_figures.evidence import Mean, difference, mean
 from paper_figures.figure import Claim, Drawing
-from paper_figures.metric.runs import SETS, THEIRS, Activation, name, runs
+from paper_figures.metric.looks import LOOKS
+from paper_figures.metric.runs import SETS, Activation, name, runs
 
 What = Literal["train", "test", "norm"]
 
-LOOKS: dict[str, tuple[str, str]] = {
-    "SGD small": (style.BLACK, "--"),
-    "SGD large": (style.BLACK, "-"),
-    "Metric small": (style.RED, "--"),
-    "Metric large": (style.RED, "-"),
-    "L2": (style.BLUE, "-"),
-    "Selective L2": (style.GREEN, "-"),
-    "L2 Stopped": (style.ORANGE, "-"),
-    "L2 Stopped Selective": (style.PURPLE, "-"),
-}
 SIGNIFICANT = 0.5  # of the longest vector of a network; a shorter one is not counted
 _SECTIONS = {"xor": "5.3", "xord": "5.3", "mnist": "5.4", "synthetic": "5.5", "cifar10": "5.6"}
 _SEEDS = "Seeds differ by as much as the rules do."
@@ -400,6 +391,3 @@ def _scaled(axes: Axes, table: pd.DataFrame, what: What, accuracy: bool) -> None
     else:
         low = table.groupby(["rule", "step"])[what].mean()
         axes.set_ylim(max(0.0, float(low.quantile(0.1)) - 0.1), 1.01)
-
-
-assert tuple(LOOKS) == THEIRS  # the rules of the dissertation, in its order

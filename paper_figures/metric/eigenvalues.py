@@ -10,7 +10,7 @@ from analysis.scale import Conditions
 from paper_figures import style
 from paper_figures.evidence import difference, mean
 from paper_figures.figure import Claim, Drawing
-from paper_figures.metric.curves import LOOKS
+from paper_figures.metric.looks import LOOKS
 from paper_figures.metric.runs import GENERALIZING, SETS, Activation, ends, name, runs
 
 _FLAT = "Their Hessians differ by less than seeds do, where all fit the training set alike."

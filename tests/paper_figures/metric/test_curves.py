@@ -11,7 +11,8 @@ from analysis.studies.metric.rules import Cell
 from paper_figures.metric import curves, runs
 from paper_figures.metric import eigenvalues as metric_eigenvalues
 from paper_figures.metric import readings as metric_readings
-from paper_figures.metric.curves import LOOKS, claims, claims_of_vectors, figure_curves
+from paper_figures.metric.curves import claims, claims_of_vectors, figure_curves
+from paper_figures.metric.looks import LOOKS
 from paper_figures.metric.runs import distances, nearer, printed
 
 # Ends that bear out what is said of every task: training, test, norm; and the means on the way.
