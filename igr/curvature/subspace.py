@@ -35,7 +35,6 @@ from igr.powers_of_two import power_of_two_near
 from igr.progress.late_bar import Ticking
 
 MAX_DEGREE = 4  # products on a column in a sweep; more gained nothing on networks
-UNROLLED = 12  # columns that are taken off without holding their sum: one vector less
 MAX_GROWTH = 1e3  # of the first column over the last in a sweep: digits that float32 can spare
 
 
@@ -111,7 +110,7 @@ def subspace(
 
             def deflated(w: PyTree) -> tuple[PyTree, Float[Array, " c"]]:
                 h = coordinates(basis, w)
-                return without(w, h * keep, basis, UNROLLED), h
+                return without(w, h * keep, basis), h
 
             # What couples a column to one that was found is left to the Ritz step at the end.
             image, h = deflated(product(q))

@@ -22,8 +22,9 @@ from igr.powers_of_two import power_of_two_near
 from igr.pytrees import inner_product, same_shapes, shapes
 
 HIGHEST = jax.lax.Precision.HIGHEST  # TF32 products would undo the orthogonalization on a GPU
-BLOCK = 2**14  # entries of each vector that `transformed` takes at a time, or some more
+BLOCK = 2**14  # entries of a large leaf; as many, or some more, `transformed` takes at a time
 FEW = 3  # rows that are added one by one
+UNROLLED = 16  # rows of large leaves that are, which is fast to run and slow to compile
 SHARDS = 64  # the most of an axis, in powers of two, that `transformed` leaves where they are
 
 
@@ -133,25 +134,24 @@ def coordinates(basis: PyTree, a: PyTree) -> Float[Array, " m"]:
     return _sum_leaves(lambda q, x: jnp.tensordot(q, x, x.ndim, precision=HIGHEST), basis, a)
 
 
-def combination(weights: Float[Array, " m"], basis: PyTree, few: int = FEW) -> PyTree:
+def combination(weights: Float[Array, " m"], basis: PyTree) -> PyTree:
     """sum_i weights_i basis_i; of a few rows, in the pass that uses it: it is then nowhere held."""
     m = rows(basis)
-    if m <= few:
-        return jax.tree.map(
-            lambda q: sum(weights[i].astype(q.dtype) * q[i] for i in range(m)), basis
-        )
-    return jax.tree.map(
-        lambda q: jnp.tensordot(weights.astype(q.dtype), q, 1, precision=HIGHEST), basis
-    )
+
+    def leaf(q: Array) -> Array:
+        if m <= (UNROLLED if q.size > m * BLOCK else FEW):
+            return sum(weights[i].astype(q.dtype) * q[i] for i in range(m))
+        return jnp.tensordot(weights.astype(q.dtype), q, 1, precision=HIGHEST)
+
+    return jax.tree.map(leaf, basis)
 
 
-def without(w: PyTree, weights: Float[Array, " m"], basis: PyTree, few: int = FEW) -> PyTree:
+def without(w: PyTree, weights: Float[Array, " m"], basis: PyTree) -> PyTree:
     """w - sum_i weights_i basis_i; the sum is not held where each block has but a few rows."""
     if isinstance(basis, Divided):
         m = rows(basis.first)
-        w = without(w, weights[:m], basis.first, few)
-        return without(w, weights[m:], basis.rest, few)
-    return minus(w, combination(weights, basis, few))
+        return without(without(w, weights[:m], basis.first), weights[m:], basis.rest)
+    return minus(w, combination(weights, basis))
 
 
 def orthogonalized(

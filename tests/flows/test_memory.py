@@ -145,11 +145,18 @@ def test_an_eigen_solver_holds_its_basis(method, beyond, k):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "beyond", "k"),
-    [("lanczos", 20, 1), ("lanczos", 20, 3), *(("subspace", 8, k) for k in (1, 3, 10))],
+    [*(("lanczos", 20, k) for k in (1, 3, 10, 20)), *(("subspace", 8, k) for k in (1, 3, 10))],
 )
 def test_an_eigen_solver_holds_its_basis_of_stacked_layers(method, beyond, k):
     """Though the scan adds up the layers' gradients from zeros, which are one array more."""
     assert copies(lambda p: solved(stacked_loss, p, k, method), STACKED) <= k + beyond
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [1, 10])
+def test_lanczos_holds_its_basis_of_a_decoder(k):
+    """Of as many leaves as a network in a dictionary has."""
+    assert copies(lambda p: solved(decoder_loss, p, k, "lanczos"), DECODER) <= k + 20
 
 
 def solved(loss, p, k, method):
