@@ -75,6 +75,11 @@ def stepped(rule, **extra):
     return step
 
 
+def of_each(rule, updates):
+    """What a rule makes of updates with a leading axis of examples."""
+    return rule.update(updates, rule.init(jax.tree.map(lambda x: x[0], updates)))[0]
+
+
 def along(p):
     """A path of three points."""
     return jax.tree.map(lambda x: jnp.stack([x, 2 * x, 3 * x]), p)
@@ -132,7 +137,7 @@ TABLE = {
     "egr": (stepped(t.egr(0.1, 0.3)), SMALL),
     "add_gradient_norm_penalty": (stepped(t.add_gradient_norm_penalty(0.1)), SMALL),
     "metric_decay": (stepped(t.metric_decay(0.1)), SMALL),
-    "selective_decay": (stepped(t.selective_l2_sgd(0.1, 0.02, 0.3)), SMALL),
+    "selective_decay": (stepped(t.selective_decay(0.1, 0.3)), SMALL),
     "drift_adjusted": (stepped(t.drift_adjusted()), SMALL),
     "coherence": (of_examples(d.coherence), SMALL + FEW),
     "coherence chunk": (of_examples(d.coherence, chunk=CHUNK), CHUNKS + FEW),
@@ -203,6 +208,26 @@ TABLE = {
         of_inputs(penalties.gradient_similarity_logdet), SMALL + KERNELS,
     ),
     "spectral_penalty": (of_inputs(penalties.spectral_penalty, KEY), SMALL),
+    "weight_penalty": (lambda p, b: penalties.weight_penalty(p), SMALL),
+    "spectral_product": (lambda p, b: d.spectral_product([p["w"], p["v"]]), SMALL),
+    "adam_preconditioner": (
+        lambda p, b: d.adam_preconditioner(optax.adam(0.1).init(p)), SMALL,
+    ),
+    "coherence_from_batches": (lambda p, b: d.coherence_from_batches(along(p), 4), SMALL),
+    "winsorize": (lambda p, b: of_each(t.winsorize(10), along(p)), SMALL),
+    "winsorized_sgd": (lambda p, b: of_each(t.winsorized_sgd(0.1, 10), along(p)), SMALL),
+    "median_of_means": (lambda p, b: of_each(t.median_of_means(3), along(p)), SMALL),
+    "median_of_means_sgd": (lambda p, b: of_each(t.median_of_means_sgd(0.1, 3), along(p)), SMALL),
+    "metric_decay absolute_hessian": (stepped(t.metric_decay(0.1, "absolute_hessian")), SMALL),
+    "metric_sgd": (stepped(t.metric_sgd(0.1, 0.1)), SMALL),
+    "selective_l2_sgd": (stepped(t.selective_l2_sgd(0.1, 0.02, 0.3)), SMALL),
+    "decay_until": (stepped(t.decay_until(0.1, 3)), SMALL),
+    "decay_until_then_selective": (stepped(t.decay_until_then_selective(0.1, 3, 0.3)), SMALL),
+    "l2_stopped_sgd": (stepped(t.l2_stopped_sgd(0.1, 0.1, 3)), SMALL),
+    "l2_stopped_selective_sgd": (
+        stepped(t.l2_stopped_selective_sgd(0.1, 0.1, 3, 0.3)), SMALL,
+    ),
+    "scale_by_drift_adjusted_rate": (stepped(t.scale_by_drift_adjusted_rate()), SMALL),
     "run": (lambda p, b: igr.run(optax.adam(0.1), value_fn_of(b), p, 3).value, SMALL),
     "flow": (
         lambda p, b: igr.flow(
@@ -230,6 +255,8 @@ OTHERWISE = {
     "metric_value_and_grad": "what metric_decay does in a step",
     "selective_value_and_grad": "what selective_l2_sgd does in a step",
     "stopped_selective_value_and_grad": "what selective_l2_sgd does in a step",
+    "match_implicit": "a number from numbers",
+    "cancel_implicit": "a number from numbers",
 }
 
 
@@ -251,6 +278,16 @@ NAMED = {
     "top_eigenpairs": (2 + 20, curvature.top_eigenpairs, "k . 20"),
     "preconditioned_sharpness": (21, diagnostics.preconditioned_sharpness, "20 vectors"),
     "monitor": (20, curvature.sharpness, "20 vectors"),
+    "metric_decay absolute_hessian": (
+        16 + 8,
+        transforms.metric_decay,
+        "products and copies of the parameters",
+    ),
+    "coherence_from_batches": (
+        3 + 2 * 3 + 0.1,
+        diagnostics.coherence_from_batches,
+        "twice as large",
+    ),
     "spectral_density": (5 + 7, curvature.spectral_density, "as many vectors"),
     "sgd_stability": (2 * 16 + 54, curvature.sgd_stability, "2 chunk"),
     "per_example_gradients": (2 * 16, per_example.per_example_gradients, "twice"),
@@ -296,11 +333,13 @@ def test_copies_are_seen():
 
 def test_every_function_of_data_is_in_the_table():
     of_data = {"batch", "x", "example_loss_fn", "apply_fn", "value_fn", "loss_fn"}
+    of_params = {"params", "product", "state", "matrices", "batch_gradients"}
     known = {name.split()[0] for name in TABLE} | set(OTHERWISE)
     for module in (curvature, per_example, diagnostics, penalties, transforms):
         for name in module.__all__:
             thing = getattr(module, name)
             if inspect.isclass(thing) or not callable(thing):
                 continue
-            if of_data & set(inspect.signature(thing).parameters):
+            takes = set(inspect.signature(thing).parameters)
+            if (of_data | of_params) & takes or module is transforms:  # which makes rules of them
                 assert name in known

@@ -134,7 +134,7 @@ def coherence_from_batches(
     the distribution, and orthogonal examples seem to help one another by the factor b / (b - 1).
     `finite_sample` counts this: with (m - 1) / (b - 1) for k, where m = b k, both parts of alpha
     are unbiased over random partitions of the m examples, and orthogonal gradients of one length
-    have helped = 1 exactly.
+    have helped = 1 exactly. Arrays twice as large as the b gradients are held beside them.
 
     Args:
         batch_gradients: A pytree of the mean gradients of b disjoint batches, stacked along a

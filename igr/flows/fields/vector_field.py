@@ -28,8 +28,9 @@ def vector_field(
     """Compiles a modified equation to a vector field.
 
     At order 1 it holds at most six copies of params, the argument and the result among them: where
-    Adam's second moment is kept these alone are four. Activations are held besides, some two or
-    three times those of a gradient of the loss; `jax.checkpoint` in the loss trades them for time.
+    Adam's second moment is kept these alone are four. At order 2 it holds four for gradient descent
+    and momentum, and eight for Adam. Activations are held besides, some two or three times those
+    of a gradient of the loss; `jax.checkpoint` in the loss trades them for time.
 
     Args:
       eq: from `igr.modified_equation`, its coefficients numbers.

@@ -159,7 +159,7 @@ def stochastic_flow(
     """One path of SGD's stochastic equation; thin over `diffrax.diffeqsolve`.
 
     Time is that of the equation: n steps of the method take t = n h. For many paths `jax.vmap`
-    over the keys.
+    over the keys. Four copies of params are held beside what the field holds, and the saves.
 
     Args:
       field: from `stochastic_field`.
@@ -277,7 +277,8 @@ def moments_field(
 
     F the drift, T the third derivative of the loss and H its Hessian, both at the mean. C is of
     order h: closed so, mean and covariance have errors of order h^2 at a fixed time. At order 0
-    the mean is without T[C], and of order h.
+    the mean is without T[C], and of order h. Some five matrices of p x p are held, p the number of
+    all floating entries.
 
     Args:
       eq: from `igr.modified_equation(igr.methods.sgd_with_replacement(batch_size), order)`.
