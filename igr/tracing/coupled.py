@@ -24,9 +24,9 @@ from igr.tracing.describe import LONG
 from igr.tracing.program import Application, Program, Variable
 from igr.tracing.replayed import Replayed
 from igr.tracing.states import Readings
+from igr.tracing.symbols.values import number
 from igr.tracing.trace import Traced
 from igr.tracing.unreadable import UnreadableOptimizerError
-from igr.tracing.values import number
 
 _BACK = sympy.exp(-Z)
 

@@ -11,10 +11,10 @@ import sympy
 
 from igr.backward_error.algebra.taylor import Z
 from igr.checks import Number
-from igr.tracing.in_time import CLOCK, in_time
 from igr.tracing.states import LeafReading, before
+from igr.tracing.symbols.in_time import CLOCK, in_time
+from igr.tracing.symbols.values import RATE, Mixed, number
 from igr.tracing.unreadable import UnreadableOptimizerError
-from igr.tracing.values import RATE, Mixed, number
 
 LONG = sympy.Rational(95, 100)  # memories that fade more slowly are kept
 _BACK = sympy.exp(-Z)

@@ -17,10 +17,10 @@ from igr.checks import Number
 from igr.tracing.coupled import coupled_reading
 from igr.tracing.describe import CoupledError, Description, describe
 from igr.tracing.every_shape import check_every_shape
-from igr.tracing.in_time import CLOCK
 from igr.tracing.method import method_of
-from igr.tracing.on_steps import EARLY
 from igr.tracing.states import Readings, readings
+from igr.tracing.symbols.in_time import CLOCK
+from igr.tracing.symbols.on_steps import EARLY
 from igr.tracing.trace import Make, Traced, trace
 from igr.tracing.unreadable import UnreadableOptimizerError
 

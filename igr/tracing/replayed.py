@@ -14,9 +14,9 @@ from jaxtyping import PyTree
 
 from igr.tracing.program import Program, Variable, flatten
 from igr.tracing.states import Readings, readings
+from igr.tracing.symbols.values import RATE, STEPS
 from igr.tracing.trace import Traced, trace
 from igr.tracing.unreadable import UnreadableOptimizerError
-from igr.tracing.values import RATE, STEPS
 
 # Of a state where its slope is looked at: the larger of it and of something else, as a distance so
 # far, has one slope where it is small and another where it is large.

@@ -9,12 +9,12 @@ from typing import Any
 import sympy
 
 from igr.backward_error.terms.algebra import THETA, G
-from igr.tracing.on_steps import EARLY
 from igr.tracing.program import Atom, Variable
-from igr.tracing.reader import Reader
-from igr.tracing.symbolic import read
+from igr.tracing.symbols.on_steps import EARLY
+from igr.tracing.symbols.reader import Reader
+from igr.tracing.symbols.symbolic import read
+from igr.tracing.symbols.values import RATE, STEPS, Mixed, Value, fading_power, number
 from igr.tracing.trace import Traced
-from igr.tracing.values import RATE, STEPS, Mixed, Value, fading_power, number
 
 
 def before(name: str) -> sympy.Symbol:

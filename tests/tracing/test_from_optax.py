@@ -286,7 +286,7 @@ def test_smooth_is_a_positive_number(smooth):
 
 def test_a_wrong_reading_is_not_handed_out(monkeypatch):
     """A primitive that is read wrongly shows in the optimizer's own steps."""
-    from igr.tracing import symbolic
+    from igr.tracing.symbols import symbolic
 
     monkeypatch.setitem(
         symbolic.ELEMENTWISE, "integer_pow", lambda reader, leaf, parameters, a: 2 * a

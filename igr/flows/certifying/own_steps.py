@@ -15,7 +15,7 @@ from igr.checks import Number
 from igr.flows.run import optimizer_of
 from igr.tracing import Reading, UnreadableOptimizerError
 from igr.tracing.smoothing import smoothed
-from igr.tracing.values import STEPS
+from igr.tracing.symbols.values import STEPS
 
 _STEPS = 20
 _APART = 3  # steps before those, in which states leave what they are before the first step

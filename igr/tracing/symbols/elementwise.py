@@ -10,8 +10,8 @@ import sympy
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanAtom, BooleanFunction
 
-from igr.tracing.reader import Reader
-from igr.tracing.values import RATE, STEPS, number
+from igr.tracing.symbols.reader import Reader
+from igr.tracing.symbols.values import RATE, STEPS, number
 
 
 def is_condition(x: Any) -> bool:

@@ -9,9 +9,9 @@ import sympy
 from sympy.core.relational import Relational
 
 from igr.backward_error.terms.algebra import T
-from igr.tracing.on_steps import changes
+from igr.tracing.symbols.on_steps import changes
+from igr.tracing.symbols.values import RATE, STEPS, fading_power
 from igr.tracing.unreadable import UnreadableOptimizerError
-from igr.tracing.values import RATE, STEPS, fading_power
 
 CLOCK = sympy.Symbol("clock", positive=True)  # 1/h, the steps in a unit of time
 

@@ -8,10 +8,10 @@ from typing import Any
 import sympy
 
 from igr.backward_error.algebra.taylor import exact
-from igr.tracing.on_steps import EARLY, changes, settled
 from igr.tracing.program import Atom, Variable
+from igr.tracing.symbols.on_steps import EARLY, changes, settled
+from igr.tracing.symbols.values import RATE, STEPS
 from igr.tracing.unreadable import KinkError
-from igr.tracing.values import RATE, STEPS
 
 _PLAIN = sympy.Rational(1, 100)  # a learning rate
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import sympy
 
-from igr.tracing.elementwise import ELEMENTWISE, chosen_by_step, is_condition, truth_of
 from igr.tracing.program import Application, Atom, Constant, Program, Variable
-from igr.tracing.reader import Reader
+from igr.tracing.symbols.elementwise import ELEMENTWISE, chosen_by_step, is_condition, truth_of
+from igr.tracing.symbols.reader import Reader
+from igr.tracing.symbols.values import STEPS, Mixed, Value, constant, fading_power, symbols_of
 from igr.tracing.unreadable import KinkError, UnreadableOptimizerError
-from igr.tracing.values import STEPS, Mixed, Value, constant, fading_power, symbols_of
 
 RANDOM = {"random_bits", "random_seed", "random_wrap", "random_unwrap", "random_split",
           "random_fold_in", "threefry2x32", "rng_bit_generator", "rng_uniform"}  # fmt: skip

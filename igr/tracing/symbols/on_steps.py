@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import sympy
 
-from igr.tracing.values import STEPS
+from igr.tracing.symbols.values import STEPS
 
 EARLY = 2  # steps: a condition that changes later is part of a schedule
 

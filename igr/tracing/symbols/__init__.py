@@ -1,0 +1,1 @@
+"""What a traced program computes, read in sympy."""
