@@ -12,9 +12,11 @@ from igr.transforms.explicit_gradient_regularization import (
     egr,
     egr_value_and_grad,
 )
-from igr.transforms.median_of_means import median_of_means, median_of_means_sgd
 from igr.transforms.metric_decay import metric_decay, metric_sgd, metric_value_and_grad
 from igr.transforms.regularization_by_design import cancel_implicit, match_implicit
+from igr.transforms.robust.median_of_means import median_of_means, median_of_means_sgd
+from igr.transforms.robust.winsorization import winsorize, winsorized_sgd
+from igr.transforms.robust.winsorized_gradient import winsorized_gradient
 from igr.transforms.selective_decay import (
     selective_decay,
     selective_l2_sgd,
@@ -27,8 +29,6 @@ from igr.transforms.stopped_decay import (
     l2_stopped_sgd,
     stopped_selective_value_and_grad,
 )
-from igr.transforms.winsorization import winsorize, winsorized_sgd
-from igr.transforms.winsorized_gradient import winsorized_gradient
 
 __all__ = [
     "AddGradientNormPenaltyState",

@@ -17,7 +17,7 @@ from igr.per_example.factors import Factors, per_example_factors
 from igr.per_example.sorting_network import reduce_sorted_products
 from igr.pytrees import is_trained
 from igr.transforms.masks import static_mask
-from igr.transforms.winsorization import mean_of_clipped, require_percentile, winsorized_mean
+from igr.transforms.robust.winsorization import mean_of_clipped, require_percentile, winsorized_mean
 
 
 @on_any_mesh(like=1)

@@ -15,9 +15,9 @@ from igr.checks import Count, Number, check_count
 from igr.meshes import on_any_mesh
 from igr.per_example.grouped import group_size
 from igr.per_example.sorting_network import reduce_sorted
-from igr.transforms.example_updates import aggregate
 from igr.transforms.hyperparameters import ScalarOrSchedule, require_static, sgd
 from igr.transforms.masks import reject_masked_nodes
+from igr.transforms.robust.example_updates import aggregate
 
 
 def median_of_means_sgd(

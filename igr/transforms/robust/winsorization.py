@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, PyTree
 from igr.checks import Number, check_number
 from igr.meshes import on_any_mesh
 from igr.per_example.sorting_network import reduce_sorted
-from igr.transforms.example_updates import aggregate
 from igr.transforms.hyperparameters import ScalarOrSchedule, require_static, sgd
 from igr.transforms.masks import reject_masked_nodes
+from igr.transforms.robust.example_updates import aggregate
 
 
 def winsorized_sgd(
