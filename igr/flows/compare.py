@@ -12,10 +12,14 @@ from igr.backward_error.protocols import Method
 from igr.checks import Count, Number, check_count, check_step
 from igr.flows import kinds
 from igr.flows.comparison.asked import Asked, default_method, method_and_optimizer
-from igr.flows.comparison.batches import compare_batches, method_over_batches, step_over
 from igr.flows.comparison.filling import StartUp
 from igr.flows.comparison.names import check_directions, flow_names
 from igr.flows.comparison.one_run import compare_run
+from igr.flows.comparison.over_batches.compared import (
+    compare_batches,
+    method_over_batches,
+    step_over,
+)
 from igr.flows.comparison.players import compare_players
 from igr.flows.comparison.result import Comparison, FlowName
 from igr.flows.on_the_host import on_the_host

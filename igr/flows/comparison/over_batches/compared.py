@@ -16,20 +16,11 @@ from igr.backward_error import modified_equation
 from igr.backward_error.methods import EpochMethod, SampledMethod, reshuffled_sgd
 from igr.backward_error.protocols import Method
 from igr.checks import Count, Number, check_count, check_value_fn
-from igr.compiled import Traced, compiled, traced
+from igr.compiled import compiled, traced
 from igr.curvature.vectors import size
 from igr.flows.certifying.described import check_described
 from igr.flows.comparison.asked import Asked, method_and_optimizer
-from igr.flows.comparison.batch_equation import (
-    BatchEquation,
-    batch_equation,
-    middle,
-    notes_of,
-    validity_of,
-)
-from igr.flows.comparison.batch_validity import validity_over_batches
 from igr.flows.comparison.carrying import never_negative, not_below_zero
-from igr.flows.comparison.drawing import Drawing, drawing_of, over_batches, with_gradients
 from igr.flows.comparison.ensemble import records, run_together
 from igr.flows.comparison.filling import (
     check_moved,
@@ -49,6 +40,21 @@ from igr.flows.comparison.follow import (
     unreached,
 )
 from igr.flows.comparison.names import check_key
+from igr.flows.comparison.over_batches.drawing import (
+    Drawing,
+    drawing_of,
+    over_batches,
+    with_gradients,
+)
+from igr.flows.comparison.over_batches.equation import (
+    BatchEquation,
+    batch_equation,
+    middle,
+    notes_of,
+    validity_of,
+)
+from igr.flows.comparison.over_batches.losses import Losses
+from igr.flows.comparison.over_batches.validity import validity_over_batches
 from igr.flows.comparison.result import LARGEST_REMAINDER, Comparison, FlowName
 from igr.flows.fields.noise.stochastic import moments_field
 from igr.flows.fields.vector_field import vector_field
@@ -86,7 +92,7 @@ def compare_batches(
         raise ValueError(f"with batches start_up must be 'burn-in' or 'cold'; got {start_up!r}.")
     filling_units = -(-burn_in // unit)
     dynamic, static = partition(asked.params)
-    losses = _Losses(asked.value_fn, asked.params, batches, drawing)
+    losses = Losses(asked.value_fn, asked.params, batches, drawing)
     if asked.own_optimizer:
         _check_own(asked, losses, dynamic)
     draws, paired = _draws(key, drawing, runs, filling_units + units, num_examples(batches))
@@ -193,7 +199,7 @@ def compare_batches(
 
 
 def _equation(
-    asked: Asked, losses: _Losses, drawing: Drawing, t: Number, begin: PyTree, key: Any
+    asked: Asked, losses: Losses, drawing: Drawing, t: Number, begin: PyTree, key: Any
 ) -> BatchEquation | str:
     """The equation over batches of a method that brings none of its own, or why there is none."""
     if drawing.own:
@@ -223,45 +229,12 @@ def step_over(method: Method, h: Number, over_batches: bool) -> Any:
     return optimizer_of(with_gradients(method) if over_batches else method, h)
 
 
-class _Losses:
-    """The loss of a batch, and the mean of all, as functions of params."""
-
-    def __init__(self, value_fn: Any, params: PyTree, batches: PyTree, drawing: Drawing):
-        self.batches, self.drawing = batches, drawing
-        self._static = partition(params)[1]
-        self._value_fn = value_fn
-        dynamic = partition(params)[0]
-        one = jax.tree.map(lambda x: x[0], batches)
-        out = jax.eval_shape(lambda p, b: value_fn(combine(p, self._static), b), dynamic, one)
-        shape = getattr(out, "shape", None)
-        if shape != ():
-            raise ValueError(f"value_fn must return a scalar for one batch; got shape {shape}.")
-        self.traced = traced(lambda p, b: value_fn(combine(p, self._static), b), dynamic, one)
-        value = float(_mean_value(self.traced, dynamic, batches))
-        if not np.isfinite(value):
-            raise ValueError(
-                f"value_fn is {value} on average over batches at the given params: it must be "
-                "finite at the start"
-            )
-
-    def of(self, params: PyTree, batch: PyTree) -> Array:
-        return self._value_fn(params, batch)
-
-    def mean(self, params: PyTree) -> Array:
-        return _mean_value(self.traced, partition(params)[0], self.batches)
-
-
-@compiled
-def _mean_value(loss: Traced, params: PyTree, batches: PyTree) -> Array:
-    return jnp.mean(jax.vmap(lambda b: loss(params, b))(batches))
-
-
-def _check_own(asked: Asked, losses: _Losses, params: PyTree) -> None:
+def _check_own(asked: Asked, losses: Losses, params: PyTree) -> None:
     """Raises unless the optimizer takes the steps that its description says."""
     method = with_gradients(asked.method)
     if method.kept:
         kept_states(method.kept, asked.optimizer.init(params))
-    loss = traced(lambda p: _mean_value(losses.traced, p, losses.batches), params)
+    loss = traced(losses.mean, params)
     check_described(
         method, asked.optimizer, loss, params, asked.learning_rate, steps_to_fill(method)
     )
@@ -324,7 +297,7 @@ def _drawn_orders(key: Any, units: int, runs: int, count: int) -> Array:
     return jax.vmap(jax.vmap(permute))(keys)
 
 
-def _unit(optimizer: Any, losses: _Losses, drawing: Drawing) -> Callable[..., Any]:
+def _unit(optimizer: Any, losses: Losses, drawing: Drawing) -> Callable[..., Any]:
     """`(carry, draw, batches) -> carry` for an epoch, or for a step on examples drawn."""
     update = optax.with_extra_args_support(optimizer).update
 
@@ -368,7 +341,7 @@ def _as_it_is(method: Method) -> _Unpack:
 
 @singledispatch
 def _field(
-    method: Any, p: FlowName, losses: _Losses, h: Number, params: PyTree
+    method: Any, p: FlowName, losses: Losses, h: Number, params: PyTree
 ) -> tuple[Any, _Unpack]:
     """The field of one order, of the mean loss."""
     field = vector_field(modified_equation(method, int(p)), losses.mean, h)
@@ -376,13 +349,13 @@ def _field(
 
 
 @_field.register
-def _(method: EpochMethod, p: FlowName, losses: _Losses, h: Number, params: PyTree) -> Any:
+def _(method: EpochMethod, p: FlowName, losses: Losses, h: Number, params: PyTree) -> Any:
     field = vector_field(modified_equation(method, int(p)), losses.of, h, losses.batches)
     return field, _Unpack(lambda y: y, lambda ys: (ys, {}))
 
 
 @_field.register
-def _(method: SampledMethod, p: FlowName, losses: _Losses, h: Number, params: PyTree) -> Any:
+def _(method: SampledMethod, p: FlowName, losses: Losses, h: Number, params: PyTree) -> Any:
     """The mean's: at h^0 gradient flow; from h^1 on the covariance moves it too."""
     equation = modified_equation(method, int(p))
     if p == 0:

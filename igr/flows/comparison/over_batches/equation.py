@@ -17,7 +17,7 @@ from igr.checks import Count, check_count
 from igr.compiled import Traced, compiled, traced
 from igr.curvature import vectors
 from igr.curvature.vectors import size
-from igr.flows.comparison.batch_validity import OF_A_RECORD
+from igr.flows.comparison.over_batches.validity import OF_A_RECORD
 from igr.flows.fields.batches.as_rule import as_rule
 from igr.flows.fields.batches.over_sequences import draw
 from igr.flows.fields.batches.remembered import reshuffled

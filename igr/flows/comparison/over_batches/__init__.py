@@ -1,0 +1,1 @@
+"""The comparison of runs on mini-batches."""
