@@ -138,7 +138,7 @@ def combination(weights: Float[Array, " m"], basis: PyTree) -> PyTree:
     """sum_i weights_i basis_i; of a few rows, in the pass that uses it: it is then nowhere held."""
     m = rows(basis)
 
-    def leaf(q: Array) -> Array:
+    def leaf(q: Array) -> Any:
         if m <= (UNROLLED if q.size > m * BLOCK else FEW):
             return sum(weights[i].astype(q.dtype) * q[i] for i in range(m))
         return jnp.tensordot(weights.astype(q.dtype), q, 1, precision=HIGHEST)
