@@ -97,7 +97,8 @@ def compare(
         clipped, has no formula: give `sequences`; without, and where the field would not fit into
         memory, the equation is that of the mean loss, holds to h^0, and `notes` say so.
       epochs: with batches, how many epochs, instead of `steps`.
-      runs: with batches, how many runs the mean is of; 16 if not given.
+      runs: with batches, how many runs the mean is of; 16 if not given. They are made at once, in
+        three copies of params and of the optimizer's state for each.
       key: with batches, a `jax.random.key` that draws their orders.
       sequences: with batches, over how many sequences of them the equation of a method without
         formula is averaged, four or more; in two halves, half the distance of whose flows is in

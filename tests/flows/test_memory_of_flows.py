@@ -194,6 +194,15 @@ def compared(**options):
     )
 
 
+def compared_over_batches(runs):
+    return steered(
+        lambda: igr.compare(
+            batch_loss, PARAMS, 0.1, None, (0, 1), epochs=2, batches=BATCHES, runs=runs,
+            key=jax.random.key(0), sharpness=False, progress=False,
+        )
+    )  # fmt: skip
+
+
 FEW_COPIES = 6  # which no docstring has to name
 ADAM = (PARAMS, {"nu": PARAMS})
 # By name: how many copies of params are held beside them, the most that may be, whose docstring
@@ -266,6 +275,12 @@ TABLE = {
         central_flow(3, decay=0.9), 60, flows.central_flow, "60 copies",
     ),
     "compare": (compared(), 21 + 2, igr.compare, "21 copies"),
+    "compare Adam": (
+        compared(optimizer=optax.adamw), 2 * 21 + 2, igr.compare, "and of each kept state",
+    ),
+    "compare over batches": (
+        compared_over_batches(8), 3 * 8 + 11, igr.compare, "three copies of params",
+    ),
     "certify": (
         steered(lambda: igr.certify(GD, optax.sgd, value_fn, PARAMS)),
         24, igr.observed_order, "24 copies",
