@@ -74,13 +74,13 @@ def study(scale: Scale) -> Study:
     level of noise is that at which they tune elsewhere.
 
     Args:
-        scale: "quick": 320 digits, a sixteenth of the filters. "medium": 1,000 of blurred MNIST, a
+        scale: "quick": 320 digits, a sixteenth of the filters. "medium": 500 of blurred MNIST, a
             quarter of the filters, three seeds, 15 epochs. "full": 3,000 and all of them.
     """
     sizes: dict[str, dict[str, Any]] = {
         "quick": {"examples": 320, "seeds": (0, 1), "epochs": 60, "samples": 20,
                   "filters": (4, 12, 24, 16, 16), "units": 64},
-        "medium": {"examples": 1000, "epochs": 15, "samples": 15,
+        "medium": {"examples": 500, "epochs": 15, "samples": 15,
                    "filters": (16, 48, 96, 64, 64), "units": 256},
         "full": {},
     }  # fmt: skip

@@ -109,7 +109,7 @@ def study(scale: Scale) -> Study:
     images; here they are chosen on images that are in neither part of what is reported.
 
     Args:
-        scale: "quick": digits, a small MLP. "medium": blurred MNIST and LeNet-5, 1,000 examples,
+        scale: "quick": digits, a small MLP. "medium": blurred MNIST and LeNet-5, 500 examples,
             20 epochs, three draws, three factors a decade apart and one draw to choose among
             them. "full": as in the paper.
     """
@@ -123,8 +123,8 @@ def study(scale: Scale) -> Study:
         if scale == "full":
             return given
         # A step with MGS's penalty takes a core 0.16 s, and one without any 0.02.
-        return Cell("blurred mnist", method, FEW[method], examples=1000, draws=3, epochs=20,
-                    tuning_examples=1000, tuning_draws=1, tuning_epochs=10, samples=10)  # fmt: skip
+        return Cell("blurred mnist", method, FEW[method], examples=500, draws=3, epochs=20,
+                    tuning_examples=500, tuning_draws=1, tuning_epochs=10, samples=10)  # fmt: skip
 
     cells = tuple(cell(method) for method in FACTORS["digits"])
     if scale != "quick":  # Table A.1; there the digits' MLP stands for both networks

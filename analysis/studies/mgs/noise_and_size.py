@@ -18,12 +18,12 @@ def study(scale: Scale) -> Study:
     Args:
         scale: "quick": three sizes of digits, an MLP for both networks. "medium" and "full":
             blurred MNIST, LeNet-5 and the fully connected network, as in `mgs-label-noise`; at
-            "medium" sizes to 1,000.
+            "medium" three sizes to 320.
     """
     sizes: tuple[int, ...] = (250, 1000, 3000, 9000)
     fewer: dict[str, Any] = {}
     if scale == "medium":
-        sizes = (125, 250, 500, 1000)
+        sizes = (80, 160, 320)
     if scale == "quick":
         sizes, fewer = (96, 288, 768), {"draws": 3, "epochs": 150, "tuning_draws": 2}
     if scale == "full":

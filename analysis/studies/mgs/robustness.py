@@ -41,7 +41,7 @@ def study(scale: Scale) -> Study:
 
     Args:
         scale: "quick": digits, a small MLP, 384 examples. "medium" and "full": LeNet-5 on blurred
-            MNIST; at "medium" with 1,000 examples in 10 epochs, two values of each thing, three
+            MNIST; at "medium" with 500 examples in 10 epochs, two values of each thing, three
             draws, three factors.
     """
     values: dict[str, tuple[float, ...]] = {
@@ -55,11 +55,11 @@ def study(scale: Scale) -> Study:
         values = {"examples": (96, 768), "noises": (0.2, 0.7), "batch_size": (16, 64),
                   "learning_rate": (0.03, 0.3), "epochs": (25, 200)}  # fmt: skip
     if scale == "medium":
-        values = {"examples": (500, 2000), "noises": (0.2, 0.7), "batch_size": (16, 64),
+        values = {"examples": (250, 1000), "noises": (0.2, 0.7), "batch_size": (16, 64),
                   "learning_rate": (0.05, 0.2), "epochs": (5, 20)}  # fmt: skip
     sizes: dict[str, Any] = {
         "quick": {"data": "digits", "examples": 384, "draws": 2, "tuning_draws": 1},
-        "medium": {"data": "blurred mnist", "draws": 3, "tuning_draws": 1, "examples": 1000,
+        "medium": {"data": "blurred mnist", "draws": 3, "tuning_draws": 1, "examples": 500,
                    "epochs": 10, "tuning_epochs": 10, "samples": 10},
         "full": {"data": "blurred mnist", "draws": 5, "tuning_draws": 5},
     }[scale]  # fmt: skip
