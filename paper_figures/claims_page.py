@@ -112,9 +112,9 @@ def write_page(path: Path, folder: Path, figures: Sequence[Figure]) -> int:
         "# Claims\n",
         f"Of {len(rows)} claims checked, {counts[HOLDS]} hold, {counts[FAILS]} do not, and "
         f"{counts[UNTESTED]} were not tested at their scale: they do not hold on small stand-ins "
-        "(those of `quick`, of which the tables of the metric rules have some at `medium`) or, where "
-        "SpectReg and MGS learn at `medium`, after a twentieth of the paper's steps or less, which "
-        "decides nothing about the paper's training. "
+        "(those of `quick`, of which the tables of the metric rules have some at `medium`) or, "
+        "where SpectReg and MGS learn at `medium`, after a twentieth of the paper's steps or less, "
+        "which decides nothing about the paper's training. "
         f"{larger}Nothing was tuned until it agreed. This page is made by "
         "`python -m paper_figures --claims docs/claims.md --from docs/results`.\n",
         ERRATA,

@@ -193,8 +193,8 @@ def claims_of_penalties(accuracies: pd.DataFrame) -> tuple[Claim, ...]:
             and p[spectreg, frobreg] >= 0.05
             and p[frobreg, jacreg] >= 0.05,
             paper="97.79 (0.12) against 97.63 (0.15)",
-            otherwise="Differences of a few tenths of a percent need more draws of more test images "
-            "than these to be significant.",
+            otherwise="Differences of a few tenths of a percent need more draws of more test "
+            "images than these to be significant.",
         ),
         Claim(
             "a random projection loses no accuracy against the full Jacobian of the logits",
