@@ -228,6 +228,23 @@ def test_every_piece_is_run_at_a_tiny_size():
     assert list(whole)[:3] == ["limits", "run", "fields-large-bf16"]
 
 
+def test_fields_of_every_order_are_asked_for_at_every_size(monkeypatch):
+    from benchmarks.gpu import pieces
+
+    asked = set()
+
+    def fields(self, size, dtype, orders):
+        asked.update((size, dtype.dtype.name, order) for order in orders)
+        yield from ()
+
+    monkeypatch.setattr(pieces.Card, "fields", fields)
+    for name, piece in pieces.Card(tiny=False).pieces().items():
+        assert not name.startswith("fields") or list(piece()) == []
+    sizes = ("10^6", "float32"), ("10^7", "float32"), ("10^8", "float32"), ("10^8", "bfloat16")
+    assert asked == {(*size, order) for size in sizes for order in (0, 1, 2)}
+    assert set(pieces._methods()) == {"GD", "Adam", "Muon"}
+
+
 def test_the_large_pieces_are_of_gpt_2s_size():
     """10^8 parameters in bfloat16 and float32: counted without making them."""
     from benchmarks.gpu.transformer import SHAPES, decoder
