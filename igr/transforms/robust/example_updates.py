@@ -8,23 +8,46 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, PyTree
 
 from igr.pytrees import reject_complex
 from igr.transforms.masks import reject_masked_nodes, static_mask
 
 
-def aggregate(
+def over_examples(
+    rule: str,
+    reduce_leaf: Callable[[Array], Array],
+    mask: PyTree | Callable[[PyTree], PyTree] | None,
+    check_length: Callable[[int], Any] = lambda length: None,
+) -> optax.GradientTransformationExtraArgs:
+    """A transformation that reduces updates over their leading axis of examples.
+
+    By `reduce_leaf` where the mask says so, by the mean elsewhere; zeros for integer leaves.
+    """
+
+    def init_fn(params: PyTree) -> optax.EmptyState:
+        reject_masked_nodes(rule, params)
+        return optax.EmptyState()
+
+    def update_fn(
+        updates: PyTree, state: optax.EmptyState, params: PyTree | None = None, **extra_args: Any
+    ) -> tuple[PyTree, optax.EmptyState]:
+        del extra_args
+        return _aggregated(rule, reduce_leaf, updates, params, mask, check_length), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _aggregated(
     rule: str,
     reduce_leaf: Callable[[Array], Array],
     updates: PyTree,
     params: PyTree | None,
     mask: PyTree | Callable[[PyTree], PyTree] | None,
-    check_length: Callable[[int], Any] = lambda length: None,
+    check_length: Callable[[int], Any],
 ) -> PyTree:
-    """Per-example updates reduced over their leading axis.
-
-    By `reduce_leaf` where the mask says so, by the mean elsewhere; zeros for integer leaves.
+    """Updates reduced over their leading axis.
 
     Raises:
         ValueError: If there is no array, the leading axes disagree, the shapes are not those of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,7 @@ from igr.meshes import on_any_mesh
 from igr.per_example.grouped import group_size
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.hyperparameters import ScalarOrSchedule, require_static, sgd
-from igr.transforms.masks import reject_masked_nodes
-from igr.transforms.robust.example_updates import aggregate
+from igr.transforms.robust.example_updates import over_examples
 
 
 def median_of_means_sgd(
@@ -96,22 +94,12 @@ def median_of_means(
     """
     require_static("num_groups", num_groups)
     num_groups = check_count("num_groups", num_groups, 1)
-    rule = "median_of_means"
-
-    def init_fn(params: PyTree) -> optax.EmptyState:
-        reject_masked_nodes(rule, params)
-        return optax.EmptyState()
-
-    def update_fn(
-        updates: PyTree, state: optax.EmptyState, params: PyTree | None = None, **extra_args: Any
-    ) -> tuple[PyTree, optax.EmptyState]:
-        del extra_args
-
-        reduce_leaf = lambda leaf: median_of_group_means(leaf, num_groups)  # noqa: E731
-        check = lambda length: group_size(length, num_groups)  # noqa: E731
-        return aggregate(rule, reduce_leaf, updates, params, mask, check), state
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return over_examples(
+        "median_of_means",
+        lambda leaf: median_of_group_means(leaf, num_groups),
+        mask,
+        lambda length: group_size(length, num_groups),
+    )
 
 
 @on_any_mesh(like=0)

@@ -16,8 +16,7 @@ from igr.checks import Number, check_number
 from igr.meshes import on_any_mesh
 from igr.per_example.sorting_network import reduce_sorted
 from igr.transforms.hyperparameters import ScalarOrSchedule, require_static, sgd
-from igr.transforms.masks import reject_masked_nodes
-from igr.transforms.robust.example_updates import aggregate
+from igr.transforms.robust.example_updates import over_examples
 
 
 def winsorized_sgd(
@@ -105,20 +104,7 @@ def winsorize(
         section 5.5.1.
     """
     level = require_percentile(percentile)
-    rule = "winsorize"
-
-    def init_fn(params: PyTree) -> optax.EmptyState:
-        reject_masked_nodes(rule, params)
-        return optax.EmptyState()
-
-    def update_fn(
-        updates: PyTree, state: optax.EmptyState, params: PyTree | None = None, **extra_args: Any
-    ) -> tuple[PyTree, optax.EmptyState]:
-        del extra_args
-        reduce_leaf = lambda leaf: winsorized_mean(leaf, level)  # noqa: E731
-        return aggregate(rule, reduce_leaf, updates, params, mask), state
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return over_examples("winsorize", lambda leaf: winsorized_mean(leaf, level), mask)
 
 
 @on_any_mesh(like=0)
