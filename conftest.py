@@ -16,6 +16,8 @@ _FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_co
 if version("jaxlib").startswith("0.10."):
     _FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", _FLAGS)
+# Which lines each operation comes from is written down for profilers: a seventh of all time.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 # What a run has compiled, the next one reads from here; a program that calls back into Python is
 # compiled each time.

@@ -1,7 +1,5 @@
 """The `igr` command, as a user types it."""
 
-import subprocess
-import sys
 import time
 
 import pytest
@@ -284,35 +282,6 @@ def test_params_are_names_alone(refusal, tmp_path):
     assert not trap.exists()
 
 
-# The process itself
-
-
-def run_process(arguments, before="", **options):
-    script = f"import sys; from igr.cli import main; {before}\nsys.exit(main({arguments!r}))"
-    return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, timeout=60, check=False, **options
-    )
-
-
-def test_derive_does_not_wait_for_jax():
-    check = "assert not {'jax', 'optax', 'diffrax', 'equinox', 'scipy'} & set(sys.modules)"
-    before = f"main(['derive', 'heavy_ball', '--order', '2']); {check}"
-    assert run_process(["derive", "gradient_descent", "--order", "0"], before).returncode == 0
-
-
-def test_a_terminal_without_unicode():
-    environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
-    done = run_process(["derive", "gradient_descent", "--order", "1"], env=environment)
-    assert done.returncode == 2
-    assert done.stderr.strip() == (
-        b"igr: this terminal cannot show the result: use --format latex, or PYTHONIOENCODING=utf-8"
-    )
-    done = run_process(
-        ["derive", "gradient_descent", "--order", "1", "--format", "latex"], env=environment
-    )
-    assert done.returncode == 0
-
-
 def test_every_method_that_is_listed_is_derived(capsys):
     assert main(["methods"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.split("\n\n")[0].splitlines()]
@@ -365,36 +334,6 @@ def test_letters_that_look_like_another_are_that_one(answer):
 def test_an_optimizer_of_optax_by_name(answer):
     out = answer("derive", "--optax", "sgd", "--set", "momentum=0.5")
     assert out[0] == answer("derive", "heavy_ball:0.5")[0]
-
-
-def test_python_m_igr_and_the_version():
-    done = subprocess.run(
-        [sys.executable, "-m", "igr", "--version"], capture_output=True, check=True, timeout=60
-    )
-    assert done.stdout.split()[0] == b"igr"
-
-
-def test_an_interrupt_ends_in_one_line():
-    stop = (
-        "import igr.cli as c; c._derive = lambda options: (_ for _ in ()).throw(KeyboardInterrupt)"
-    )
-    done = run_process(["derive", "gd"], before=stop)
-    assert (done.returncode, done.stderr) == (130, b"igr: interrupted\n")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["derive", "gradient_descent", "--order", "9"],
-        ["derive", "--help"],
-        pytest.param(["methods"], marks=pytest.mark.slow),
-        pytest.param(["--version"], marks=pytest.mark.slow),
-    ],
-)
-def test_a_reader_that_stops_early(arguments):
-    close = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1)"
-    done = run_process(arguments, before=close)
-    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_help(capsys):

@@ -299,8 +299,7 @@ NAMED = {
 
 
 QUICK = (  # where there once was a copy
-    "hessian_product uneven chunk", "coherence uneven", "per_example_gradients uneven",
-    "lipschitz_bound",
+    "hessian_product uneven chunk", "per_example_gradients uneven", "lipschitz_bound",
 )  # fmt: skip
 each = pytest.mark.parametrize(
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TABLE]

@@ -191,14 +191,14 @@ SEARCHES = [
     (searching, "eigenpairs"),
     pytest.param(by_powers, "eigenpairs", marks=pytest.mark.slow),
     pytest.param(at_its_sharpest, "eigenpairs", marks=pytest.mark.slow),
-    (of_all_eigenvalues, "spectral density"),
+    pytest.param(of_all_eigenvalues, "spectral density", marks=pytest.mark.slow),
     pytest.param(of_their_sum, "trace", marks=pytest.mark.slow),
 ]
 REPEATED = [
     pytest.param(of_a_minimum, "eigenpairs", marks=pytest.mark.slow),
     pytest.param(in_its_own_metric, "eigenpairs", marks=pytest.mark.slow),
     (of_the_diagonal, "diagonal"),
-    (under_noise, "noise"),
+    pytest.param(under_noise, "noise", marks=pytest.mark.slow),
     pytest.param(of_batches, "batches", marks=pytest.mark.slow),
     pytest.param(of_a_path, "path", marks=pytest.mark.slow),
     pytest.param(of_a_path_known_before, "path", marks=pytest.mark.slow),
@@ -223,10 +223,11 @@ FLOWS = [
         running,
         running_on,
         pytest.param(flowing, marks=pytest.mark.slow),
-        certifying,
+        pytest.param(certifying, marks=pytest.mark.slow),
         over_epochs,
+        pytest.param(searching, marks=pytest.mark.slow),
         *(pytest.param(p.values[0], marks=p.marks) if hasattr(p, "marks") else p[0]
-          for p in SEARCHES + FLOWS + REPEATED),
+          for p in SEARCHES[1:] + FLOWS + REPEATED),
     ],
 )  # fmt: skip
 def test_bars_change_nothing(call, compilations, capfd, monkeypatch):
@@ -246,7 +247,7 @@ def test_bars_change_nothing(call, compilations, capfd, monkeypatch):
     [
         (running, "run"),
         (running_on, "run"),
-        (flowing, "flow"),
+        pytest.param(flowing, "flow", marks=pytest.mark.slow),
         (over_epochs, "epochs"),
         *SEARCHES,
         *FLOWS,

@@ -126,10 +126,8 @@ CALLS = {
     quick(
         CALLS,
         "per_example_gradients",
-        "stiffness",
-        "lipschitz_bound",
         "winsorized_gradient",
-        "double_backprop",
+        "frobenius_penalty",
     ),
 )
 def test_what_has_no_entry_changes_nothing(call):

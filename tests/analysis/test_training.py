@@ -85,6 +85,7 @@ def counted(steps, samples=1, seeds=(0, 1)):
     return -np.asarray(runs.model.weight)[0, :, :, 0]
 
 
+@pytest.mark.slow
 def test_an_epoch_sees_every_example_once_and_another_order_each_time():
     seen = counted(3)  # 12 of 13 fill batches
     np.testing.assert_array_equal(np.sort(seen), [[0.0] + [1.0] * 12] * 2)
@@ -226,6 +227,7 @@ def test_every_penalty_is_descended_with_its_weight(data, name):
 # Noise, dropout, state
 
 
+@pytest.mark.slow
 def test_certain_label_noise_is_training_on_the_other_class(data):
     flipped = TrainTest(Classification(data.train.x, 1 - data.train.y, 2), data.test, "")
     noisy, other = run(data, label_noise=1.0), run(flipped)

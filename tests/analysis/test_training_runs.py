@@ -70,6 +70,7 @@ def test_numbers_do_not_depend_on_company(data):
     np.testing.assert_array_equal(start[0], start[1])  # a seed starts alike with all settings
 
 
+@pytest.mark.slow
 def test_physical_time_gives_each_rate_its_steps(data):
     rates = {"learning_rate": (0.1, 0.3)}
     runs = run(data, grid=rates, stop=PhysicalTime(0.6), samples=2)

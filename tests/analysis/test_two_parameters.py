@@ -67,6 +67,7 @@ def test_egr_takes_the_paper_s_step(point):
                                rtol=1e-6, atol=1e-6)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_sharpness_is_the_largest_eigenvalue():
     # At a minimum the Hessian of E is x^2 (b, a)(b, a)', with a^2 + b^2 as its eigenvalue.
     minimum = jnp.array([2.0, 0.3])

@@ -60,6 +60,7 @@ def test_the_file_is_whole_after_every_row(tmp_path):
     assert written == [["0"], ["0", "1"], ["0", "1", "2"]]
 
 
+@pytest.mark.slow
 def test_a_row_that_hangs_is_ended_with_its_process(tmp_path, monkeypatch):
     """It holds Python's lock in C, where no signal and no other thread would be heard."""
     monkeypatch.syspath_prepend(Path(__file__).parent)
@@ -188,7 +189,7 @@ ROWS = {  # a part of what each piece measures, in its order
     "seeds": ["4 vmapped seeds"],
     "fields-middle": ["field of GD, order 0", "field of Muon", "field of Adam"],
 }
-QUICK = ("limits", "per-example")  # the others compile for long
+QUICK = ("limits",)  # the others compile for long
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ def built(name):
         "linear_regression",
         "saddle",
         "equinox_mlp",
-        "nnx_linear",
     )
 )
 def case(request):

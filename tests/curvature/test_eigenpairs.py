@@ -21,7 +21,8 @@ LOOK = math.ceil(1.5 * math.log(400))  # the products of a look for copies among
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("softmax_mlp_float32", "lanczos"),
+        ("linear_regression", "lanczos"),
+        pytest.param("softmax_mlp_float32", "lanczos", marks=pytest.mark.slow),
         pytest.param("equinox_mlp", "subspace", marks=pytest.mark.slow),
     ],
 )
@@ -77,7 +78,8 @@ def test_what_is_called_converged_is_within_the_tolerance(method, dtype):
         assert np.all(true <= np.asarray(found.residuals) * 1.001 + rounding)
 
 
-@pytest.mark.parametrize("which", quick(["largest", "smallest"], "smallest"))
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["largest", "smallest"])
 def test_which_end_of_the_spectrum(which):
     entries = spread()
     product, params = diagonal(entries)
@@ -179,7 +181,8 @@ def test_a_warm_start_spends_less(method):
     np.testing.assert_allclose(warm.values, best(entries * 1.01 + 0.01, 6), rtol=1e-3)
 
 
-@pytest.mark.parametrize("method", quick(METHODS, "lanczos"))
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
 def test_inside_jit_and_vmap(method):
     matrices = jnp.asarray(np.stack([spread(seed=s) for s in range(3)]))
 
@@ -245,6 +248,7 @@ def test_an_asymmetric_product_is_refused_on_request():
     np.testing.assert_allclose(checked.values, plain.values, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_an_asymmetric_product_is_refused_inside_jit():
     matrix = jnp.asarray(np.random.default_rng(0).normal(size=(5, 5)))
 

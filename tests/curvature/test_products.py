@@ -82,7 +82,7 @@ def test_functions_of_the_whole_batch_give_the_same_products(case_named):
     np.testing.assert_allclose(flattened(got), case.gauss_newton @ rows[0], atol=1e-11)
 
 
-@pytest.mark.parametrize("chunk", [None, 5])
+@pytest.mark.parametrize("chunk", [pytest.param(None, marks=pytest.mark.slow), 5])
 def test_products_are_arguments_of_jit_and_vmap(case_named, chunk):
     case = case_named("softmax_mlp")
     rows, trees = vectors(case, 3)

@@ -78,7 +78,7 @@ def test_a_slight_instability_among_many_flat_directions_is_found():
     assert not found.stable
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_growth_bounds_the_mean_square_of_every_batch(batch_size):
     """E |w'|^2 over all batches, from the top eigenvector: the very matrix of the theorem."""
     loss, params, x = interpolation(4, 3)
@@ -103,6 +103,7 @@ def test_equal_examples_have_no_non_uniformity():
     assert found.stable
 
 
+@pytest.mark.slow
 def test_a_traced_learning_rate():
     loss, params, x = interpolation()
     growth = jax.jit(lambda eta: sgd_stability(loss, params, x, eta, 2, tol=1e-8).growth)

@@ -63,7 +63,7 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(scope="session", params=quick(list(NETWORKS), "norm", "tied"))
+@pytest.fixture(scope="session", params=quick(list(NETWORKS), "tied"))
 def network(request):
     """A network, its loss, two batches (x, label) of 7 and 4, and all their gradients."""
     apply_fn, params, d = NETWORKS[request.param]()

@@ -11,13 +11,16 @@ from igr.diagnostics import (
     lipschitz_bound,
     spectral_product,
 )
+from tests.quick import quick
 
 
 def network(p, x):
     return jnp.tanh(x @ p[0]) @ p[1]
 
 
-@pytest.fixture(scope="module", params=[(3, 5, 2), (1, 4, 2)], ids=["reverse", "forward"])
+@pytest.fixture(
+    scope="module", params=quick({"reverse": (3, 5, 2), "forward": (1, 4, 2)}, "reverse")
+)
 def case(request):
     d, hidden, q = request.param
     rng = np.random.default_rng(0)
@@ -134,6 +137,7 @@ def test_the_linear_pieces_of_a_relu_network():
     )
 
 
+@pytest.mark.slow
 def test_pieces_in_single_precision_and_of_a_smooth_network():
     x = np.linspace(-1, 1, 40, dtype=np.float32)[:, None]
     fold = lambda w, x: w * jnp.abs(x[0])

@@ -154,6 +154,7 @@ def test_inside_a_scan(problem):
         jax.jit(lambda w: monitor(w, points))(jnp.zeros(2))
 
 
+@pytest.mark.slow
 def test_in_a_loop_of_nnx():
     model = nnx.Linear(2, 1, param_dtype=float, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.sgd(0.01), wrt=nnx.Param)

@@ -48,6 +48,7 @@ def test_the_noise_is_standard_normal():
     assert np.isnan(noise_robustness(lambda w: w[0], jnp.ones(1), [1.0], draws=1).deviation)
 
 
+@pytest.mark.slow
 def test_low_precision_stays():
     found = noise_robustness(lambda w: w[0], jnp.ones(1, jnp.float16), [0.5], draws=2)
     assert found.values.dtype == jnp.float16

@@ -71,19 +71,20 @@ def test_spectrum(case):
 def test_spectrum_by_hand():
     """K = x x' times the identity of 3 outputs: three equal eigenvalues and the rest zero."""
     x = jnp.array([[1.0, 2.0], [2.0, 4.0], [-1.0, -2.0]])
-    found = tangent_kernel_spectrum(linear, jnp.ones((3, 2)), x)
+    spectrum = jax.jit(lambda x: tangent_kernel_spectrum(linear, jnp.ones((3, 2)), x))
+    found = spectrum(x)
     np.testing.assert_allclose(found.eigenvalues, [30.0] * 3 + [0.0] * 6)
     assert found.rank == 3
     np.testing.assert_allclose([found.effective_rank, found.participation_ratio], 3)
-    nothing = tangent_kernel_spectrum(linear, jnp.ones((3, 2)), 0 * x)
+    nothing = spectrum(0 * x)
     assert nothing.rank == 0
     assert np.isnan(nothing.effective_rank)
     assert np.isnan(nothing.participation_ratio)
-    unknown = tangent_kernel_spectrum(linear, jnp.ones((3, 2)), np.nan * x)
+    unknown = spectrum(np.nan * x)
     assert np.all(np.isnan(unknown.eigenvalues))
 
 
-@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("centered", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_alignment(case, centered):
     y = np.random.default_rng(2).normal(size=(5, 2))
     features, targets = case.features.reshape(5, 2, -1), y
@@ -129,6 +130,7 @@ def test_feature_covariance(case):
     np.testing.assert_allclose(np.sum(functions**2, axis=1) / 5, 1)
 
 
+@pytest.mark.slow
 def test_directions_that_are_not_there_are_zero():
     found = feature_covariance_eigenpairs(linear, jnp.ones((1, 2)), jnp.ones((3, 2)), 3)
     np.testing.assert_allclose(found.values, [2, 0, 0], atol=1e-12)

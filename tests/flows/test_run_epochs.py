@@ -40,6 +40,7 @@ def test_many_runs_at_once():
     np.testing.assert_allclose(together, alone, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_traced_rates_data_and_starts():
     """Under jit, vmap and grad: the numbers of a loop."""
 

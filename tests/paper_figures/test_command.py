@@ -50,7 +50,7 @@ def test_without_names_the_ready_figures_of_the_default_set_are_drawn(tmp_path, 
 def test_all_draws_what_is_not_in_the_default_set_too(tmp_path, capsys, monkeypatch):
     to_do = (Planned("long", 4, 3, 90.0), Planned("short", 2, 1, 30.0))
     monkeypatch.setattr("paper_figures.__main__.plan", lambda conditions: to_do)
-    assert main(["--all", "--out", str(tmp_path)], FAKES) == 1
+    assert main(["--all", "--processes", "1", "--out", str(tmp_path)], FAKES) == 1
     shown = capsys.readouterr().out
     assert shown.startswith("4 of 6 cells of 2 studies are to be computed, about 2 min")
     assert "fake/costly could not be drawn" in shown
@@ -118,7 +118,7 @@ def test_wrong_conditions_are_an_error_before_any_work(tmp_path, monkeypatch, ca
 
 
 def test_exit_status_is_one_when_a_figure_raises(tmp_path, capsys):
-    assert main(["--out", str(tmp_path)], (ERROR, LINE)) == 1
+    assert main(["--processes", "1", "--out", str(tmp_path)], (ERROR, LINE)) == 1
     shown = capsys.readouterr().out
     assert "fake/error could not be drawn" in shown
     assert "RuntimeError: no such network" in shown

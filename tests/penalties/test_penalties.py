@@ -281,7 +281,7 @@ def test_the_drawn_trace_and_its_gradient_are_unbiased(case):
     assert np.all(np.abs(np.mean(slopes, axis=0) - slope) < 4 * errors)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
 def test_low_precision_gives_single_precision(case, dtype):
     params = jax.tree.map(lambda w: w.astype(dtype), case.params)
     x = jnp.asarray(case.x, dtype)

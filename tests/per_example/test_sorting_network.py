@@ -34,7 +34,7 @@ def test_one_nan_turns_its_whole_column_into_nan(length):
     np.testing.assert_array_equal(ordered[:, -1], 0.0)
 
 
-@pytest.mark.parametrize("columns", [0, 2048, 2049, 5000])
+@pytest.mark.parametrize("columns", [0, 2048, pytest.param(2049, marks=pytest.mark.slow), 5000])
 def test_blocks_cover_every_coordinate(columns):
     x = np.random.default_rng(0).normal(size=(128, columns))  # a block holds 2048 columns
     middle = jax.jit(lambda x: reduce_sorted(lambda s: s[64], x))(x)

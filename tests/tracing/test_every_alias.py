@@ -6,6 +6,7 @@ from optax import contrib
 
 import igr
 from igr.tracing import UnreadableOptimizerError, read_optimizer
+from tests.quick import quick
 
 TREES, TERMS, RULES = "LinearMethod", "ElementwiseMethod", "RuleMethod"
 
@@ -78,8 +79,14 @@ def test_all_are_here():
     assert all(hasattr(optax, n) or hasattr(contrib, n) for n in (*DERIVED, *REFUSED))
 
 
+SHOWN = (
+    "sgd", "adam", "adamw", "nadam", "adabelief", "rmsprop", "radam", "adagrad", "lion",
+    "sign_sgd", "acprop", "schedule_free_sgd", "fromage", "novograd", "dog", "muon",
+)  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore:.*optimistic_adam_v2")
-@pytest.mark.parametrize("name", DERIVED)
+@pytest.mark.parametrize("name", quick(list(DERIVED), *SHOWN))
 def test_read(name):
     """As the kind it is; without smoothing a jump is refused by name."""
     make, kind, jumps = DERIVED[name]
@@ -99,13 +106,9 @@ def test_certified_against_its_own_steps(name):
     igr.from_optax(make, smooth=1e-2 if jumps else None)
 
 
-FAST = ("sign_sgd",)
-
-
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*optimistic_adam_v2")
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in DERIVED]
-)
+@pytest.mark.parametrize("name", DERIVED)
 def test_certified_slopes(name):
     """One step of its own code against the flow over h: p + 2 at orders 0 and 1."""
     make, _, jumps = DERIVED[name]

@@ -53,12 +53,7 @@ CASES = {
 LATE = 4.0  # a time by which every memory has filled, whatever the step below
 
 
-QUICK = (
-    "momentum",
-    "adamw",
-    "adan",
-    "decay, trace, average",
-)
+QUICK = ("adamw", "decay, trace, average")
 
 
 @pytest.mark.parametrize("make", quick(CASES, *QUICK))

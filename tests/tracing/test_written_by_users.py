@@ -169,6 +169,7 @@ def test_a_rule_that_looks_at_what_it_is_given(what):
         igr.from_optax(WRONG_ELSEWHERE[what])
 
 
+@pytest.mark.slow
 def test_on_its_own_params_such_a_rule_is_read():
     """As the rule of leaves that are told apart."""
     params = {"k": jnp.ones((2, 2, 1, 3)), "b": jnp.ones(3)}

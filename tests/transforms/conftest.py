@@ -88,9 +88,7 @@ def haiku() -> Problem:
 PROBLEMS = {f.__name__: f for f in (handwritten, linen, flax_nnx, equinox, haiku)}
 
 
-@pytest.fixture(
-    params=quick(sorted(PROBLEMS), "handwritten", "flax_nnx", "equinox"), scope="session"
-)
+@pytest.fixture(params=quick(sorted(PROBLEMS), "handwritten", "flax_nnx"), scope="session")
 def problem(request) -> Problem:
     return PROBLEMS[request.param]()
 

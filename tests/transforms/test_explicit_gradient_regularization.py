@@ -72,7 +72,13 @@ def test_update_and_oracle_are_the_gradient_of_the_penalized_loss(problem):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"momentum": 0.8}, {"momentum": 0.8, "nesterov": True}], ids=str
+    "options",
+    [
+        {},
+        pytest.param({"momentum": 0.8}, marks=pytest.mark.slow),
+        {"momentum": 0.8, "nesterov": True},
+    ],
+    ids=str,
 )
 def test_egr_descends_the_penalized_loss(network, options):
     value_fn, params = network

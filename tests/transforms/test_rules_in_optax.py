@@ -160,6 +160,7 @@ def test_dtypes_are_stable_unknown_arguments_tolerated_and_nothing_compiled_twic
 # From here on all rules go into one program: what the compiler does is most of the time.
 
 
+@pytest.mark.slow
 def test_inject_hyperparams(network):
     value_fn, params = network
 
@@ -352,9 +353,9 @@ def test_penalty_before_clipping_and_adam(network):
 @pytest.mark.parametrize(
     "decay",
     [
-        transforms.metric_decay(0.1),
+        pytest.param(transforms.metric_decay(0.1), marks=pytest.mark.slow),
         transforms.selective_decay(0.1, 0.3),
-        transforms.decay_until(0.1, 5),
+        pytest.param(transforms.decay_until(0.1, 5), marks=pytest.mark.slow),
         transforms.decay_until_then_selective(0.1, 0, 0.3),
     ],
 )
@@ -371,7 +372,13 @@ def test_decays_behind_adam_are_decoupled(network, decay):
     assert_close(updates, jax.tree.map(jnp.add, plain, alone))
 
 
-@pytest.mark.parametrize("aggregator", [transforms.winsorize(20), transforms.median_of_means(3)])
+@pytest.mark.parametrize(
+    "aggregator",
+    [
+        pytest.param(transforms.winsorize(20), marks=pytest.mark.slow),
+        transforms.median_of_means(3),
+    ],
+)
 def test_aggregators_before_clipping_and_adam(network, aggregator):
     value_fn, params = network
     each = gradients(RULES["winsorized_sgd"], value_fn, params)

@@ -21,7 +21,13 @@ def by_numpy(x, c):
 
 @pytest.mark.parametrize(
     ("length", "percentiles"),
-    [(1, [10]), (2, [10, 50]), (7, [0, 0.1, 10, 100 / 3, 50]), (10, [10, 100 / 3]), (128, [10])],
+    [
+        (1, [10]),
+        (2, [10, 50]),
+        pytest.param(7, [0, 0.1, 10, 100 / 3, 50], marks=pytest.mark.slow),
+        (10, [10, 100 / 3]),
+        pytest.param(128, [10], marks=pytest.mark.slow),
+    ],
 )
 def test_against_numpys_percentile(length, percentiles):
     rng = np.random.default_rng(length)

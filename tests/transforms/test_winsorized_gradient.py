@@ -40,7 +40,14 @@ def assert_same(actual, desired):
         np.testing.assert_allclose(a, d, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("c", "length"), [(0, 12), (10, 12), (50, 12), (10, 40)])
+@pytest.mark.parametrize(
+    ("c", "length"),
+    [
+        (10, 12),
+        (50, 12),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, 12), (10, 40))),
+    ],
+)
 def test_against_numpys_percentile(convolutional, each, c, length):
     loss, params, batch = convolutional
     batch = jax.tree.map(lambda x: x[:length], batch)
@@ -109,7 +116,7 @@ def test_nan_in_one_example_is_not_hidden(convolutional):
     assert np.isnan(gradient["w"]).all()
 
 
-@pytest.mark.parametrize("length", [32, 128])
+@pytest.mark.parametrize("length", [pytest.param(32, marks=pytest.mark.slow), 128])
 def test_memory_stays_far_below_the_gradients_of_the_examples(length):
     shapes = jax.ShapeDtypeStruct((500, 400), jnp.float32), jnp.zeros((length, 500), jnp.float32)
 

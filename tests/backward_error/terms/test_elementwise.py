@@ -27,7 +27,11 @@ def _close(a, b):
         pytest.param(
             1 / (1 - Rational(1, 2) * exp(-z)), methods.heavy_ball(0.5), marks=pytest.mark.slow
         ),
-        (1 + Rational(7, 10) / (1 - Rational(7, 10) * exp(-z)), methods.nesterov(0.7)),
+        pytest.param(
+            1 + Rational(7, 10) / (1 - Rational(7, 10) * exp(-z)),
+            methods.nesterov(0.7),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["gradient descent", "heavy ball", "nesterov"],
 )

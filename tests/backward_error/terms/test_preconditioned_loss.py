@@ -35,11 +35,11 @@ def test_adam_by_the_formula():
 @pytest.mark.parametrize(
     "method",
     [
-        methods.adam(0.5, 0.9, 0.01),
+        pytest.param(methods.adam(0.5, 0.9, 0.01), marks=pytest.mark.slow),
         methods.adamw(0.5, 0.9, 0.01, weight_decay=0.3),
-        methods.nadam(0.5, 0.9, 0.01),
+        pytest.param(methods.nadam(0.5, 0.9, 0.01), marks=pytest.mark.slow),
         methods.rmsprop(0.9, 0.05, keep=("nu",)),
-        methods.adam(0.5, 0.8, eps=0, keep=()),
+        pytest.param(methods.adam(0.5, 0.8, eps=0, keep=()), marks=pytest.mark.slow),
         methods.sam(Rational(3, 2)),
         methods.elementwise(methods.g + methods.theta / 3, {}),
     ],

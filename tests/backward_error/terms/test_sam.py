@@ -35,6 +35,7 @@ def test_on_a_parabola_it_descends_to_a_point_short_of_the_minimum(order):
         assert sympy.simplify(apart) == 0
 
 
+@pytest.mark.slow
 def test_without_its_length_it_is_the_tableau():
     """L^(k+1)[g, .., g] r^k/k! against two stages, through the term algebra and through trees."""
     from igr.backward_error.methods.sharpness_aware import SharpnessAware

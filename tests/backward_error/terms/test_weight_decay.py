@@ -23,7 +23,14 @@ def test_gradient_descent_is_that_on_the_loss_with_decay():
     assert (decayed - penalized).applyfunc(sympy.expand) == sympy.zeros(2, 1)
 
 
-@pytest.mark.parametrize("make", MOMENTUM, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [
+        methods.heavy_ball,
+        *(pytest.param(make, marks=pytest.mark.slow) for make in MOMENTUM[1:]),
+    ],
+    ids=lambda f: f.__name__,
+)
 def test_trees_and_terms_agree(make):
     """The rule m + c theta through the term algebra, which knows nothing of a loss with decay."""
     b, decay = sympy.Rational(7, 10), sympy.Rational(3, 10)

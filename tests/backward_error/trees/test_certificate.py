@@ -10,6 +10,7 @@ import sympy
 
 from igr.backward_error import NotAGradientError, methods, modified_equation, trees
 from tests.backward_error.trees.formal_flow import random_polynomial, vanishes
+from tests.quick import quick
 
 x, y, u, h, beta, c = sympy.symbols("x y u h beta c")
 z = methods.z
@@ -110,7 +111,7 @@ def test_its_loss_solves_a_hamilton_jacobi_equation(loss, params, order):
         (methods.gradient_descent(), 1, QUARTIC),
         (methods.heavy_ball(sympy.Rational(1, 3)), 1, IN_THREE),
         (methods.nesterov(sympy.Rational(1, 5)), 1, x**3 + x * y**2),
-        (ALWAYS_A_GRADIENT, 3, QUARTIC),
+        pytest.param(ALWAYS_A_GRADIENT, 3, QUARTIC, marks=pytest.mark.slow),
         pytest.param(ALWAYS_A_GRADIENT, 5, x**3 / 3 + x * y**2 - y, marks=pytest.mark.slow),
     ],
     ids=["gradient descent", "heavy ball", "Nesterov", "all orders, h3", "all orders, h5"],
@@ -131,7 +132,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", quick(list(METHODS), "heavy ball"))
 class TestSplit:
     def test_the_parts_make_the_whole(self, name):
         eq = modified_equation(METHODS[name], 6)

@@ -80,7 +80,11 @@ def tensors(loss, params):
 
 @pytest.mark.parametrize(
     ("loss", "order"),
-    [pytest.param(LOSS, 3, marks=pytest.mark.slow), (IN_THREE, 2), (E, 2)],
+    [
+        pytest.param(LOSS, 3, marks=pytest.mark.slow),
+        (IN_THREE, 2),
+        pytest.param(E, 2, marks=pytest.mark.slow),
+    ],
     ids=["2d", "3d", "model"],
 )
 def test_gradient_descent_in_tensors(loss, order):
@@ -210,7 +214,10 @@ def test_counterexample_truth():
 
 @pytest.mark.parametrize(
     ("full_flow", "wrong"),
-    [(True, fractions("-31/24", "-7/8")), (False, fractions("-85/48", "-29/24"))],
+    [
+        pytest.param(True, fractions("-31/24", "-7/8"), marks=pytest.mark.slow),
+        (False, fractions("-85/48", "-29/24")),
+    ],
     ids=["along the full flow", "along f0"],
 )
 def test_proposition_a4_fails_at_the_third_correction(full_flow, wrong):

@@ -58,14 +58,16 @@ def flow_of(method, losses, order, precision=None):
     return space, space.flow([space.read(f) for f in field], steps=len(losses))
 
 
-@pytest.mark.parametrize("batches", [1, 2, 3, 4, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "batches", [1, 2, 3, *(pytest.param(m, marks=pytest.mark.slow) for m in (4, 5))]
+)
 def test_the_mean_over_all_orders(batches):
     losses = LOSSES[:batches]
     space, flow = flow_of(methods.reshuffled_sgd(batches), losses, order=2)
     assert flow == mean_epoch_by_hand(space, losses)
 
 
-@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("order", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_one_power_of_h_further_the_mean_and_the_flow_part(order):
     losses = LOSSES[:3]
     space, flow = flow_of(methods.reshuffled_sgd(3), losses, order, precision=order + 3)
@@ -73,7 +75,11 @@ def test_one_power_of_h_further_the_mean_and_the_flow_part(order):
         assert {monomial[-1] for monomial in reached - mean} == {order + 2}
 
 
-@pytest.mark.parametrize(("batches", "order"), [((0,), 3), ((0, 1), 3), ((2, 0, 1, 3), 2)], ids=str)
+@pytest.mark.parametrize(
+    ("batches", "order"),
+    [((0,), 3), pytest.param((0, 1), 3, marks=pytest.mark.slow), ((2, 0, 1, 3), 2)],
+    ids=str,
+)
 def test_a_fixed_order(batches, order):
     losses = LOSSES[: len(batches)]
     space, flow = flow_of(methods.cyclic_sgd(batches), losses, order)

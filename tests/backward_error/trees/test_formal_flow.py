@@ -27,7 +27,7 @@ def space_and_field(method, loss, order):
 
 
 @pytest.mark.parametrize("loss", [QUARTIC, SPARSE_QUINTIC, IN_THREE], ids=["4", "5", "4-in-3d"])
-@pytest.mark.parametrize("order", [0, 1, 2, 3])
+@pytest.mark.parametrize("order", [0, 1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_gradient_descent(loss, order):
     """exp(h F) theta = theta - h g(theta)."""
     space, field = space_and_field(methods.gradient_descent(), loss, order)
@@ -77,7 +77,11 @@ MEMORIES = {
 @pytest.mark.parametrize("name", quick(list(MEMORIES), "Nesterov"))
 @pytest.mark.parametrize(
     ("loss", "order"),
-    [(QUARTIC, 3), (SPARSE_QUINTIC, 2), (IN_THREE, 2)],
+    [
+        pytest.param(QUARTIC, 3, marks=pytest.mark.slow),
+        (SPARSE_QUINTIC, 2),
+        pytest.param(IN_THREE, 2, marks=pytest.mark.slow),
+    ],
     ids=["4", "5", "4-in-3d"],
 )
 def test_momentum(name, loss, order):
@@ -94,7 +98,10 @@ def test_momentum(name, loss, order):
         assert to - here == moved
 
 
-@pytest.mark.parametrize("weights", [(2, -1), (1, 0, 3), (0, 1), (1, 1, 1, 1)], ids=str)
+SUM = pytest.param((1, 1, 1, 1), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("weights", [(2, -1), (1, 0, 3), (0, 1), SUM], ids=str)
 def test_finite_memory(weights):
     """theta(h) = theta(0) - h sum_k w_k g(theta(-k h)) for a method given by its weights."""
     method = methods.linear_memory(sum(w * sympy.exp(-k * z) for k, w in enumerate(weights)))
@@ -127,6 +134,7 @@ def test_floats_are_the_decimals_that_are_written():
     )
 
 
+@pytest.mark.slow
 def test_interpolating_the_step_gives_the_same_field():
     """h F = log(1 + Delta) theta = sum_j (-1)^(j-1)/j Delta^j theta, Delta u = u(step) - u."""
     order = 3

@@ -7,6 +7,7 @@ import sympy
 
 from igr.backward_error import methods, modified_equation, trees
 from igr.backward_error.algebra.taylor import taylor_coefficients
+from tests.quick import quick
 
 beta, c, h, lam, r = sympy.symbols("beta c h lambda r")
 z = methods.z
@@ -161,7 +162,7 @@ CHARACTERISTIC = {
 }
 
 
-@pytest.mark.parametrize("name", CHARACTERISTIC)
+@pytest.mark.parametrize("name", quick(list(CHARACTERISTIC), "averaged momentum"))
 def test_quadratic_momentum(name):
     make, polynomial = CHARACTERISTIC[name]
     field = quadratic_field(make(beta), 3)

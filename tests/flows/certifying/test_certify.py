@@ -7,9 +7,14 @@ import pytest
 import igr
 
 
-def test_optax_momentum(tanh_network):
+@pytest.mark.parametrize(
+    "case", ["polynomial", pytest.param("tanh_network", marks=pytest.mark.slow)]
+)
+def test_optax_momentum(case, request):
     certificate = igr.certify(
-        igr.methods.nesterov(0.5), lambda h: optax.sgd(h, 0.5, nesterov=True), *tanh_network
+        igr.methods.nesterov(0.5),
+        lambda h: optax.sgd(h, 0.5, nesterov=True),
+        *request.getfixturevalue(case),
     )
     assert certificate.holds
     assert certificate.expected == {0: 2, 1: 3}
@@ -84,7 +89,12 @@ def test_bad_input(polynomial):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda h, rates: optax.adam(optax.constant_schedule(h), 0.5, b2=1 - rates["nu"], eps=0.1),
+        pytest.param(
+            lambda h, rates: optax.adam(
+                optax.constant_schedule(h), 0.5, b2=1 - rates["nu"], eps=0.1
+            ),
+            marks=pytest.mark.slow,
+        ),
         lambda h, rates: optax.inject_hyperparams(optax.adam)(h, 0.5, b2=1 - rates["nu"], eps=0.1),
     ],
 )

@@ -24,12 +24,15 @@ def network(activation):
     return lambda p: jnp.mean((activation(x @ p[0]) @ p[1] - y) ** 2), params
 
 
-def test_a_second_comparison_compiles_nothing(compilations):
+@pytest.mark.parametrize(
+    "orders", [(1,), pytest.param((0, 2, "differences"), marks=pytest.mark.slow)], ids=str
+)
+def test_a_second_comparison_compiles_nothing(compilations, orders):
     """Another step, start and number in the loss; the loss a function made anew."""
 
     def again(c, h):
         loss = lambda w: c * product_loss(w)
-        return igr.compare(loss, c * START, h, 10, (0, 1, 2, "differences")).travelled
+        return igr.compare(loss, c * START, h, 10, orders).travelled
 
     again(1.0, 0.05)
     assert compilations(lambda: again(0.5, 0.06)) == 0

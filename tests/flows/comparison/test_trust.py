@@ -43,6 +43,7 @@ def test_sharpness_of_adam_is_that_of_the_preconditioned_hessian():
     assert result.stability_limit == pytest.approx(2 * 1.5 / 0.5)  # 2 (1 + b1)/(1 - b1)
 
 
+@pytest.mark.slow
 def test_sharpness_without_preconditioner_is_that_of_the_hessian():
     result = igr.compare(value_fn, START, 0.01, 2, (0,), record_every=2)
     dense = np.abs(np.linalg.eigvalsh(A)).max()

@@ -110,13 +110,13 @@ def test_open_symbols_are_refused(polynomial):
         igr.vector_field(equation, polynomial.value_fn, 0.1)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
 def test_a_weight_that_is_never_used_stands_still(dtype):
     """Dead pixels: the gradient and its average of squares are exactly zero."""
     equation = igr.modified_equation(igr.methods.adam(), 1)
     field = igr.vector_field(equation, lambda p: jnp.sum(jnp.cosh(p[:1])), 1e-3)
     params, nu = jnp.array([0.5, 2.0], dtype), jnp.array([0.1, 0.0], dtype)
-    theta, kept = field(0.5, (params, {"nu": nu}), None)
+    theta, kept = jax.jit(field)(0.5, (params, {"nu": nu}), None)
     assert jnp.isfinite(theta).all()
     assert jnp.isfinite(kept["nu"]).all()
     assert theta[1] == 0

@@ -44,7 +44,7 @@ def test_steps_on_a_quadratic_are_the_matrix(method, factor):
         (MIDPOINT, 3),
         (HEUN, 2),
         pytest.param(igr.methods.usam(0.5), 1, marks=pytest.mark.slow),
-        (igr.methods.usam(0.5), 2),
+        pytest.param(igr.methods.usam(0.5), 2, marks=pytest.mark.slow),
     ],
     ids=lambda x: getattr(x, "name", x),
 )

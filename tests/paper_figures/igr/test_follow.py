@@ -15,6 +15,7 @@ from analysis.studies.igr import optimizers as optimizers_study
 from paper_figures.igr import follow, optimizers
 
 
+@pytest.mark.slow
 def test_loss_and_size():
     rng = np.random.default_rng(0)
     data = Classification(rng.uniform(size=(7, 5)), np.array([0, 2, 1, 0, 2, 2, 1]), 3)

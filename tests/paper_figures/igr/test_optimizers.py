@@ -11,6 +11,7 @@ from analysis.studies.igr.optimizers import OPTIMIZERS
 from igr.flows import optimizer_of
 from igr.flows.steps.elementwise import ElementwiseState
 from igr.flows.steps.linear import RecurrenceState
+from tests.quick import quick
 
 START = jnp.array([0.3, -1.0, 2.0])
 
@@ -19,7 +20,9 @@ def value_fn(p):
     return jnp.sum(jnp.arange(1.0, 4) * jnp.cosh(p / 3))
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if "adam" not in name])
+@pytest.mark.parametrize(
+    "name", quick([name for name in OPTIMIZERS if "adam" not in name], "sgd, momentum 0.9")
+)
 def test_descriptions_are_of_what_is_run(name):
     optimizer = OPTIMIZERS[name]
     h = optimizer.learning_rate

@@ -43,6 +43,7 @@ def test_orders_are_permutations_and_their_opposites():
     assert len(np.unique(orders[:, 0].reshape(-1, 4), axis=0)) > 5
 
 
+@pytest.mark.slow
 def test_mean_error_and_spread(small):
     """Against all runs kept, one Euler step after the other."""
     data, params = small

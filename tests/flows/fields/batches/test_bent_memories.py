@@ -145,6 +145,7 @@ def test_drawn_sequences_are_right_where_a_formula_is_known(field):
     assert jnp.allclose(first[1], first[0], rtol=0.1, atol=0.1), first
 
 
+@pytest.mark.slow
 def test_noise_of_what_is_affine_has_no_error():
     method, data = igr.methods.heavy_ball(0.5), batches(3)
     fields = [

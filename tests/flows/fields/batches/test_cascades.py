@@ -181,7 +181,8 @@ def slow(*names):
     return [pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
-@pytest.mark.parametrize("name", ["adan", *slow("novograd")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adan", "novograd"])
 def test_plain_optax_over_all_orders(name):
     """Two batches, six epochs."""
     check_slopes(name, plain(name), 2, 6)
