@@ -165,6 +165,7 @@ def test_what_a_loss_reads_is_read_at_every_call(name, how, compilations):
     assert count == 0
 
 
+@pytest.mark.slow
 def test_a_monitor_reads_at_every_call():
     loss, example, put = _losses("attribute")
     monitor = igr.Monitor(
@@ -188,9 +189,9 @@ def test_the_program_is_that_of_what_was_traced(compilations):
     assert _value(traced(lambda p: jnp.cos(p[0]), W), W) == jnp.cos(W[0])
     n = 2
     power = lambda p: jnp.sum(p**n)
-    assert _value(traced(power, W), W) == jnp.sum(W**2)
+    assert _value(traced(power, W), W) == np.sum(W**2)
     n = 3
-    assert _value(traced(power, W), W) == jnp.sum(W**3)
+    assert _value(traced(power, W), W) == np.sum(W**3)
     # inside a loop numbers stay in the program, to the last bit
     for c in (0.1, 0.1 + 1e-17, 0.1 + 2e-17, np.nextafter(0.1, 1)):
         looped = lambda p, c=c: jax.lax.fori_loop(0, 1, lambda _, x: c * x, p[0])

@@ -188,7 +188,7 @@ def of_the_run_at_its_edge(**options):
 
 
 SEARCHES = [
-    (searching, "eigenpairs"),
+    pytest.param(searching, "eigenpairs", marks=pytest.mark.slow),
     pytest.param(by_powers, "eigenpairs", marks=pytest.mark.slow),
     pytest.param(at_its_sharpest, "eigenpairs", marks=pytest.mark.slow),
     pytest.param(of_all_eigenvalues, "spectral density", marks=pytest.mark.slow),
@@ -225,9 +225,8 @@ FLOWS = [
         pytest.param(flowing, marks=pytest.mark.slow),
         pytest.param(certifying, marks=pytest.mark.slow),
         over_epochs,
-        pytest.param(searching, marks=pytest.mark.slow),
         *(pytest.param(p.values[0], marks=p.marks) if hasattr(p, "marks") else p[0]
-          for p in SEARCHES[1:] + FLOWS + REPEATED),
+          for p in SEARCHES + FLOWS + REPEATED),
     ],
 )  # fmt: skip
 def test_bars_change_nothing(call, compilations, capfd, monkeypatch):

@@ -78,6 +78,7 @@ def test_a_slight_instability_among_many_flat_directions_is_found():
     assert not found.stable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_growth_bounds_the_mean_square_of_every_batch(batch_size):
     """E |w'|^2 over all batches, from the top eigenvector: the very matrix of the theorem."""

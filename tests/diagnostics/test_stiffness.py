@@ -118,9 +118,7 @@ def test_one_example_makes_no_pair():
     loss, x = lambda w, x: jnp.sum(jnp.tanh(w * x)), jnp.ones((1, 2))
     with pytest.raises(ValueError, match=r"batch must hold at least two examples.*holds 1"):
         class_stiffness(loss, jnp.ones(2), x, jnp.array([0]), 2)
-    found = class_stiffness(
-        loss, jnp.ones(2), x, jnp.array([0]), 2, other=x, other_labels=jnp.array([1])
-    )
+    found = by_class(loss, jnp.ones(2), x, jnp.array([0]), 2, other=x, other_labels=jnp.array([1]))
     np.testing.assert_allclose(found.between, 1, rtol=1e-6)
     with pytest.raises(ValueError, match=r"stiffness is that of pairs: batch .* holds 1"):
         Monitor(["stiffness"], example_loss_fn=loss)(jnp.ones(2), x)

@@ -67,7 +67,7 @@ def test_run_passes_what_extra_args_need(polynomial):
     def penalised(p):
         return polynomial.value_fn(p) + 0.01 * optax.tree.norm(g(p), squared=True)
 
-    step = jax.grad(penalised)(polynomial.params)
+    step = jax.jit(jax.grad(penalised))(polynomial.params)
     np.testing.assert_allclose(got["x"], polynomial.params["x"] - 0.05 * step["x"], rtol=1e-12)
 
 

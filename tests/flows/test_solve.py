@@ -83,6 +83,7 @@ def test_bad_input(options, message):
         igr.flow(lambda t, x, args: -x, jnp.array([1.0]), t1, **options)
 
 
+@pytest.mark.slow
 def test_a_trial_step_that_overflows_is_made_again():
     """tanh(y/2) = tanh(4) e^-t for y' = -sinh(y); a step of 3 goes to sinh(4462), infinity.
 

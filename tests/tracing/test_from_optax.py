@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from optax import contrib
@@ -94,8 +95,8 @@ def test_labels_on_the_params_they_are_for():
     method = igr.from_optax(make, params=params)
     loss = lambda p: sum(jnp.sum(jnp.cosh(x)) for x in p.values())
     found = igr.vector_field(igr.modified_equation(method, 0), loss, 0.1)(0.0, params, None)
-    assert jnp.allclose(found["w"], -jnp.sinh(1.0))
-    assert jnp.allclose(found["b"], -jnp.sinh(1.0) / 2)
+    assert np.allclose(found["w"], -jnp.sinh(1.0))
+    assert np.allclose(found["b"], -jnp.sinh(1.0) / 2)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +115,8 @@ def test_the_first_steps_are_those_of_the_optimizer(make, keep):
     loss = lambda x: jnp.sum(jnp.cosh(x))
     start = jnp.array([0.3, -0.8])
     a, b = (igr.run(o, loss, start, 20).params for o in (ours, make(0.01)))
-    assert jnp.linalg.norm(b[-1] - start) > 0
-    assert jnp.allclose(a - start, b - start, rtol=1e-9, atol=0)
+    assert np.linalg.norm(b[-1] - start) > 0
+    assert np.allclose(a - start, b - start, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -137,12 +138,12 @@ def test_a_leaf_that_is_never_used_stands_still(make, keep, dtype):
     done = igr.run(optimizer_of(method, 0.01), loss, params, 9)
     last = jax.tree.map(lambda x: x[-1], done.params)
     kept = {y: optax.tree.get(done.state, y) for y in method.kept}
-    field = igr.vector_field(method.equation(1), loss, 0.01)
+    field = jax.jit(igr.vector_field(method.equation(1), loss, 0.01))
     found = field(0.1, (last, kept) if kept else last, None)
-    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(found))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
     theta = found[0] if kept else found
-    assert jnp.all(jnp.abs(theta["not"]) < 1e-5)
-    assert jnp.all(theta["used"] != 0)
+    assert np.all(np.abs(theta["not"]) < 1e-5)
+    assert np.all(theta["used"] != 0)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +177,8 @@ def test_decay_where_the_mask_says_so():
     method = igr.from_optax(make, params=params)
     flat = igr.vector_field(method.equation(0), lambda p: jnp.sum(p["a"] * 0 + p["b"]), 0.1)
     found = flat(0.0, params, None)
-    assert jnp.allclose(found["a"], -0.25 * params["a"])
-    assert jnp.allclose(found["b"], -2.0)
+    assert np.allclose(found["a"], -0.25 * params["a"])
+    assert np.allclose(found["b"], -2.0)
 
 
 def test_finite_updates_are_those_of_the_optimizer_inside():
@@ -187,7 +188,7 @@ def test_finite_updates_are_those_of_the_optimizer_inside():
     loss = lambda x: jnp.sum(jnp.cosh(x))
     at = jnp.array([0.3, -0.8])
     a, b = (igr.vector_field(m.equation(1), loss, 0.01)(0.0, at, None) for m in (found, inside))
-    assert jnp.allclose(a, b, rtol=1e-12)
+    assert np.allclose(a, b, rtol=1e-12)
 
 
 def test_the_equation_takes_the_optimizer_itself():

@@ -2,7 +2,8 @@
 
 from itertools import pairwise
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 import optax
 import pytest
 from optax import contrib
@@ -60,11 +61,12 @@ QUICK = ("adamw", "decay, trace, average")
 def test_the_first_two_terms(make):
     """A rule's field is not cut after h^1: the terms are what is left as h goes to zero."""
     equation = igr.modified_equation(igr.from_optax(make, keep=(), certify=False), 1)
-    hs = 4e-4 / 2.0 ** jnp.arange(5)
-    zeroth = igr.vector_field(equation.truncate(0), loss, 1e-3)(LATE, POINT, None)
-    row = [(igr.vector_field(equation, loss, h)(LATE, POINT, None) - zeroth) / h for h in hs]
+    hs = 4e-4 / 2.0 ** np.arange(5)
+    at = jax.jit(lambda h: igr.vector_field(equation, loss, h)(LATE, POINT, None))
+    zeroth = jax.jit(igr.vector_field(equation.truncate(0), loss, 1e-3))(LATE, POINT, None)
+    row = [np.asarray((at(h) - zeroth) / h) for h in hs]
     for k in range(1, len(hs)):  # Richardson's extrapolation
         row = [b + (b - a) / (2**k - 1) for a, b in pairwise(row)]
-    f0, f1 = first_two_terms(make(1.0))
-    assert jnp.max(jnp.abs(zeroth - f0)) < 1e-12 * jnp.max(jnp.abs(f0))
-    assert jnp.max(jnp.abs(row[-1] - f1)) < 1e-9 * jnp.max(jnp.abs(f1))
+    f0, f1 = map(np.asarray, first_two_terms(make(1.0)))
+    assert np.max(np.abs(zeroth - f0)) < 1e-12 * np.max(np.abs(f0))
+    assert np.max(np.abs(row[-1] - f1)) < 1e-9 * np.max(np.abs(f1))

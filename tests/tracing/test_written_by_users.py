@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -150,7 +151,7 @@ def test_what_large_gradients_do_stands_in_the_rule():
     clip = lambda h: optax.chain(optax.clip_by_global_norm(1e3), optax.sgd(h))
     equation = igr.modified_equation(igr.from_optax(clip), 0)
     field = igr.vector_field(equation, lambda x: x @ x / 2, 0.1)
-    assert jnp.linalg.norm(field(0.0, jnp.full(4, 1e4), None)) == pytest.approx(1e3)
+    assert np.linalg.norm(field(0.0, jnp.full(4, 1e4), None)) == pytest.approx(1e3)
 
 
 WRONG_ELSEWHERE = {
@@ -176,8 +177,8 @@ def test_on_its_own_params_such_a_rule_is_read():
     method = igr.from_optax(WRONG_ELSEWHERE["a kernel"], params=params)
     value_fn = lambda p: jnp.sum(p["k"] ** 2) / 2 + jnp.sum(p["b"] ** 2) / 2
     found = igr.vector_field(method.equation(0), value_fn, 0.1)(0.0, params, None)
-    assert jnp.allclose(found["k"], -3)
-    assert jnp.allclose(found["b"], -1)
+    assert np.allclose(found["k"], -3)
+    assert np.allclose(found["b"], -1)
     single = jax.tree.map(lambda x: x.astype(jnp.float32), params)
     with pytest.raises(UnreadableOptimizerError, match="to params in single precision"):
         igr.from_optax(WRONG_ELSEWHERE["the precision's own number"], params=single)

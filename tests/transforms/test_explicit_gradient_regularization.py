@@ -27,7 +27,7 @@ def assert_same(actual, desired, rtol=1e-12):
     assert jax.tree.structure(actual) == jax.tree.structure(desired)
     for a, d in zip(jax.tree.leaves(actual), jax.tree.leaves(desired), strict=True):
         assert a.dtype == d.dtype
-        np.testing.assert_allclose(a, d, rtol=rtol, atol=rtol * float(jnp.max(jnp.abs(d)) + 1e-3))
+        np.testing.assert_allclose(a, d, rtol=rtol, atol=rtol * float(np.max(np.abs(d)) + 1e-3))
 
 
 def descend(optimizer, value_fn, params, steps=5):
@@ -230,7 +230,7 @@ def test_bfloat16_leaves_keep_their_dtype_beside_float32(network):
             jax.tree.leaves(expected),
             strict=True,
         ):
-            np.testing.assert_allclose(u.astype(float), e, atol=0.03 * float(jnp.max(jnp.abs(e))))
+            np.testing.assert_allclose(u.astype(float), e, atol=0.03 * float(np.max(np.abs(e))))
 
 
 def update(rule, params, value_fn=None, updates=None):

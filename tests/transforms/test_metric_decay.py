@@ -9,9 +9,12 @@ from igr.transforms import metric_decay, metric_sgd, metric_value_and_grad
 
 
 def taken_off(rule, params, **functions):
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = rule.update(zeros, rule.init(params), params, **functions)
-    return -ravel_pytree(updates)[0]
+    @jax.jit
+    def updated(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return ravel_pytree(rule.update(zeros, rule.init(params), params, **functions)[0])[0]
+
+    return -np.asarray(updated(params))
 
 
 def absolute(hessian):

@@ -307,7 +307,7 @@ def test_nan_in_the_curvature_alone_shows_in_the_update():
     """w^1.5 at 0: the gradient is 0, and the Hessian times anything that vanishes there NaN."""
     params = jnp.array([0.0, 1.0])
     value_fn = lambda w: jnp.sum(w**1.5)
-    assert jnp.isfinite(jax.grad(value_fn)(params)).all()
+    assert np.isfinite(jax.grad(value_fn)(params)).all()
     rules = [
         transforms.egr(0.1, 0.1),
         transforms.selective_l2_sgd(0.1, 0.1, 0.5),
@@ -361,15 +361,21 @@ def test_penalty_before_clipping_and_adam(network):
 )
 def test_decays_behind_adam_are_decoupled(network, decay):
     value_fn, params = network
-    gradient = jax.grad(value_fn)(params)
     adam = optax.adam(1e-2)
     optimizer = optax.chain(adam, decay)
-    updates, _ = optimizer.update(gradient, optimizer.init(params), params, value_fn=value_fn)
-    plain, _ = adam.update(gradient, adam.init(params), params)
-    alone, _ = decay.update(
-        jax.tree.map(jnp.zeros_like, params), decay.init(params), params, value_fn=value_fn
-    )
-    assert_close(updates, jax.tree.map(jnp.add, plain, alone))
+
+    @jax.jit
+    def updated(params):
+        gradient = jax.grad(value_fn)(params)
+        zero = jax.tree.map(jnp.zeros_like, params)
+        return (
+            optimizer.update(gradient, optimizer.init(params), params, value_fn=value_fn)[0],
+            adam.update(gradient, adam.init(params), params)[0],
+            decay.update(zero, decay.init(params), params, value_fn=value_fn)[0],
+        )
+
+    updates, plain, alone = updated(params)
+    assert_close(updates, jax.tree.map(np.add, plain, alone))
 
 
 @pytest.mark.parametrize(
@@ -381,10 +387,16 @@ def test_decays_behind_adam_are_decoupled(network, decay):
 )
 def test_aggregators_before_clipping_and_adam(network, aggregator):
     value_fn, params = network
-    each = gradients(RULES["winsorized_sgd"], value_fn, params)
     rest = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
     optimizer = optax.chain(aggregator, rest)
-    updates, _ = optimizer.update(each, optimizer.init(params), params)
-    robust, _ = aggregator.update(each, aggregator.init(params))
-    expected, _ = rest.update(robust, rest.init(params), params)
-    assert_close(updates, expected)
+
+    @jax.jit
+    def updated(params):
+        each = gradients(RULES["winsorized_sgd"], value_fn, params)
+        robust, _ = aggregator.update(each, aggregator.init(params))
+        return (
+            optimizer.update(each, optimizer.init(params), params)[0],
+            rest.update(robust, rest.init(params), params)[0],
+        )
+
+    assert_close(*updated(params))

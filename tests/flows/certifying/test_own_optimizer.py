@@ -13,6 +13,7 @@ import igr
 from igr.backward_error.methods import elementwise, ema, g, linear_memory
 
 
+@pytest.mark.slow
 def test_quasi_hyperbolic_momentum(polynomial):
     """QHM (Ma and Yarats 2019): a gradient and an average mixed, one linear memory."""
     nu, beta = 0.7, 0.8

@@ -57,7 +57,9 @@ def test_what_has_no_formula():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sequences": 3}, "sequences must be at least 4; got 3"),
+        pytest.param(
+            {"sequences": 3}, "sequences must be at least 4; got 3", marks=pytest.mark.slow
+        ),
         ({"sequences": 8, "optimizer": optax.sgd}, "sequences is for methods without a formula"),
         (
             {"sequences": 8, "batches": None, "epochs": None, "runs": None, "key": None},

@@ -117,8 +117,8 @@ def test_a_weight_that_is_never_used_stands_still(dtype):
     field = igr.vector_field(equation, lambda p: jnp.sum(jnp.cosh(p[:1])), 1e-3)
     params, nu = jnp.array([0.5, 2.0], dtype), jnp.array([0.1, 0.0], dtype)
     theta, kept = jax.jit(field)(0.5, (params, {"nu": nu}), None)
-    assert jnp.isfinite(theta).all()
-    assert jnp.isfinite(kept["nu"]).all()
+    assert np.isfinite(theta).all()
+    assert np.isfinite(kept["nu"]).all()
     assert theta[1] == 0
     assert abs(kept["nu"][1]) < 1e-12
     assert theta[0] < -0.1

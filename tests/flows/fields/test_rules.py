@@ -262,14 +262,20 @@ def test_its_own_step_is_the_real_one(tanh_network, which):
     describe, optimizer = CASES[which]
     own = igr.flows.optimizer_of(describe(), 0.01)
     value_fn, params = tanh_network
-    gradient = jax.jit(jax.grad(value_fn))
     real = optimizer(0.01)
-    states = [own.init(params), real.init(params)]
-    for _ in range(60):  # the point stands still, so that both memories fill alike
-        updates = []
-        for i, tx in enumerate((own, real)):
-            update, states[i] = tx.update(gradient(params), states[i], params)
-            updates.append(update)
+
+    @jax.jit
+    def last(params):
+        gradient = jax.grad(value_fn)(params)
+        found = []
+        for tx in (own, real):
+            # The point stands still, so that both memories fill alike.
+            step = lambda state, _, tx=tx: tx.update(gradient, state, params)[::-1]
+            updates = jax.lax.scan(step, tx.init(params), length=60)[1]
+            found.append(jax.tree.map(lambda x: x[-1], updates))
+        return found
+
+    updates = last(params)
     for a, b in zip(*map(jax.tree.leaves, updates), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 

@@ -193,13 +193,19 @@ def test_the_diffusion_is_a_root_of_the_covariance():
     equation = modified_equation(igr.methods.sgd_with_replacement(3), 1)
     field = stochastic_field(equation, linear_loss, 0.1, (INPUTS, TARGETS))
     operator = field.diffusion(0.0, LINEAR_PARAMS, None)
-    columns = jax.vmap(operator.mv)(jnp.eye(4))
+
+    @jax.jit
+    def both_ways(p):
+        operator = field.diffusion(0.0, p, None)
+        back = operator.transpose().mv({"a": jnp.array(1.0), "b": jnp.zeros(1)})
+        return jax.vmap(operator.mv)(jnp.eye(4)), back
+
+    columns, back = both_ways(LINEAR_PARAMS)
     dense = np.stack([columns["a"], columns["b"][:, 0]])
     np.testing.assert_allclose(
         dense @ dense.T, 0.1 / 3 * sigma_by_hand(np.array([0.7, -1.1])), rtol=1e-12
     )
     assert isinstance(operator, lineax.AbstractLinearOperator)
-    back = operator.transpose().mv({"a": jnp.array(1.0), "b": jnp.zeros(1)})
     np.testing.assert_allclose(back, dense[0], rtol=1e-12)
 
 
@@ -214,7 +220,7 @@ def test_the_closed_form_is_what_is_compiled():
         covariance, 0.1 / 3 * sigma_by_hand(np.array([0.7, -1.1])), rtol=1e-12
     )
     field = stochastic_field(equation, linear_loss, 0.1, (INPUTS, TARGETS))
-    found = field.drift(0.0, LINEAR_PARAMS, None)
+    found = jax.jit(field.drift)(0.0, LINEAR_PARAMS, None)
     np.testing.assert_allclose([found["a"], found["b"][0]], drift[:, 0], rtol=1e-12)
 
 
@@ -280,6 +286,7 @@ def test_terms_go_into_diffeqsolve_and_integer_leaves_pass():
     assert int(found["step"]) == 7
 
 
+@pytest.mark.slow
 def test_single_precision_stays():
     low = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (LINEAR_PARAMS, INPUTS, TARGETS))
     equation = modified_equation(igr.methods.sgd_with_replacement(1), 1)

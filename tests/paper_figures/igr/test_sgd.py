@@ -1,7 +1,6 @@
 """The mean of many runs of SGD: losses and statistics by numpy, on a network of a few digits."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax
@@ -28,11 +27,12 @@ def loss_by_hand(params, x, y):
 def test_batches_and_loss(small):
     data, params = small
     x, y = sgd.in_batches(data, examples=12, batches=4)
+    loss = jax.jit(batch_loss)
     assert x.shape == (4, 3, 5)
     np.testing.assert_array_equal(x.reshape(12, 5), data.x[:12])
     for k in range(4):
         expected = loss_by_hand(params, data.x[3 * k : 3 * k + 3], data.y[3 * k : 3 * k + 3])
-        np.testing.assert_allclose(batch_loss(params, (x[k], y[k])), expected, rtol=1e-12)
+        np.testing.assert_allclose(loss(params, (x[k], y[k])), expected, rtol=1e-12)
 
 
 def test_orders_are_permutations_and_their_opposites():
@@ -69,4 +69,4 @@ def test_mean_error_and_spread(small):
     apart = ends - ends.mean(axis=(0, 1))
     np.testing.assert_allclose(spread[-1], np.sqrt((apart**2).sum(-1).mean()), rtol=1e-6)
     assert error.shape == (3,)
-    assert jnp.all(error[1:] < spread[1:])
+    assert np.all(error[1:] < spread[1:])

@@ -16,7 +16,6 @@ from analysis.studies.metric.rules import Cell, run
 from paper_figures.metric import runs as metric_runs
 from paper_figures.metric.rules import claims, summary
 from paper_figures.metric.runs import RULES, ends, name, printed
-from tests.quick import quick
 
 
 def with_ours(theirs, worse=True):
@@ -118,7 +117,8 @@ def test_every_rule_has_the_name_of_its_row():
     assert tuple(name(rule, regime) for rule, regime in study.ROWS) == RULES
 
 
-@pytest.mark.parametrize("rule", quick(["metric", "l2 stopped selective"], "l2 stopped selective"))
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["metric", "l2 stopped selective"])
 def test_rules_take_the_steps_of_table_4_1(rule, monkeypatch):
     """XOR, whose batch is all of it, with the Hessian as a matrix and the rates of Table 4.2."""
     monkeypatch.setattr(study, "EIGENVALUES", {})  # whose program takes long to compile

@@ -131,8 +131,8 @@ def test_the_mean_of_many_runs_of_adam():
         - end
         for order in (0, 1)
     ]
-    assert jnp.linalg.norm(apart[1]) < jnp.linalg.norm(apart[0]) / 8 + 3 * jnp.linalg.norm(spread)
-    assert jnp.linalg.norm(apart[0]) > 20 * jnp.linalg.norm(spread)
+    assert np.linalg.norm(apart[1]) < np.linalg.norm(apart[0]) / 8 + 3 * np.linalg.norm(spread)
+    assert np.linalg.norm(apart[0]) > 20 * np.linalg.norm(spread)
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_a_linear_memory_is_reshuffled_sgd(m, beta, nesterov):
 
     right = igr.vector_field(igr.modified_equation(shipped, 1), loss, 0.1, batches=data)
     ours = reshuffled_field(found, loss, 0.1, data)(0.0, START, None)
-    assert jnp.allclose(ours, right(0.0, START, None), rtol=1e-12)
+    assert np.allclose(ours, right(0.0, START, None), rtol=1e-12)
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_a_weight_that_no_batch_uses_stands_still():
     theta, kept = field(1.0, (params, {"nu": nu}), None)
     assert theta[1] == 0
     assert theta[0] < -0.1
-    assert jnp.isfinite(kept["nu"]).all()
+    assert np.isfinite(kept["nu"]).all()
 
 
 def test_bad_input():
