@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from paper_figures.__main__ import main as draw
 from paper_figures.catalogue import FIGURES
 
 ROOT = Path(__file__).parents[1]
@@ -41,14 +42,29 @@ def test_python_blocks_run(code, capsys):
         assert promised in shown
 
 
+def figure_commands(out):
+    """The arguments of `python` in them, and where they shall draw."""
+    lines = [line for line in SHELL if line.startswith("python -m paper_figures")]
+    return [line.replace("--out figures", f"--out {out}").split()[1:] for line in lines]
+
+
+def test_the_first_figure_of_each_command_is_drawn(tmp_path, capsys):
+    """In this process: another has to start JAX."""
+    names = [figure.name for figure in FIGURES]
+    for _, _, *arguments in figure_commands(tmp_path):
+        more = [name for name in arguments if name in names][1:]
+        given = [argument for argument in arguments if argument not in more]
+        assert draw([*given, "--processes", "1", "--results", str(tmp_path / "results")]) == 0
+    assert (tmp_path / "igr" / "A.1.png").exists()
+
+
+@pytest.mark.slow
 def test_figure_commands_run(tmp_path):
     env = dict(os.environ, IGR_RESULTS=str(tmp_path / "results"))
-    for line in SHELL:
-        if line.startswith("python -m paper_figures"):
-            _, *arguments = line.replace("--out figures", f"--out {tmp_path}").split()
-            subprocess.run(
-                [sys.executable, *arguments], check=True, cwd=ROOT, env=env, capture_output=True
-            )
+    for arguments in figure_commands(tmp_path):
+        subprocess.run(
+            [sys.executable, *arguments], check=True, cwd=ROOT, env=env, capture_output=True
+        )
     assert (tmp_path / "igr" / "A.1.png").exists()
     assert (tmp_path / "igr" / "A.2.claims.csv").exists()
 

@@ -170,7 +170,10 @@ def test_a_long_piece_is_left_for_the_next(tmp_path):
         (["--tiny", "--only", "nothing"], "--only must be one of limits, run, .*got nothing"),
     ],
 )
-def test_bad_arguments(tmp_path, capsys, arguments, message):
+def test_bad_arguments(tmp_path, capsys, monkeypatch, arguments, message):
+    from benchmarks.gpu.pieces import Card
+
+    monkeypatch.setattr(gpu, "Worker", lambda tiny: _Here(Card(tiny)))
     with pytest.raises(SystemExit) as stopped:
         main(["gpu", "--out", str(tmp_path), *arguments])
     assert stopped.value.code == 2

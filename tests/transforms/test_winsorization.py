@@ -98,7 +98,11 @@ def test_leaves_that_do_not_train_keep_their_place():
     def loss(p, x):
         return jnp.sum(p["f"](p["w"] * x) * p["n"])
 
-    gradients = per_example_gradients(loss, params, jnp.arange(1.0, 6.0))
+    function = params["f"]
+    arrays = {"w": params["w"], "n": params["n"]}
+    gradients = jax.jit(lambda p, x: per_example_gradients(loss, p | {"f": function}, x))(
+        arrays, np.arange(1.0, 6.0)
+    )
     ours = aggregated(gradients, 20, params)
     assert ours["w"].dtype == jnp.bfloat16
     assert ours["n"].tolist() == [0, 0]
