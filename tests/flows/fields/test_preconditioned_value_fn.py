@@ -88,7 +88,8 @@ def test_sam_with_the_length_of_the_gradient():
         )
     )(PARAMS)
     length = np.linalg.norm(gradient)
-    assert float(found) == pytest.approx(loss + 0.1 * (length**2 / 4 + r * length), rel=1e-12)
+    expected = float(loss + 0.1 * (length**2 / 4 + r * length))
+    assert float(found) == pytest.approx(expected, rel=1e-12)
     np.testing.assert_allclose(slope, -motion, rtol=1e-9)
 
 
