@@ -94,7 +94,7 @@ def test_what_the_tutorial_says_of_networks_it_does_not_compare(networks, name):
     """By the call that it makes for another, with their losses and params.
 
     Of the ResNet the loss has a batch's own statistics. The expansion ends at once: kinks, and a
-    correction of .55 of the gradient's own motion.
+    correction of .41 of the gradient's own motion.
     """
     (call,) = [code for _, code in cells() if "igr.compare(" in code]
     loss, params = networks["networks"][name]
