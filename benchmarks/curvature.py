@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,23 +95,27 @@ def _eigenpairs(at: str, params: Any, batch: Any) -> Iterator[Row]:
     scipy_values = eigsh()
     scipy_products = len(spent)
     seconds = median_seconds(
+        {"gradient": lambda: _gradient(params, batch), "lanczos": ours("lanczos"), "eigsh": eigsh},
+        repeats=3,
+        settle=False,
+    )
+    on_cores = median_seconds(
         {
-            "gradient": lambda: _gradient(params, batch),
             "products": lambda: [product(params) for _ in range(K)],
             "lanczos": ours("lanczos"),
-            "eigsh": eigsh,
         },
         repeats=3,
         settle=False,
+        clock=time.process_time,
     )
     subspace = median_seconds({"subspace": ours("subspace")}, repeats=1)["subspace"]
     unit = seconds["gradient"]
     lanczos = f"top {K} at {at}, Lanczos"
     yield Row(f"{lanczos}: products", int(found["lanczos"].products), "products", "<= 45")
     yield Row(f"{lanczos}: time", seconds["lanczos"] / unit, "gradients", "<= 100")
-    of_products = int(found["lanczos"].products) * seconds["products"] / K
-    beyond = seconds["lanczos"] / of_products - 1
-    yield Row(f"{lanczos}: beyond its products", 100 * beyond, "%", "<= 20")
+    of_products = int(found["lanczos"].products) * on_cores["products"] / K
+    beyond = 100 * (on_cores["lanczos"] / of_products - 1)
+    yield Row(f"{lanczos}: beyond its products", beyond, "% of CPU time", "<= 20")
     yield Row(f"{lanczos}: time", seconds["lanczos"] / seconds["eigsh"], "of eigsh", "<= 1.1")
     power = f"top {K} at {at}, subspace"
     yield Row(f"{power}: products", int(found["subspace"].products), "products", _PRODUCTS[at])
