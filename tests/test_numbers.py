@@ -87,7 +87,7 @@ NUMBERS = {
     "flow": lambda n: igr.flow(decaying, W, n, dt0=n, rtol=n, atol=n, optimizer_step=n).ys,
     "start of a flow": lambda n: igr.flow(decaying, W, 1.0, t0=n).ys,
 }
-FEW = ("l2_stopped_sgd", "sgd_learning_rate_limit", "match_implicit")
+FEW = ("selective_l2_sgd", "sgd_learning_rate_limit", "match_implicit")
 
 
 @pytest.mark.parametrize("call", quick(NUMBERS, *FEW))
@@ -123,7 +123,7 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("call", quick(COUNTS, "step", "batch_size"))
+@pytest.mark.parametrize("call", quick(COUNTS, "num_classes", "step", "batch_size"))
 def test_counts_of_any_kind(call):
     expected = call(2)
     for two in (np.int32(2), np.uint8(2), np.array(2), jnp.asarray(2)):

@@ -121,7 +121,10 @@ CALLS = {
 }
 
 
-QUICK = ("per_example_gradients", "winsorized_gradient", "frobenius_penalty")  # in one program
+QUICK = (  # each in one program
+    "per_example_gradients", "stiffness", "lipschitz_bound", "winsorized_gradient",
+    "double_backprop", "frobenius_penalty",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", quick(list(CALLS), *QUICK))

@@ -32,7 +32,6 @@ def test_the_growth_is_that_of_sgd_on_one_parameter(size):
     np.testing.assert_allclose(mean_square_factor(limit, size), 1, rtol=1e-13)
 
 
-@pytest.mark.slow
 def test_the_measured_minimum_lies_where_the_region_says():
     loss = lambda w, h: h * w**2 / 2
     found = sgd_stability(loss, jnp.zeros(()), jnp.asarray(CURVATURES), 0.9, 2)

@@ -96,7 +96,6 @@ def test_the_penalty_changes_the_rate_of_a_real_run_as_it_says(method):
     np.testing.assert_allclose(rate, 1 + share.penalty / share.loss, rtol=0, atol=30 * h**2)
 
 
-@pytest.mark.slow
 def test_under_jit_and_grad_and_in_the_dtype_of_the_parameters():
     quartic = lambda w: jnp.sum(w**4)
     w = jnp.array([1.0, 2.0])

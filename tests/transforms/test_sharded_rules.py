@@ -30,7 +30,7 @@ RULES = {
 }
 
 
-QUICK = "egr", "selective_l2_sgd", "winsorized_sgd"
+QUICK = "egr", "winsorized_sgd"
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ def by_numpy(x, c):
     [
         (1, [10]),
         (2, [10, 50]),
-        pytest.param(7, [0, 0.1, 10, 100 / 3, 50], marks=pytest.mark.slow),
+        (7, [0, 0.1, 10, 100 / 3, 50]),
         (10, [10, 100 / 3]),
-        pytest.param(128, [10], marks=pytest.mark.slow),
+        (128, [10]),
     ],
 )
 def test_against_numpys_percentile(length, percentiles):
