@@ -136,6 +136,7 @@ def _trained(cell: Cell, factor: float, seed: int, tuning: bool = False) -> Runs
             samples=cell.samples,
             penalty=PENALTIES.get(cell.method),
             metrics={} if tuning else {"trace": _trace, "logdet": _logdet},
+            chunk=50 if jax.default_backend() == "cpu" else 1000,
             devices=jax.local_devices()[:1],
         ),
     )

@@ -60,7 +60,7 @@ def study(scale: Scale) -> Study:
     sizes: dict[str, Any] = {
         "quick": {"data": "digits", "examples": 384, "draws": 2, "tuning_draws": 1},
         "medium": {"data": "blurred mnist", "draws": 3, "tuning_draws": 1, "examples": 500,
-                   "epochs": 10, "tuning_epochs": 10, "samples": 10},
+                   "epochs": 10, "tuning_epochs": 10, "samples": 5},
         "full": {"data": "blurred mnist", "draws": 5, "tuning_draws": 5},
     }[scale]  # fmt: skip
     factors = FEW if scale == "medium" else FACTORS[sizes["data"]]
