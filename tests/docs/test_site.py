@@ -95,6 +95,10 @@ def test_every_picture_has_a_text(site):
     assert not without
 
 
+def test_no_page_shows_how_far_a_bar_of_progress_was(site):
+    assert not [page for page in pages(site) if re.search(r"\d%\|", page.read_text("utf-8"))]
+
+
 def test_no_link_is_broken(site):
     read = {page: parsed(page) for page in pages(site)}
     for page, resources in read.items():
