@@ -306,9 +306,12 @@ def test_no_more_programs_than_are_kept(monkeypatch):
 
 def test_a_small_program_is_compiled_fast_and_a_large_one_well(monkeypatch):
     """By what it is given and what it makes; inside another it is compiled with that."""
-    assert small_programs.fast_to_compile()  # of the XLA here at least one is known
+    # Of the XLA here at least one is known.
+    assert small_programs.fast_to_compile(False) != small_programs.fast_to_compile(True)
     asked = []
-    monkeypatch.setattr(module, "fast_to_compile", lambda: asked.append(1) or {"xla_none": True})
+    monkeypatch.setattr(
+        module, "fast_to_compile", lambda scalars: asked.append(scalars) or {"xla_none": True}
+    )
     with pytest.raises(Exception, match="No such compile option: 'xla_none'"):
         _value(traced(lambda w: jnp.sum(w**4) / 41, W), W)
     made_inside = traced(lambda w: jnp.sum(jnp.arange(1e7) ** 0.5) * w[0], W)
@@ -317,4 +320,8 @@ def test_a_small_program_is_compiled_fast_and_a_large_one_well(monkeypatch):
     assert _value(traced(lambda w: jnp.sum(w**2) / 43, many), many) > 0
     inside = jax.jit(lambda w: _value(traced(lambda v: jnp.sum(v**2) / 47, W), W) + w[0])
     np.testing.assert_allclose(inside(W), jnp.sum(W**2) / 47 + W[0])
-    assert asked
+    for count in (small_programs.REGISTER, small_programs.REGISTER + 1):
+        w = jnp.ones(count)
+        with pytest.raises(Exception, match="No such compile option: 'xla_none'"):
+            _value(traced(lambda w: jnp.sum(w**4) / 53, w), w)
+        assert asked[-1] is (count == small_programs.REGISTER)

@@ -23,7 +23,12 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 
 from igr.compiled.content import Opaque, content, jaxpr_content
-from igr.compiled.small_programs import does_little, fast_to_compile, given_little
+from igr.compiled.small_programs import (
+    does_little,
+    fast_to_compile,
+    fills_no_register,
+    given_little,
+)
 from igr.meshes import as_traced
 
 PROGRAMS_KEPT = 128  # each takes about a hundred of the 65,530 memory maps of a process
@@ -170,8 +175,8 @@ class _Call:
         run.__name__ = run.__qualname__ = getattr(fn, "__name__", "run")
         self._run = eqx.filter_jit(run)
         self._small: Any = None
-        if does_little(inside) and fast_to_compile():
-            options: dict[str, Any] = {"compiler_options": fast_to_compile()}
+        if does_little(inside) and (fast := fast_to_compile(fills_no_register(inside))):
+            options: dict[str, Any] = {"compiler_options": fast}
             self._small = eqx.filter_jit(run, **options)
 
     def __call__(self, arrays: list[Any]) -> Any:

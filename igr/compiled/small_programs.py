@@ -2,7 +2,8 @@
 
 A flow of two parameters takes seconds to compile and milliseconds to run. XLA's older code
 generator and LLVM without its dear passes take half of that; on small arrays their programs are no
-slower, and on arrays that fill a vector register many times they are.
+slower, and on arrays that fill a vector register many times they are. Where no array fills one,
+LLVM has nothing to do that is felt.
 """
 
 from __future__ import annotations
@@ -17,21 +18,29 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import Jaxpr
 
-from igr.progress.expected import expected_seconds
+from igr.progress.expected import expected_seconds, largest_array
 
 NUMBERS = 1_000  # that a small program is given, in all
 SECONDS = 1e-3  # that each function in it is expected to take
+REGISTER = 8  # numbers of float64 in a vector register
 
 _OPTIONS: dict[str, Any] = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
+_OF_SCALARS: dict[str, Any] = {**_OPTIONS, "xla_backend_optimization_level": 0}
 
 
 def does_little(programs: Iterable[Jaxpr]) -> bool:
     """Whether none of these functions makes large arrays of its own."""
     return all(expected_seconds(jaxpr) <= SECONDS for jaxpr in programs)
+
+
+def fills_no_register(programs: Iterable[Jaxpr]) -> bool:
+    """Whether these functions, of which there is one, know numbers and short vectors alone."""
+    sizes = [largest_array(jaxpr) for jaxpr in programs]
+    return bool(sizes) and max(sizes) <= REGISTER
 
 
 def given_little(arrays: Sequence[Any]) -> bool:
@@ -42,13 +51,18 @@ def given_little(arrays: Sequence[Any]) -> bool:
 
 
 @functools.cache
-def fast_to_compile() -> dict[str, Any]:
-    """Options of `jax.jit` for small programs; none where the backend has no such options."""
+def fast_to_compile(scalars: bool) -> dict[str, Any]:
+    """Options of `jax.jit` for small programs; none where the backend has no such options.
+
+    Args:
+        scalars: For programs none of whose arrays fills a register.
+    """
     if jax.default_backend() != "cpu":
         return {}
-    if _known(_OPTIONS):
-        return _OPTIONS
-    return {name: value for name, value in _OPTIONS.items() if _known({name: value})}
+    options = _OF_SCALARS if scalars else _OPTIONS
+    if _known(options):
+        return options
+    return {name: value for name, value in options.items() if _known({name: value})}
 
 
 def _known(options: dict[str, Any]) -> bool:

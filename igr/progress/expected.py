@@ -40,6 +40,15 @@ def apart(seconds: Number) -> int:
     return max(math.ceil(REPORT_EVERY / max(seconds, 1e-9)), 1)
 
 
+def largest_array(jaxpr: Jaxpr) -> int:
+    """How many numbers the largest array has that a program is given or makes."""
+    sizes = [_size(v) for v in jaxpr.invars]
+    for eqn in jaxpr.eqns:
+        sizes += [_size(v) for v in eqn.outvars]
+        sizes += [largest_array(inner) for inner in _inside(eqn.params)]
+    return max(sizes, default=0)
+
+
 def _of_equation(eqn: Any) -> float:
     inner = [expected_seconds(j) for j in _inside(eqn.params)]
     name = eqn.primitive.name
