@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 SUBPACKAGES = [
     module.name
     for module in pkgutil.iter_modules(igr.__path__)
-    if module.ispkg and module.name not in ("cli", "progress")  # they have no names to import
+    if module.ispkg and module.name not in ("cli", "compiled", "meshes", "progress")  # inner ones
 ]
 
 

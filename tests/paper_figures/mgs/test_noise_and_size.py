@@ -71,7 +71,7 @@ def test_each_regularizer_and_network_has_its_figure():
             sizes = [
                 c.examples for c in its if (c.data, c.method) == (data, figure_of.arguments[1])
             ]
-            assert len(sizes) == (3 if scale == "quick" else 4)
+            assert len(sizes) == (4 if scale == "full" else 3)
     assert {c.examples for c in cells["full"]} == {250, 1000, 3000, 9000}
 
 
