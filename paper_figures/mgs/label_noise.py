@@ -266,9 +266,8 @@ def _ahead(says: str, runs: Mapping[str, np.ndarray], paper: Mapping[str, float]
         f"{lead[nearest]:.1f} (standard error of {lead[nearest].number} pairs)",
         all(one.above() for one in lead.values()),
         paper=f"{paper['MGS']:.1f} %; {printed[1]} {printed[0]:.1f} %",
-        otherwise=f"MGS is not ahead of {nearest} by two standard errors. The factors that the "
-        "loss chooses after fewer epochs on more examples are small; with them a network goes on "
-        "to fit wrong labels when it trains longer on fewer.",
+        otherwise=f"MGS is not ahead of {nearest} by two standard errors. Factors are chosen "
+        "after fewer epochs than are trained, where few wrong labels are fitted yet, and are small.",
     )
 
 
