@@ -267,7 +267,8 @@ def _ahead(says: str, runs: Mapping[str, np.ndarray], paper: Mapping[str, float]
         all(one.above() for one in lead.values()),
         paper=f"{paper['MGS']:.1f} %; {printed[1]} {printed[0]:.1f} %",
         otherwise=f"MGS is not ahead of {nearest} by two standard errors. Factors are chosen "
-        "after fewer epochs than are trained, where few wrong labels are fitted yet, and are small.",
+        "after fewer epochs than are trained, where few wrong labels are fitted yet, and are "
+        "small.",
     )
 
 
