@@ -38,7 +38,7 @@ def does_little(programs: Iterable[Jaxpr]) -> bool:
 
 
 def fills_no_register(programs: Iterable[Jaxpr]) -> bool:
-    """Whether these functions, of which there is one, know numbers and short vectors alone."""
+    """Whether there are functions, and none of them knows more than numbers and short vectors."""
     sizes = [largest_array(jaxpr) for jaxpr in programs]
     return bool(sizes) and max(sizes) <= REGISTER
 

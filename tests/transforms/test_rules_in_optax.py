@@ -380,10 +380,7 @@ def test_decays_behind_adam_are_decoupled(network, decay):
 
 @pytest.mark.parametrize(
     "aggregator",
-    [
-        pytest.param(transforms.winsorize(20), marks=pytest.mark.slow),
-        transforms.median_of_means(3),
-    ],
+    [pytest.param(transforms.winsorize(20), marks=pytest.mark.slow), transforms.median_of_means(3)],
 )
 def test_aggregators_before_clipping_and_adam(network, aggregator):
     value_fn, params = network

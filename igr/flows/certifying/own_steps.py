@@ -50,12 +50,10 @@ def check_own_steps(reading: Reading) -> None:
         return
     floats = [x.dtype for x in reading.traced.update.shapes.values()]
     coarsest = min(d.itemsize for d in floats if jnp.issubdtype(d, jnp.floating))
-    name, by_hand = (
-        reading.method.name,
-        (
-            "This is a fault of the reading: describe the optimizer by hand with "
-            "igr.methods.elementwise or igr.methods.rule"
-        ),
+    name = reading.method.name
+    by_hand = (
+        "This is a fault of the reading: describe the optimizer by hand with "
+        "igr.methods.elementwise or igr.methods.rule"
     )
     with jax.enable_x64(True):
         beside = _SideBySide(reading)
