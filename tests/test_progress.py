@@ -12,6 +12,7 @@ import pytest
 
 import igr
 from igr.flows.edge import march
+from igr.options import names_of
 from igr.progress import expected, late_bar
 from igr.progress.expected import expected_seconds
 
@@ -288,7 +289,7 @@ def test_every_function_that_repeats_has_one():
         name
         for name, function in found.items()
         if inspect.isfunction(function)
-        and AGAIN_AND_AGAIN & set(names := inspect.signature(function).parameters)
+        and AGAIN_AND_AGAIN & set(names := names_of(function))
         and "progress" not in names
     }
     assert without == IN_ONE_PASS | {"read_record"}

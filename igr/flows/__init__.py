@@ -22,16 +22,19 @@ from igr.flows.fields.noise.stochastic import (
 from igr.flows.fields.vector_field import modified_value_fn, vector_field
 from igr.flows.from_optax import from_optax
 from igr.flows.run import Trajectory, optimizer_of, run
+from igr.flows.solving.options import DiffeqsolveOptions, SolveOptions
 from igr.flows.solving.solve import FlowStopped, flow, reached
 
 __all__ = [
     "CentralFlow",
     "Certificate",
     "Comparison",
+    "DiffeqsolveOptions",
     "FieldAlong",
     "FlowStopped",
     "ObservedOrder",
     "SmallNoiseHeun",
+    "SolveOptions",
     "StochasticField",
     "Trajectory",
     "TwoPhaseFlow",

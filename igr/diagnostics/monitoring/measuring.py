@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -28,6 +27,7 @@ from igr.diagnostics.monitoring.named_measures import (
 from igr.diagnostics.monitoring.watch import watched
 from igr.meshes import on_any_mesh
 from igr.one_example import of_one_example
+from igr.options import names_of
 from igr.pytrees import trained_part
 
 
@@ -122,7 +122,7 @@ class Measuring:
         own = {}
         for column, measure in self.measures.items():
             if not isinstance(measure, str):
-                keyed = "key" in inspect.signature(measure).parameters
+                keyed = "key" in names_of(measure)
                 call = measure if not keyed else lambda p, b, k, f=measure: f(p, b, key=k)
                 own[column] = traced(call, params, batch, *([self.key] if keyed else []))
         loss = self._example_loss_fn if self._named_that_need("example_loss_fn") else None
@@ -157,7 +157,7 @@ class Measuring:
         for i, (column, measure) in enumerate(self.measures.items()):
             if isinstance(measure, str):
                 found = getattr(named, measure)()
-            elif "key" in inspect.signature(measure).parameters:
+            elif "key" in names_of(measure):
                 found = functions.own[column](params, batch, jax.random.fold_in(key, i))
             else:
                 found = functions.own[column](params, batch)

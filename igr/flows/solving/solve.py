@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import diffrax
 import equinox as eqx
@@ -15,11 +15,13 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from igr.checks import Count, Number, check_count, check_number, check_step
+from igr.checks import Number, check_count, check_number, check_step
 from igr.compiled import Traced, compiled, traced
 from igr.flows.solving.bounded_steps import BoundedSteps, most_steps
 from igr.flows.solving.flow_bar import FlowBar
+from igr.flows.solving.options import SolveOptions
 from igr.meshes import on_any_mesh
+from igr.options import with_defaults
 from igr.progress import expected
 from igr.progress.late_bar import close, new_bar, under_transformation
 from igr.pytrees import combine, partition
@@ -46,14 +48,8 @@ def flow(
     *,
     t0: Number | Array = 0.0,
     ts: Float[Array | np.ndarray, " n"] | None = None,
-    rtol: Number | None = None,
-    atol: Number | None = None,
-    dt0: Number | None = None,
-    solver: diffrax.AbstractSolver | None = None,
     progress: bool | None = None,
-    max_steps: Count = 1_000_000,
-    optimizer_step: Number | Array | None = None,
-    **diffeqsolve: Any,
+    **options: Unpack[SolveOptions],
 ) -> diffrax.Solution:
     """Integrates a vector field from params; thin over `diffrax.diffeqsolve`.
 
@@ -66,19 +62,11 @@ def flow(
       t1: the end.
       t0: the start's time.
       ts: times at which to save, increasing, within [t0, t1]; only t1 if not given.
-      rtol: relative tolerance of the adaptive steps; 1e-10 if every leaf is float64, else 1e-5.
-      atol: absolute tolerance; `rtol` / 100 if not given.
-      dt0: first step; chosen by diffrax if not given. With
-        `stepsize_controller=diffrax.ConstantStepSize()` it is the step, and t1 - t0 should be a
-        multiple of it, for the last step is cut short otherwise.
-      solver: `diffrax.Dopri8()` if not given.
       progress: whether to show a bar with the time left; once it has taken some seconds if not
         given. There is none under a transformation such as jit or vmap.
-      max_steps: the most steps the solver may take.
-      optimizer_step: the step h of the optimizer whose flow this is, to bound the cost: at most 1.5
-        steps of the solver for each of them and 100 besides are adaptive, and from there on all
-        are h. Where a loss has kinks an adaptive solver else takes thousands.
-      **diffeqsolve: anything else `diffrax.diffeqsolve` takes.
+      **options: `SolveOptions`: tolerances `rtol` and `atol`, a first step `dt0`, another `solver`
+        than `diffrax.Dopri8()`, `max_steps`, `optimizer_step` for a cost that is bounded, and
+        anything else `diffrax.diffeqsolve` takes.
 
     Returns:
       A `diffrax.Solution`: `ts`, `ys` with the save points as leading axis, `stats`, `result`.
@@ -87,6 +75,7 @@ def flow(
     Raises:
       ValueError: if the times are not finite and increasing, params have no floating leaf, or an
         event is given with an adjoint that allows none.
+      TypeError: if there is no option of a name that is given.
 
     Warns:
       FlowStopped: if the flow left the finite numbers or ran out of steps: it says when. (Not
@@ -97,20 +86,23 @@ def flow(
     >>> print(solution.ys[:, 0].round(6))
     [0.606531 0.367879]
     """
-    max_steps = check_count("max_steps", max_steps, 1)
+    asked = with_defaults(flow, options, solver=diffrax.Dopri8(), max_steps=1_000_000)
+    own_event, saves_params = "event" in asked, "saveat" not in asked
+    max_steps = check_count("max_steps", asked.pop("max_steps"), 1)
+    solver = asked.pop("solver")
     dynamic, static = partition(params)
     t0, t1 = check_number("t0", t0), check_number("t1", t1)
     _check_times(t0, t1, ts)
-    rtol, atol, dt0 = (
-        None if value is None else check_step(name, value)
-        for name, value in (("rtol", rtol), ("atol", atol), ("dt0", dt0))
+    rtol, atol, dt0, optimizer_step = (
+        check_step(name, asked.pop(name)) if name in asked else None
+        for name in ("rtol", "atol", "dt0", "optimizer_step")
     )
     # diffrax gives time and state one dtype: a float64 clock would make float32 params double.
     time_dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(dynamic)))
     if rtol is None:
         double = all(x.dtype == jnp.float64 for x in jax.tree.leaves(dynamic))
         rtol = 1e-10 if double else 1e-5
-    options: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "saveat": diffrax.SaveAt(
             t1=ts is None,
             ts=None if ts is None else _on_host(ts, time_dtype),
@@ -127,18 +119,17 @@ def flow(
         "event": diffrax.Event(_left_the_finite),
         "throw": False,
     }
-    options.update(diffeqsolve)
-    if isinstance(options.get("adjoint"), diffrax.BacksolveAdjoint):
-        if diffeqsolve.get("event") is not None:
+    settings |= asked
+    if isinstance(settings.get("adjoint"), diffrax.BacksolveAdjoint):
+        if own_event:
             raise ValueError(
                 "adjoint=BacksolveAdjoint allows no event: choose another adjoint, such as "
                 "diffrax.RecursiveCheckpointAdjoint(), or leave event out"
             )
-        del options["event"]  # our own too: a flow may then reach infinity itself
+        del settings["event"]  # our own too: a flow may then reach infinity itself
     if optimizer_step is not None:
-        optimizer_step = check_step("optimizer_step", optimizer_step)
-        adaptive, step = options["stepsize_controller"], _on_host(optimizer_step, time_dtype)
-        options["stepsize_controller"] = BoundedSteps(adaptive, step)
+        adaptive, step = settings["stepsize_controller"], _on_host(optimizer_step, time_dtype)
+        settings["stepsize_controller"] = BoundedSteps(adaptive, step)
     t0 = _on_host(t0, time_dtype)
 
     def dynamic_field(t: Any, y: PyTree, args: Any) -> PyTree:
@@ -148,11 +139,10 @@ def flow(
     state = jax.tree.map(lambda x: x.astype(time_dtype), dynamic)
 
     start, end = t0, _on_host(t1, time_dtype)
-    traced_field = traced(dynamic_field, t0, state, options.get("args"))
-    solver = diffrax.Dopri8() if solver is None else solver
+    traced_field = traced(dynamic_field, t0, state, settings.get("args"))
     bar = None
-    if progress is not False and "progress_meter" not in options:
-        inputs = (traced_field, state, start, end, dt0, options, solver)
+    if progress is not False and "progress_meter" not in settings:
+        inputs = (traced_field, state, start, end, dt0, settings, solver)
         if not under_transformation(inputs):
             seconds = _seconds_a_step(traced_field, solver)
             most = float(max_steps)
@@ -162,7 +152,7 @@ def flow(
             if progress or most * seconds >= expected.WORTH:
                 bar = new_bar("flow", progress)
                 every = min(expected.apart(seconds), _MOST_STEPS_A_CALL)
-                options["progress_meter"] = FlowBar(bar, every)
+                settings["progress_meter"] = FlowBar(bar, every)
     try:
         solution, ok, outcome = _solved(
             traced_field,
@@ -171,16 +161,16 @@ def flow(
             start,
             end,
             None if dt0 is None else _on_host(dt0, time_dtype),
-            options | {"max_steps": max_steps},
-            saves_params="saveat" not in diffeqsolve,
+            settings | {"max_steps": max_steps},
+            saves_params=saves_params,
         )
         if bar is not None:
             jax.block_until_ready(outcome)
     finally:
         if bar is not None:
             close(bar)
-    _report(solution, ok, outcome, own_event="event" in diffeqsolve)
-    if solution.ys is not None and "saveat" not in diffeqsolve:
+    _report(solution, ok, outcome, own_event=own_event)
+    if solution.ys is not None and saves_params:
         ys = combine(_cast_like(solution.ys, dynamic), static)
         solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
     return solution

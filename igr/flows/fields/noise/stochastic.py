@@ -12,7 +12,7 @@ parameters.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import diffrax
 import equinox as eqx
@@ -29,7 +29,9 @@ from igr.compiled import Traced, compiled, traced
 from igr.flows.fields.noise.small_noise import SmallNoiseHeun
 from igr.flows.fields.vector_field import Field, vector_field
 from igr.flows.solving.flow_bar import FlowBar
+from igr.flows.solving.options import DiffeqsolveOptions
 from igr.forward_mode import jvp
+from igr.options import with_defaults
 from igr.per_example import per_example_gradients
 from igr.per_example.example_axis import differentiable
 from igr.progress import expected
@@ -151,10 +153,9 @@ def stochastic_flow(
     *,
     key: PRNGKeyArray,
     t0: Number = 0.0,
-    dt0: Number | None = None,
     ts: Float[Array | np.ndarray, " k"] | None = None,
     progress: bool | None = None,
-    **diffeqsolve: Any,
+    **options: Unpack[DiffeqsolveOptions],
 ) -> diffrax.Solution:
     """One path of SGD's stochastic equation; thin over `diffrax.diffeqsolve`.
 
@@ -167,20 +168,20 @@ def stochastic_flow(
       t1: the end.
       key: draws the path.
       t0: the start's time.
-      dt0: the solver's step, of which t1 - t0 should be a multiple; h if not given. The weak error
-        of the default solver is of order dt0^2 + h dt0, which with dt0 = h is that of an equation
-        of order 1 itself; Euler's is of order dt0.
       ts: times at which to save, within [t0, t1]; only t1 if not given.
       progress: whether to show a bar with the time left; once it has taken some seconds if not
         given. There is none under a transformation such as jit or vmap.
-      **diffeqsolve: anything else `diffrax.diffeqsolve` takes, such as another Ito `solver`;
-        `SmallNoiseHeun()` if not given.
+      **options: `DiffeqsolveOptions`. The solver's step `dt0`, of which t1 - t0 should be a
+        multiple, is h if not given. Another Ito `solver` may stand for `SmallNoiseHeun()`, whose
+        weak error is of order dt0^2 + h dt0, which with dt0 = h is that of an equation of order 1
+        itself; Euler's is of order dt0.
 
     Returns:
       A `diffrax.Solution`.
 
     Raises:
       ValueError: if dt0 is not positive, or t1 is not after t0.
+      TypeError: if there is no option of a name that is given.
 
     >>> from igr.backward_error import methods, modified_equation
     >>> eq = modified_equation(methods.sgd_with_replacement(1), order=1)
@@ -189,8 +190,9 @@ def stochastic_flow(
     >>> solution.ys.shape
     (1,)
     """
-    step = field.h if dt0 is None else dt0
-    step = check_step("dt0", step)
+    asked = with_defaults(stochastic_flow, options, solver=SmallNoiseHeun(), max_steps=1_000_000)
+    saves_params = "saveat" not in asked
+    step = check_step("dt0", asked.pop("dt0", field.h))
     t0, t1 = check_number("t0", t0), check_number("t1", t1)
     if not float(t1) > float(t0):
         raise ValueError(f"t1 must be after t0; got t0 = {t0}, t1 = {t1}.")
@@ -209,38 +211,33 @@ def stochastic_flow(
     def noise(t: Any, y: PyTree, args: Any, increments: Array) -> PyTree:
         return _cast_like(field.diffusion(t, whole(y), args).mv(increments), y)
 
-    options: dict[str, Any] = {
-        "saveat": diffrax.SaveAt(t1=True)
-        if ts is None
-        else diffrax.SaveAt(ts=jnp.asarray(ts, dtype)),
-        "solver": SmallNoiseHeun(),
-        "max_steps": 1_000_000,
-    }
-    options.update(diffeqsolve)
+    if saves_params:
+        times = None if ts is None else jnp.asarray(ts, dtype)
+        asked["saveat"] = diffrax.SaveAt(t1=ts is None, ts=times)
     state = jax.tree.map(lambda x: x.astype(dtype), dynamic)
-    at = start, state, options.get("args")
+    at = start, state, asked.get("args")
     increments = jax.ShapeDtypeStruct((field.num_examples,), dtype)
     now = traced(drift, *at), _Diffusion(traced(noise, *at, increments), increments)
     terms = StochasticField(*now, field.num_examples, field.h).terms(
         start, end, key, tol=step / 2, dtype=dtype
     )
     bar = None
-    inputs = terms, start, end, step, state, options
-    if progress is not False and "progress_meter" not in options:
+    inputs = terms, start, end, step, state, asked
+    if progress is not False and "progress_meter" not in asked:
         seconds = _EVALUATIONS * sum(
             expected.expected_seconds(part.program.jaxpr) for part in (now[0], now[1].noise)
         )
         if not under_transformation(inputs) and (progress or steps * seconds >= expected.WORTH):
             bar = new_bar("path", progress)
-            options["progress_meter"] = FlowBar(bar, expected.apart(seconds))
+            asked["progress_meter"] = FlowBar(bar, expected.apart(seconds))
     try:
-        solution = _solved(terms, start, end, step, state, options)
+        solution = _solved(terms, start, end, step, state, asked)
         if bar is not None:
             jax.block_until_ready(solution.stats)
     finally:
         if bar is not None:
             close(bar)
-    if solution.ys is not None and "saveat" not in diffeqsolve:
+    if solution.ys is not None and saves_params:
         ys = combine(_cast_like(solution.ys, dynamic), static)
         solution = eqx.tree_at(lambda s: s.ys, solution, ys, is_leaf=lambda x: x is None)
     return solution
