@@ -28,7 +28,7 @@ def modified_equation(method: SampledMethod, order: Count = 1) -> StochasticEqua
 @overload
 def modified_equation(method: protocols.Method, order: Count = 1) -> protocols.Equation: ...
 def modified_equation(method: Any, order: Count = 1) -> Any:
-    """Derives the equation that an optimizer follows, exactly.
+    """Derives, exactly, the modified equation that an optimizer follows.
 
     Args:
       method: from `igr.methods`, or anything that satisfies `igr.backward_error.protocols.Method`.

@@ -1,4 +1,4 @@
-"""What the steps of a method add to the loss to first order: a multiple of |grad E|^2."""
+"""The weight of |grad E|^2 that a method's finite step adds to the loss at first order in h."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from igr.backward_error.trees.one_loss import PLAIN_GRADIENT
 
 
 def implicit_penalty(method: Method) -> float:
-    """a/w of the modified loss w E + h a |grad E|^2: the weight of h |grad E|^2 beside one E.
+    """The coefficient a of h |grad E|^2 in a method's modified loss E + h a |grad E|^2.
 
-    A factor of the whole loss changes how fast it is followed, and not what is followed. Gradient
-    descent has 1/4 (Barrett and Dherin, "Implicit gradient regularization", 2021, equation 2).
+    Where the modified loss is w E + h b |grad E|^2, as 1/(1 - beta) times E for heavy ball, a is
+    b/w: the factor w changes how fast the flow moves, not where it goes. Gradient descent has 1/4
+    (Barrett and Dherin, "Implicit gradient regularization", 2021, equation 2).
 
     An adaptive method descends on E + h a sum_i P_i g_i^2 in the metric of its preconditioner P,
     whose squared length of the gradient stands in the place of |grad E|^2. Adam with its second
@@ -27,6 +28,9 @@ def implicit_penalty(method: Method) -> float:
 
     Args:
         method: From `igr.methods`, with numbers for its parameters.
+
+    Returns:
+        The coefficient a, a Python float.
 
     Raises:
         ValueError: If the method has open symbols, or follows anything but the loss E alone:
@@ -45,7 +49,7 @@ def implicit_penalty(method: Method) -> float:
 
 @singledispatch
 def _weight(equation: Any) -> float:
-    """a of the equation's modified loss."""
+    """The coefficient a of `implicit_penalty`, from a modified equation of order 1."""
     raise _other(equation)
 
 

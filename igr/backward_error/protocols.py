@@ -1,4 +1,4 @@
-"""What everything between a method and a picture speaks to: a method and its equation.
+"""The protocols `Method` and `Equation`, by which all other code uses a method and its equation.
 
 A *kind* is one way to describe an optimizer, and the equation that comes of it. Code that uses a
 method or an equation never asks which kind it holds: what differs from kind to kind is behind these
@@ -16,12 +16,12 @@ from igr.checks import Count
 
 
 class Memory(NamedTuple):
-    """What a method remembers apart from the states it keeps as variables.
+    """How far back earlier gradients enter a step, apart from states kept as variables.
 
     Attributes:
       fading: the factor by which the slowest memory fades in a step, in [0, 1): beta for momentum,
         0 for a method without memory or whose memory ends after finitely many steps.
-      steps: how many steps back a gradient still has a weight of its own, fading ones not counted.
+      steps: how many steps back a gradient has a weight of its own, besides the exponential decay.
     """
 
     fading: float = 0.0
@@ -30,7 +30,7 @@ class Memory(NamedTuple):
 
 @runtime_checkable
 class LinearResponse(Protocol):
-    """What a method does to one mode of a quadratic, x = h times the curvature.
+    """How a method acts on one mode of a quadratic, as a function of x = h times the curvature.
 
     Where the method preconditions, the curvature is that of the preconditioned Hessian.
     """
@@ -40,52 +40,52 @@ class LinearResponse(Protocol):
         ...
 
     def convergence_radius(self) -> float:
-        """The x up to which the expansion in h converges."""
+        """The x below which the modified equation's expansion in h converges."""
         ...
 
 
 @runtime_checkable
 class Method(Protocol):
-    """An optimizer: its memory and its rule."""
+    """What any optimizer answers: its name, memory, modified equation and linear response."""
 
     @property
     def name(self) -> str:
-        """How it calls itself in print and in errors."""
+        """The method's name in print and in errors."""
         ...
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open, sorted by name."""
+        """The free sympy symbols, such as beta, sorted by name."""
         ...
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names of the states that stay variables of the flow, as they stand in optax."""
+        """The names of the optimizer states that are variables of the flow, as in optax."""
         ...
 
     def equation(self, order: Count) -> Equation:
-        """The modified equation, to h^order."""
+        """The modified equation with terms up to h^order."""
         ...
 
     def memory(self) -> Memory:
-        """What it remembers; a `ValueError` where symbols are open."""
+        """How far back gradients enter a step; raises `ValueError` if symbols are open."""
         ...
 
     def response(self) -> LinearResponse | None:
-        """What it does to one mode of a quadratic, or None where that has no meaning."""
+        """How the method acts on one mode of a quadratic, or None where that has no meaning."""
         ...
 
 
 def is_method(value: Any) -> bool:
-    """Whether a value answers what a method answers, of whatever kind it is."""
+    """Whether a value satisfies the protocol `Method`, of whatever kind it is."""
     return isinstance(value, Method)
 
 
 def require_method(value: Any) -> Method:
-    """The method itself.
+    """Returns `value`, checked to be a method.
 
     Raises:
-      TypeError: if it is none.
+      TypeError: if `value` is not a method.
     """
     if not is_method(value):
         raise TypeError(
@@ -96,15 +96,15 @@ def require_method(value: Any) -> Method:
 
 @runtime_checkable
 class Equation(Protocol):
-    """What any modified equation answers: theta' = F_0 + h F_1 + ..., truncated after h^order.
+    """What any modified equation answers: theta' = F_0 + h F_1 + .., truncated after h^order.
 
-    Every kind has the same signatures and errors. What an equation cannot answer it refuses:
+    Every kind has the same signatures and errors. Questions that an equation cannot answer raise:
     `NotAGradientError` where a loss is asked for and none exists, `UnansweredError` for the rest.
     """
 
     @property
     def name(self) -> str:
-        """The method, or the part of a method's equation."""
+        """The name of the method, or of the part of its equation, such as "gradient part"."""
         ...
 
     @property
@@ -114,20 +114,20 @@ class Equation(Protocol):
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open, sorted by name."""
+        """The free sympy symbols, such as beta, sorted by name."""
         ...
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names of the states that stay variables of the flow."""
+        """The names of the optimizer states that are variables of the flow."""
         ...
 
     def truncate(self, order: Count) -> Equation:
-        """The same equation with fewer powers of h."""
+        """The same equation with the terms up to h^order alone."""
         ...
 
     def subs(self, values: Mapping[Any, Any]) -> Equation:
-        """The equation with numbers, or other expressions, for its symbols."""
+        """The equation with numbers, or other expressions, in place of its symbols."""
         ...
 
     def is_gradient(self, order: Count | None = None) -> bool:
@@ -135,7 +135,11 @@ class Equation(Protocol):
         ...
 
     def modified_loss(self, order: Count | None = None) -> Any:
-        """The loss whose gradient flow this is; `NotAGradientError` if there is none."""
+        """The modified loss, whose gradient flow the equation is.
+
+        Raises:
+          NotAGradientError: if there is none.
+        """
         ...
 
     def gradient_part(self) -> Equation:
@@ -143,11 +147,11 @@ class Equation(Protocol):
         ...
 
     def obstruction(self) -> Equation:
-        """What `gradient_part` leaves."""
+        """The rest of the field: the equation less its `gradient_part`."""
         ...
 
     def on(self, loss: Any, params: Any, h: Any) -> Any:
-        """The field in closed form on a loss given as a sympy expression."""
+        """The field in closed form on a loss given as a sympy expression, as a sympy Matrix."""
         ...
 
     def latex(self) -> str:
@@ -156,4 +160,4 @@ class Equation(Protocol):
 
 
 class UnansweredError(TypeError, ValueError):
-    """An equation was asked for what its kind cannot answer; the message says why."""
+    """Raised when an equation is asked for what its kind cannot answer; the message says why."""

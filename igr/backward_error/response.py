@@ -1,4 +1,4 @@
-"""How an elementwise rule answers a small change of the gradient, all slow quantities held.
+"""The response of an elementwise rule to a small change of the gradient, slow states held fixed.
 
 Near a point, with kept states and averages of nonlinear functions of the gradient standing still,
 theta[n+1] = theta[n] - h Psi(.., a, ..) is a linear method preconditioned by dPsi/da, a being what
@@ -27,13 +27,13 @@ _Answer = list[tuple[sympy.Expr, sympy.Expr]]
 
 @dataclass(frozen=True)
 class GradientResponse:
-    """An elementwise method as a preconditioned linear one.
+    """An elementwise method, near a point, as a preconditioned linear method.
 
     Attributes:
-      method: what is done with the preconditioned gradient, as a linear method.
+      method: the linear method that is applied to the preconditioned gradient.
       preconditioner: dPsi/da, elementwise, in the channels, kept states, g, theta and t.
-      steady: what each channel reads when the gradient stands still, see `steady_channels`.
-      rates: symbols of the preconditioner that stand for a number over h, and that number.
+      steady: the value of each channel for a constant gradient, see `steady_channels`.
+      rates: pairs (symbol, r): the symbol stands for r/h in the preconditioner.
     """
 
     method: LinearMethod
@@ -46,15 +46,15 @@ class GradientResponse:
         return self.method.response().stability_limit()
 
     def convergence_radius(self) -> float:
-        """The h times preconditioned curvature up to which the expansion in h converges."""
+        """The h times preconditioned curvature below which the expansion in h converges."""
         return self.method.response().convergence_radius()
 
 
 def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
-    """The linear method that an elementwise one is near a point, or None where there is none.
+    """The preconditioned linear method that an elementwise one is near a point, or None.
 
-    None where the rule reads the gradient through several memories whose weights differ from
-    coordinate to coordinate, or not at all.
+    None where the rule reads neither the gradient nor a linear average of it, or reads several of
+    these with derivatives whose ratio differs from coordinate to coordinate.
 
     >>> from igr.backward_error import methods
     >>> response = gradient_response(methods.adam(0.9, keep=(), eps=0))
@@ -83,11 +83,11 @@ def gradient_response(method: ElementwiseMethod) -> GradientResponse | None:
 
 
 def _carried(method: ElementwiseMethod) -> dict[sympy.Symbol, _Answer]:
-    """What answers a change of the gradient linearly: the gradient, and what remembers it.
+    """The symbols that change linearly with the gradient, with their (factor, transfer) pairs.
 
-    A channel or kept average of an expression that is linear in these is one of them, as the steps
-    are that an optimistic method remembers; one of a square stands still, and so does a sum over
-    the run. Nothing where the answers feed one another.
+    These are the gradient itself and any channel or kept average of an expression that is linear
+    in them. An average of a square is held fixed, and so is a sum over the whole run. Symbols that
+    depend on one another in a circle are left out.
     """
     gradient: _Answer = [(sympy.Integer(1), sympy.Integer(1))]
     carried = {G: gradient}
@@ -110,7 +110,7 @@ def _carried(method: ElementwiseMethod) -> dict[sympy.Symbol, _Answer]:
 
 
 def _memory(part: Channel | Kept) -> sympy.Expr | None:
-    """The transfer function of what a part remembers; None for a sum over the run."""
+    """The transfer function of a channel or kept average; None for a sum over the whole run."""
     transfer = getattr(part, "transfer", None)
     if transfer is not None:
         return transfer
@@ -119,7 +119,10 @@ def _memory(part: Channel | Kept) -> sympy.Expr | None:
 
 
 def steady_channels(method: ElementwiseMethod) -> tuple[tuple[sympy.Symbol, sympy.Expr], ...]:
-    """What each channel reads when the gradient stands still: W(0) phi, in the order they read."""
+    """The value W(0) phi of each channel for a constant gradient, as (symbol, value) pairs.
+
+    They stand in an order in which each reads only those before it.
+    """
     channels = dict(method.channels)
     return tuple(
         (a, taylor_coefficients(channels[a].transfer, 1)[0] * channels[a].of)

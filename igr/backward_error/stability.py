@@ -1,11 +1,11 @@
-"""How large h times the curvature may be, from what the method does to a quadratic.
+"""Limits on h times the curvature, from a method's linear response to a quadratic.
 
 On E = lambda theta^2/2 a linear method is a recurrence. With x = h lambda and one root for each
 mode, theta[n] = zeta^n, its characteristic polynomial is (zeta - 1) A(zeta) + x B(zeta), with A and
 B of the method's memory. A Runge-Kutta method multiplies by its stability function R(x).
 
-Weight decay, and a gradient taken uphill by a given distance, are not counted: they ask for numbers
-beside h lambda.
+Weight decay, and SAM's ascent by a fixed distance, are not counted: with them the response depends
+on more than h lambda.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LARGEST = 1e6
 
 
 def stability_limit(method: Method) -> float:
-    """The largest h * sharpness at which the method does not diverge on a quadratic.
+    """The largest h * sharpness at which the method does not diverge on a quadratic, a float.
 
     2 for gradient descent, 2 (1 + beta) for heavy ball, 2 (1 + beta)/(1 + 2 beta) for Nesterov.
 
@@ -39,11 +39,11 @@ def stability_limit(method: Method) -> float:
 
 
 def convergence_radius(method: Method) -> float:
-    """The h * curvature up to which the modified equation converges on a quadratic.
+    """The h * curvature below which the modified equation converges on a quadratic, a float.
 
-    The field on a mode is log(zeta)/h, zeta the root that leaves 1. It is analytic in x until
-    that root meets another or reaches zero: at x = 1 for gradient descent, and already at
-    (1 - sqrt(beta))^2 for heavy ball, where the motion begins to oscillate.
+    The field on a mode is log(zeta)/h, where zeta is the root that is 1 at x = 0. It is analytic
+    in x until that root meets another or reaches zero: at x = 1 for gradient descent, and already
+    at (1 - sqrt(beta))^2 for heavy ball, where the motion begins to oscillate.
 
     Raises:
       ValueError: if the method has open symbols, no finite memory or no linear response.
@@ -58,33 +58,40 @@ def convergence_radius(method: Method) -> float:
 
 
 def slowest_memory(method: Method) -> float:
-    """The factor by which what the method remembers fades in a step: beta for momentum.
+    """The factor in [0, 1) by which the slowest memory decays in a step: beta for momentum.
 
     0 for a method without memory, or whose memory ends after finitely many steps. A kept state
     does not count: it is a variable of the equation.
+
+    Raises:
+      ValueError: if the method has open symbols or no finite memory.
     """
     return method.memory().fading
 
 
 def steps_remembered(method: Method) -> int:
-    """How many steps back a gradient still has a weight of its own, fading ones not counted."""
+    """How many steps back a gradient has a weight of its own, besides the exponential decay.
+
+    Raises:
+      ValueError: if the method has open symbols or no finite memory.
+    """
     return method.memory().steps
 
 
 @dataclass(frozen=True)
 class RecurrenceResponse:
-    """Of d[n] = sum_i b_i g[n-i] - sum_{i>0} a_i d[n-i], theta[n+1] = theta[n] - h d[n].
+    """The response of the recurrence d[n] = sum_i b_i g[n-i] - sum_{i>0} a_i d[n-i].
 
     Attributes:
       b: the weights of the gradients, numbers.
-      a: the weights of the directions, a_0 = 1.
+      a: the weights of the directions d, with a_0 = 1. A step is theta[n+1] = theta[n] - h d[n].
     """
 
     b: Sequence[sympy.Expr]
     a: Sequence[sympy.Expr]
 
     def stability_limit(self) -> float:
-        """The x from which a root of the characteristic polynomial is outside the unit circle."""
+        """The largest x with all roots of the characteristic polynomial in the unit disk."""
         degree = max(len(self.a), len(self.b)) - 1
         # In falling powers of zeta = 1/q.
         a, b = (
@@ -95,7 +102,7 @@ class RecurrenceResponse:
         return _first_growth(lambda x: max(np.abs(np.roots(np.polyadd(descent, x * b)))))
 
     def convergence_radius(self) -> float:
-        """The x at which the root that leaves 1 may meet another, or reach zero."""
+        """The smallest |x| at which the root that is 1 at x = 0 may meet another or reach zero."""
         zeta, x = sympy.symbols("zeta x")
         degree = max(len(self.a), len(self.b)) - 1
         descent = (zeta - 1) * sum(c * zeta ** (degree - i) for i, c in enumerate(self.a))
@@ -111,7 +118,7 @@ class RecurrenceResponse:
 
 @dataclass(frozen=True)
 class StabilityFunction:
-    """Of theta[n+1] = R(x) theta[n].
+    """The response of a method that multiplies each mode by R(x), as Runge-Kutta methods do.
 
     Attributes:
       function: R, a rational function of `x` with numbers for coefficients.
@@ -122,25 +129,25 @@ class StabilityFunction:
     x: sympy.Symbol
 
     def stability_limit(self) -> float:
-        """The x from which |R| > 1."""
+        """The largest x up to which |R| <= 1."""
         factor = sympy.lambdify(self.x, self.function)
         return _first_growth(lambda x: abs(factor(x)))
 
     def convergence_radius(self) -> float:
-        """The first zero or pole of R: so far log R is analytic."""
+        """The smallest modulus of a zero or pole of R, within which log R is analytic."""
         parts = sympy.fraction(self.function)
         singularities = [r for part in parts for r in _roots(sympy.Poly(part, self.x))]
         return float(min(map(abs, singularities), default=float("inf")))
 
 
 def recurrence_memory(a: Sequence[sympy.Expr], b: Sequence[sympy.Expr]) -> Memory:
-    """What a recurrence with these weights remembers."""
+    """The `Memory` of a recurrence with weights a of the directions and b of the gradients."""
     fading = max(np.abs(np.roots([float(c) for c in a])), default=0.0)
     return Memory(float(fading), max(len(a), len(b)) - 1)
 
 
 def require_numbers(method: Any) -> None:
-    """Raises `ValueError` where a method has open symbols."""
+    """Raises `ValueError` if the method has open symbols."""
     if method.parameters:
         raise ValueError(
             f"{method.name} has open symbols {', '.join(map(str, method.parameters))}: "
@@ -149,7 +156,7 @@ def require_numbers(method: Any) -> None:
 
 
 def _first_growth(growth: Callable[[Number], Number]) -> float:
-    """The x from which a step multiplies some mode by more than one, by bisection."""
+    """The largest x up to which `growth`, a step's largest factor, is at most 1: by bisection."""
 
     def stable(x: Number) -> bool:
         return bool(growth(x) <= 1 + 1e-9)

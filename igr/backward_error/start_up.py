@@ -1,4 +1,4 @@
-"""The first steps of a method with memory, before its memory has filled.
+"""The first steps of a method with memory, before the start-up is over.
 
 From a memory of zeros step n has the weights w_0, .., w_n alone. It still is the flow of a field
 F_n over the time h, one field for each step, with D the derivative along a field:
@@ -27,10 +27,10 @@ Weights = dict[int, float]
 
 
 def starting_fields(method: LinearMethod, order: int, steps: int) -> list[Weights]:
-    """The fields F_0, .., F_(steps-1) whose flows over h are the method's first steps.
+    """The fields F_0, .., F_(steps-1) whose flows over the time h are the method's first steps.
 
     Args:
-      method: without open symbols, weight decay or a gradient taken uphill.
+      method: without open symbols, weight decay or a SAM ascent.
       order: the highest power of h kept.
       steps: how many.
 
@@ -38,7 +38,7 @@ def starting_fields(method: LinearMethod, order: int, steps: int) -> list[Weight
       For each step the weights b(t) over f = -grad E, as of a `ModifiedEquation`.
 
     Raises:
-      ValueError: if the method has open symbols, or a step that is more than its memory.
+      ValueError: if the method has open symbols, no finite memory, weight decay or a SAM ascent.
 
     Heavy ball starts as gradient descent and is 1/(1 - beta) times as fast in the end:
 
@@ -69,12 +69,12 @@ def starting_fields(method: LinearMethod, order: int, steps: int) -> list[Weight
 
 
 def initial_shift(method: LinearMethod, order: int, steps: int) -> Weights:
-    """The series of sigma(theta) - theta: where the flow should start to meet the run later.
+    """The series of sigma(theta) - theta, from where the flow meets the run after its start-up.
 
     Args:
       method: as in `starting_fields`.
       order: the highest power of h kept in the fields.
-      steps: after how many the memory is taken to be full.
+      steps: the number of steps after which the start-up is taken to be over.
 
     Returns:
       The weights s(t) with sigma = theta + sum_t h^|t| s(t)/sigma(t) F(t) over f = -grad E.
@@ -98,7 +98,7 @@ def initial_shift(method: LinearMethod, order: int, steps: int) -> Weights:
 
 
 def _after(step: Series, field: Series, vertices: int) -> Weights:
-    """The series of a step that starts where the flow of a field has led."""
+    """The series of one map after another: first the flow of `field`, then `step` from there."""
     return _sum((1.0, exponential(field, vertices)), (1.0, transported(step, field, vertices)))
 
 

@@ -37,7 +37,7 @@ MOST = 1
 
 @dataclass(frozen=True)
 class Diffusion:
-    """sqrt(h Sigma / B) dW, Sigma the covariance of an example's gradient.
+    """The noise sqrt(h Sigma/B) dW, where Sigma is the covariance of one example's gradient.
 
     Attributes:
       batch_size: B, an integer of at least 1 or a symbol.
@@ -46,7 +46,7 @@ class Diffusion:
     batch_size: sympy.Expr
 
     def on(self, losses: Sequence[sympy.Expr], params: Sequence[sympy.Symbol], h: Any) -> Any:
-        """h Sigma/B in closed form: the covariance that the noise gains per unit of time."""
+        """The noise's covariance per unit of time, h Sigma/B, in closed form: a sympy Matrix."""
         mean = sympy.Add(*losses) / len(losses)
         covariance = sympy.zeros(len(params), len(params))
         for loss in losses:
@@ -55,7 +55,7 @@ class Diffusion:
         return (exact(h, "h") / self.batch_size * covariance).applyfunc(sympy.factor)
 
     def printed(self, latex: bool) -> str:
-        """As text or LaTeX."""
+        """The noise as LaTeX or as plain text."""
         one = self.batch_size == 1
         if latex:
             noise = "h" if one else rf"\frac{{h}}{{{tex(self.batch_size)}}}"
@@ -65,7 +65,7 @@ class Diffusion:
 
 @dataclass(frozen=True, repr=False)
 class StochasticEquation:
-    """The stochastic differential equation of SGD: d theta = drift dt + diffusion.
+    """The stochastic modified equation of SGD: d theta = drift dt + sqrt(h Sigma/B) dW.
 
     Attributes:
       name: the method.
@@ -84,34 +84,35 @@ class StochasticEquation:
 
     @property
     def weak_order(self) -> int:
-        """The power of h with which errors of expectations fall at a fixed time."""
+        """The power of h with which errors of expectations at a fixed time decrease."""
         return self.order + 1
 
     @property
     def batch_size(self) -> sympy.Expr:
-        """B."""
+        """B, the number of examples a step draws, an integer or a symbol."""
         return self.diffusion.batch_size
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open, such as B."""
+        """The free symbols, such as B, sorted by name."""
         free = {*self.drift.parameters, *self.batch_size.free_symbols}
         return tuple(sorted(free, key=str))
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names of the states that stay variables of the drift."""
+        """The names of the optimizer states that are variables of the drift."""
         return self.drift.kept
 
     def truncate(self, order: Count) -> StochasticEquation:
-        """The same equation with fewer powers of h in the drift."""
+        """The same equation with the terms of the drift up to h^order alone."""
         return StochasticEquation(self.name, self.drift.truncate(order), self.diffusion)
 
     def subs(self, values: Mapping[Any, Any]) -> StochasticEquation:
-        """The equation with numbers, or other expressions, for its symbols.
+        """The equation with numbers, or other expressions, in place of its symbols.
 
         Raises:
-          ValueError: for a symbol that the equation does not have, or what is no batch size.
+          ValueError: for a symbol that the equation does not have, or a value of B that is no
+            positive integer.
 
         >>> from igr.backward_error import methods, modified_equation
         >>> eq = modified_equation(methods.sgd_with_replacement(sympy.Symbol("B")), order=0)
@@ -129,7 +130,7 @@ class StochasticEquation:
         return self.drift.is_gradient(order)
 
     def modified_loss(self, order: Count | None = None) -> Any:
-        """The loss whose gradient is the drift: E + h/4 |g|^2 at order 1."""
+        """The modified loss, whose gradient flow the drift is: E + h/4 |g|^2 at order 1."""
         return self.drift.modified_loss(order)
 
     def gradient_part(self) -> ModifiedEquation:
@@ -137,19 +138,23 @@ class StochasticEquation:
         return self.drift.gradient_part()
 
     def obstruction(self) -> ModifiedEquation:
-        """What `gradient_part` leaves of the drift."""
+        """The rest of the drift: the drift less its `gradient_part`."""
         return self.drift.obstruction()
 
     def on(self, loss: Any, params: Any, h: Any) -> tuple[sympy.Matrix, sympy.Matrix]:
-        """Drift and diffusion in closed form.
+        """The drift and the noise's covariance in closed form, as two sympy Matrices.
 
         Args:
-          loss: of each example, a sequence of expressions in `params` and anything else.
+          loss: the sequence of the examples' losses, expressions in `params` and other symbols.
           params: the parameters, symbols.
           h: the step, a symbol or number.
 
         Returns:
-          The drift, a column, and the covariance h Sigma/B that the noise gains per unit of time.
+          The drift, an m x 1 Matrix, and the noise's covariance per unit of time, h Sigma/B, m x m.
+
+        Raises:
+          TypeError: if `loss` is no sequence of expressions or `params` are no symbols.
+          ValueError: if `loss` is empty or a symbol stands twice in `params`.
 
         >>> from igr.backward_error import methods, modified_equation
         >>> x, h = sympy.symbols("x h")
@@ -184,7 +189,11 @@ class StochasticEquation:
 
 
 def batch_size(value: Any) -> sympy.Expr:
-    """B, exact; raises unless it is an integer of at least 1 or a symbol."""
+    """The batch size as an exact sympy number or symbol.
+
+    Raises:
+      ValueError: unless it is an integer of at least 1 or a symbol.
+    """
     size = exact(value, "batch_size")
     if not (size.is_Symbol or (size.is_Integer and size >= 1)):
         raise ValueError(

@@ -1,1 +1,1 @@
-"""What the kinds share: Taylor coefficients, expressions by whitelist, naming."""
+"""What all kinds of equations share: Taylor coefficients, parsing, checks and names of methods."""

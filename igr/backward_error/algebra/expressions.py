@@ -1,4 +1,4 @@
-"""Expressions from text, by a whitelist: nothing is ever evaluated as Python."""
+"""Parses a formula given as text into sympy, by a whitelist: nothing is evaluated as Python."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _MOST_DIGITS = 300  # of a numerator or denominator
 
 
 def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy.Expr:
-    """Reads an expression such as `(y - a*b*x)**2/2`.
+    """Parses the text of a formula, such as `(y - a*b*x)**2/2`, into a sympy expression.
 
     Args:
       text: numbers, names, `+ - * / ** ( )`, and the functions in `FUNCTIONS`. `^` is read as `**`,
@@ -102,7 +102,7 @@ def parse(text: str, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy
 
 
 def nfkc(name: str) -> str:
-    """A name as Python reads it: the micro sign is the letter mu, a lunate epsilon an epsilon."""
+    """The identifier as Python normalizes it (NFKC): the micro sign becomes the Greek letter mu."""
     return unicodedata.normalize("NFKC", name)
 
 
@@ -118,7 +118,10 @@ def _bounded(built: sympy.Expr, text: str) -> sympy.Expr:
 
 
 def _chain(node: ast.expr) -> tuple[ast.expr, list[tuple[ast.operator, ast.expr]]]:
-    """What a - b + c begins with, and what follows: Python hangs each into the next."""
+    """The first operand of a chain such as a - b + c, and its (operator, operand) pairs in order.
+
+    Python's syntax tree nests such a chain to the left, one level for each operand.
+    """
     others = []
     while isinstance(node, ast.BinOp):
         others.append((node.op, node.right))
@@ -127,7 +130,10 @@ def _chain(node: ast.expr) -> tuple[ast.expr, list[tuple[ast.operator, ast.expr]
 
 
 def _depth(node: ast.expr) -> int:
-    """How many levels there are, whatever Python's own limit is."""
+    """The nesting depth of a syntax tree, a chain of binary operators counted as one level.
+
+    Without recursion, so that Python's recursion limit does not matter.
+    """
     level: list[ast.AST] = [node]
     deepest = 0
     while level:
@@ -198,7 +204,7 @@ def _built(node: ast.expr, symbols: Mapping[str, sympy.Symbol], text: str) -> sy
 
 
 def _degree(expression: sympy.Expr) -> sympy.Rational:
-    """The degree, were it expanded: what powers cost, nested or side by side."""
+    """The polynomial degree an expression would have if it were expanded."""
     if isinstance(expression, sympy.Symbol):
         return sympy.Integer(1)
     inside = [_degree(a) for a in expression.args]

@@ -1,4 +1,4 @@
-"""A loss as an expression in its parameters: checked in the same words everywhere."""
+"""Checks a loss given as a sympy expression, and the symbols of its parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from igr.backward_error.algebra.taylor import exact
 
 
 def check_loss(loss: Any, params: Any) -> tuple[sympy.Expr, tuple[sympy.Symbol, ...]]:
-    """A loss as an expression, and the symbols it is differentiated by.
+    """Returns the loss as an exact sympy expression and its parameters as a tuple of symbols.
 
     Args:
       loss: a number or a sympy expression.

@@ -1,4 +1,4 @@
-"""The name of a method, which follows its parameters when they are given numbers."""
+"""Names of methods that show their settings, and follow when symbols are given numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from igr.backward_error.algebra.taylor import exact
 
 
 class Name(str):
-    """Text that remembers which parameters stand in it.
+    """A method's printed name: a label with its settings, such as "heavy ball (beta = 9/10)".
 
     Args:
       label: what the method is called, such as "heavy ball".
       settings: its parameters by name, those that are zero by default left out.
-      suffix: what stands behind the settings.
+      suffix: text after the settings.
 
     >>> beta = sympy.Symbol("beta")
     >>> name = Name("heavy ball", {"beta": beta})
@@ -29,7 +29,7 @@ class Name(str):
     suffix: str
 
     def __new__(cls, label: str, settings: Mapping[str, Any] | None = None, suffix: str = ""):
-        """A label with the settings that tell it from others of its kind."""
+        """Builds the text `label (key = value, ..)suffix` and remembers its parts."""
         settings = dict(settings or {})
         inside = ", ".join(f"{key} = {value}" for key, value in settings.items())
         self = super().__new__(cls, f"{label} ({inside}){suffix}" if inside else label + suffix)
@@ -40,24 +40,26 @@ class Name(str):
         return self.label, self.settings, self.suffix
 
     def subs(self, values: Mapping[sympy.Symbol, Any]) -> Name:
-        """The name with values for symbols."""
+        """The same name with these values in place of the symbols in its settings."""
         settings = {key: value.subs(values) for key, value in self.settings.items()}
         return Name(self.label, settings, self.suffix)
 
     def followed_by(self, text: str) -> Name:
-        """The name of a part of what has this name."""
+        """The same name with `text` appended, such as ", gradient part"."""
         return Name(self.label, self.settings, self.suffix + text)
 
 
 def named(name: str) -> Name:
-    """Any text as a name."""
+    """The text as a `Name`: unchanged if it is one, otherwise a label without settings."""
     return name if isinstance(name, Name) else Name(name)
 
 
 def numbers_for(
     parameters: tuple[sympy.Symbol, ...], values: Mapping[Any, Any]
 ) -> dict[sympy.Symbol, sympy.Expr]:
-    """What a user gives for symbols, by the symbol: keys may be names, floats become exact.
+    """The values a user gave for symbols, as a dictionary from symbol to exact expression.
+
+    `values` may be keyed by symbols or by their names.
 
     Raises:
       ValueError: for a symbol that is not among the parameters.

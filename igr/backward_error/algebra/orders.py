@@ -1,4 +1,4 @@
-"""The order of an equation, the highest power of h it keeps: one check for all kinds."""
+"""One check of an equation's order, the highest power of h it keeps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from igr.checks import Count
 
 
 def check_order(order: Count, most: int | None = None) -> int:
-    """Raises unless an order is an integer of at least 0, and no more than that of an equation.
+    """Returns the order as an int, after checking that it lies between 0 and `most`.
 
     Args:
       order: the highest power of h to keep.
-      most: the order of the equation that is asked, if there is one.
+      most: the order of the equation that is to be truncated, if there is one.
+
+    Raises:
+      TypeError: if `order` is not an integer.
+      ValueError: if it is negative or larger than `most`.
 
     >>> check_order(2, most=3)
     2

@@ -18,10 +18,10 @@ _DIGITS = {"float64": 15, "float32": 6, "float16": 3, "bfloat16": 2}  # that sur
 
 
 def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
-    """Sympifies a number or expression, reading each float as the decimal that is written.
+    """A number or expression as an exact sympy expression, floats read as decimal fractions.
 
-    To 15 digits, which every decimal of so many survives: 1 - 0.9, which a float has as
-    0.09999999999999998, is a tenth. Of narrower dtypes to as many as survive there.
+    A float is rounded to the decimal digits that its dtype holds, 15 in float64: 1 - 0.9, which
+    is the float 0.09999999999999998, becomes 1/10.
 
     Args:
       expression: number or sympy expression.
@@ -50,7 +50,9 @@ def exact(expression: Any, argument: str = "expression") -> sympy.Expr:
 
 
 def _of_array(value: Any) -> Any:
-    """A scalar of numpy or JAX, or an array without axes, exact; None of anything else.
+    """A real scalar or 0-d array of numpy or JAX as an exact number; None for anything else.
+
+    False for a complex number, which is refused even where its imaginary part is zero.
 
     False of a complex number: one of zero imaginary part would come out real.
     """
@@ -68,14 +70,14 @@ def _of_array(value: Any) -> Any:
 
 
 def fraction_field(expressions: Sequence[sympy.Expr]) -> tuple[Any, list[Any]]:
-    """The smallest sympy field that expressions are elements of, and they as its elements."""
+    """The smallest sympy field that contains the expressions, and them as its elements."""
     domain, elements = sympy.construct_domain(expressions, field=True)
     field = domain.get_field()  # not a ring of polynomials, which sympy cannot pickle
     return field, [field.convert_from(x, domain) for x in elements]
 
 
 def taylor_coefficients(function: sympy.Expr, terms: int) -> list[sympy.Expr]:
-    """The first Taylor coefficients at z = 0 of a function of z = `Z`.
+    """The first `terms` Taylor coefficients at z = 0 of a function of z = `Z`, exactly.
 
     Args:
       function: sums, products, integer powers and exponentials of z; other symbols are
@@ -116,11 +118,11 @@ def taylor_coefficients(function: sympy.Expr, terms: int) -> list[sympy.Expr]:
 
 
 class _NotPowerSeries(Exception):
-    """The expression is outside sums, products, integer powers and exponentials."""
+    """Raised for an expression that is not made of sums, products, powers and exponentials."""
 
 
 def _series(expression: sympy.Expr, z: PolyElement, terms: int) -> PolyElement:
-    """The truncated power series of an expression, by structural recursion."""
+    """The power series of an expression up to z^(terms - 1), by recursion on its structure."""
     if expression == Z:
         return z
     if Z not in expression.free_symbols:

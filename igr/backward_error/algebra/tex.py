@@ -7,7 +7,7 @@ from sympy.printing.latex import LatexPrinter
 
 
 def tex(expression: sympy.Basic) -> str:
-    r"""LaTeX, with |x| for the root of a square and powers of ten for small numbers.
+    r"""A sympy expression as LaTeX text, sqrt(x^2) as |x| and small powers of ten as 10^(-n).
 
     >>> x = sympy.Symbol("x")
     >>> print(tex(x / (sympy.sqrt(x**2) + sympy.Rational(1, 10**8))))
@@ -17,7 +17,7 @@ def tex(expression: sympy.Basic) -> str:
 
 
 def small_power_of_ten(number: sympy.Rational) -> int | None:
-    """n of 10^(-n), for n > 3."""
+    """The exponent n if the number is 10^(-n) with n > 3, otherwise None."""
     digits = len(str(number.q)) - 1
     return digits if number.p == 1 and digits > 3 and number.q == 10**digits else None
 

@@ -1,4 +1,4 @@
-"""The optimizers this package knows: each is described by its memory and its rule, in a line.
+"""The optimizers this package knows, each described in a line by its memory and its rule.
 
 A linear method is its transfer function (`linear`), a Runge-Kutta method its tableau
 (`runge_kutta`), Adam and its like are channels and an elementwise rule (`elementwise`, `adaptive`),
@@ -88,7 +88,7 @@ _TRACE, _EMA = sympy.symbols("trace ema")
 
 
 def linear_memory(transfer: Any, name: str | None = None) -> LinearMethod:
-    """The method whose step is a fixed linear combination of the gradients seen so far.
+    """A method whose step is a fixed linear combination of the current and past gradients.
 
     Args:
       transfer: W(z) = sum_k w_k e^(-kz) in `igr.methods.z`, where w_k weighs the gradient of k
@@ -117,7 +117,7 @@ def linear_memory(transfer: Any, name: str | None = None) -> LinearMethod:
 
 
 def ema(beta: Any) -> sympy.Expr:
-    """The transfer function of an average, m <- beta m + (1 - beta) phi, `optax.ema`'s.
+    """The transfer function of the moving average m <- beta m + (1 - beta) phi of `optax.ema`.
 
     >>> ema(0.9)
     1/(10*(1 - 9*exp(-z)/10))
@@ -127,7 +127,7 @@ def ema(beta: Any) -> sympy.Expr:
 
 
 def trace(beta: Any) -> sympy.Expr:
-    """The transfer function of a sum that fades, m <- beta m + phi, `optax.trace`'s.
+    """The transfer function of the decaying sum m <- beta m + phi of `optax.trace`.
 
     >>> trace(0.9)
     1/(1 - 9*exp(-z)/10)
@@ -236,7 +236,11 @@ def _linear(
     keep: Iterable[str],
     state: tuple[str, tuple[sympy.Expr, sympy.Expr], sympy.Expr] | None,
 ) -> Any:
-    """A linear method, or the same with its one state kept: name, (phi, rate), rule."""
+    """The method as a `LinearMethod`, or as an elementwise one if its momentum is kept.
+
+    `state` is the name of the momentum, the pair (phi, rate) of its average, and the rule that
+    reads it.
+    """
     decay = exact(weight_decay, "weight_decay")
     if decay.is_number and not (decay.is_real and decay >= 0):
         raise ValueError(

@@ -1,9 +1,9 @@
-"""Adam, RMSProp and sign descent: elementwise rules on averaged gradients, as optax has them.
+"""Adam, NAdam, RMSProp, sign descent and Lion as elementwise rules on moving averages, as in optax.
 
 Every average can be eliminated or kept as a variable of the flow. Eliminated, its memory must be
-short beside the motion; kept, it may be as long as it likes, and the flow starts from the real
-state of the optax optimizer, where it stands under the same name. Only a kept average is corrected
-for its bias: an eliminated one has filled.
+short beside the time on which the parameters move; kept, it may be of any length, and the flow
+starts from the real state of the optax optimizer, under the same name. Only a kept average is
+corrected for its bias: of an eliminated one the start-up is taken to be over.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def adam(
       eps_root: added inside the root.
       weight_decay: decoupled, at least 0: theta <- theta - h weight_decay theta besides.
       keep: which of "mu" and "nu" stay variables of the flow, beside theta and corrected for their
-        bias by the time. The others are eliminated: averaged over a memory that must be short
-        beside the motion, which that of b2 = 0.999 is not. With both kept no memory has to fill,
-        and the flow may start from the real state after the first step.
+        bias by the time. The others are eliminated, which needs a memory that is short
+        beside the time on which the parameters move; that of b2 = 0.999 is not. With both kept
+        nothing is assumed of the start, and the flow may start from the real state after the
+        first step.
 
     Kingma and Ba (2015); Loshchilov and Hutter (2019) for the decoupled decay. The equation of
     order 1 with both moments eliminated is that of Cattaneo, Klusowski and Shigida (2024).
@@ -69,7 +70,7 @@ def adamw(
     weight_decay: Any = 1e-4,
     keep: Iterable[str] = ("nu",),
 ) -> ElementwiseMethod:
-    """`adam` with decoupled weight decay: `optax.adamw`."""
+    """AdamW: `adam` with decoupled weight decay of 1e-4 unless given, as `optax.adamw` runs it."""
     return adam(b1, b2, eps, eps_root, weight_decay=weight_decay, keep=keep)
 
 
@@ -82,7 +83,7 @@ def nadam(
     weight_decay: Any = 0,
     keep: Iterable[str] = ("nu",),
 ) -> ElementwiseMethod:
-    """`adam` that looks one step ahead with its first moment: `optax.nadam`, Dozat (2016)."""
+    """Adam with a Nesterov step of the first moment: `optax.nadam`, Dozat (2016)."""
     averages = _Averages("NAdam", keep, mu=(G, "b1", b1), nu=(G**2, "b2", b2))
     beta = averages.memory[_MU]
     ahead = beta * averages.corrected(_MU, ahead=1)
@@ -111,7 +112,11 @@ def rmsprop(
 
 
 def signsgd(smoothing: Any) -> ElementwiseMethod:
-    """Sign descent with its jump smoothed: theta <- theta - h g/sqrt(g^2 + smoothing)."""
+    """Smoothed sign descent: theta <- theta - h g/sqrt(g^2 + smoothing).
+
+    `smoothing` is a positive number or a sympy symbol; as it goes to 0 the rule becomes g/|g|, the
+    sign.
+    """
     smoothing = _positive("smoothing", smoothing)
     return elementwise(
         G / sympy.sqrt(G**2 + smoothing),
@@ -124,7 +129,7 @@ def signsgd(smoothing: Any) -> ElementwiseMethod:
 def lion(
     b1: Any = 0.9, b2: Any = 0.99, *, smoothing: Any, keep: Iterable[str] = ()
 ) -> ElementwiseMethod:
-    """Lion with its sign smoothed: theta <- theta - h c/sqrt(c^2 + smoothing).
+    """Lion with a smoothed sign: theta <- theta - h c/sqrt(c^2 + smoothing).
 
     c = b1 m + (1 - b1) g, and then m <- b2 m + (1 - b2) g; `optax.lion` steps by sign(c) (Chen et
     al. 2023).
@@ -132,7 +137,7 @@ def lion(
     Args:
       b1: in [0, 1), how much of the momentum enters the step.
       b2: in [0, 1), the memory of the momentum.
-      smoothing: the scale, squared, over which the sign turns.
+      smoothing: positive; sqrt(smoothing) is the size of c below which the step is no longer 1.
       keep: ("mu",) to keep the momentum as a variable of the flow.
     """
     b1, smoothing = _memory("b1", b1), _positive("smoothing", smoothing)
@@ -152,13 +157,13 @@ def lion(
 
 
 class _Averages:
-    """The averages a method is made of, each eliminated or kept.
+    """The moving averages a method reads, each one eliminated (a channel) or kept as a state.
 
     Args:
-      label: the method.
-      keep: the names of those that are kept.
-      bias: whether a kept one is corrected for its start from zero.
-      averages: name -> (what is averaged, what its memory is called, its memory).
+      label: the method's name.
+      keep: the names of the averages that are kept.
+      bias: whether a kept average is corrected for its start from zero.
+      averages: name -> (expression averaged, name of its decay rate beta, beta).
     """
 
     def __init__(
@@ -186,7 +191,10 @@ class _Averages:
                 self.channels[name] = (of, (1 - beta) / (1 - beta * sympy.exp(-z)))
 
     def filled(self, average: sympy.Symbol, ahead: int = 0) -> sympy.Expr:
-        """1 - b^(n + 1 + ahead): the sum of the weights so far, 1 where they have filled."""
+        """The sum 1 - beta^(n + 1 + ahead) of an average's weights after step n + ahead.
+
+        1 where the average is eliminated or the method corrects no bias.
+        """
         beta = self.memory[average]
         if average.name not in self.kept or not self._bias or beta == 0:
             return sympy.Integer(1)
@@ -195,7 +203,7 @@ class _Averages:
         return 1 - beta**ahead * sympy.exp(-sympy.Symbol(forgetting, positive=True) * T)
 
     def corrected(self, average: sympy.Symbol, ahead: int = 0) -> sympy.Expr:
-        """An average over the sum of its weights."""
+        """A moving average with its bias corrected: divided by the sum of its weights."""
         return average / self.filled(average, ahead)
 
     def method(self, rule: sympy.Expr, weight_decay: Any) -> ElementwiseMethod:
@@ -221,7 +229,7 @@ class _Averages:
 
 
 def states_kept(label: str, names: tuple[str, ...], keep: Iterable[str]) -> tuple[str, ...]:
-    """The states to keep, in the order of the method's own.
+    """The names in `keep` as a tuple, in the order in which the method has its states.
 
     Raises:
       ValueError: for a name that the method does not have.
@@ -237,7 +245,7 @@ def states_kept(label: str, names: tuple[str, ...], keep: Iterable[str]) -> tupl
 
 
 def _root(averages: _Averages, eps: Any, eps_root: Any) -> sympy.Expr:
-    """sqrt(nu + eps_root) + eps."""
+    """The denominator sqrt(nu + eps_root) + eps of Adam's step."""
     inside, outside = _at_least_zero("eps_root", eps_root), _at_least_zero("eps", eps)
     return sympy.sqrt(averages.corrected(_NU) + inside) + outside
 

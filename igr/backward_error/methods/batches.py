@@ -1,4 +1,4 @@
-"""SGD by how it draws its batches: each once an epoch, or anew for every step.
+"""SGD with minibatches, drawn without replacement in epochs or with replacement at every step.
 
 With L = mean_k L_k over m batches, an epoch is m steps theta <- theta - h grad L_k and takes the
 time m h. In a fixed order its iterates lie on the flow of a modified equation, to every order. In
@@ -35,15 +35,14 @@ MOST_RESHUFFLED = 2
 
 @dataclass(frozen=True)
 class EpochMethod(Memoryless):
-    """SGD that takes each of m batches once an epoch.
+    """SGD in epochs: every epoch takes each of m batches exactly once.
 
     Attributes:
       name: how the method calls itself in print and in errors.
       num_batches: m, a positive integer or a symbol.
-      order: the order of the batches, fixed; None if it is drawn anew for each epoch. Empty if m
-        is a symbol.
-      remembers: what becomes of the gradients of the steps, with batches in random order; None for
-        steps along the gradient itself.
+      order: the fixed order of the batches, empty if m is a symbol; None if each epoch draws a
+        new random order.
+      remembers: the momentum, as a linear method, for batches in random order; None without.
     """
 
     name: str
@@ -53,16 +52,16 @@ class EpochMethod(Memoryless):
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open: m, if it is one, and those of the memory."""
+        """The free symbols, sorted by name: m if it is a symbol, and those of the momentum."""
         of_memory = () if self.remembers is None else self.remembers.parameters
         return tuple(sorted(self.num_batches.free_symbols.union(of_memory), key=str))
 
     def memory(self) -> Memory:
-        """How fast it forgets the gradients of earlier steps."""
+        """How far back gradients enter a step, as a `Memory`."""
         return Memory() if self.remembers is None else self.remembers.memory()
 
     def equation(self, order: Count) -> ModifiedEquation:
-        """The modified equation of epochs, to h^order.
+        """The modified equation that the iterates after whole epochs follow, up to h^order.
 
         Raises:
           ValueError: for an order above 2 of reshuffled SGD, or above 1 with momentum.
@@ -85,12 +84,13 @@ class EpochMethod(Memoryless):
         return ModifiedEquation(self.name, order, by_tree, domain, over)
 
     def _with_memory(self, memory: LinearMethod, order: int, over: Batches) -> ModifiedEquation:
-        """F_1 of the method on the mean loss, and what batches that come once an epoch do to it.
+        """The modified equation of reshuffled SGD with momentum, to h^0 or h^1.
 
-        With weights w_k of the memory and A_s = w_0 + .. + w_(s-1), how far the gradient of s steps
-        ago has moved params by now, the mean meets the covariance of two batches s steps apart:
-        -1/(m - 1) times that of one with itself where they are of one epoch, which of m steps
-        m - s have, and none where they are not.
+        It is that of the momentum on the mean loss and, at h^1, a term of the covariance of two
+        batches of one epoch. Let w_k be the weights of the memory and A_s = w_0 + .. + w_(s-1),
+        by which the gradient of s steps ago has moved params by now. Two batches of one epoch
+        have -1/(m - 1) times the covariance of one with itself; of the m steps of an epoch m - s
+        have a batch of the same epoch s steps before. Batches of different epochs have none.
         """
         if order > 1:
             raise ValueError(
@@ -121,7 +121,7 @@ class EpochMethod(Memoryless):
 
 
 def reshuffled_sgd(num_batches: Any, *, momentum: Any = 0, nesterov: bool = False) -> EpochMethod:
-    """SGD in epochs of `num_batches` steps, the order of the batches drawn anew for each.
+    """SGD in epochs of `num_batches` steps that take the batches in a new random order each time.
 
     Its equation is that of the mean iterate after each epoch, at times n m h, up to h^2. At h^1 it
     is the flow of L + h/(4 m) sum_k |grad L_k|^2 (Smith, Dherin, Barrett and De 2021, On the origin
@@ -129,9 +129,9 @@ def reshuffled_sgd(num_batches: Any, *, momentum: Any = 0, nesterov: bool = Fals
 
     Args:
       num_batches: m, an integer of at least 1, or a sympy symbol.
-      momentum: as in `optax.sgd`, a number or symbol. Its equation goes up to h^1, for m a number:
-        to the term of the mean loss comes what the memory of an epoch's own batches does. Batches
-        drawn with replacement have no such term: their mean follows that of the mean loss.
+      momentum: as in `optax.sgd`, a number in [0, 1) or a symbol. With momentum m must be a number
+        and the equation goes up to h^1, where the batches of one epoch, being different, add a
+        term to that of the mean loss. Batches drawn with replacement have no such term.
       nesterov: as in `optax.sgd`.
 
     Returns:
@@ -172,10 +172,10 @@ def reshuffled_sgd(num_batches: Any, *, momentum: Any = 0, nesterov: bool = Fals
 
 
 def cyclic_sgd(batches: Any) -> EpochMethod:
-    """SGD in epochs that all take the batches in one and the same order.
+    """SGD in epochs that all take the batches in the same fixed order.
 
-    The equation passes through the iterate after each epoch, at times n m h. At h^1 it remembers
-    the order: F1 = (1/m) sum_{j<k} H_k g_j - (m/2) H g, which is no gradient.
+    The flow of its equation passes through the iterate after each epoch, at times n m h. At h^1 it
+    depends on the order: F1 = (1/m) sum_{j<k} H_k g_j - (m/2) H g, which is no gradient.
 
     Args:
       batches: their number m, an integer or a sympy symbol, for the order 0, 1, .., m - 1; or
@@ -219,11 +219,11 @@ class SampledMethod(Memoryless):
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open: B, if it is one."""
+        """The free symbols as a tuple: B if it is a symbol, otherwise none."""
         return tuple(self.batch_size.free_symbols)
 
     def equation(self, order: Count) -> StochasticEquation:
-        """The stochastic modified equation, its drift to h^order.
+        """The stochastic modified equation, with a drift up to h^order.
 
         Raises:
           ValueError: for an order above 1.
@@ -242,7 +242,7 @@ class SampledMethod(Memoryless):
 
 
 def sgd_with_replacement(batch_size: Any = 1) -> SampledMethod:
-    """SGD that draws `batch_size` examples for every step, with replacement.
+    """SGD whose every step draws `batch_size` examples with replacement.
 
     Its equation is stochastic: `igr.flows.stochastic_field` compiles it for diffrax,
     `igr.flows.moments_field` to an equation for mean and covariance. Order 0 has weak order 1,

@@ -1,4 +1,4 @@
-"""Two players who descend on losses of their own, at once or in turns.
+"""Two players who each descend on a loss of their own, simultaneously or in turns.
 
 Player 1 moves theta down A(theta, phi), player 2 moves phi down B(theta, phi); a zero-sum game has
 B = -A. On the pair z = (theta, phi) let f_1 = (-r_1 A_theta, 0) and f_2 = (0, -r_2 B_phi), r the
@@ -33,7 +33,7 @@ from igr.checks import Count
 
 @dataclass(frozen=True)
 class GameMethod(Memoryless):
-    """Two players and the order of their steps in a round of time h.
+    """Gradient descent of two players, who step in a given order in each round of time h.
 
     Attributes:
       name: how the method calls itself in print and in errors.
@@ -47,11 +47,11 @@ class GameMethod(Memoryless):
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open."""
+        """The free symbols of the learning rates, sorted by name."""
         return tuple(sorted(self.ratios[0].free_symbols | self.ratios[1].free_symbols, key=str))
 
     def equation(self, order: Count) -> ModifiedEquation:
-        """The modified equation, to h^order: the logarithm of a round."""
+        """The modified equation up to h^order: the logarithm of the map of one round."""
         order = check_order(order)
         # A step of a turn is a stage that sees the stages before it; at once, none sees another.
         players, one, none = self.turns or (0, 1), sympy.QQ(1), sympy.QQ(0)
@@ -67,13 +67,19 @@ class GameMethod(Memoryless):
 
 
 def simultaneous(ratios: Sequence[Any] = (1, 1)) -> GameMethod:
-    """Both players step at once, each down its own loss where both stood.
+    """Simultaneous descent: both players step at once, each on its own loss.
 
     Args:
       ratios: the learning rate of each player over h: positive numbers or sympy symbols.
 
-    In a zero-sum game the drift drives the players apart; on the bilinear game A = x y it is the
-    growth of |z| by h/2 in a unit of time:
+    Returns:
+      A method for `igr.modified_equation`, which reads the pair of losses and of parameters.
+
+    Raises:
+      ValueError: if `ratios` are not two positive numbers or symbols.
+
+    On the bilinear zero-sum game A = x y the drift lets |z| grow at the rate h/2, so that the
+    players spiral away from the equilibrium:
 
     >>> from igr.backward_error import modified_equation
     >>> x, y, h = sympy.symbols("x y h")
@@ -86,13 +92,20 @@ def simultaneous(ratios: Sequence[Any] = (1, 1)) -> GameMethod:
 
 
 def alternating(ratios: Sequence[Any] = (1, 1), steps: Sequence[int] = (1, 1)) -> GameMethod:
-    """The players take turns: the second steps where the first has moved to.
+    """Alternating descent: the players step in turns, the second after the first has moved.
 
     Args:
       ratios: the learning rate of each player over h: positive numbers or sympy symbols.
       steps: how many steps each player takes in its turn. A round takes time h.
 
-    On the bilinear game the drift turns the circles into ellipses, and nothing grows:
+    Returns:
+      A method for `igr.modified_equation`.
+
+    Raises:
+      ValueError: if `ratios` are not two positive numbers or symbols, or `steps` not two positive
+        integers.
+
+    On the bilinear game A = x y the drift turns the circles of the flow into ellipses:
 
     >>> from igr.backward_error import modified_equation
     >>> print(modified_equation(alternating(), 1))

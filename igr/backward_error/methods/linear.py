@@ -1,4 +1,4 @@
-"""Methods whose step is a fixed linear combination of the gradients seen so far.
+"""Methods whose step is a fixed linear combination of the current and past gradients.
 
 theta[n+1] = theta[n] - h sum_k w_k g(theta[n-k]) is known by the transfer function
 W(z) = sum_k w_k e^(-kz) of its memory, and nothing else about it matters for the equation it
@@ -35,7 +35,7 @@ from igr.checks import Count
 
 @dataclass(frozen=True)
 class LinearMethod:
-    """An optimizer whose step is a fixed combination of the gradients seen so far.
+    """An optimizer whose step is a fixed linear combination of current and past gradients.
 
     theta[n+1] = theta[n] - h (sum_k w_k g(theta[n-k]) + c theta[n]).
 
@@ -43,8 +43,8 @@ class LinearMethod:
       name: how the method calls itself in print and in errors.
       transfer: W(z) = sum_k w_k e^(-kz), a sympy expression in `igr.methods.z`.
       weight_decay: c, decoupled: it does not enter the memory.
-      rho: where not zero, g is taken uphill: at theta + rho grad E, a fixed way up.
-      normalized: whether uphill means theta + rho grad E/|grad E| instead.
+      rho: where not zero, g is not taken at theta but at the SAM point theta + rho grad E.
+      normalized: whether that point is theta + rho grad E/|grad E| instead.
     """
 
     name: str
@@ -55,13 +55,13 @@ class LinearMethod:
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open, such as beta, in the order of their names."""
+        """The free symbols, such as beta, sorted by name."""
         free = self.transfer.free_symbols | self.weight_decay.free_symbols | self.rho.free_symbols
         return tuple(sorted(free - {z}, key=str))
 
     @property
     def gradient(self) -> Gradient:
-        """What g is in the equation of the method."""
+        """What g stands for in the equation: the loss with decay, its gradient's point."""
         if self.weight_decay == 0:
             return Gradient(ZERO, self.rho, self.normalized)
         (total,) = taylor_coefficients(self.transfer, 1)
@@ -69,32 +69,37 @@ class LinearMethod:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """No state stays a variable of the flow."""
+        """The empty tuple: no optimizer state is a variable of the flow."""
         return ()
 
     def equation(self, order: Count) -> ModifiedEquation:
-        """The modified equation, to h^order."""
+        """The modified equation with terms up to h^order."""
         order = check_order(order)
         weights, domain = self.field_weights(order + 1)
         whole = ModifiedEquation(self.name, order, weights, domain, self.gradient)
         return whole.truncate(order)  # in the powers of h that stand in coefficients too
 
     def memory(self) -> Memory:
-        """How fast it forgets; a `ValueError` where symbols are open or it never ends."""
+        """How fast and how far back gradients enter a step, as a `Memory`.
+
+        Raises:
+          ValueError: if the method has open symbols, or no finite memory (see `recurrence`).
+        """
         require_numbers(self)
         b, a = self.recurrence
         return recurrence_memory(a, b)
 
     def response(self) -> LinearResponse:
-        """What it does to one mode of a quadratic, weight decay and a way uphill not counted."""
+        """How the method acts on one mode of a quadratic; weight decay and rho are left out."""
         require_numbers(self)
         return RecurrenceResponse(*self.recurrence)
 
     def taylor(self, terms: int) -> list[sympy.Expr]:
-        """Taylor coefficients of B(z) W(z), B(z) = z/(e^z - 1): F = -B(h D_F) W(h D_F) g.
+        """The first Taylor coefficients at z = 0 of B(z) W(z), where B(z) = z/(e^z - 1).
 
-        Under weight decay those of B W/(1 + c h V), each a polynomial in h, cut where its terms
-        pass the power of h that the last coefficient goes with.
+        The field is F = -B(h D_F) W(h D_F) g. With weight decay c the function is B W/(1 + c h V)
+        and each coefficient a polynomial in h, truncated so that with z ~ h no term is beyond the
+        last coefficient's order.
         """
         plain = self.transfer * z / (sympy.exp(z) - 1)
         if self.weight_decay == 0:
@@ -113,10 +118,12 @@ class LinearMethod:
         ]
 
     def field_weights(self, vertices: int) -> tuple[dict[int, Any], Any]:
-        """The weights b(t) of the modified field, up to so many vertices, and their domain.
+        """The modified field's weights b(t), up to so many vertices, and their sympy domain.
 
-        Solves F = -B(h D_F) W(h D_F) g, all in a ring: the coefficients of B W are brought to one
-        denominator first.
+        The keys are trees as integers of `trees.rooted`, at most `vertices` large.
+
+        Solves F = -B(h D_F) W(h D_F) g in a ring, without division: the coefficients of B W are
+        brought to a common denominator first.
         """
         coefficients = self.taylor(vertices)
         field, elements = fraction_field(coefficients)
@@ -142,15 +149,15 @@ class LinearMethod:
 
     @cached_property
     def recurrence(self) -> tuple[tuple[sympy.Expr, ...], tuple[sympy.Expr, ...]]:
-        """The memory as a difference equation with finitely many terms.
+        """The coefficients (b, a) of the memory as a recurrence with finitely many terms.
 
         Returns:
           (b, a) with a_0 = 1 and W = sum_i b_i q^i / sum_i a_i q^i at q = e^(-z): the direction
           d[n] = sum_i b_i g[n-i] - sum_{i>0} a_i d[n-i] of the step theta[n+1] = theta[n] - h d[n].
 
         Raises:
-          ValueError: if W is not a rational function of e^(-z), or looks ahead, so that no
-            optimizer with finite memory has it.
+          ValueError: if W is not a rational function of e^(-z) that is finite as e^(-z) goes to 0:
+            then no optimizer with finite memory has it.
         """
         q = sympy.Symbol("q", positive=True)
         rational = sympy.cancel(sympy.together(self.transfer.subs(z, -sympy.log(q))))

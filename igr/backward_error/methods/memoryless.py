@@ -1,4 +1,4 @@
-"""What methods without a memory of gradients have in common."""
+"""The base class of methods that do not remember earlier gradients."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from igr.backward_error.protocols import LinearResponse, Memory
 
 
 class Memoryless:
-    """A method whose step depends on nothing but where it stands, and, drawn, on its batch."""
+    """A method whose step depends only on the current parameters and the batch drawn."""
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """No state stays a variable of the flow."""
+        """The empty tuple: no optimizer state is a variable of the flow."""
         return ()
 
     def memory(self) -> Memory:
-        """None of gradients."""
+        """An empty `Memory`: no earlier gradient enters a step."""
         return Memory()
 
     def response(self) -> LinearResponse | None:
-        """None: players and batches have no common quadratic."""
+        """None: players and batches have no common quadratic to respond to."""
         return None

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: the gradient is taken a little way uphill.
+"""Sharpness-aware minimisation (SAM): the gradient is taken at a point further up the loss.
 
 SAM steps to theta - h grad E(theta + rho g/|g|) (Foret et al. 2021, equations 2 and 3);
 unnormalised SAM leaves the length of g in (Andriushchenko and Flammarion 2022). Two questions are
@@ -35,11 +35,11 @@ Scale = Literal["step", "fixed"]
 
 @dataclass(frozen=True)
 class SharpnessAware:
-    """Sharpness-aware minimisation: theta <- theta - h g(theta + r h g/|g|).
+    """SAM with an ascent proportional to the step: theta <- theta - h g(theta + r h g/|g|).
 
     Attributes:
       name: how the method calls itself in print and in errors.
-      ratio: r, the way uphill over the step.
+      ratio: r, the length of the ascent over h.
     """
 
     name: str
@@ -47,31 +47,34 @@ class SharpnessAware:
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open."""
+        """The free symbols, sorted by name."""
         return tuple(sorted(self.ratio.free_symbols, key=str))
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """No state stays a variable of the flow."""
+        """The empty tuple: no optimizer state is a variable of the flow."""
         return ()
 
     def equation(self, order: Count) -> ElementwiseEquation:
-        """The modified equation, to h^order."""
+        """The modified equation with terms up to h^order."""
         return sharpness_aware_equation(self, check_order(order))
 
     def memory(self) -> Memory:
-        """None: the gradients uphill are forgotten."""
+        """An empty `Memory`: no earlier gradient enters a step."""
         require_numbers(self)
         return Memory()
 
     def response(self) -> LinearResponse:
-        """That of gradient descent: the way uphill, a fraction of the step, is not counted."""
+        """The response of gradient descent: the ascent, of length r h, is not counted."""
         require_numbers(self)
         one = (sympy.Integer(1),)
         return RecurrenceResponse(one, one)
 
     def rule(self, algebra: Algebra, order: int) -> list[sympy.Expr]:
-        """Psi = sum_k h^k (r^k/k!) L^(k+1)[g, .., g]/|g|^k, by the powers of h."""
+        """The rule Psi as its coefficients of h^0, .., h^order, in the term algebra.
+
+        Psi = sum_k h^k (r^k/k!) L^(k+1)[g, .., g]/|g|^k, the expansion of g(theta + r h g/|g|).
+        """
         length = sympy.sqrt(algebra.inner(G, G))
         terms = [G]
         for k in range(1, order + 1):
@@ -82,15 +85,22 @@ class SharpnessAware:
 
 
 def sam(rho: Any, scale: Scale = "step") -> SharpnessAware | LinearMethod:
-    """Sharpness-aware minimisation: theta <- theta - h g(theta + rho g/|g|).
+    """Sharpness-aware minimisation (SAM): theta <- theta - h g(theta + rho g/|g|).
 
     Args:
-      rho: how far uphill, a number of at least 0 or a sympy symbol.
-      scale: "step" if the way uphill is `rho` times the step h, so that both shrink together and
-        the ascent shows as a correction of order h; "fixed" if it is `rho` itself, as it is run:
-        `optax.contrib.sam` with `optax.chain(optax.contrib.normalize(), optax.sgd(rho))` uphill.
+      rho: the length of the ascent, a number of at least 0 or a sympy symbol.
+      scale: "step" if the ascent is `rho` times the step h, so that both shrink together and it
+        shows as a correction of order h; "fixed" if it is `rho` itself, as it is run in practice:
+        `optax.contrib.sam` with `optax.chain(optax.contrib.normalize(), optax.sgd(rho))` as the
+        adversarial optimizer.
 
-    Foret et al. (2021), equations 2 and 3. Where the gradient vanishes there is no way uphill.
+    Returns:
+      A method for `igr.modified_equation`.
+
+    Raises:
+      ValueError: if `rho` is negative or `scale` is neither.
+
+    Foret et al. (2021), equations 2 and 3. The rule is not defined where the gradient vanishes.
 
     >>> from igr.backward_error import modified_equation
     >>> print(modified_equation(sam(2), 1))
@@ -107,12 +117,18 @@ def sam(rho: Any, scale: Scale = "step") -> SharpnessAware | LinearMethod:
 
 
 def usam(rho: Any, scale: Scale = "step") -> RungeKutta | LinearMethod:
-    """Unnormalised sharpness-aware minimisation: theta <- theta - h g(theta + rho g(theta)).
+    """Unnormalised SAM: theta <- theta - h g(theta + rho g(theta)).
 
     Args:
-      rho: how far uphill, a number of at least 0 or a sympy symbol.
+      rho: the factor of the gradient in the ascent, a number of at least 0 or a sympy symbol.
       scale: "step" if the factor is `rho` times the step h, so that both shrink together: a
         Runge-Kutta method of two stages, one of them upward. "fixed" if it is `rho` itself.
+
+    Returns:
+      A method for `igr.modified_equation`.
+
+    Raises:
+      ValueError: if `rho` is negative or `scale` is neither.
 
     Andriushchenko and Flammarion (2022), without the normalisation of Foret et al. (2021).
 

@@ -1,4 +1,4 @@
-"""Runge-Kutta methods for the gradient flow, explicit or implicit, by their tableau.
+"""Runge-Kutta methods for the gradient flow, explicit or implicit, given by their Butcher tableau.
 
 One step from theta with step h is
 
@@ -34,7 +34,7 @@ _BY_CHANCE = 0.001
 
 @dataclass(frozen=True)
 class RungeKutta(Memoryless):
-    """A Runge-Kutta method, by its tableau.
+    """A Runge-Kutta method for the gradient flow, given by its Butcher tableau.
 
     Attributes:
       name: how the method calls itself in print and in errors.
@@ -48,7 +48,7 @@ class RungeKutta(Memoryless):
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open, in the order of their names."""
+        """The free symbols of the tableau, sorted by name."""
         free: set[Any] = set()
         for entry in (*self.b, *(a for row in self.A for a in row)):
             free |= entry.free_symbols
@@ -56,11 +56,11 @@ class RungeKutta(Memoryless):
 
     @property
     def explicit(self) -> bool:
-        """Whether each stage needs only those before it."""
+        """Whether A is strictly lower triangular, so that each stage needs only earlier ones."""
         return all(a == 0 for i, row in enumerate(self.A) for a in row[i:])
 
     def equation(self, order: Count) -> ModifiedEquation:
-        """The modified equation, to h^order: the logarithm of a step."""
+        """The modified equation up to h^order: the logarithm of the map of one step."""
         order = check_order(order)
         s = len(self.b)
         domain, entries = fraction_field([*self.b, *(a for row in self.A for a in row)])
@@ -69,13 +69,16 @@ class RungeKutta(Memoryless):
         return ModifiedEquation(self.name, order, weights, domain)
 
     def response(self) -> LinearResponse:
-        """What it does to one mode of a quadratic: it multiplies by its stability function."""
+        """How the method acts on one mode of a quadratic: by its stability function R(x)."""
         require_numbers(self)
         x = sympy.Symbol("x")
         return StabilityFunction(self.stability_function(x), x)
 
     def stability_function(self, x: sympy.Symbol) -> sympy.Expr:
-        """R with theta[n+1] = R(x) theta[n] on E = lambda theta^2/2, x = h lambda."""
+        """The rational function R(x) with theta[n+1] = R(x) theta[n] on E = lambda theta^2/2.
+
+        x stands for h lambda.
+        """
         s = len(self.b)
         A, b, ones = sympy.Matrix(self.A), sympy.Matrix(self.b), sympy.ones(s, 1)
         identity = sympy.eye(s)
@@ -86,7 +89,7 @@ class RungeKutta(Memoryless):
 def runge_kutta(
     A: Iterable[Iterable[Any]], b: Iterable[Any], name: str | None = None
 ) -> RungeKutta:
-    """The Runge-Kutta method with this tableau, applied to the gradient flow.
+    """The Runge-Kutta method with this Butcher tableau, applied to the gradient flow.
 
     Args:
       A: s x s coefficients: numbers or sympy expressions, in lists or an array. A float within the
@@ -129,7 +132,7 @@ def runge_kutta(
 
 
 def _fraction(value: Any, argument: str) -> sympy.Expr:
-    """Exact; a float that is a fraction to rounding as that fraction."""
+    """The number as an exact expression; a float near a simple fraction becomes that fraction."""
     rounding = _rounding(value)
     if not rounding:
         return exact(value, argument)
@@ -142,7 +145,7 @@ def _fraction(value: Any, argument: str) -> sympy.Expr:
 
 
 def _rounding(value: Any) -> float:
-    """The relative rounding of a float, that of its dtype; 0 of what is exact."""
+    """The machine epsilon of a float's dtype, or 0 for a number that is exact."""
     dtype = getattr(value, "dtype", None)
     if dtype is not None and np.issubdtype(dtype, np.floating):
         return float(np.finfo(dtype).eps)

@@ -1,1 +1,1 @@
-"""The kind *rules*: an optimizer as memories and a function, its equation by Taylor mode."""
+"""The kind *rules*: optimizers given as a function and its memories, expanded by Taylor mode."""

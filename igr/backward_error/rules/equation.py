@@ -1,4 +1,4 @@
-"""The modified equation of a rule that is no formula: what can be said of it without one.
+"""The modified equation of an optimizer whose rule is a function, without a symbolic formula.
 
 With Psi(a_1, .., a_r, y, theta) the rule and W_i = w_0 + w_1 z + .. the memories,
 
@@ -32,9 +32,10 @@ from igr.checks import Count
 
 @dataclass(frozen=True, repr=False)
 class RuleEquation:
-    """The modified equation of an optimizer that is known by its code alone.
+    """The modified equation of an optimizer whose rule is a Python function.
 
-    theta' = F_0 + h F_1 + .., and y' for each kept state; there are no formulas to print.
+    theta' = F_0 + h F_1 + .., and y' for each kept state. The F_k are evaluated by Taylor mode in
+    `igr.vector_field`; in print they are derivatives of the rule Psi.
 
     Attributes:
       name: the method.
@@ -48,20 +49,20 @@ class RuleEquation:
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open, sorted by name."""
+        """The free symbols of the memories and rates, sorted by name."""
         return self.method.parameters
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names of the states that stay variables of the flow."""
+        """The names of the optimizer states that are variables of the flow."""
         return self.method.kept
 
     def truncate(self, order: Count) -> RuleEquation:
-        """The same equation with fewer powers of h."""
+        """The same equation with the terms up to h^order alone."""
         return RuleEquation(self.name, check_order(order, self.order), self.method)
 
     def subs(self, values: Mapping[Any, Any]) -> RuleEquation:
-        """The equation with numbers, or other expressions, for symbols of the memories.
+        """The equation with numbers, or other expressions, in place of symbols of the memories.
 
         Args:
           values: by symbol, or by its name. Floats are read as the decimal that is written.
@@ -73,7 +74,7 @@ class RuleEquation:
         return RuleEquation(named(self.name).subs(found), self.order, self.method.subs(found))
 
     def is_gradient(self, order: Count | None = None) -> NoReturn:
-        """Raises `UnansweredError`: nothing is known of a rule but its values."""
+        """Raises `UnansweredError`: a rule given as code has no terms to inspect."""
         del order
         raise self._unanswered("whether its field is a gradient for every loss")
 
@@ -96,13 +97,18 @@ class RuleEquation:
         raise self._unanswered("what part of its field is no gradient")
 
     def on(self, loss: Any, params: Any, h: Any) -> NoReturn:
-        """Raises `UnansweredError`: there is no closed form; or `TypeError` for what is no loss."""
+        """Raises `UnansweredError`: a rule given as code has no closed form.
+
+        Raises:
+          TypeError: first, if `loss` is no expression or `params` are no symbols.
+          UnansweredError: otherwise.
+        """
         check_loss(loss, params)
         exact(h, "h")
         raise self._unanswered("its field in closed form")
 
     def latex(self) -> str:
-        """The equation to h^1 as LaTeX, Psi standing for the rule."""
+        """The equation as LaTeX, with Psi for the rule and its terms at h^0 and h^1 written out."""
         return printing.equation(self, latex=True)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The equation of a rule to h^1 as text and LaTeX: Psi is the rule, J its derivative."""
+"""The equation of a rule as text and LaTeX: Psi is the rule, J its derivative."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉"
 
 
 def equation(eq: Any, latex: bool) -> str:
-    """theta' = F_0 + h F_1 + .., and what F_0 and F_1 are.
+    """The equation theta' = F_0 + h F_1 + .. as text, with F_0 and F_1 written out.
 
     Args:
       eq: a `RuleEquation`.
@@ -52,7 +52,7 @@ def equation(eq: Any, latex: bool) -> str:
 
 
 def _first(method: Any, channels: list[tuple[str, Any]], latex: bool) -> str:
-    """F_1, the derivatives of the rule in all that it reads."""
+    """The text of F_1: the derivatives of Psi along all that it reads."""
     f0 = _field(0, latex)
     reads = method.psi.names
     inside = {n for _, c in method.channels if c.of is not None for n in c.of.names}

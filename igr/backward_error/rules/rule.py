@@ -1,4 +1,4 @@
-"""Optimizers whose rule is code and no formula: Muon, clipping by the global norm, LAMB.
+"""Optimizers whose rule is a function without a formula: Muon, clipping by global norm, LAMB.
 
 theta[n+1] = theta[n] - h Psi(a_1, .., a_r, y, theta[n]) with channels a_i = sum_k w_ik phi_i[n-k],
 remembered with a transfer function W_i, as for an elementwise method; but Psi and the phi_i are
@@ -32,7 +32,7 @@ GIVEN = ("g", "theta", "t", "h", "value_fn")  # what every function may read
 
 @dataclass(frozen=True)
 class Reading:
-    """A function, and the names of what it reads.
+    """A function together with the names of the quantities it reads.
 
     Attributes:
       function: called by keyword.
@@ -43,13 +43,13 @@ class Reading:
     names: tuple[str, ...]
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
-        """The function of what it reads among the values."""
+        """The function's value, called with the quantities it reads out of `values`."""
         return self.function(**{n: values[n] for n in self.names})
 
 
 @dataclass(frozen=True)
 class RuleChannel:
-    """A function of the gradient seen, remembered linearly.
+    """A linear memory of a function phi of the gradient, read by the rule.
 
     Attributes:
       of: phi; None for the gradient itself.
@@ -62,7 +62,7 @@ class RuleChannel:
 
 @dataclass(frozen=True)
 class RuleState:
-    """A state that stays a variable of the flow.
+    """An optimizer state that is a variable of the flow.
 
     Attributes:
       of: phi, which may read the state's own old value by its name.
@@ -77,16 +77,16 @@ class RuleState:
 
 @dataclass(frozen=True)
 class RuleMethod:
-    """An optimizer known by its code: a function of the gradient and of what it remembers.
+    """An optimizer given as a function of the gradient and of what it remembers.
 
     Attributes:
       name: how the method calls itself in print and in errors.
       psi: the rule.
       channels: the channels by name.
       states: the kept states by name.
-      rates: names that stand for a number over h, and that number.
-      outputs: what else is read off the params and kept states, by name.
-      sequence: the names of channels and kept states, each after what it reads.
+      rates: pairs (name, r): the name stands for r/h.
+      outputs: functions of params and kept states that the optimizer returns besides, by name.
+      sequence: the names of channels and kept states, each after those it reads.
     """
 
     name: str
@@ -99,12 +99,12 @@ class RuleMethod:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names of the states that stay variables of the flow."""
+        """The names of the optimizer states that are variables of the flow."""
         return tuple(y for y, _ in self.states)
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open, in the memories and rates."""
+        """The free symbols of the memories and rates, sorted by name."""
         free: set[Any] = set()
         for _, channel in self.channels:
             free |= channel.transfer.free_symbols
@@ -116,20 +116,20 @@ class RuleMethod:
 
     @property
     def memories(self) -> tuple[LinearMethod, ...]:
-        """What each channel remembers, as a linear method of its own."""
+        """Each channel's memory as a `LinearMethod`, in the order of the channels."""
         return tuple(
             LinearMethod(f"{self.name}, channel {a}", channel.transfer)
             for a, channel in self.channels
         )
 
     def reads(self, name: str) -> bool:
-        """Whether the rule, a channel or a kept state reads what has this name."""
+        """Whether the rule, a channel or a kept state reads the quantity of this name."""
         parts = (self.psi, *(s.of for _, s in self.states))
         named = any(name in part.names for part in parts)
         return named or any(name in _reads(c) for _, c in self.channels)
 
     def subs(self, values: Mapping[sympy.Symbol, Any]) -> RuleMethod:
-        """The method with values for symbols."""
+        """The method with these values in place of symbols."""
         return RuleMethod(
             named(self.name).subs(values),
             self.psi,
@@ -144,13 +144,13 @@ class RuleMethod:
         )
 
     def equation(self, order: Count) -> RuleEquation:
-        """The modified equation, to h^order."""
+        """The modified equation with terms up to h^order."""
         from igr.backward_error.rules.equation import RuleEquation
 
         return RuleEquation(named(self.name), check_order(order), self)
 
     def memory(self) -> Memory:
-        """How fast the slowest channel fades, and how many steps the longest reaches back.
+        """The slowest decay and the longest reach of all channels, as a `Memory`.
 
         Raises:
           ValueError: if symbols are open, or a channel has no finite memory.
@@ -160,7 +160,7 @@ class RuleMethod:
         return Memory(max(fading), max(steps))
 
     def response(self) -> None:
-        """None: what the rule does to one mode of a quadratic depends on all the others."""
+        """None: on a quadratic the rule may couple every mode with all others."""
         return None
 
 
@@ -173,7 +173,7 @@ def rule(
     outputs: Mapping[str, Callable[..., Any]] | None = None,
     name: str = "rule",
 ) -> RuleMethod:
-    """Describes an optimizer by a function of what it remembers, whatever function it is.
+    """Describes an optimizer by any function of the gradient and of what it remembers.
 
     theta[n+1] = theta[n] - h Psi. Every function given here reads by the *names of its parameters*:
     the channels and kept states, and
@@ -182,24 +182,23 @@ def rule(
     - `t` = (n + 1) h, the time at the end of the step, and `h`, the step;
     - `value_fn`, the loss itself, of `theta`.
 
-    It is made of JAX operations, differentiable where it is evaluated, and depends on nothing else;
-    one with `**read` gets everything. It is called while a field or step is traced.
+    The function is made of JAX operations, differentiable where it is evaluated, and depends on
+    nothing else; one with `**read` gets everything. It is called while a field or step is traced.
 
     Args:
-      psi: the rule. It returns the direction that h times is subtracted from params, a pytree like
-        `theta`.
+      psi: the rule. It returns the direction d of the step theta - h d, a pytree like `theta`.
       channels: name -> W for the gradient remembered with transfer function W(z), as in
         `igr.methods.linear_memory`; or name -> (phi, W) for a function phi remembered so, of any
         structure.
       kept: name -> (phi, r) for a state y <- y + r (phi - y) that stays a variable of the flow;
         with r = 1, phi is the new value and reads the old one by the state's own name. With
         r = None, y <- y + h phi. Whatever else reads a state reads its new value, and the old one
-        as `name_before`. A third entry is
-        a function from params to its start; without it, zeros like params.
-      rates: name -> r: stands for r/h, so that with `t` exp(-name t) = e^(-r (n + 1)) is how a bias
-        correction forgets.
-      outputs: name -> a function of `theta` and the kept states: what the optimizer hands out
-        besides its params, as schedule-free methods do an average.
+        as `name_before`. A third entry is a function from params to the state's initial value;
+        without it the state starts from zeros like params.
+      rates: name -> r: a parameter of this name is given r/h, as a bias correction needs it:
+        exp(-name t) = e^(-r (n + 1)) at the time `t` = (n + 1) h.
+      outputs: name -> a function of `theta` and the kept states that the optimizer returns besides
+        its params, as the average of schedule-free methods.
       name: for print.
 
     Returns:
@@ -208,9 +207,9 @@ def rule(
       each side of it alone.
 
     Raises:
-      TypeError: if a function is none, or reads by position.
-      ValueError: if a function reads what there is not, names clash, a channel or kept state is
-        read by nothing, or two read each other.
+      TypeError: if a function is not callable, or has positional parameters.
+      ValueError: if a function reads a name that is not there, names clash, a channel or kept state
+        is read by nothing, or two read each other.
 
     Momentum on directions of length one:
 
@@ -265,13 +264,17 @@ def rule(
 
 
 def reading(function: Any, argument: str, known: Iterable[str], but: Iterable[str] = ()) -> Reading:
-    """A function with the names it reads, which must all be known.
+    """Wraps a user's function with the names it reads, after checking that each name is known.
 
     Args:
       function: what a user gave.
       argument: what errors call it.
       known: the names there are.
-      but: those among them that this function cannot read.
+      but: those among them that this function must not read.
+
+    Raises:
+      TypeError: if `function` is not callable or has positional parameters.
+      ValueError: if it reads a name that is not known.
     """
     if not callable(function):
         raise TypeError(f"{argument} must be a function; got {function!r}.")
@@ -303,7 +306,7 @@ def _reads(part: RuleChannel | RuleState) -> tuple[str, ...]:
 def _sequence(
     channels: list[tuple[str, RuleChannel]], states: list[tuple[str, RuleState]]
 ) -> tuple[str, ...]:
-    """Channels and kept states, each after those whose new value it reads."""
+    """The names of channels and kept states, each after those whose new value it reads."""
     waiting = {n: set(_reads(part)) - {n} for n, part in (*channels, *states)}
     done: list[str] = []
     while waiting:

@@ -1,1 +1,1 @@
-"""The kind terms: sympy expressions with contractions of derivatives of the loss."""
+"""The kind *terms*: fields as elementwise sympy expressions in the derivatives of the loss."""

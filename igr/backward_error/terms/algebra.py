@@ -1,4 +1,4 @@
-"""Vectors built from the derivatives of a loss by elementwise functions: the term algebra.
+"""The term algebra: elementwise expressions in the derivatives of a loss along vectors.
 
 A vector is a sympy expression, read elementwise, in the parameters, the gradient g, kept states,
 and *contractions* L^(k)[a_2, .., a_k]: the k-th derivative tensor of the loss with k - 1 of its
@@ -29,7 +29,7 @@ T = sympy.Symbol("t", positive=True)  # time: n h after n steps
 
 
 class Contraction(NamedTuple):
-    """L^(k)[vectors]: the k-th derivative of the loss along k - 1 vectors.
+    """L^(k)[vectors]: the k-th derivative tensor of the loss, contracted with k - 1 vectors.
 
     Attributes:
       vectors: the k - 1 expressions it is contracted with, in a fixed order.
@@ -39,12 +39,12 @@ class Contraction(NamedTuple):
 
     @property
     def degree(self) -> int:
-        """k, the order of the derivative."""
+        """k, the order of the derivative tensor."""
         return len(self.vectors) + 1
 
 
 class Algebra:
-    """The contractions met so far, and the derivations that act on vectors.
+    """The table of contractions and inner products met so far, and the derivative along a field.
 
     Args:
       states: the symbols of vectors that are kept beside theta.
@@ -58,12 +58,12 @@ class Algebra:
         self._pairs: dict[tuple[sympy.Expr, ...], sympy.Symbol] = {}
 
     def is_scalar(self, expression: sympy.Expr) -> bool:
-        """Whether an expression is the same number for every parameter of the network."""
+        """Whether an expression has the same value at every coordinate of the parameters."""
         vectors = {THETA, G, T, *self.states, *self.contractions}
         return not (expression.free_symbols & vectors)
 
     def contract(self, vectors: tuple[sympy.Expr, ...]) -> sympy.Expr:
-        """L^(k)[vectors], multilinear, with numbers taken out and equal contractions merged."""
+        """The expression of L^(k)[vectors], expanded by linearity in each vector."""
         for i, vector in enumerate(vectors):
             parts = self._linear_parts(vector)
             if parts is not None:
@@ -81,7 +81,7 @@ class Algebra:
         return self._symbols[key]
 
     def inner(self, a: sympy.Expr, b: sympy.Expr) -> sympy.Expr:
-        """<a, b>, bilinear, with numbers taken out and equal products merged."""
+        """The expression of the inner product <a, b>, expanded by linearity in both vectors."""
         for left, right in ((a, b), (b, a)):
             parts = self._linear_parts(left)
             if parts is not None:
@@ -100,9 +100,10 @@ class Algebra:
         states: Mapping[sympy.Symbol, sympy.Expr],
         first: bool = True,
     ) -> sympy.Expr:
-        """D expression along theta' = field and each kept state' = its own.
+        """The derivative of an expression along theta' = field and y' = states[y].
 
-        Time moves with speed one: in the `first` of the fields that add up to the whole.
+        The time t has derivative one. Where a field is a sum of parts, that is counted for the part
+        with `first` true alone.
         """
         total = sympy.Integer(0)
         for atom in sorted(expression.free_symbols, key=str):
@@ -127,7 +128,7 @@ class Algebra:
         return self.tidy(total)
 
     def tidy(self, expression: sympy.Expr) -> sympy.Expr:
-        """Collects the contractions, so that like terms meet.
+        """An equal expression with the coefficients of each contraction collected.
 
         Roots and denominators stay as they are: multiplied out they would grow, and lose the small
         number in them to rounding when they are evaluated.
@@ -150,7 +151,10 @@ class Algebra:
         states: Mapping[sympy.Symbol, sympy.Expr],
         first: bool,
     ) -> sympy.Expr:
-        """D L^(k)[a, ..] = L^(k+1)[F, a, ..] + L^(k)[D a, ..] + ..."""
+        """The derivative of a contraction along the fields, by the product rule.
+
+        D L^(k)[a, ..] = L^(k+1)[F, a, ..] + L^(k)[D a, ..] + ..
+        """
         vectors = contraction.vectors
         total = self.contract((*vectors, field))
         for i, vector in enumerate(vectors):
@@ -159,10 +163,10 @@ class Algebra:
         return total
 
     def _linear_parts(self, vector: sympy.Expr) -> list[tuple[sympy.Expr, sympy.Expr]] | None:
-        """Numbers and vectors whose sum it is, or None where the vector stands for itself.
+        """A vector as a sum of numbers times vectors, or None if it is not to be taken apart.
 
-        A sum is taken apart only into numbers times single contractions or the gradient: an
-        elementwise product is one direction to differentiate along, whatever sum it hides.
+        A sum is taken apart only into numbers times single contractions, the gradient or theta: an
+        elementwise product stays one direction to differentiate along.
         """
         if vector == 0:
             return []
@@ -180,7 +184,9 @@ class Algebra:
 
 
 def _hide(expression: sympy.Expr, hidden: dict[sympy.Expr, sympy.Dummy]) -> sympy.Expr:
-    """Puts a symbol for every sum under a root or in a denominator.
+    """The expression with a symbol for every sum under a root or in a denominator.
+
+    The symbols are added to `hidden`, by the sum they stand for.
 
     With s for the 1 - e^(-lambda t) of a bias correction, e^(-lambda t) elsewhere is 1 - s.
     """

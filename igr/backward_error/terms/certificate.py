@@ -1,4 +1,4 @@
-"""Which part of a field of the term algebra descends on a loss, in the metric of a preconditioner.
+"""Splits a field of the term algebra into preconditioned descent on a loss and the rest.
 
 To first order in h a field is
 
@@ -32,14 +32,15 @@ _ZERO = sympy.Integer(0)
 
 @dataclass(frozen=True)
 class Descent:
-    """A field split into descent on a loss, weight decay, and what is neither.
+    """A field split into preconditioned descent on a loss, weight decay, and the rest.
 
     Attributes:
       preconditioner: P_0, P_1.
       decay: C_0, C_1.
-      penalty: psi, by the powers of h: what is summed over the parameters.
-      of_length: phi of the squared length `SQUARE` of g, by the powers of h.
-      obstruction: the terms that are none of these, by the powers of h.
+      penalty: the coefficients of psi by powers of h; the loss gains the sum of psi over
+        coordinates.
+      of_length: the loss's terms in the squared length `SQUARE` of g, by powers of h.
+      obstruction: the remaining terms, by powers of h.
     """
 
     preconditioner: tuple[sympy.Expr, ...]
@@ -50,7 +51,7 @@ class Descent:
 
 
 def descent(eq: Any, order: int) -> Descent:
-    """Splits the field of an equation up to h^order.
+    """Splits the field of an equation, up to h^order, into descent on a loss, decay and the rest.
 
     Args:
       eq: an `ElementwiseEquation`.
@@ -106,7 +107,7 @@ def _with_first_order(eq: Any, found: Descent) -> Descent:
 def _by_contraction(
     expression: sympy.Expr, contractions: Any
 ) -> dict[sympy.Symbol | None, sympy.Expr]:
-    """The factors of the contractions, that of None what has none."""
+    """The factor of each contraction in an expression; the key None holds the remaining terms."""
     present = sorted(expression.free_symbols & set(contractions), key=str)
     parts: dict[sympy.Symbol | None, sympy.Expr] = {}
     rest = expression
@@ -120,7 +121,7 @@ def _by_contraction(
 
 
 def _ratio(factor: sympy.Expr, metric: sympy.Expr, eq: Any) -> sympy.Expr | None:
-    """k with factor = k metric, the same number for every parameter; None where there is none."""
+    """The k with factor = k metric, if it is the same at every coordinate; otherwise None."""
     vectors = {G, THETA, *eq.states, *eq.contractions}
     lengths = {s for s, (a, b) in eq.products.items() if a == b == G}
     ratio = factor / metric
@@ -133,7 +134,7 @@ def _ratio(factor: sympy.Expr, metric: sympy.Expr, eq: Any) -> sympy.Expr | None
 
 
 def _varies(ratio: sympy.Expr, along: set[sympy.Symbol]) -> bool:
-    """Whether it differs between points, which is seen at once where to simplify takes minutes."""
+    """Whether a ratio differs between points, tested in numbers: simplifying can take minutes."""
     symbols = sorted(ratio.free_symbols, key=str)
     value = sympy.lambdify(symbols, ratio, "mpmath")
     for size in (1, 4):  # times after the first steps, and elements of any size
@@ -153,7 +154,7 @@ def _varies(ratio: sympy.Expr, along: set[sympy.Symbol]) -> bool:
 def _factors(
     expression: sympy.Expr, foreign: set[sympy.Symbol]
 ) -> tuple[sympy.Expr, sympy.Expr, tuple[sympy.Expr, ...]]:
-    """The factor of g, that of theta, and the terms that are multiples of neither."""
+    """The factor of g, the factor of theta, and a tuple of the terms that have neither."""
     of_gradient, of_params, rest = _ZERO, _ZERO, []
     for whole in sympy.Add.make_args(expression):
         pieces = [whole]
@@ -174,7 +175,7 @@ def _factors(
 
 
 def _has_factor(term: sympy.Expr, symbol: sympy.Symbol) -> bool:
-    """Whether a term is a power of the symbol, of at least one, times something finite there."""
+    """Whether a term, as a product, has a positive integer power of the symbol as a factor."""
     powers = (f.as_base_exp() for f in sympy.Mul.make_args(term))
     exponents = [k for base, k in powers if base == symbol]
     return any(k.is_Integer and k >= 1 for k in exponents[:1])
@@ -183,7 +184,7 @@ def _has_factor(term: sympy.Expr, symbol: sympy.Symbol) -> bool:
 def _integral(
     function: sympy.Expr, by: sympy.Symbol, eq: Any, metric: sympy.Expr = _ZERO
 ) -> sympy.Expr:
-    """The integral from 0, g taken to be real; what is a number times the metric is written so."""
+    """The integral from 0 of a function of the real symbol `by`; multiples of `metric` are kept."""
     if function.is_Add:
         return sympy.Add(*(_integral(term, by, eq, metric) for term in function.args))
     factor, inside = function.as_independent(by, as_Add=False)

@@ -1,4 +1,4 @@
-"""Methods with an elementwise rule: Adam, RMSProp and their like, from channels and a rule.
+"""Methods with an elementwise rule, such as Adam and RMSProp, from channels and a formula.
 
 theta[n+1] = theta[n] - h Psi(a_1, .., a_r, theta[n]) with channels a_i = sum_k w_ik phi_i(g[n-k]),
 each an elementwise function of the gradients seen, remembered with a transfer function W_i. A slow
@@ -31,7 +31,7 @@ _TAKEN = re.compile(r"g|theta|t|z|h|[LS]\d+|kappa_.*")  # the algebra's own symb
 
 @dataclass(frozen=True)
 class Channel:
-    """An elementwise function of the gradients seen, remembered linearly.
+    """A linear memory of an elementwise function phi of the gradient.
 
     Attributes:
       of: phi, an expression in `igr.methods.g` and `theta`, and in other channels and kept states.
@@ -44,7 +44,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Kept:
-    """A slow state that stays a variable of the flow.
+    """An optimizer state that is a variable of the flow, read by the rule after its update.
 
     Attributes:
       of: phi, an expression in `igr.methods.g` and `theta`, in channels and kept states after
@@ -60,20 +60,20 @@ class Kept:
 
 
 def before(state: sympy.Symbol | str) -> sympy.Symbol:
-    """The symbol of a kept state before its update in a step; its own is what it is after it."""
+    """The symbol of a kept state before its update; the state's own symbol is its updated value."""
     return sympy.Symbol(f"{state}_before")
 
 
 @dataclass(frozen=True)
 class ElementwiseMethod:
-    """An optimizer that steps element by element, by a rule on what it remembers.
+    """An optimizer whose step is an elementwise formula in what it remembers.
 
     Attributes:
       name: how the method calls itself in print and in errors.
       rule: Psi, an expression in the names of the channels and kept states, `g` and `theta`.
       channels: the channels by name.
       states: the kept states by name.
-      rates: symbols of the rule that stand for a number over h, and that number.
+      rates: pairs (symbol, r): the symbol stands for r/h in the rule.
     """
 
     name: str
@@ -89,7 +89,7 @@ class ElementwiseMethod:
 
     @property
     def memories(self) -> tuple[LinearMethod, ...]:
-        """What each channel remembers, as a linear method of its own."""
+        """Each channel's memory as a `LinearMethod`, in the order of the channels."""
         return tuple(
             LinearMethod(f"{self.name}, channel {a}", channel.transfer)
             for a, channel in self.channels
@@ -97,12 +97,12 @@ class ElementwiseMethod:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names of the kept states, as they stand in optax."""
+        """The names of the optimizer states that are variables of the flow, as in optax."""
         return tuple(str(y) for y, _ in self.states)
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open, such as beta."""
+        """The free symbols, such as beta, sorted by name."""
         own = {G, THETA, T, Z, *(s for s, _ in (*self.channels, *self.states, *self.rates))}
         own |= {before(y) for y, _ in self.states}
         free = set(self.rule.free_symbols)
@@ -117,7 +117,7 @@ class ElementwiseMethod:
 
     @property
     def sequence(self) -> tuple[tuple[sympy.Symbol, Channel | Kept], ...]:
-        """Channels and kept states, each after those whose new value it reads."""
+        """The channels and kept states, each after those whose new value it reads."""
         parts = dict((*self.channels, *self.states))
         waiting = {s: part.of.free_symbols & parts.keys() for s, part in parts.items()}
         done: list[tuple[sympy.Symbol, Channel | Kept]] = []
@@ -133,11 +133,11 @@ class ElementwiseMethod:
         return tuple(done)
 
     def equation(self, order: Count) -> ElementwiseEquation:
-        """The modified equation, to h^order."""
+        """The modified equation with terms up to h^order."""
         return elementwise_equation(self, check_order(order))
 
     def memory(self) -> Memory:
-        """What the channels remember; kept states do not count.
+        """The slowest decay and longest reach of the channels; kept states do not count.
 
         Raises:
           ValueError: if the method has open symbols.
@@ -148,7 +148,7 @@ class ElementwiseMethod:
         )
 
     def response(self) -> GradientResponse | None:
-        """The limits for h times the preconditioned curvature: see `gradient_response`."""
+        """The preconditioned linear method it is near a point: see `gradient_response`."""
         return gradient_response(self)
 
 
@@ -161,7 +161,7 @@ def elementwise(
     parameters: Iterable[Any] = (),
     name: str = "elementwise method",
 ) -> ElementwiseMethod:
-    """Describes an optimizer by an elementwise rule on what it remembers.
+    """Describes an optimizer by an elementwise formula in what it remembers.
 
     Args:
       rule: Psi, a sympy expression in symbols named as the channels and kept states, and in
@@ -173,10 +173,10 @@ def elementwise(
         y <- phi(y, ..). With a rate of None, y <- y + h phi. Everything else reads it after its
         update, and before it as `name_before`. A third entry is what it starts from, a number or
         an expression in `theta`, 0 if not given.
-      rates: name -> r: a symbol of the rule that stands for r/h. With the time `t` = (n + 1) h of
-        a step, exp(-name t) = e^(-r (n + 1)) is how a bias correction forgets.
-      parameters: the symbols, or their names, that are none of these and are left open; they must
-        get a number before a field is compiled.
+      rates: name -> r: a symbol of the rule that stands for r/h, as a bias correction needs it:
+        exp(-name t) = e^(-r (n + 1)) at the time `t` = (n + 1) h of a step.
+      parameters: the other symbols, or their names, that expressions may contain; they must get a
+        number before a field is compiled.
       name: for print.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The modified equation of a method with an elementwise rule, in the term algebra."""
+"""The modified equation of a method with an elementwise rule, as formulas of the term algebra."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from igr.checks import Count
 
 @dataclass(frozen=True, repr=False)
 class ElementwiseEquation:
-    """The modified equation of an optimizer that acts element by element, in formulas.
+    """The modified equation of an optimizer with an elementwise rule, as sympy formulas.
 
     theta' = sum_k h^k F_k, and y' = sum_k h^k F_{y,k} for each kept state.
 
@@ -49,12 +49,12 @@ class ElementwiseEquation:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names of the states that stay variables of the flow."""
+        """The names of the optimizer states that are variables of the flow."""
         return tuple(str(y) for y in self.states)
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open."""
+        """The free symbols, sorted by name."""
         own = {THETA, G, T, *self.states, *self.contractions, *self.rates, *self.products}
         free: set[Any] = set()
         for expression in self._expressions():
@@ -62,7 +62,7 @@ class ElementwiseEquation:
         return tuple(sorted(free - own, key=str))
 
     def subs(self, values: Mapping[Any, Any]) -> ElementwiseEquation:
-        """The equation with numbers, or other expressions, for the method's symbols.
+        """The equation with numbers, or other expressions, in place of its symbols.
 
         Args:
           values: by symbol, or by its name. Floats are read as the decimal that is written.
@@ -95,7 +95,7 @@ class ElementwiseEquation:
         )
 
     def truncate(self, order: Count) -> ElementwiseEquation:
-        """The same equation with fewer powers of h."""
+        """The same equation with the terms up to h^order alone."""
         order = check_order(order, self.order)
         states = {y: part[: order + 1] for y, part in self.states.items()}
         return ElementwiseEquation(
@@ -109,7 +109,7 @@ class ElementwiseEquation:
         )
 
     def on(self, loss: sympy.Expr, params: Sequence[sympy.Symbol], h: Any) -> sympy.Matrix:
-        """The field in closed form on a sympy loss; kept states appear with an index.
+        """The field of theta in closed form on a sympy loss; a kept state y appears as y_param.
 
         Args:
           loss: E, an expression in `params`.
@@ -169,7 +169,7 @@ class ElementwiseEquation:
         return total
 
     def is_gradient(self, order: Count | None = None) -> bool:
-        """Whether the field descends on a loss, in the metric of its preconditioner.
+        """Whether the field is preconditioned descent on some loss, for every E.
 
         Args:
           order: up to this power of h; `self.order` if not given.
@@ -191,16 +191,16 @@ class ElementwiseEquation:
         return True
 
     def modified_loss(self, order: Count | None = None) -> PreconditionedLoss:
-        """The loss that the field descends on, in the metric of its preconditioner.
+        """The modified loss, on which the field descends in its preconditioner's metric.
 
-        Kept states and the time are held where its gradient is taken; decoupled weight decay
-        stays beside it.
+        Its gradient is taken at fixed kept states and time; decoupled weight decay is no part of
+        it.
 
         Args:
           order: up to this power of h; `self.order` if not given.
 
         Raises:
-          NotAGradientError: if there is none: it names the first term in the way.
+          NotAGradientError: if there is none; the message names the first term that is no descent.
           UnansweredError: for an order above 1.
 
         >>> from igr.backward_error import methods, modified_equation
@@ -213,17 +213,19 @@ class ElementwiseEquation:
         )
 
     def gradient_part(self) -> ElementwiseEquation:
-        """The part of the field that descends on a loss, weight decay and kept states with it.
+        """The equation without the terms of theta' that are not descent on a loss.
 
         Raises:
           UnansweredError: for an equation of an order above 1.
+
+        Weight decay and the equations of kept states stay in it.
         """
         rest = self._obstructions()
         field = tuple(f - r for f, r in zip(self.field, rest, strict=True))
         return self._part(", gradient part", field, self.states)
 
     def obstruction(self) -> ElementwiseEquation:
-        """What `gradient_part` leaves.
+        """The rest of the field: the equation less its `gradient_part`.
 
         Raises:
           UnansweredError: for an equation of an order above 1.

@@ -19,18 +19,19 @@ from igr.shown import cut
 
 @dataclass(frozen=True, repr=False)
 class PreconditionedLoss:
-    """The loss that a method descends on in the metric of its preconditioner P.
+    """The loss on which a method descends in the metric of its preconditioner P.
 
         theta' = -P grad[E + h sum_i psi(g_i)] - C theta + O(h^(order + 1)),
 
-    with psi and P in the kept states, which are held where the gradient is taken, and in the time.
+    psi, P and C may depend on kept states and the time, which are fixed where the gradient is
+    taken.
 
     Attributes:
       name: the method.
       order: the highest power of h kept.
       parts: psi, P and C by the powers of h, see `certificate.Descent`.
       states: the symbols of the kept states.
-      rates: the symbols that stand for a number over h, and that number.
+      rates: symbol -> r: the symbol stands for r/h.
     """
 
     name: str
@@ -41,32 +42,32 @@ class PreconditionedLoss:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names of the kept states it reads beside params."""
+        """The names of the kept states it may depend on, besides params."""
         return tuple(map(str, self.states))
 
     @property
     def penalty(self) -> sympy.Expr:
-        """What is summed over the parameters: psi as h psi, in g, kept states and the time."""
+        """The summand h psi of the loss, an expression in g, kept states, theta and the time."""
         return _series(self.parts.penalty)
 
     @property
     def of_length(self) -> sympy.Expr:
-        """What is added as a function of `certificate.SQUARE`, the squared length of g."""
+        """The loss's term in |g|, an expression in `certificate.SQUARE` = |g|^2."""
         return _series(self.parts.of_length)
 
     @property
     def preconditioner(self) -> sympy.Expr:
-        """P, elementwise, in h, g, kept states and the time."""
+        """The elementwise preconditioner P, an expression in h, g, kept states and the time."""
         return _series(self.parts.preconditioner)
 
     @property
     def decay(self) -> sympy.Expr:
-        """C, elementwise: decoupled weight decay, which stays beside the loss."""
+        """The elementwise coefficient C of the decoupled weight decay -C theta."""
         return _series(self.parts.decay)
 
     @property
     def loss(self) -> sympy.Expr:
-        """E + h sum(psi), with `sum` a function symbol for the sum over the parameters."""
+        """E + h sum(psi) as an expression; `sum` is a function symbol, over coordinates."""
         total = sympy.Symbol("E")
         if self.penalty != 0:
             total += STEP * sympy.Function("sum")(self.penalty / STEP)
@@ -74,7 +75,7 @@ class PreconditionedLoss:
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open."""
+        """The free symbols of the loss, sorted by name."""
         free = set().union(
             *(e.free_symbols for e in (self.penalty, self.of_length)),
             *(rate.free_symbols for rate in self.rates.values()),
@@ -82,7 +83,7 @@ class PreconditionedLoss:
         return tuple(sorted(free - {G, THETA, T, STEP, SQUARE, *self.states, *self.rates}, key=str))
 
     def on(self, loss: sympy.Expr, params: Sequence[sympy.Symbol], h: Any) -> sympy.Expr:
-        """The modified loss in closed form; kept states appear with an index, as in `eq.on`.
+        """The modified loss in closed form on a sympy loss; a kept state y appears as y_param.
 
         Args:
           loss: E, an expression in `params`.
@@ -113,7 +114,7 @@ class PreconditionedLoss:
         return total + self.of_length.xreplace({SQUARE: square, STEP: h})
 
     def latex(self) -> str:
-        """The loss, the metric and the decay as LaTeX."""
+        """The loss, the preconditioner and the weight decay as LaTeX."""
         return printing.preconditioned_loss(self, latex=True)
 
     def __str__(self) -> str:
@@ -130,14 +131,14 @@ class PreconditionedLoss:
 
 
 def preconditioned_loss(eq: Any, order: int) -> PreconditionedLoss:
-    """The loss that the field of an equation descends on.
+    """The modified loss of an equation, on which its field descends.
 
     Args:
       eq: an `ElementwiseEquation`.
       order: the highest power of h kept.
 
     Raises:
-      NotAGradientError: if there is none: it names the first term in the way.
+      NotAGradientError: if there is none; the message names the first term that is no descent.
       UnansweredError: for an order above 1.
     """
     parts = descent(eq, order)

@@ -15,7 +15,7 @@ _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def equation(eq: Any, latex: bool) -> str:
-    """theta' = .., a line for each kept state, and what the symbols in them stand for.
+    """The equations of theta' and each kept state as text, and what their symbols stand for.
 
     Args:
       eq: an `ElementwiseEquation`.
@@ -46,7 +46,7 @@ def equation(eq: Any, latex: bool) -> str:
 
 
 def preconditioned_loss(modified: Any, latex: bool) -> str:
-    """E + h sum psi, the metric it is descended in, and the decay beside it.
+    """The loss E + h sum psi, its metric and the weight decay beside it, as text.
 
     Args:
       modified: a `PreconditionedLoss`.
@@ -80,11 +80,11 @@ def preconditioned_loss(modified: Any, latex: bool) -> str:
 
 
 def term(eq: Any, expression: sympy.Expr) -> str:
-    """A term of an equation on one line.
+    """One term of an equation as plain text on one line.
 
     Args:
       eq: an `ElementwiseEquation`.
-      expression: of its algebra.
+      expression: the term, of the equation's algebra.
     """
     names = _Names(eq, latex=False)
     text = names.text(expression)
@@ -115,7 +115,7 @@ def _line(left: str, coefficients: tuple[sympy.Expr, ...], eq: Any, names: _Name
 
 
 class _Names:
-    """What each symbol of an equation is called in print."""
+    """The printed names of an equation's symbols, and of vectors that are differentiated along."""
 
     def __init__(self, eq: Any, latex: bool):
         self.eq = eq
@@ -123,7 +123,7 @@ class _Names:
         self._named: dict[sympy.Expr, str] = {}  # directions with a name of their own
 
     def directions(self) -> list[tuple[sympy.Expr, str]]:
-        """The vectors that got a name when what stands above was written, and theirs in turn."""
+        """The (vector, name) pairs of all vectors given a name so far, and of those inside them."""
         done = 0
         while done < len(self._named):  # writing one may name more
             for e in list(self._named)[done:]:
@@ -132,7 +132,7 @@ class _Names:
         return list(self._named.items())
 
     def text(self, expression: sympy.Expr) -> str:
-        """An elementwise expression."""
+        """The text of an elementwise expression."""
         symbols: dict[sympy.Basic, sympy.Expr] = {}
         for atom in sorted(expression.free_symbols, key=str):
             if atom in self.eq.contractions:
@@ -145,7 +145,10 @@ class _Names:
         return tex(shown.xreplace({THETA: sympy.Symbol(r"{\theta}")}))
 
     def contraction(self, atom: sympy.Symbol, brackets: bool = False) -> str:
-        """H g, H^2 g, nabla^3 E[g, g]; H[s] where the direction has a name, or brackets are due."""
+        """The text of a contraction: H g, H² g, ∇³E[g, g], or H[s] for a named vector.
+
+        With `brackets`, or where the vector has a name, H takes its argument in brackets.
+        """
         vectors = self.eq.contractions[atom].vectors
         if len(vectors) > 1:
             inside = ", ".join(self.direction(v, brackets) for v in vectors)
@@ -165,7 +168,7 @@ class _Names:
         return f"H{power} {text}"
 
     def direction(self, vector: sympy.Expr, brackets: bool = False) -> str:
-        """A vector that is differentiated along, by its name if it has many letters."""
+        """The text of a vector that is differentiated along: its formula or, if long, a name."""
         if vector in self.eq.contractions:
             return self.contraction(vector, brackets)
         if vector.is_Symbol:
@@ -177,7 +180,7 @@ class _Names:
         return self._named[vector]
 
     def product(self, atom: sympy.Symbol) -> sympy.Expr:
-        """|g|^2, g'H g: the inner product of two vectors."""
+        """A symbol that prints as the inner product of two vectors: |g|², gᵀH g."""
         a, b = (self.direction(v) for v in sorted(self.eq.products[atom], key=lambda v: v != G))
         if a == b:
             bars = rf"{{\lvert {a}\rvert}}" if self.latex else f"|{a}|"
@@ -185,7 +188,7 @@ class _Names:
         return sympy.Symbol(rf"{{{a}^{{\top}} {b}}}" if self.latex else f"({a}ᵀ{b})")
 
     def linear(self, expression: sympy.Expr) -> list[tuple[sympy.Expr, str]] | None:
-        """Numbers and the vectors they stand before, or None where the rule is not linear."""
+        """The (number, name of vector) pairs of a linear expression, or None if it is not one."""
         vectors = {G, THETA, *self.eq.states, *self.eq.contractions}
         numbers = {s: self.product(s) for s in self.eq.products}
         terms = []

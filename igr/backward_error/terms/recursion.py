@@ -1,4 +1,4 @@
-"""Solves for the modified field of a rule in the term algebra, one power of h after the other.
+"""Solves for the modified field of a rule in the term algebra, one power of h at a time.
 
 The field satisfies
 
@@ -29,7 +29,7 @@ _BERNOULLI = Z / (sympy.exp(Z) - 1)
 
 
 def elementwise_equation(method: ElementwiseMethod, order: int) -> ElementwiseEquation:
-    """The equation of channels, kept states and an elementwise rule."""
+    """The modified equation, up to h^order, of a method with channels and an elementwise rule."""
     solver = _Solver(tuple(y for y, _ in method.states))
     terms = order + 1
     bernoulli = taylor_coefficients(_BERNOULLI, terms)
@@ -68,7 +68,7 @@ def elementwise_equation(method: ElementwiseMethod, order: int) -> ElementwiseEq
 
 
 def sharpness_aware_equation(method: SharpnessAware, order: int) -> ElementwiseEquation:
-    """The equation of a rule that is a series in h by itself, without memory."""
+    """The modified equation, up to h^order, of a rule that is a power series in h."""
     solver = _Solver(())
     bernoulli = taylor_coefficients(_BERNOULLI, order + 1)
     rule = method.rule(solver.algebra, order)
@@ -78,7 +78,7 @@ def sharpness_aware_equation(method: SharpnessAware, order: int) -> ElementwiseE
 
 
 class _Solver:
-    """The field as far as it is known, and h D along it."""
+    """The coefficients of the field known so far, and the derivative h D along it."""
 
     def __init__(self, kept: tuple[sympy.Symbol, ...]):
         self.algebra = Algebra(kept)
@@ -87,7 +87,7 @@ class _Solver:
         self.states: dict[sympy.Symbol, Coefficients] = {y: [] for y in kept}
 
     def advance(self, series: Coefficients) -> Coefficients:
-        """h D of a series: the coefficient of h^k sums D_i X_l over i + l = k - 1."""
+        """The series h D X of a series X: its h^k coefficient sums D_i X_l over i + l = k - 1."""
         result = [sympy.Integer(0)]
         for k in range(1, len(series)):
             parts = (
@@ -103,7 +103,7 @@ class _Solver:
         return result
 
     def operator(self, coefficients: Coefficients, series: Coefficients) -> Coefficients:
-        """sum_j c_j (h D)^j of a series."""
+        """The series sum_j c_j (h D)^j X, for coefficients c_j and a series X."""
         total = [coefficients[0] * x for x in series]
         power = series
         for c in coefficients[1 : len(series)]:
@@ -128,7 +128,7 @@ class _Solver:
 def _compose(
     rule: sympy.Expr, read: Mapping[sympy.Symbol, Coefficients], order: int
 ) -> Coefficients:
-    """Taylor coefficients in h of the rule on channels that are series in h."""
+    """The Taylor coefficients in h of the rule, where the quantities it reads are series in h."""
     present = [a for a in read if a in rule.free_symbols]
     if not present:
         return [rule] + [sympy.Integer(0)] * order

@@ -1,4 +1,4 @@
-"""The kind trees: series over coloured rooted trees, and the equations that are such series."""
+"""The kind *trees*: series over coloured rooted trees, and equations that are such series."""
 
 from igr.backward_error.trees.rooted import (
     LEAF,

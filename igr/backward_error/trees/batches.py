@@ -1,4 +1,4 @@
-"""Trees over many losses: what a vertex of an epoch of minibatch steps stands for.
+"""Trees over minibatches: which batch each vertex of an epoch's trees stands for.
 
 An epoch composes Euler steps of several fields f_k = -grad L_k, one for each of m batches.
 Expanded in h it is a sum over trees whose vertices each stand for one of the batches, and only two
@@ -36,12 +36,13 @@ _SUBSCRIPTS = dict(zip(_LETTERS, "ₖⱼᵢₗₙₚqᵣₛₜ", strict=True))
 
 @dataclass(frozen=True)
 class Batches(Colouring):
-    """m batches, in a fixed or in random order.
+    """The colouring of SGD in epochs: a vertex stands for the loss of one of m batches.
 
     Attributes:
       num_batches: m, a positive integer or a symbol.
-      batches: their order, fixed, which marks refer to; empty if m is a symbol. None if it is drawn
-        anew for each epoch: marks then tell which vertices share a batch.
+      batches: the fixed order of the batches, empty if m is a symbol; a mark then says that a
+        vertex's batch comes before its parent's. None if each epoch draws a new random order;
+        marked vertices then share a batch.
     """
 
     num_batches: sympy.Expr
@@ -55,38 +56,41 @@ class Batches(Colouring):
 
     @property
     def ordered(self) -> bool:
-        """Whether the batches come in a fixed order."""
+        """Whether every epoch takes the batches in the same fixed order."""
         return self.batches is not None
 
     @property
     def free_symbols(self) -> set[Any]:
-        """m, if it is a symbol."""
+        """The set {m} if m is a symbol, otherwise the empty set."""
         return self.num_batches.free_symbols
 
     def subs(self, values: Mapping[sympy.Symbol, Any]) -> Batches:
-        """With a number for the symbol m."""
+        """The same colouring with a number in place of the symbol m."""
         m = number_of_batches(self.num_batches.subs(values), str(self.num_batches))
         counted = self.ordered and m.is_Integer and not self.batches
         return Batches(m, tuple(range(int(m))) if counted else self.batches)
 
     def means(self, t: int) -> int:
-        """Over how many batches, each on its own, a tree is a mean."""
+        """Over how many independent batch indices the differential of a tree is averaged."""
         if self.ordered:
             return rooted.size(t)
         return rooted.colours(t).count(FREE) + (MARKED in rooted.colours(t))
 
     def representative(self, t: int) -> int | None:
-        """None where the batches are compared: rooted elsewhere they would be in another order."""
+        """The rooting that stands for the free tree; None where batches are compared.
+
+        Rooted at another vertex, such a tree would compare the batches in another order.
+        """
         if self.ordered and MARKED in rooted.colours(t):
             return None
         return super().representative(t)
 
     def vanishes(self, t: int) -> bool:
-        """A single batch does not come before another."""
+        """Whether a tree is zero because it puts one batch before another and there is only one."""
         return self.ordered and self.num_batches == 1 and MARKED in rooted.colours(t)
 
     def check_number(self, number: int, argument: str, name: str) -> None:
-        """Raises `ValueError` unless there are as many batches as the equation is for."""
+        """Raises `ValueError` unless m is a number and equal to `number`."""
         m = self.num_batches
         if not m.is_Integer:
             raise ValueError(
@@ -97,7 +101,7 @@ class Batches(Colouring):
             raise ValueError(f"{name}: {argument} must be {m} in number; got {number}.")
 
     def losses(self, loss: Any, params: Any, name: str) -> Losses:
-        """L_0, .., L_(m-1), a sequence of expressions."""
+        """The batches' losses L_0, .., L_(m-1) as a `Losses`, from a sequence of expressions."""
         if not isinstance(loss, Sequence) or isinstance(loss, str):
             raise TypeError(
                 f"loss must be the sequence of the losses of the batches of {name}; got {loss!r}."
@@ -107,14 +111,21 @@ class Batches(Colouring):
         return _LossesOfBatches([each[k] for k in self.batches or range(len(each))], params, self)
 
     def letters(self, tree: Tree, latex: bool) -> Letters:
-        """⟨Hₖ gₖ⟩ the mean of a product; g and H without an index are means."""
+        """The printed names of a tree's vertices: ⟨Hₖ gₖ⟩ is the mean of a product over batches.
+
+        g and H without an index are those of the mean loss.
+        """
         if MARKED not in rooted.colours(rooted.intern(tree)):
             return Letters(latex)
         return _BatchLetters(tree, self.ordered, latex)
 
 
 def number_of_batches(value: Any, argument: str = "num_batches") -> sympy.Expr:
-    """m, exact; raises unless it is an integer of at least 1 or a symbol."""
+    """The number of batches as an exact sympy number or symbol.
+
+    Raises:
+      ValueError: unless it is an integer of at least 1 or a symbol.
+    """
     whole = not isinstance(value, bool | float) and "float" not in str(getattr(value, "dtype", ""))
     m = exact(value, argument) if whole else sympy.nan
     if not (m.is_Symbol or (m.is_Integer and m >= 1)):
@@ -125,14 +136,17 @@ def number_of_batches(value: Any, argument: str = "num_batches") -> sympy.Expr:
 
 
 class _LossesOfBatches(Losses):
-    """The losses in the order of their batches."""
+    """The losses of the batches in the order of the epoch, in closed form."""
 
     def __init__(self, each: Sequence[sympy.Expr], params: Any, colouring: Batches):
         super().__init__(sympy.Add(*each) / len(each), symbols(params))
         self._each, self._ordered = each, colouring.ordered
 
     def over(self, t: int, batch: int | None) -> tuple[sympy.Expr, Sequence[int | None]]:
-        """All batches, those before that of the parent, or the one that is shared."""
+        """The factor and the batch indices over which the root of a tree is summed.
+
+        These are all batches, those before the parent's, or the one batch that is shared.
+        """
         one, m = sympy.Integer(1), len(self._each)
         if self._ordered:
             before = batch if rooted.colour(t) == MARKED and batch is not None else m
@@ -144,14 +158,14 @@ class _LossesOfBatches(Losses):
         return one / m, range(m)
 
     def vertex(self, colour: int, batch: int | None) -> sympy.Expr:
-        """The loss of the batch, or the mean loss."""
+        """The loss of this batch, or the mean loss for a vertex without one."""
         if batch is None or (colour == FREE and not self._ordered):
             return self.loss
         return self._each[batch]
 
 
 class _BatchLetters(Letters):
-    """An index for each batch that is compared with another, and the conditions it meets."""
+    """The indices of compared or shared batches in print, and the conditions j<k on them."""
 
     def __init__(self, tree: Tree, ordered: bool, latex: bool):
         super().__init__(latex)
@@ -175,7 +189,7 @@ class _BatchLetters(Letters):
         return f"_{letter}" if self.latex else _SUBSCRIPTS[letter]
 
     def _compared(self, tree: Tree, parent: str | None, letters: Iterator[str]) -> Iterator[str]:
-        """The letter of each vertex in preorder, none where its batch is not compared."""
+        """The index letter of each vertex in preorder, empty where its batch is not compared."""
         compared = parent is not None or any(child[0] == MARKED for child in tree[1:])
         own = next(letters) if compared else ""
         if parent is not None:

@@ -13,7 +13,7 @@ from igr.backward_error.trees.colouring import Losses
 
 
 class Differentials:
-    """The elementary differentials of some losses, each computed once.
+    """The elementary differentials of given losses, each computed once.
 
     Args:
       losses: what the vertices are derivatives of, from a `Colouring`.
@@ -24,13 +24,13 @@ class Differentials:
         self._at = cache(self._value)
 
     def field(self, t: int, batch: int | None = None) -> sympy.Matrix:
-        """F(t) over f = -grad E, a column: the mean over the batches that t is over."""
+        """The elementary differential F(t) over f = -grad E, a column; a mean over its batches."""
         factor, batches = self._losses.over(t, batch)
         zero = sympy.zeros(len(self._losses.params), 1)
         return factor * sum((self._at(t, k) for k in batches), zero)
 
     def scalar(self, t: int) -> sympy.Expr:
-        """The derivatives of E contracted over the free tree of `t`, any rooting of it."""
+        """The scalar contraction of E's derivatives over the free tree of `t`."""
         factor, batches = self._losses.over(t, None)
         total = sympy.Integer(0)
         for k in batches:
@@ -42,7 +42,7 @@ class Differentials:
         return (-1) ** (rooted.size(t) - 1) * factor * total
 
     def _value(self, t: int, batch: int | None) -> sympy.Matrix:
-        """The tree with this batch at its root."""
+        """The elementary differential of a tree whose root stands for this batch, a column."""
         vertex = self._losses.vertex(rooted.colour(t), batch)
         if isinstance(vertex, list):
             contracted, directions = self._contracted(vertex, t, batch)
@@ -59,9 +59,10 @@ class Differentials:
     def _contracted(
         self, expressions: list[sympy.Expr], t: int, batch: int | None
     ) -> tuple[list[sympy.Expr], dict[sympy.Dummy, sympy.Expr]]:
-        """Expressions differentiated once along each branch at the root, and what those are.
+        """Expressions differentiated once along each branch at the root, in placeholders.
 
-        Placeholders stand for the branches, so that no later derivative acts on them.
+        Placeholders stand for the differentials of the branches, so that no later derivative acts
+        on them; the second value maps each to what it stands for.
         """
         directions: dict[sympy.Dummy, sympy.Expr] = {}
         params = self._losses.params
@@ -76,7 +77,7 @@ class Differentials:
 
 
 def _expanded(expression: Any) -> sympy.Expr:
-    """Expanded; as a polynomial where it is one, which is many times faster."""
+    """The expression expanded, by polynomial arithmetic where possible, which is much faster."""
     expression = sympy.Add(expression, sympy.Integer(0))
     symbols = sorted(expression.free_symbols, key=str)
     try:

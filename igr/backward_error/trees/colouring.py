@@ -1,4 +1,4 @@
-"""What the vertices of an equation's trees stand for: all that tells one colouring from another.
+"""What the vertices of an equation's trees stand for: a loss, a player or a batch.
 
 Equation, certificate, loss, closed form and printer are written once, over coloured trees. A
 colouring supplies what they cannot know: which losses the vertices are derivatives of and over
@@ -20,7 +20,7 @@ Row = tuple[str, int | None]  # the left side of an equation, and the colour of 
 
 
 class Colouring:
-    """One loss and its gradient, unless a subclass says otherwise."""
+    """What the vertices of the trees stand for; this base class: one loss and its gradient."""
 
     palette: ClassVar[tuple[int, ...]] = (PLAIN,)
     shape: ClassVar[str] = (
@@ -30,29 +30,33 @@ class Colouring:
 
     @property
     def free_symbols(self) -> set[Any]:
-        """The symbols in it."""
+        """The set of free symbols in the colouring."""
         return set()
 
     def subs(self, values: Mapping[sympy.Symbol, Any]) -> Colouring:
-        """With values for symbols."""
+        """The same colouring with these values in place of symbols."""
         del values
         return self
 
     def no_gradient(self) -> str | None:
-        """Why the field is never a gradient, if so."""
+        """The reason why the field is never a gradient, or None if it may be one."""
         return None
 
     def representative(self, t: int) -> int | None:
-        """The rooting that stands for the free tree; None for a tree in no gradient."""
+        """The rooting that stands for the free tree of `t`; None if no gradient has such trees."""
         return rooted.rooted_alike(t)[0]
 
     def vanishes(self, t: int) -> bool:
-        """Whether the differentials of a tree are zero whatever the losses."""
+        """Whether the differential of a tree is zero for every choice of losses."""
         del t
         return False
 
     def read(self, tree: Tree) -> int:
-        """The integer of a nested tuple; raises `TypeError` for a tree of other colours."""
+        """The integer of a tree given as a nested tuple.
+
+        Raises:
+          TypeError: if it is no tree of these colours.
+        """
         t = rooted.intern(tree)
         if not set(rooted.colours(t)) <= set(self.palette):
             raise TypeError(f"{self.shape}; got {tree!r}.")
@@ -61,29 +65,32 @@ class Colouring:
     # Closed form
 
     def losses(self, loss: Any, params: Any, name: str) -> Losses:
-        """What a closed form is made of; `name` is what errors call the method."""
+        """The losses that the vertices are derivatives of, in closed form.
+
+        `name` is the method's name in error messages.
+        """
         del name
         return Losses(exact(loss, "loss"), symbols(params))
 
     # Print
 
     def rows(self, latex: bool) -> list[Row]:
-        """The left sides, each with the colour of the roots of its terms (None for all)."""
+        """The left sides of the equation, each with the root colour of its terms (None for all)."""
         return [(r"\dot\theta" if latex else "θ'", None)]
 
     def letters(self, tree: Tree, latex: bool) -> Letters:
-        """What the vertices are called, in preorder."""
+        """The printed names of a tree's vertices, in preorder."""
         del tree
         return Letters(latex)
 
     def meaning(self, latex: bool) -> list[str]:
-        """What E, or g, stands for where it is not the loss itself and its gradient."""
+        """Remarks on what E or g stands for, where it is not the loss itself or its gradient."""
         del latex
         return []
 
 
 class Losses:
-    """The losses behind the vertices, in closed form: of one loss, here.
+    """The losses that vertices are derivatives of, in closed form; this base class: one loss.
 
     Attributes:
       params: the symbols of all parameters.
@@ -96,23 +103,23 @@ class Losses:
         self.loss, self.params = loss, params
 
     def over(self, t: int, batch: int | None) -> tuple[sympy.Expr, Sequence[int | None]]:
-        """The batches a tree is summed over, under a vertex of a batch, and the factor before."""
+        """The factor and the batches over which a tree is summed, given its parent's batch."""
         del t, batch
         return sympy.Integer(1), (None,)
 
     def vertex(self, colour: int, batch: int | None) -> sympy.Expr | list[sympy.Expr]:
-        """The loss whose derivatives a vertex is, or its gradient where that is of no loss."""
+        """The loss that a vertex is a derivative of, or the components of g if it has none."""
         del colour, batch
         return self.loss
 
     def moved(self, colour: int) -> Sequence[sympy.Symbol]:
-        """The parameters that descend on this loss."""
+        """The parameters that descend on the loss of this colour."""
         del colour
         return self.params
 
 
 class Letters:
-    """Names of vertices for the printer: g, H, nabla^3 E."""
+    """The printed names of a tree's vertices for one loss: g, H, ∇³E."""
 
     before = after = ""
 
@@ -120,12 +127,12 @@ class Letters:
         self.latex = latex
 
     def index(self, tree: Tree) -> str:
-        """The index of the next vertex in preorder."""
+        """The text of the index of the next vertex in preorder."""
         del tree
         return ""
 
     def operator(self, tree: Tree, degree: int) -> str:
-        """The derivative of that degree at the root of a tree."""
+        """The printed derivative of the given degree at the root of a tree."""
         index = self.index(tree)
         if degree <= 2:
             return ("E", "g", "H")[degree] + index
@@ -137,12 +144,17 @@ _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def superscript(number: int) -> str:
-    """The digits raised."""
+    """The number in superscript digits."""
     return str(number).translate(_SUPERSCRIPTS)
 
 
 def symbols(params: Any, argument: str = "params") -> tuple[sympy.Symbol, ...]:
-    """Parameters as a tuple; raises unless they are different symbols."""
+    """The parameters as a tuple of sympy symbols.
+
+    Raises:
+      TypeError: if they are no sequence of symbols.
+      ValueError: if a symbol stands twice.
+    """
     found = tuple(params) if isinstance(params, Sequence) and not isinstance(params, str) else ()
     if not found or not all(isinstance(p, sympy.Symbol) for p in found):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""An epoch of minibatch steps as a series over trees of batches, in one order or in the mean.
+"""An epoch of minibatch steps as a series over trees of batches: in a fixed order or on average.
 
 Weights here are those of sums over batches, where their number m does not appear.
 """
@@ -21,13 +21,13 @@ Rational = sympy.QQ
 
 
 def epoch_field(vertices: int, ordered: bool) -> dict[int, Any]:
-    """The weights of m F over sums over batches, F the field that epochs of time m h follow."""
+    """The weights of m F in sums over batches, where epochs of time m h follow the field F."""
     step = epoch(vertices)
     return logarithm(step if ordered else mean_over_orders(step), vertices)
 
 
 def epoch(vertices: int) -> dict[int, Any]:
-    """One Euler step after the other, each batch once: (theta_m - theta_0)/h in ordered trees.
+    """The series of (theta_m - theta_0)/h for one epoch, over trees of ordered batches.
 
     Step k takes its gradient where the steps before it led. As a Runge-Kutta method, with a stage
     for each batch, it has the tableau a_kj = 1 for j before k, b_k = 1; so a tree has weight one
@@ -44,12 +44,12 @@ def epoch(vertices: int) -> dict[int, Any]:
 
 
 def mean_over_orders(step: Series) -> dict[int, Any]:
-    """The mean of a step in ordered trees over all orders of the batches, in shared trees.
+    """The average of an epoch's series over all orders of the batches, in trees of shared batches.
 
-    A coloured tree counts for as often as a random order puts its batches as the marks ask. That
-    depends only on which of its vertices share a batch, so that the mean is a sum over set
-    partitions of the vertices of differentials summed over *different* batches; and these are
-    sums over free batches by Moebius inversion. With at most three vertices no more than one
+    The mean weighs a coloured tree by the probability that a random order has its batches as the
+    marks say. That depends only on which of its vertices share a batch, so that the mean is a sum
+    over set partitions of the vertices of differentials summed over *different* batches; and these
+    are sums over free batches by Moebius inversion. With at most three vertices no more than one
     batch is shared by several vertices, and one mark tells which.
 
     >>> mean = mean_over_orders({rooted.intern((0, (1,))): Rational(1)})
@@ -73,7 +73,7 @@ def mean_over_orders(step: Series) -> dict[int, Any]:
 
 
 def _befores(tree: int) -> list[tuple[int, int]]:
-    """(vertex, parent) for each vertex marked to come before its parent, numbered in preorder."""
+    """The (vertex, parent) pairs, in preorder numbers, where the child's batch comes before."""
 
     def visit(t: int, at: int) -> Iterator[tuple[int, int]]:
         child_at = at + 1
@@ -87,7 +87,7 @@ def _befores(tree: int) -> list[tuple[int, int]]:
 
 
 def _set_partitions(size: int) -> Iterator[tuple[int, ...]]:
-    """The block of each of `size` things, blocks numbered as they appear."""
+    """All partitions of a set of this size, each as the tuple of its elements' block numbers."""
     if size == 0:
         yield ()
         return
@@ -97,7 +97,7 @@ def _set_partitions(size: int) -> Iterator[tuple[int, ...]]:
 
 
 def _chance(block_of: tuple[int, ...], befores: list[tuple[int, int]]) -> Any:
-    """How often a random order of the blocks puts every vertex before its parent."""
+    """The probability that a random order of the blocks puts every vertex before its parent."""
     blocks = max(block_of) + 1
     good = sum(
         all(place[block_of[v]] < place[block_of[parent]] for v, parent in befores)
@@ -107,7 +107,7 @@ def _chance(block_of: tuple[int, ...], befores: list[tuple[int, int]]) -> Any:
 
 
 def _shared(tree: int, block_of: tuple[int, ...]) -> int:
-    """The same tree with a mark at each vertex that shares its batch."""
+    """The tree with exactly those vertices marked that share their batch with another."""
     sizes = Counter(block_of)
     vertices = iter(block_of)
 

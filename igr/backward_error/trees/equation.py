@@ -1,4 +1,4 @@
-"""The modified equation of a method, and the certificate of its loss.
+"""The modified equation of a method as a series over trees, and whether it is a gradient.
 
 An optimizer with a finite step h follows theta' = F(theta) with
 
@@ -40,7 +40,7 @@ from igr.shown import cut
 
 @dataclass(frozen=True, repr=False)
 class ModifiedEquation:
-    """The modified equation of an optimizer, as a sum over rooted trees.
+    """The modified equation of an optimizer as a sum over rooted trees.
 
     theta' = sum_t h^(|t|-1) c(t) F(t), truncated after `order` powers of h, with c(t) exact and
     F(t) the elementary differential of the tree t.
@@ -63,11 +63,11 @@ class ModifiedEquation:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """No state stays a variable of the flow."""
+        """The empty tuple: no optimizer state is a variable of the flow."""
         return ()
 
     def coefficient(self, tree: Tree) -> sympy.Expr:
-        """c(t): the exact coefficient of h^(|t|-1) F(t), F(t) over f = -grad E.
+        """The exact coefficient c(t) of h^(|t|-1) F(t), where F(t) is over f = -grad E.
 
         Under decoupled weight decay it is a polynomial in the symbol `h`.
 
@@ -94,7 +94,7 @@ class ModifiedEquation:
 
     @cached_property
     def coefficients(self) -> dict[Tree, sympy.Expr]:
-        """Every tree with a coefficient c(t) that is not zero, by increasing order."""
+        """Each tree with a nonzero coefficient c(t) -> c(t), by increasing number of vertices."""
         return {
             rooted.as_tuple(t): self._expression(b) / rooted.sigma(t)
             for t, b in self.weights.items()
@@ -102,14 +102,14 @@ class ModifiedEquation:
 
     @property
     def parameters(self) -> tuple[sympy.Symbol, ...]:
-        """The symbols left open in the coefficients."""
+        """The free symbols of the coefficients, sorted by name."""
         free = set(self.colouring.free_symbols)
         for b in self.weights.values():
             free |= self._expression(b).free_symbols
         return tuple(sorted(free - {STEP}, key=str))
 
     def subs(self, values: Mapping[Any, Any]) -> ModifiedEquation:
-        """The equation with numbers, or other expressions, for the method's symbols.
+        """The equation with numbers, or other expressions, in place of its symbols.
 
         Args:
           values: by symbol, or by its name. Floats are read as the decimal that is written.
@@ -137,7 +137,7 @@ class ModifiedEquation:
         return ModifiedEquation(name, self.order, weights, domain, colouring)
 
     def truncate(self, order: Count) -> ModifiedEquation:
-        """The same equation with fewer powers of h."""
+        """The same equation with the terms up to h^order alone."""
         order = check_order(order, self.order)
         kept = _cut(self.weights, self.domain, order)
         return ModifiedEquation(self.name, order, kept, self.domain, self.colouring)
@@ -154,13 +154,14 @@ class ModifiedEquation:
         return bad is None and self.colouring.no_gradient() is None
 
     def modified_loss(self, order: Count | None = None) -> ModifiedLoss:
-        """The loss whose gradient flow this is.
+        """The modified loss, whose gradient flow the equation is.
 
         Args:
           order: up to this power of h; `self.order` if not given.
 
         Raises:
-          NotAGradientError: if there is none: it names the first bad power of h and a tree.
+          NotAGradientError: if there is none; it names the first power of h at which the field is
+            no gradient, and a tree there.
         """
         upto = self._upto(order)
         reason = self.colouring.no_gradient()
@@ -198,7 +199,7 @@ class ModifiedEquation:
         return self._part("gradient part", weights)
 
     def obstruction(self) -> ModifiedEquation:
-        """What `gradient_part` leaves: -(1/6) H^2 g for gradient descent at h^2."""
+        """The equation less its gradient part: -(1/6) H^2 g for gradient descent at h^2."""
         part = self.gradient_part().weights
         zero = self.domain.zero
         rest = {t: self.weights.get(t, zero) - part.get(t, zero) for t in {**part, **self.weights}}
@@ -206,7 +207,7 @@ class ModifiedEquation:
         return self._part("obstruction", {t: rest[t] for t in ordered})
 
     def _of_representative(self, t: int) -> Any:
-        """The weight of the rooting that stands for the free tree; zero in no gradient."""
+        """The weight of the rooting that stands for the free tree; 0 if there is none."""
         representative = self.colouring.representative(t)
         zero = self.domain.zero
         return zero if representative is None else self.weights.get(representative, zero)
@@ -219,7 +220,7 @@ class ModifiedEquation:
         return ModifiedEquation(name, self.order, weights, self.domain, self.colouring)
 
     def _first_obstruction(self, order: Count | None) -> tuple[int, int] | None:
-        """The lowest power of h at which rootings differ, and a tree there."""
+        """The lowest power of h at which rootings differ in weight, and a tree there."""
         upto, zero = self._upto(order), self.domain.zero
         best = None
         for t in self._trees(upto):
@@ -236,7 +237,7 @@ class ModifiedEquation:
         return self.order if order is None else check_order(order, self.order)
 
     def _trees(self, order: int) -> Iterator[int]:
-        """All trees that could stand in the equation, up to a power of h."""
+        """All trees of the equation's colours whose terms have at most h^order."""
         for n in range(1, order + 2):
             yield from rooted.of_order(n, self.colouring.palette)
 
@@ -246,7 +247,7 @@ class ModifiedEquation:
         """The field in closed form on losses given as sympy expressions.
 
         Args:
-          loss: E, an expression in `params` and anything else; for SGD in epochs the sequence of
+          loss: E, an expression in `params` and other symbols; for SGD in epochs the sequence of
             the batches' losses, for two players the pair of theirs.
           params: the parameters, symbols; for two players the pair of theirs.
           h: the step, a symbol or number.
@@ -275,7 +276,7 @@ class ModifiedEquation:
         return field
 
     def right_side(self, latex: bool) -> str:
-        """The field up to the order, without what stands beyond."""
+        """The field as text, without the remainder O(h^(order + 1))."""
         return printing.summed(
             printing.field_terms(self.coefficients, latex, self.colouring), self.order, latex
         )
@@ -309,7 +310,7 @@ class ModifiedEquation:
 
 
 def _cut(weights: Mapping[int, Any], domain: Any, order: int) -> dict[int, Any]:
-    """The weights up to h^order, in trees and in the powers of h that stand in them."""
+    """The weights with all terms beyond h^order removed."""
     kept = {t: b for t, b in weights.items() if rooted.size(t) <= order + 1}
     if STEP not in getattr(domain, "symbols", ()) and not domain.is_EX:
         return kept

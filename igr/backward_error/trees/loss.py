@@ -1,4 +1,4 @@
-"""The loss whose gradient flow a method follows, as a sum over free trees.
+"""The modified loss of a method, as a sum over free trees.
 
 The field of a method is the gradient of a loss for every E exactly when its weight
 b(t) = c(t) sigma(t) is the same for all rootings of each free tree; the loss then carries b/|Aut|
@@ -26,10 +26,10 @@ from igr.shown import cut
 
 
 class NotAGradientError(ValueError):
-    """A modified loss was asked for, but the field is not a gradient.
+    """Raised when a modified loss is asked for but the field is not a gradient.
 
     Attributes:
-      order: the first power of h at which it is not.
+      order: the first power of h at which the field is not a gradient.
       tree: a tree whose weight differs from that of the same free tree rooted elsewhere.
     """
 
@@ -44,7 +44,7 @@ class NotAGradientError(ValueError):
 
 @dataclass(frozen=True, repr=False)
 class ModifiedLoss:
-    """The loss whose gradient flow a method follows, as a sum over free trees.
+    """The modified loss, whose gradient flow a method follows, as a sum over free trees.
 
     Attributes:
       name: the method.
@@ -62,7 +62,7 @@ class ModifiedLoss:
 
     @cached_property
     def coefficients(self) -> dict[Tree, sympy.Expr]:
-        """The coefficient of h^(n-1) and the contraction of E's derivatives over each free tree.
+        """For each free tree of n vertices, the coefficient of h^(n-1) times its contraction.
 
         A vertex of degree k is the k-th derivative tensor of E, an edge a summed index: one edge
         is |g|^2, the path of three vertices g'Hg. The gradient of the contraction over a free
@@ -77,7 +77,7 @@ class ModifiedLoss:
         }
 
     def on(self, loss: Any, params: Any, h: Any) -> sympy.Expr:
-        """The modified loss in closed form, simplified at each power of h on its own.
+        """The modified loss in closed form, a sympy expression, each power of h simplified alone.
 
         Args:
           loss: E, a sympy expression; for SGD in epochs the losses of the batches.
@@ -102,7 +102,7 @@ class ModifiedLoss:
         return total
 
     def latex(self) -> str:
-        """The loss as LaTeX."""
+        """The modified loss as LaTeX."""
         return printing.loss(self.coefficients, self.order, True, self.colouring)
 
     def __str__(self) -> str:
@@ -122,10 +122,10 @@ class ModifiedLoss:
 
 
 def pickled(series: Any) -> tuple[Any, ...]:
-    """What `restored` needs.
+    """The arguments from which `restored` rebuilds an equation or a loss in another process.
 
-    The integers of trees mean nothing in another process, and sympy does not pickle every field of
-    rational functions: nested tuples and expressions do it.
+    Trees become nested tuples, because their integers differ from process to process, and weights
+    become expressions, because sympy does not pickle every field of rational functions.
     """
     weights = {rooted.as_tuple(t): series.domain.to_sympy(b) for t, b in series.weights.items()}
     domain = series.domain
@@ -142,7 +142,7 @@ def restored(
     domain: Any,
     colouring: Colouring,
 ) -> Any:
-    """An equation or a loss from a pickle."""
+    """Rebuilds an equation or a loss from the values that `pickled` returned."""
     if isinstance(domain, tuple):
         domain = domain[0].frac_field(*domain[1])
     kept = {rooted.intern(tree): domain.from_sympy(b) for tree, b in weights.items()}

@@ -1,8 +1,8 @@
-"""Trees of one colour: g is the gradient of E, or of more, or taken elsewhere.
+"""Trees of one colour: g is the gradient of E, of E with weight decay, or is taken at SAM's point.
 
 Decoupled weight decay c adds c |theta|^2/2 to the loss and no further term to the algebra;
-sharpness-aware minimisation takes the gradient at a point uphill. Both change what the trees are
-over and leave the trees as they are.
+sharpness-aware minimisation takes the gradient at theta + rho grad E. Both change the vector field
+that the trees are differentials of, and leave the trees as they are.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ZERO = sympy.Integer(0)
 
 @dataclass(frozen=True)
 class Gradient(Colouring):
-    """g = grad E_c at theta, or at theta + rho grad E_c, or at theta + rho grad E_c/|grad E_c|.
+    """The colouring of one loss: g is the gradient of E_c, at theta or at SAM's point.
 
     Attributes:
       decay: c, with E_c = E + c |theta|^2/2.
-      rho: how far uphill.
-      normalized: whether rho is the distance, or the factor of the gradient.
+      rho: g is taken at theta + rho grad E_c, which is theta itself if rho is 0.
+      normalized: whether it is taken at theta + rho grad E_c/|grad E_c| instead.
     """
 
     decay: sympy.Expr = ZERO
@@ -36,26 +36,26 @@ class Gradient(Colouring):
 
     @property
     def displaced(self) -> bool:
-        """Whether it is taken uphill, where it is the gradient of nothing."""
+        """Whether g is taken at another point than theta; it then is the gradient of no loss."""
         return self.rho != 0
 
     @property
     def free_symbols(self) -> set[Any]:
-        """The symbols in it."""
+        """The set of free symbols in decay and rho."""
         return self.decay.free_symbols | self.rho.free_symbols
 
     def subs(self, values: Mapping[sympy.Symbol, Any]) -> Gradient:
-        """With values for symbols."""
+        """The same colouring with these values in place of symbols."""
         return Gradient(self.decay.subs(values), self.rho.subs(values), self.normalized)
 
     def no_gradient(self) -> str | None:
-        """Why the field is never a gradient, if so."""
+        """The reason why the field is never a gradient, or None if it may be one."""
         if not self.displaced:
             return None
         return "its gradient is taken at a point uphill, and is not itself a gradient"
 
     def losses(self, loss: Any, params: Any, name: str) -> Losses:
-        """E_c in closed form, or its gradient uphill."""
+        """E_c in closed form, or its gradient at SAM's point."""
         del name
         found = symbols(params)
         square = sum((p**2 for p in found), ZERO)
@@ -63,7 +63,7 @@ class Gradient(Colouring):
         return _Uphill(penalized, found, self) if self.displaced else Losses(penalized, found)
 
     def meaning(self, latex: bool) -> list[str]:
-        """What E, or g, stands for where it is not the loss itself and its gradient."""
+        """Remarks on what E or g stands for, where it is not the loss itself or its gradient."""
         said = []
         if self.decay != 0:
             square = r"\lvert\theta\rvert^{2}" if latex else "|θ|²"
@@ -78,7 +78,7 @@ class Gradient(Colouring):
 
 
 class _Uphill(Losses):
-    """The gradient of a loss at a point uphill."""
+    """The gradient of a loss at SAM's point theta + rho grad E, as a list of components."""
 
     tidy = staticmethod(lambda expression: expression)  # nested roots would factor for ever
 
@@ -90,7 +90,7 @@ class _Uphill(Losses):
         self._gradient = [x.subs(there, simultaneous=True) for x in g]
 
     def vertex(self, colour: int, batch: int | None) -> list[sympy.Expr]:
-        """g, component by component."""
+        """The components of g at SAM's point."""
         del colour, batch
         return self._gradient
 

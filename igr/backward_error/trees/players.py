@@ -1,4 +1,4 @@
-"""Trees of two players: a vertex of colour p is the field of player p on the pair of params.
+"""Trees of two players: a vertex of colour p stands for the vector field of player p.
 
 On z = (theta, phi), f_0 = (-A_theta, 0) and f_1 = (0, -B_phi). The field of a game is the gradient
 of nothing: each player has a loss of its own.
@@ -21,22 +21,22 @@ _LOSSES, _TEXT, _LATEX = "AB", "θφ", (r"\theta", r"\phi")
 
 @dataclass(frozen=True)
 class Players(Colouring):
-    """Two players, 0 and 1."""
+    """The colouring of a game: a vertex stands for the loss of player 0 or 1."""
 
     palette: ClassVar[tuple[int, ...]] = (0, 1)
     shape: ClassVar[str] = "a tree of players is (player, *children), players 0 and 1"
     powers: ClassVar[bool] = False
 
     def no_gradient(self) -> str:
-        """Why the field is never a gradient."""
+        """The reason why the field of a game is never a gradient."""
         return "each player has a loss of its own, and the field on the pair is not a gradient"
 
     def representative(self, t: int) -> None:
-        """No tree is in a gradient."""
+        """None: no tree of a game belongs to a gradient."""
         del t
 
     def losses(self, loss: Any, params: Any, name: str) -> Losses:
-        """A and B."""
+        """The players' losses A and B as a `Losses`, from the pair of losses and of parameters."""
         pair = isinstance(loss, Sequence) and len(loss) == 2
         if not pair or not isinstance(params, Sequence) or len(params) != 2:
             raise TypeError(
@@ -49,11 +49,11 @@ class Players(Colouring):
         return _PairOfLosses([exact(e, f"loss[{i}]") for i, e in enumerate(loss)], theta, phi)
 
     def rows(self, latex: bool) -> list[Row]:
-        """One equation for each player."""
+        """The left sides θ' and φ' of the two equations, each with its player."""
         return [(rf"\dot{_LATEX[p]}" if latex else f"{_TEXT[p]}'", p) for p in self.palette]
 
     def letters(self, tree: Tree, latex: bool) -> Letters:
-        """A_θ, A_θφ: an index for every derivative."""
+        """The printed names of a tree's vertices: A_θ, A_θφ, with an index for every derivative."""
         del tree
         return _Indices(latex)
 
@@ -76,13 +76,13 @@ class _PairOfLosses(Losses):
         return self._pair[colour]
 
     def moved(self, colour: int) -> Sequence[sympy.Symbol]:
-        """The player's own parameters."""
+        """The parameters of the player with this colour."""
         return self._own[colour]
 
 
 class _Indices(Letters):
     def operator(self, tree: Tree, degree: int) -> str:
-        """The player's loss, differentiated by its own params first."""
+        """The player's loss with its derivatives as indices, the player's own parameters first."""
         del degree
         players = [tree[0], *(child[0] for child in tree[1:])]
         if self.latex:

@@ -1,4 +1,4 @@
-"""The powers of h in coefficients of a series, beside the h^(|t|-1) of its trees."""
+"""The powers of h inside the coefficients of a series, besides the h^(|t|-1) of its trees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from igr.backward_error.trees.rooted import Tree, order
 def by_power(
     coefficients: Mapping[Tree, sympy.Expr],
 ) -> list[tuple[int, list[tuple[Tree, sympy.Expr]]]]:
-    """The terms of a series by the power of h they go with.
+    """The terms of a series, grouped by their total power of h.
 
     Args:
       coefficients: c(t) of h^(|t|-1) F(t), numbers or polynomials in h.
@@ -32,7 +32,7 @@ def by_power(
 
 
 def step_powers(c: sympy.Expr) -> list[tuple[int, sympy.Expr]]:
-    """The powers of h in a coefficient, rising, each with what it goes with."""
+    """The (power of h, factor) pairs of a coefficient, by rising power."""
     if STEP not in c.free_symbols:
         return [(0, c)]
     terms = sympy.Poly(sympy.cancel(c), STEP, domain="EX").terms()

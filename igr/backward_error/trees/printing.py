@@ -24,7 +24,7 @@ _GREEK = {
 def equation(
     coefficients: Mapping[Tree, sympy.Expr], upto: int, latex: bool, over: Colouring
 ) -> str:
-    """theta' = ..., one group of terms for each power of h."""
+    """The text of theta' = .., with the terms of each power of h in one group."""
     rows = [
         f"{left} = {expansion(field_terms(coefficients, latex, over, root), upto, latex)}"
         for left, root in over.rows(latex)
@@ -35,7 +35,7 @@ def equation(
 
 
 def loss(coefficients: Mapping[Tree, sympy.Expr], upto: int, latex: bool, over: Colouring) -> str:
-    """E + h ..., one group of terms for each power of h."""
+    """The text of E + h .., with the terms of each power of h in one group."""
     terms = [
         (power, c, contraction(tree, latex, over))
         for power, group in by_power(coefficients)
@@ -50,7 +50,10 @@ def field_terms(
     over: Colouring,
     root: int | None = None,
 ) -> list[tuple[int, sympy.Expr, str]]:
-    """(power of h, coefficient, name) of the terms over g, of all roots or those of one colour."""
+    """The terms of the field over g, as (power of h, coefficient, name) triples.
+
+    `root` keeps only the trees whose root has that colour.
+    """
     return [
         # F(t) is over f = -g: a sign for every vertex.
         (power, (-1) ** order(tree) * c, differential(tree, latex, over))
@@ -61,7 +64,7 @@ def field_terms(
 
 
 def differential(tree: Tree, latex: bool = False, over: Colouring = _ONE_LOSS) -> str:
-    """The elementary differential of a tree over g = grad E.
+    """The text of a tree's elementary differential over g = grad E.
 
     >>> differential((((),),))
     'H² g'
@@ -73,7 +76,7 @@ def differential(tree: Tree, latex: bool = False, over: Colouring = _ONE_LOSS) -
 
 
 def contraction(tree: Tree, latex: bool = False, over: Colouring = _ONE_LOSS) -> str:
-    """The scalar that the derivatives of E make when contracted over a free tree.
+    """The text of the scalar contraction of E's derivatives over a free tree.
 
     >>> contraction(((),)), contraction(((), ()))
     ('|g|²', 'gᵀH g')
@@ -83,7 +86,7 @@ def contraction(tree: Tree, latex: bool = False, over: Colouring = _ONE_LOSS) ->
 
 
 def plain(expression: sympy.Expr) -> str:
-    """A sympy expression on one line, as one would write it by hand.
+    """A sympy expression as text on one line, as one would write it by hand.
 
     >>> beta, x = sympy.symbols("beta x")
     >>> plain(2 * beta * x**2 - x**beta)
@@ -95,7 +98,7 @@ def plain(expression: sympy.Expr) -> str:
 
 
 class _ByHand(StrPrinter):
-    """Greek letters, raised digits, and a space for a product."""
+    """The printer behind `plain`: Greek letters, superscripts, and a space for a product."""
 
     def _print_Symbol(self, expr: sympy.Symbol) -> str:
         words = ("".join(part) for _, part in groupby(expr.name, _latin))
@@ -147,17 +150,17 @@ def _meaning(over: Colouring, latex: bool) -> str:
 
 
 def expansion(terms: list[tuple[int, sympy.Expr, str]], upto: int, latex: bool) -> str:
-    """Terms (power of h, coefficient, name), one group for each power of h, and the remainder."""
+    """The text of a series, with the terms of each power of h in one group, and its remainder."""
     return f"{summed(terms, upto, latex)} + {remainder(upto, latex)}"
 
 
 def remainder(upto: int, latex: bool) -> str:
-    """O(h^(upto + 1))."""
+    """The text O(h^(upto + 1))."""
     return f"O({_step(upto + 1, latex)})"
 
 
 def summed(terms: list[tuple[int, sympy.Expr, str]], upto: int, latex: bool) -> str:
-    """Terms (power of h, coefficient, name), one group for each power of h."""
+    """The text of a series, with the terms of each power of h in one group, without remainder."""
     written = ""
     for power in range(upto + 1):
         group = [(c, name) for p, c, name in terms if p == power]
@@ -186,7 +189,10 @@ def summed(terms: list[tuple[int, sympy.Expr, str]], upto: int, latex: bool) -> 
 
 
 def coefficient(c: sympy.Expr, name: str, power: int, latex: bool) -> str:
-    """c h^power name, with h in the numerator; c is positive unless its sign cannot be told."""
+    """The text of c h^power name, with h in the numerator.
+
+    c is positive unless its sign cannot be told.
+    """
     (top_number, tops), (bottom_number, bottoms) = (
         _factors(part) for part in sympy.fraction(sympy.factor(c))
     )
@@ -215,7 +221,7 @@ def coefficient(c: sympy.Expr, name: str, power: int, latex: bool) -> str:
 
 
 def _factors(part: sympy.Expr) -> tuple[sympy.Expr, list[tuple[sympy.Expr, int]]]:
-    """A number, and the factors, turned so as to be positive for a beta in (0, 1)."""
+    """A number and the factors of an expression, signed so as to be positive for beta in (0, 1)."""
     number, factors = sympy.factor_list(part)
     turned = []
     for factor, k in factors:
@@ -238,7 +244,7 @@ def _factor(factor: sympy.Expr, k: int, latex: bool, bare: bool) -> str:
 
 
 def _is_negative(c: sympy.Expr) -> bool:
-    """The sign where the symbols are in (0, 1), as a momentum is: at the first point that tells."""
+    """Whether c is negative for symbols in (0, 1), tested at the first point that decides it."""
     symbols = sorted(c.free_symbols, key=str)
     for k in (3, 5, 7, 11):
         value = c.subs({s: sympy.Rational(1, k + i) for i, s in enumerate(symbols)})
@@ -260,7 +266,10 @@ def _power(power: int, latex: bool) -> str:
 
 
 def _applied(tree: Tree, letters: Letters, powers: bool, degree: int) -> str:
-    """The derivatives at the vertices, applied to one another; `degree` counts the root's own."""
+    """The text of the derivatives at a tree's vertices, applied to one another.
+
+    `degree` is how many further arguments the derivative at the root takes.
+    """
     names = []
     while True:
         below = _children(tree)
@@ -275,7 +284,7 @@ def _applied(tree: Tree, letters: Letters, powers: bool, degree: int) -> str:
 
 
 def _contracted(tree: Tree, letters: Letters, powers: bool) -> str:
-    """A contraction: E, |g|², gᵀH² g along a path, and a tensor on its arguments else."""
+    """The text of a contraction: E, |g|², gᵀH² g along a path, otherwise a tensor on arguments."""
     arms = _children(tree)
     paths = [path for path in map(_path, arms) if path is not None]
     root = letters.operator(tree, len(arms))
@@ -294,7 +303,7 @@ def _contracted(tree: Tree, letters: Letters, powers: bool) -> str:
 
 
 def _path(tree: Tree) -> list[Tree] | None:
-    """The subtrees on the way up, None where it branches."""
+    """The subtrees from the root to the leaf of an unbranched tree; None if it branches."""
     found = [tree]
     while below := _children(found[-1]):
         if len(below) > 1:
@@ -304,7 +313,7 @@ def _path(tree: Tree) -> list[Tree] | None:
 
 
 def _product(names: list[str], powers: bool, latex: bool) -> str:
-    """Operators applied one after the other, H H as H²."""
+    """The text of operators applied one after the other, H H as H²."""
     if not powers:
         return " ".join(names)
     runs = [(name, len(list(run))) for name, run in groupby(names)]

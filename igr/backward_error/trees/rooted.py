@@ -1,4 +1,4 @@
-"""Rooted trees whose vertices carry a colour: the index set of every series in this package.
+"""Rooted trees whose vertices may carry a colour: the index set of every series in this package.
 
 A tree with one colour is written as the sorted nested tuple of its children: `()` is one vertex,
 `((),)` two, and `((), ())` the cherry. Where vertices stand for different things, as the players of
@@ -24,13 +24,17 @@ PLAIN = -1  # the colour of the vertices of a tree with one colour
 
 
 def trees_of_order(n: int) -> tuple[Tree, ...]:
-    """All rooted trees of one colour with `n` vertices.
+    """All rooted trees of one colour with `n` vertices, as nested tuples.
 
     Args:
       n: number of vertices, at least 1.
 
     Returns:
-      The trees as nested tuples: 1, 1, 2, 4, 9, 20, 48, 115, ... of them (OEIS A000081).
+      A tuple of 1, 1, 2, 4, 9, 20, 48, 115, ... trees (OEIS A000081).
+
+    Raises:
+      TypeError: if `n` is not an integer.
+      ValueError: if it is below 1.
 
     >>> trees_of_order(3)
     ((((),),), ((), ()))
@@ -43,12 +47,12 @@ def trees_of_order(n: int) -> tuple[Tree, ...]:
 
 
 def order(tree: Tree) -> int:
-    """Number of vertices |t|."""
+    """The number |t| of vertices."""
     return _ORDER[intern(tree)]
 
 
 def symmetry(tree: Tree) -> int:
-    """Number of automorphisms sigma(t) that fix the root and the colours.
+    """The symmetry sigma(t): the number of automorphisms that fix the root and the colours.
 
     >>> symmetry(((), (), ())), symmetry((0, (0,), (1,)))
     (6, 1)
@@ -57,7 +61,7 @@ def symmetry(tree: Tree) -> int:
 
 
 def density(tree: Tree) -> int:
-    """gamma(t): |t| times the densities of the root's children.
+    """The density gamma(t): |t| times the densities of the root's children.
 
     >>> density((((),),))
     6
@@ -66,11 +70,11 @@ def density(tree: Tree) -> int:
 
 
 def graft(branch: Tree, trunk: Tree) -> dict[Tree, int]:
-    """Joins the root of `branch` to each vertex of `trunk` in turn.
+    """The trees made by joining the root of `branch` to a vertex of `trunk`, with their counts.
 
     Returns:
-      How many vertices of the trunk give each tree: D_F of the elementary differential of the
-      trunk, along the elementary differential of the branch.
+      tree -> how many vertices of the trunk give it. The sum over these trees is the derivative of
+      the trunk's elementary differential along the branch's.
 
     >>> graft((), ((),))
     {((), ()): 1, (((),),): 1}
@@ -84,7 +88,7 @@ def graft(branch: Tree, trunk: Tree) -> dict[Tree, int]:
 
 
 def rootings(tree: Tree) -> tuple[Tree, ...]:
-    """The different rooted trees that share the free tree of `tree`, each one once.
+    """All different rooted trees with the same free tree as `tree`, each one once.
 
     The first is the representative that stands for the free tree: the rooting whose root has the
     most children, and among those the largest nested tuple.
@@ -96,12 +100,16 @@ def rootings(tree: Tree) -> tuple[Tree, ...]:
 
 
 def canonical(tree: Tree) -> Tree:
-    """Sorts the children at every vertex; raises `TypeError` for what is not a nested tuple."""
+    """The tree with the children at every vertex sorted.
+
+    Raises:
+      TypeError: if it is not a nested tuple of tuples.
+    """
     return as_tuple(intern(tree))
 
 
 def intern(tree: Tree) -> int:
-    """The integer of a nested tuple, in whatever order its children stand."""
+    """The integer that stands for a tree given as a nested tuple, its children in any order."""
     colour_, below = _parts(tree)
     found = tuple(sorted(map(intern, below)))
     if any((_COLOUR[child] == PLAIN) != (colour_ == PLAIN) for child in found):
@@ -110,7 +118,7 @@ def intern(tree: Tree) -> int:
 
 
 def _parts(tree: Tree) -> tuple[int, Tree]:
-    """The colour of the root and the children."""
+    """The colour of a nested tuple's root (PLAIN if it has none), and its children."""
     if not isinstance(tree, tuple):
         raise TypeError(
             "a tree must be the nested tuple of its children, such as () for one vertex or ((), "
@@ -134,7 +142,7 @@ _GROWTH = Lock()  # two threads that grow the table at once would mix up its row
 
 
 def index(children: tuple[int, ...], colour: int = PLAIN) -> int:
-    """The integer of the tree with these children, which must be sorted integers."""
+    """The integer of the tree with these children, given as sorted integers."""
     key = children if colour == PLAIN else (colour, children)
     found = _INDEX.get(key)
     if found is not None:
@@ -158,33 +166,33 @@ LEAF = index(())
 
 
 def as_tuple(t: int) -> Tree:
-    """The nested tuple of an integer."""
+    """The nested tuple of the tree with this integer."""
     return _NESTED[t]
 
 
 def colour(t: int) -> int:
-    """The colour of the root."""
+    """The colour of the root of the tree with this integer."""
     return _COLOUR[t]
 
 
 def children(t: int) -> tuple[int, ...]:
-    """The subtrees at the root."""
+    """The integers of the subtrees at the root of the tree with this integer."""
     return _CHILDREN[t]
 
 
 def size(t: int) -> int:
-    """Number of vertices of the tree with this integer."""
+    """The number of vertices of the tree with this integer."""
     return _ORDER[t]
 
 
 def sigma(t: int) -> int:
-    """Symmetry of the tree with this integer."""
+    """The symmetry (number of automorphisms) of the tree with this integer."""
     return _SYMMETRY[t]
 
 
 @cache
 def colours(t: int) -> tuple[int, ...]:
-    """The colours of all vertices, the root's first."""
+    """The colours of all vertices of the tree with this integer, the root's first."""
     return _COLOUR[t], *(c for child in _CHILDREN[t] for c in colours(child))
 
 
@@ -192,7 +200,8 @@ def colours(t: int) -> tuple[int, ...]:
 def of_order(n: int, palette: tuple[int, ...] = (PLAIN,)) -> tuple[int, ...]:
     """The integers of all trees with `n` vertices of these colours, each one once.
 
-    Of one colour the tall tree is first; of several they stand as their nested tuples sort.
+    Trees of one colour stand in a fixed order with the unbranched one first; trees of several are
+    sorted by their nested tuples.
     """
     forests = [tuple(sorted(f)) for f in _forests(n - 1, n - 1, None, palette)]
     found = (index(forest, c) for c in palette for forest in forests)
@@ -202,7 +211,7 @@ def of_order(n: int, palette: tuple[int, ...] = (PLAIN,)) -> tuple[int, ...]:
 def _forests(
     vertices: int, largest: int, below: int | None, palette: tuple[int, ...]
 ) -> Iterator[tuple[int, ...]]:
-    """Multisets of trees with so many vertices in all, the largest tree first."""
+    """All multisets of trees with this many vertices in total, each from large to small trees."""
     if vertices == 0:
         yield ()
         return
@@ -216,7 +225,7 @@ def _forests(
 
 @cache
 def splittings(t: int) -> tuple[tuple[int, int, int], ...]:
-    """Removes each edge of a tree in turn: (how many edges, branch cut off, trunk that is left)."""
+    """All ways to cut one edge of a tree, as (number of such edges, branch, trunk) triples."""
     found: dict[tuple[int, int], int] = {}
     below, root = _CHILDREN[t], _COLOUR[t]
     for child, count in Counter(below).items():
@@ -231,7 +240,7 @@ def splittings(t: int) -> tuple[tuple[int, int, int], ...]:
 
 @cache
 def rooted_alike(t: int) -> tuple[int, ...]:
-    """The rootings of the free tree of `t`, the representative first."""
+    """The integers of all rootings of the free tree of `t`, the representative first."""
     seen = {t}
     frontier = [t]
     while frontier:
@@ -249,10 +258,10 @@ def rooted_alike(t: int) -> tuple[int, ...]:
 
 
 def free_symmetry(t: int) -> int:
-    """|Aut| of the free tree: sigma of a rooting times the number of vertices it may stand at.
+    """The number of automorphisms of the free tree of `t`.
 
-    The vertices that give a rooting t are |Aut|/sigma(t) in number, and all rootings together
-    use each of the n vertices once.
+    A rooting t arises at |Aut|/sigma(t) of the vertices, and over all rootings these numbers sum to
+    the number of vertices.
     """
     automorphisms = prod(_SYMMETRY[r] for r in rooted_alike(t))
     per_automorphism = sum(automorphisms // _SYMMETRY[r] for r in rooted_alike(t))

@@ -1,4 +1,4 @@
-"""Series over rooted trees, as dictionaries from tree to weight.
+"""Series over rooted trees, stored as dictionaries from tree to weight.
 
 A vector field or a map is written F = sum_t h^(|t|-1) b(t)/sigma(t) F(t), with F(t) the elementary
 differential of the tree t: over f = -grad E, or over the field that each vertex's colour stands
@@ -31,7 +31,7 @@ Series = Mapping[int, Weight]
 
 
 def lie_derivative(of: Series, along: Series, vertices: int) -> dict[int, Weight]:
-    """D_F A, the derivative of the series A along the field F, up to so many vertices.
+    """The series D_F A, the derivative of the series A along the field F, up to so many vertices.
 
     Its weight at t sums A(trunk) F(branch) over the edges of t, each of which splits t in two.
     """
@@ -41,7 +41,7 @@ def lie_derivative(of: Series, along: Series, vertices: int) -> dict[int, Weight
 
 
 def transported(of: Series, along: Series, vertices: int) -> dict[int, Weight]:
-    """exp(h D_F) A: the series A at the point to which the field leads after one step."""
+    """The series exp(h D_F) A: A at the point to which the flow of F leads after the time h."""
     iterated: dict[int, list[Weight]] = {}
     result = {}
     for t in _up_to(vertices, of, along):
@@ -51,7 +51,7 @@ def transported(of: Series, along: Series, vertices: int) -> dict[int, Weight]:
 
 
 def exponential(field: Series, vertices: int) -> dict[int, Weight]:
-    """exp(h F): the increment (theta(h) - theta) / h of the flow of the field after one step.
+    """The series exp(h F): the increment (theta(h) - theta)/h of the flow of F after the time h.
 
     Weights must allow division by integers (fractions, or elements of a sympy field).
     """
@@ -64,7 +64,10 @@ def exponential(field: Series, vertices: int) -> dict[int, Weight]:
 
 
 def logarithm(step: Series, vertices: int) -> dict[int, Weight]:
-    """The field whose flow passes through a step theta + h sum_t h^(|t|-1) step(t)/sigma(t) F(t).
+    """The field whose flow over the time h is the map with the given series over trees.
+
+    The map is theta + h sum_t h^(|t|-1) step(t)/sigma(t) F(t); trees have at most `vertices`
+    vertices.
 
     The inverse of `exponential`: the weight of a tree in exp(h F) is its weight in F plus what the
     smaller trees, already known, contribute.
@@ -82,7 +85,7 @@ def logarithm(step: Series, vertices: int) -> dict[int, Weight]:
 
 
 def invariant_field(numerators: Sequence[Weight], vertices: int) -> dict[int, Weight]:
-    """Solves F = C(h D_F) f for the field F of a linear method, without a single division.
+    """Solves F = C(h D_F) f for the field F of a linear method, without a division.
 
     Args:
       numerators: c_0, c_1, ... with C(z) = sum_j (c_j / K) z^j: elements of a ring over one common
@@ -90,7 +93,7 @@ def invariant_field(numerators: Sequence[Weight], vertices: int) -> dict[int, We
       vertices: the largest number of vertices kept.
 
     Returns:
-      For every tree, K^|t| b(t): the weight over a denominator that is known beforehand.
+      tree -> K^|t| b(t), the weight times a denominator that is known beforehand.
 
     With D^j f = sum_t d_j(t)/sigma(t) F(t), an edge carries d_(j-1) from the trunk to d_j of the
     tree, times b of the branch; and b(t) = sum_j C_j d_j(t). Scaled by K^(|t|-1) every d_j is in
@@ -112,13 +115,13 @@ def stages(
     vertices: int,
     stage_colours: Sequence[int] | None = None,
 ) -> dict[int, Weight]:
-    """The step of a Runge-Kutta method as a series: a sum over its stages for each vertex.
+    """The step of a Runge-Kutta method as a series over trees.
 
     Args:
-      A: s x s coefficients; b: s weights. Numbers, or elements of a sympy domain.
-      b: the weights of the stages in the step.
+      A: s x s coefficients: numbers, or elements of a sympy domain.
+      b: the s weights of the stages in the step.
       vertices: the largest number of vertices kept.
-      stage_colours: the field that each stage evaluates, by its colour; one for all if not given.
+      stage_colours: the colour of the vector field that each stage evaluates; one for all if None.
 
     Returns:
       The weights of (theta[n+1] - theta[n])/h: sum_i b_i u_i(t), with u_i(t) the product over the
@@ -140,7 +143,7 @@ def stages(
 
 
 def _derivatives(t: int, iterated: Mapping[int, Sequence[Weight]], along: Series) -> list[Weight]:
-    """The weights at t of D_F A, D_F^2 A, .. from those of A, D_F A, .. at smaller trees."""
+    """The weights at t of D_F A, D_F^2 A, .., from those of A, D_F A, .. at smaller trees."""
     d: list[Weight] = [0] * (size(t) - 1)
     for edges, branch, trunk in splittings(t):
         weight = along.get(branch)
@@ -158,7 +161,7 @@ def _increment(d: Sequence[Weight]) -> Weight:
 
 
 def _up_to(vertices: int, *given: Series) -> Iterator[int]:
-    """The trees with at most so many vertices of the colours that are given, small ones first."""
+    """All trees with at most so many vertices, in the colours of the given series, by size."""
     palette = tuple(sorted({c for series in given for t in series for c in colours(t)}))
     for n in range(1, vertices + 1):
         yield from of_order(n, palette)
