@@ -3,6 +3,7 @@
 import ast
 import gc
 import json
+import math
 import os
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def pytest_collection_finish():
 def _drop_compiled_programs():
     """Frees what a file has compiled, whatever room there is."""
     yield
-    drop_compiled_programs(0.35)
+    drop_compiled_programs(0.35, math.inf)
 
 
 def pytest_configure(config):

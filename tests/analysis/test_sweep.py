@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -189,7 +190,7 @@ def test_on_a_real_local_ray(tmp_path, logs):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux limits the pieces of memory")
 @pytest.mark.slow
-def test_compiled_programs_are_dropped_once_there_are_too_many():
+def test_compiled_programs_are_dropped_once_they_are_too_many_or_take_too_much():
     traced = []
 
     @jax.jit
@@ -198,9 +199,15 @@ def test_compiled_programs_are_dropped_once_there_are_too_many():
         return jnp.tanh(x) @ x
 
     program(jnp.eye(3))
-    assert not drop_compiled_programs(1.0)
+    assert not drop_compiled_programs(1.0, math.inf)
     program(jnp.eye(3))
     assert traced == [1]
     assert drop_compiled_programs(0.0)
     program(jnp.eye(3))
     assert traced == [1, 1]
+    assert not drop_compiled_programs()  # it has not grown since
+    held = np.ones(2**23)  # 64 MiB, which no gap in the heap can hold
+    assert drop_compiled_programs(1.0, held.nbytes / 2)
+    program(jnp.eye(3))
+    assert traced == [1, 1, 1]
+    assert not drop_compiled_programs(1.0, held.nbytes / 2)  # what is held is no program
