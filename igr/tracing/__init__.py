@@ -1,4 +1,4 @@
-"""From an optax optimizer to its description: traced once, and read primitive by primitive."""
+"""Reads an optax optimizer: traces it once and describes its memories and its rule."""
 
 from igr.tracing.reading import Reading, read_optimizer
 from igr.tracing.unreadable import UnreadableOptimizerError

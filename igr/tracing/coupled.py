@@ -1,8 +1,8 @@
-"""An optimizer whose rule couples elements: its own code, replayed, as a method of the kind rules.
+"""Optimizers whose rule couples elements: their own update, replayed, as a method of kind rules.
 
-The states are recognised as before, but by their values: s <- b s + phi where the derivative of
-what a state becomes is b times what it was, whatever else stands at the point. What remains is a
-function of the gradient, params, and the states, which the optimizer's own update computes.
+Memories are recognised by numerical values instead of formulas: a state is s <- b s + phi if the
+derivative of its new value in its old one is the number b at every point tried. The rest is a
+function of the gradient, params and the states, which the optimizer's own update computes.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _BACK = sympy.exp(-Z)
 
 @dataclass(frozen=True)
 class CoupledReading:
-    """What was recognised of an optimizer that couples elements.
+    """What `coupled_reading` recognised of an optimizer that couples elements.
 
     Attributes:
-      method: of the kind rules.
-      fading: b of each memory that is eliminated, by name.
-      why: why a state is kept, by name.
-      fixed: the places of states that stay as they start, whatever params are.
+      method: the optimizer as a method of the kind rules.
+      fading: name -> b for each state s <- b s + phi that is eliminated.
+      why: name -> the reason why a state is kept.
+      fixed: the indices of state leaves that never change and do not depend on params.
     """
 
     method: RuleMethod
@@ -51,11 +51,11 @@ class CoupledReading:
 def coupled_reading(
     traced: Traced, found: Readings, keep: Sequence[str] | None, name: str
 ) -> CoupledReading:
-    """Recognises the memories of an optimizer by their values, and replays the rest.
+    """Recognises the memories of an optimizer by their values, and replays its update for the rest.
 
     Raises:
-      UnreadableOptimizerError: where a state is a count that does not run with the steps, a rule
-        jumps, or a memory grows.
+      UnreadableOptimizerError: where a state is a count that does not advance with the steps, the
+        rule jumps, or a memory grows.
     """
     replayed = Replayed(traced, found)
     replayed.check()
@@ -107,12 +107,12 @@ def _method(
 
 
 class _Part:
-    """The update of a state, or the rule, as a function of what it reads by name.
+    """The update of one state, or the rule, as a function of the quantities it reads by name.
 
     Args:
-      replayed: the update.
-      state: which state; None for the rule.
-      eliminated: the states that are channels.
+      replayed: the optimizer's update.
+      state: the name of the state; None for the rule.
+      eliminated: the names of the states that are channels.
     """
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]  # known by what it does, as code is
@@ -125,14 +125,14 @@ class _Part:
         self.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in self.reads])
 
     def _outputs(self, program: Program) -> list[Any]:
-        """What it makes."""
+        """The program's outputs that this part computes: the updates, or the state's new leaves."""
         count = len(self._replayed.traced.params)
         if self._state is None:
             return list(program.outputs[:count])
         return [program.outputs[count + p] for p in self._replayed.places(self._state)]
 
     def _after(self, program: Program, replayed: Replayed) -> dict[Variable, tuple[str, int]]:
-        """The variables that are a channel's, after its update: its name and which leaf."""
+        """The updated channels among the program's variables, each with its name and leaf."""
         count = len(replayed.traced.params)
         found: dict[Variable, tuple[str, int]] = {}
         for name in sorted(self._eliminated - {self._state}):
@@ -143,7 +143,7 @@ class _Part:
         return found
 
     def _reads(self, program: Program) -> list[str]:
-        """The names of what it depends on."""
+        """The names of the quantities that this part depends on."""
         replayed, traced = self._replayed, self._replayed.traced
         count = len(traced.params)
         after = self._after(program, replayed)

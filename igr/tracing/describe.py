@@ -1,4 +1,4 @@
-"""From what an optimizer does to one element to channels, kept states and a rule."""
+"""Describes what an optimizer does to one element: its channels, kept states and rule."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _BACK = sympy.exp(-Z)
 
 @dataclass(frozen=True)
 class Memory:
-    """A state as a memory.
+    """One state of an optimizer, described as a memory.
 
     Attributes:
-      of: phi, what is remembered. That of a kept state may read the state by its own name: what
-        it was before the step.
+      of: phi, the expression that is remembered. That of a kept state may read the state's old
+        value by its own name.
       fading: b of s <- b s + .., None where the state is no linear memory.
       transfer: the transfer function of an eliminated state, None of a kept one.
       rate: r of y <- y + r (phi - y) for a kept state; None for y <- y + h phi.
       init: the state before the first step.
-      why: why it is kept.
+      why: the reason why it is kept.
     """
 
     of: sympy.Expr
@@ -43,20 +43,20 @@ class Memory:
 
     @property
     def kept(self) -> bool:
-        """Whether it stays a variable."""
+        """Whether the state is kept as a variable of the flow."""
         return self.transfer is None
 
 
 @dataclass(frozen=True)
 class Description:
-    """An optimizer on one element: its memories in the order they are updated, and its rule.
+    """What an optimizer does to one element: its memories in order of update, and its rule.
 
     Attributes:
       rule: Psi, in the names of the memories, `g`, `theta`, `t` and the rates. `name_before` is a
         kept state before its update.
-      memories: by name.
-      rates: names that stand for a number over h, and that number.
-      dropped: each b of an eliminated memory whose b^n was taken to be 0.
+      memories: each state's memory by name.
+      rates: name -> r: the name stands for r/h.
+      dropped: the decay rates b of eliminated memories whose b^n was taken to be 0.
     """
 
     rule: sympy.Expr
@@ -66,25 +66,25 @@ class Description:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names of the states that stay variables."""
+        """The names of the states kept as variables of the flow."""
         return tuple(n for n, m in self.memories.items() if m.kept)
 
 
 class CoupledError(Exception):
-    """The elements of params are coupled; the argument says by what."""
+    """Raised where the update of an element of params depends on others; the message says how."""
 
 
 def describe(leaf: LeafReading, keep: Iterable[str] | None, step: Number | None) -> Description:
-    """Recognises the memories of a leaf, and what is kept of them.
+    """Describes a leaf's states as memories, kept or eliminated, and its update as a rule.
 
     Args:
-      leaf: what was read.
+      leaf: what was read of the optimizer on this leaf.
       keep: the names of the states to keep; if None those that fade slowly.
       step: the learning rate, where it was a number.
 
     Raises:
-      CoupledError: if an element depends on others.
-      UnreadableOptimizerError: if a state is none that can be described.
+      CoupledError: if the update of an element depends on other elements.
+      UnreadableOptimizerError: if a state cannot be described.
     """
     update = _expression(leaf.update)
     updates = _needed(leaf, update)
@@ -128,7 +128,7 @@ def _expression(value: Any) -> sympy.Expr:
 
 
 def _direction(update: sympy.Expr, step: Number | None) -> sympy.Expr:
-    """Psi of an update -h Psi; h may stand in it."""
+    """The direction Psi of an update -h Psi; it may still contain h."""
     if step is not None:
         return -update / number(step)
     direction = sympy.diff(update, RATE)
@@ -139,7 +139,7 @@ def _direction(update: sympy.Expr, step: Number | None) -> sympy.Expr:
 
 
 def _needed(leaf: LeafReading, update: sympy.Expr) -> dict[str, sympy.Expr]:
-    """The states that the update reads, and those that they read in turn, with their updates."""
+    """The new values, by name, of the states the update reads, and of those they read in turn."""
     found: dict[str, sympy.Expr] = {}
     names = set(leaf.states)
 
@@ -158,7 +158,10 @@ def _needed(leaf: LeafReading, update: sympy.Expr) -> dict[str, sympy.Expr]:
 def _per_rate(
     update: sympy.Expr, updates: dict[str, sympy.Expr], wanted: set[str] | None
 ) -> tuple[sympy.Expr, dict[str, sympy.Expr]]:
-    """Takes h out of the eliminated states that remember h times something."""
+    """The update and the states' new values, with h taken out of states that remember h times phi.
+
+    Only eliminated states change, from s to s/h.
+    """
     changed = True
     while changed:
         changed = False
@@ -182,7 +185,7 @@ def _per_rate(
 
 
 def _homogeneous(expression: sympy.Expr) -> sympy.Expr | None:
-    """The expression over h, if h does not stand in it then."""
+    """The expression divided by h if the quotient is free of h, otherwise None."""
     slope = sympy.diff(expression, RATE)
     if slope.has(RATE) or expression.xreplace({RATE: sympy.Integer(0)}) != 0:
         return None
@@ -190,7 +193,7 @@ def _homogeneous(expression: sympy.Expr) -> sympy.Expr | None:
 
 
 def _fading(name: str, update: sympy.Expr) -> sympy.Expr | None:
-    """b of s <- b s + .., None if it is none."""
+    """The number b if the update of a state s is b s + .., otherwise None."""
     slope = sympy.diff(update, before(name))
     if slope.is_number:
         return slope if slope.is_real else None
@@ -237,7 +240,7 @@ def _memory(name: str, update: sympy.Expr, init: Any, wanted: set[str] | None) -
 
 
 def _gained(update: sympy.Expr, old: sympy.Symbol, fading: sympy.Expr) -> sympy.Expr:
-    """phi of s <- b s + phi."""
+    """The term phi of an update s <- b s + phi."""
     terms = sympy.Add.make_args(update)
     apart = [x for x in terms if not x.has(old)]
     if sympy.Add(*(x for x in terms if x.has(old))) == fading * old:
@@ -251,7 +254,7 @@ def _over(expression: sympy.Expr, by: sympy.Expr) -> sympy.Expr:
 
 
 def _loops_kept(memories: dict[str, Memory]) -> dict[str, Memory]:
-    """Keeps the states that are fed by their own past through one another."""
+    """The memories with those kept that depend on their own past through other states."""
 
     def feeds(name: str) -> set[str]:
         read = {s.name.removesuffix("_before") for s in memories[name].of.free_symbols}
@@ -272,7 +275,7 @@ def _loops_kept(memories: dict[str, Memory]) -> dict[str, Memory]:
 
 
 def _known_before(memories: Mapping[str, Memory]) -> dict[str, sympy.Expr]:
-    """What some states were before their update, in terms of what they are after it."""
+    """The old values of those states for which they are a function of the new ones, by name."""
     found = {}
     for name, memory in memories.items():
         own = sympy.Symbol(name)
@@ -284,7 +287,7 @@ def _known_before(memories: Mapping[str, Memory]) -> dict[str, sympy.Expr]:
 
 
 def _delayed(memories: dict[str, Memory], psi: sympy.Expr) -> dict[str, Memory]:
-    """Gives every eliminated state that is read before its update a channel of its own."""
+    """The memories with a further channel for each eliminated state read before its update."""
     found = dict(memories)
 
     def reads() -> set[str]:
@@ -299,7 +302,7 @@ def _delayed(memories: dict[str, Memory], psi: sympy.Expr) -> dict[str, Memory]:
 
 
 def _sequence(memories: Mapping[str, Memory]) -> list[str]:
-    """The names, each after those whose new value it reads."""
+    """The names of the memories, each after those whose new value it reads."""
     waiting = {
         n: {s.name for s in m.of.free_symbols if s.name in memories} - {n}
         for n, m in memories.items()

@@ -1,4 +1,4 @@
-"""Whether what was read on a matrix and a vector in double precision holds for other leaves."""
+"""Checks that what was read on a matrix and a vector in float64 holds for other leaves."""
 
 from __future__ import annotations
 
@@ -34,16 +34,19 @@ def check_every_shape(
     params: PyTree | None,
     describe: Callable[[Traced], Description | None],
 ) -> None:
-    """Raises where leaves of another shape, or in another precision, are treated otherwise.
+    """Raises if leaves of other shapes, or in single precision, are treated differently.
 
-    Without params these are a number and a large kernel in single precision; with params, those
-    params.
+    Without params the other leaves are a scalar and a large kernel in float32; with params they are
+    these params in float32.
 
     Args:
-      traced: as the optimizer was read.
-      first: what was read of it.
-      params: what is to be trained, or None.
-      describe: reads another trace; None where its leaves are told apart.
+      traced: the optimizer as it was read.
+      first: its description.
+      params: the params it is to train, or None.
+      describe: the description of another trace; None where that treats its leaves differently.
+
+    Raises:
+      UnreadableOptimizerError: if the two differ.
     """
     shapes = _others(traced) if params is None else _own(params)
     if shapes is None:
@@ -77,7 +80,7 @@ def _others(traced: Traced) -> PyTree | None:
 
 
 def _own(params: PyTree) -> PyTree | None:
-    """Params in single precision, None where they are double throughout."""
+    """The shapes of params in float32; None where all are float64 and there is nothing to check."""
     leaves = partition(params)[0]
     if all(jnp.result_type(x) == jnp.float64 for x in jax.tree.leaves(leaves)):
         return None
@@ -85,7 +88,7 @@ def _own(params: PyTree) -> PyTree | None:
 
 
 def _done(program: Program) -> Any:
-    """Which operations are applied how often, and the numbers that stand in them."""
+    """How often each operation is applied in a program, and each scalar constant read."""
     operations: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
 
@@ -104,7 +107,7 @@ def _done(program: Program) -> Any:
 
 
 def _alike(first: Description, other: Description) -> bool:
-    """Whether two descriptions are of one optimizer, but for rounding."""
+    """Whether two descriptions are those of one optimizer, up to rounding."""
     pairs = [(first.rule, other.rule)]
     if list(first.memories) != list(other.memories) or list(first.rates) != list(other.rates):
         return False
@@ -119,7 +122,7 @@ def _alike(first: Description, other: Description) -> bool:
 
 
 def _same(first: sympy.Expr, second: sympy.Expr) -> bool:
-    """Whether two formulas agree at points of all sizes."""
+    """Whether two formulas agree, up to rounding, at random points of all magnitudes."""
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
     random = np.random.default_rng(0)
     points = 10.0 ** random.uniform(-9, 0, (16, len(symbols)))

@@ -1,4 +1,4 @@
-"""The method that a description is, of the simplest kind that fits."""
+"""Turns a description into a method of the simplest kind that fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STEP_BACK = sympy.Symbol("q")
 
 
 def method_of(description: Description, name: str) -> LinearMethod | ElementwiseMethod:
-    """Trees where everything is linear in the gradient, else terms."""
+    """A `LinearMethod` if the description is linear in the gradient, else an elementwise method."""
     linear = _linear(description, name)
     if linear is not None:
         return linear
@@ -28,7 +28,7 @@ def method_of(description: Description, name: str) -> LinearMethod | Elementwise
 
 
 def _linear(description: Description, name: str) -> LinearMethod | None:
-    """A linear memory with decoupled decay, or None where there is more."""
+    """The description as a linear method with decoupled decay, or None if it is not one."""
     if description.kept or description.rates:
         return None
     transfers: dict[sympy.Symbol, sympy.Expr] = {G: sympy.Integer(1)}
@@ -51,7 +51,7 @@ def _linear(description: Description, name: str) -> LinearMethod | None:
 def _coefficients(
     expression: sympy.Expr, of: dict[sympy.Symbol, sympy.Expr]
 ) -> dict[sympy.Symbol, sympy.Expr] | None:
-    """The numbers before symbols, or None where it is no linear combination of them."""
+    """The coefficient of each symbol in a linear combination; None if it is not one."""
     if expression.free_symbols - of.keys():
         return None
     found = {s: sympy.diff(expression, s) for s in of if expression.has(s)}
@@ -62,7 +62,7 @@ def _coefficients(
 
 
 def _tidy(transfer: sympy.Expr) -> sympy.Expr:
-    """One fraction in e^(-z), its denominator 1 at e^(-z) = 0."""
+    """The transfer function as one fraction in e^(-z), with a denominator of 1 at e^(-z) = 0."""
     if not transfer.is_Add and transfer.count(Z) <= 1:
         return transfer
     q = _STEP_BACK

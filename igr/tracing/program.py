@@ -1,4 +1,4 @@
-"""A traced function as one flat list of primitives, which can be replayed or read."""
+"""A traced function as a flat list of JAX primitives, which can be replayed or read."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _SAME = {"copy", "copy_p", "stop_gradient", "optimization_barrier", "device_put"
 
 
 class Variable(NamedTuple):
-    """A value made while the program runs."""
+    """An input or intermediate value of a program, identified by its number."""
 
     number: int
 
 
 class Constant(NamedTuple):
-    """A value that stands in the program."""
+    """A constant that is read in a program."""
 
     value: Any
 
@@ -48,14 +48,14 @@ Atom = Variable | Constant
 
 
 class Application(NamedTuple):
-    """A primitive applied.
+    """The application of one primitive.
 
     Attributes:
       primitive: the JAX primitive.
       parameters: its static parameters.
-      inputs: what it reads.
-      outputs: what it makes.
-      branches: of a condition, each branch as a program of its own.
+      inputs: the variables and constants it reads.
+      outputs: the variables it makes.
+      branches: the branches of a `cond`, each as a program of its own.
     """
 
     primitive: Any
@@ -67,13 +67,13 @@ class Application(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """Primitives in the order they are applied, calls written out.
+    """A program as a list of applied primitives, with all calls inlined.
 
     Attributes:
       inputs: the arguments.
-      applications: the primitives.
+      applications: the applied primitives, in order.
       outputs: the results.
-      shapes: of each variable, with its dtype.
+      shapes: the shape and dtype of each variable.
     """
 
     inputs: tuple[Variable, ...]
@@ -82,7 +82,7 @@ class Program:
     shapes: Mapping[Variable, jax.ShapeDtypeStruct]
 
     def before(self, outputs: Sequence[Atom]) -> list[Application]:
-        """The applications that some outputs come from, in their order."""
+        """The applications on which these outputs depend, in the order they are applied."""
         wanted = {a for a in outputs if isinstance(a, Variable)}
         found = []
         for step in reversed(self.applications):
@@ -99,16 +99,13 @@ class Program:
         changed: Mapping[Variable, Callable[[Any], Any]] | None = None,
         wanted: Sequence[int] | None = None,
     ) -> list[Any]:
-        """Runs the program again.
+        """Runs the program on new arguments and returns the wanted results as a list.
 
         Args:
           arguments: arrays of the shapes it was traced with.
-          instead: by the first output of an application, what is done instead of it.
-          changed: by variable, what becomes of its value as soon as it is made.
-          wanted: which results; all if not given. No other work is done.
-
-        Returns:
-          The wanted results.
+          instead: first output of an application -> the function that is called instead of it.
+          changed: variable -> a function that is applied to its value as soon as it is made.
+          wanted: the indices of the results; all if not given. Nothing else is computed.
         """
         outputs = self.outputs if wanted is None else [self.outputs[i] for i in wanted]
         applications = self.applications if wanted is None else self.before(outputs)
@@ -148,7 +145,10 @@ class Program:
 
 @jax.custom_jvp
 def root(x: Any) -> Any:
-    """The square root, constant where it stays at 0, as where a weight is never used."""
+    """The square root, with derivative 0 where x and its tangent are both 0.
+
+    So that a weight that is never used, whose average of squares stays at 0, gives no nan.
+    """
     return jnp.sqrt(x)
 
 
@@ -163,7 +163,7 @@ def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
 
 @jax.custom_jvp
 def inverse_root(x: Any) -> Any:
-    """One over the square root, constant where it stays as it is, however small."""
+    """One over the square root, with derivative 0 where the tangent of x is 0."""
     return jax.lax.rsqrt(x)
 
 
@@ -179,7 +179,7 @@ def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def power(x: Any, exponent: float) -> Any:
-    """x to a power below 1, constant where x stays as it is, as the roots are."""
+    """x to a power below 1, with derivative 0 where the tangent of x is 0."""
     return x**exponent
 
 
@@ -193,7 +193,10 @@ def _(exponent: float, primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, 
 
 
 def _steep(step: Application) -> float | None:
-    """The exponent of a power whose slope has no bound at 0, where it is one number."""
+    """The exponent of an application of `pow` if it is one number below 1, otherwise None.
+
+    The derivative of such a power is unbounded at 0.
+    """
     if step.primitive.name != "pow" or not isinstance(step.inputs[1], Constant):
         return None
     exponent = np.asarray(step.inputs[1].value)
@@ -206,7 +209,7 @@ Instead = Callable[[Application, Callable[[Atom], Any]], Any]
 
 
 def flatten(closed: ClosedJaxpr) -> Program:
-    """Writes out every call of a traced function.
+    """A traced function as a flat `Program`, with all calls inlined.
 
     >>> import jax.numpy as jnp
     >>> program = flatten(jax.make_jaxpr(jax.jit(lambda x: jnp.sin(2 * x)))(1.0))
@@ -265,7 +268,7 @@ def _called(parameters: Mapping[str, Any]) -> Any:
 
 
 def _keeps_dtype(equation: Any) -> bool:
-    """Whether it converts to the dtype that is there."""
+    """Whether an equation of a jaxpr converts a value to the dtype it already has."""
     if equation.primitive.name != "convert_element_type":
         return False
     return np.dtype(equation.invars[0].aval.dtype) == np.dtype(equation.params["new_dtype"])

@@ -1,4 +1,4 @@
-"""An optimizer read: the method it is, and what was seen on the way."""
+"""Reads an optimizer: which method it is, and what was found on the way."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Reading:
     """What `read_optimizer` found out about an optimizer.
 
     Attributes:
-      method: what it is.
-      traced: what `init` and `update` do.
-      since: the step from which on the reading holds; before it conditions on the first steps do,
-        and eliminated memories fill.
+      method: the optimizer as a method of one of the kinds.
+      traced: its `init` and `update` as programs.
+      since: the step from which on the reading holds: until then conditions on the first steps
+        apply, and eliminated memories start up.
       found: what was read of `init` and `update`, leaf by leaf.
-      smooth: what was given for the signs of x, or None.
-      why: by name, why a state is kept.
-      description: the same for one element, where it is a rule of elements.
+      smooth: the smoothing that was asked for, or None.
+      why: name -> the reason why a state is kept.
+      description: its description for one element; None if the rule couples elements.
     """
 
     method: Any
@@ -56,7 +56,7 @@ def read_optimizer(
     params: PyTree | None = None,
     smooth: Number | None = None,
 ) -> Reading:
-    """Traces an optimizer and recognises its memories and its rule; see `igr.from_optax`."""
+    """Traces an optimizer and describes it as a method; arguments as in `igr.from_optax`."""
     check_smooth(smooth)
     keep = _names(keep)
     traced = trace(make, params)
@@ -86,7 +86,7 @@ def read_optimizer(
 def _of_every_leaf(
     found: Readings, keep: tuple[str, ...] | None, traced: Traced
 ) -> Description | None:
-    """The one description of all leaves; None if elements are coupled, or leaves told apart."""
+    """The description that all leaves share; None if elements are coupled or leaves differ."""
     try:
         described = [describe(leaf, keep, traced.step) for leaf in found.leaves]
     except CoupledError:
@@ -96,7 +96,7 @@ def _of_every_leaf(
 
 
 def _holds_early(description: Description, settled: int) -> bool:
-    """Whether the rule is a number in the first steps, before which conditions on it settle."""
+    """Whether the rule is real and of its later size in the first `settled` steps."""
     rule = description.rule
     symbols = sorted(rule.free_symbols, key=str)
     at = sympy.lambdify(symbols, rule, "numpy")
@@ -118,7 +118,7 @@ def _holds_early(description: Description, settled: int) -> bool:
 
 
 def _start_of(symbol: sympy.Symbol, description: Description) -> Any:
-    """The number that a kept state is before the first step, for the symbol of what it was."""
+    """The initial value, if a number, of the kept state whose old value the symbol stands for."""
     name = symbol.name.removesuffix("_before")
     if name == symbol.name or name not in description.kept:
         return None
@@ -131,7 +131,12 @@ _SMALL = 1e-6  # a first step that differs by so much from later ones stands for
 
 
 def check_smooth(smooth: Any) -> None:
-    """Raises unless it is None or a positive number."""
+    """Checks the argument `smooth`, which must be None or a positive number.
+
+    Raises:
+      TypeError: if it is no number.
+      ValueError: if it is not positive and finite.
+    """
     if smooth is None:
         return
     if isinstance(smooth, bool) or not isinstance(smooth, int | float | sympy.Expr):
@@ -141,7 +146,7 @@ def check_smooth(smooth: Any) -> None:
 
 
 def name_of(make: Any) -> str:
-    """What an optimizer is called: by the optax functions that its function names."""
+    """An optimizer's name in print, from the optax functions that its factory calls."""
     code = getattr(make, "__code__", None)
     name = getattr(make, "__name__", "")
     if code is None or name != "<lambda>":
@@ -152,7 +157,11 @@ def name_of(make: Any) -> str:
 
 
 def _names(keep: Any) -> tuple[str, ...] | None:
-    """What is to be kept, as names; raises unless it is text."""
+    """The names of the states to keep as a tuple, or None.
+
+    Raises:
+      TypeError: unless they are text.
+    """
     if keep is None or isinstance(keep, str):
         return None if keep is None else (keep,)
     names = tuple(keep) if isinstance(keep, Iterable) else (keep,)
@@ -175,7 +184,7 @@ def _check_keep(traced: Traced, found: Readings, keep: tuple[str, ...] | None) -
 
 
 def _check_step(make: Make, params: PyTree | None, traced: Traced, smooth: Any) -> None:
-    """Where the rate had to be a number, that the update is proportional to it."""
+    """Raises unless the update is proportional to the learning rate, where that was a number."""
     if traced.step is None:
         return
     other = trace(make, params, step=traced.step / 8)
@@ -196,8 +205,10 @@ def _check_step(make: Make, params: PyTree | None, traced: Traced, smooth: Any) 
 def _check_small(description: Description, turns: Iterable[int]) -> None:
     """Raises unless the update goes to zero with the learning rate, before and after every turn.
 
-    A rule with kept states does so in the states alone that a run comes to, as one that sets params
-    to an average of them: with those, what is asked is that nothing is otherwise at first.
+    A turn is a step at which a condition on the step changes.
+
+    A rule with kept states may do so only at states that a run reaches, as one that sets params to
+    an average of them; there it is asked only that the first steps are like the later ones.
     """
     rule = description.rule
     symbols = sorted(rule.free_symbols, key=str)
@@ -205,10 +216,7 @@ def _check_small(description: Description, turns: Iterable[int]) -> None:
     values = np.random.default_rng(0).uniform(0.5, 1.5, len(symbols))
 
     def longer(step: int) -> float | None:
-        """How much longer it is, by the rate, at a smaller one; None where it stays in proportion.
-
-        The step is one of the run.
-        """
+        """By which factor update/rate grows from a rate of 1e-3 to 1e-6; None if by less than 100."""
         sizes = []
         for h in (1e-3, 1e-6):
             fixed = {n: float(rate) / h for n, rate in description.rates.items()}
@@ -237,7 +245,7 @@ def _check_small(description: Description, turns: Iterable[int]) -> None:
 
 
 def _alike(first: sympy.Expr, second: sympy.Expr) -> bool:
-    """Whether two rules are the same function, at points where both are numbers."""
+    """Whether two rules are the same function, tested at points where both are finite."""
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
     points = np.random.default_rng(0).uniform(0.5, 1.5, (8, len(symbols)))
     points[:, [s.name == "t" for s in symbols]] *= np.geomspace(1, 1e4, 8)[:, None]

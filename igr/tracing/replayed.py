@@ -1,4 +1,4 @@
-"""An optimizer's update, replayed on any params with counts that are real numbers."""
+"""An optimizer's update as a program for any params, whose step counts are real numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST = 64  # a buffer that is looked for
 
 
 class Replayed:
-    """An optimizer's update, traced for any params with counts that are real numbers."""
+    """An optimizer's update as a program for any params, whose step counts are real numbers."""
 
     def __init__(self, traced: Traced, found: Readings):
         self.traced, self.found = traced, found
@@ -50,7 +50,7 @@ class Replayed:
         }
 
     def like(self, params: PyTree) -> Replayed:
-        """The same optimizer on params of another structure, where its state stands elsewhere."""
+        """The same optimizer traced for params of another structure."""
         flat, structure = jax.tree.flatten(params)
         key = _shapes(flat, structure)
         if key not in self._others:
@@ -61,11 +61,11 @@ class Replayed:
         return self._others[key]
 
     def places(self, state: str) -> list[int]:
-        """Where the leaves of a state stand."""
+        """The indices of a state's leaves among the leaves of the optimizer state."""
         return [p for p, n in enumerate(self.traced.names) if n == state and p not in self.fixed]
 
     def check(self) -> None:
-        """Raises where the update does what no expansion follows."""
+        """Raises `UnreadableOptimizerError` if no expansion in h can follow the update."""
         traced = self.traced
         for place, name in enumerate(traced.names):
             shape = traced.update.shapes[traced.update.inputs[1 + 2 * len(traced.params) + place]]
@@ -93,7 +93,7 @@ class Replayed:
                 )
 
     def start(self, state: str) -> Any:
-        """From params to a state before the first step."""
+        """The function from params to a state's leaves before the first step."""
         for place in self.places(state):
             if _depends(self.traced.init, place, [0]):
                 raise UnreadableOptimizerError(
@@ -109,7 +109,7 @@ class Replayed:
         return start
 
     def program(self, gradient: PyTree, params: PyTree) -> Program:
-        """The update on params of these shapes."""
+        """The update as a program for a gradient and params of these shapes and dtypes."""
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
         key = tuple(map(str, jax.tree.leaves(shapes))), jax.tree.structure(shapes)
         if key not in self._programs:
@@ -142,7 +142,7 @@ class Replayed:
         return gradient, params, random
 
     def fading(self, state: str) -> sympy.Expr | None:
-        """b of s <- b s + phi, None where it is none."""
+        """The number b if the update of a state s is b s + phi, otherwise None."""
         with jax.enable_x64(True):
             seen = []
             for size in _SIZES:
@@ -155,7 +155,7 @@ class Replayed:
         return sympy.Rational(f"{float(every[0]):.12g}")
 
     def check_no_buffer(self, state: str) -> None:
-        """Raises where a state holds the last values, and nothing else once they have passed."""
+        """Raises `UnreadableOptimizerError` if a state is a buffer of the last few values."""
         with jax.enable_x64(True):
             after, own, along = self._alone(state, 1.0)
             held, trained = (
@@ -175,7 +175,7 @@ class Replayed:
             )
 
     def _alone(self, state: str, size: float) -> tuple[Any, list[Any], list[Any]]:
-        """The update of a state as a function of it alone, a point of a size, and a direction."""
+        """The update of a state as a function of it alone, a point of this size, a direction."""
         gradient, params, random = self._point
         program = self.program(gradient, params)
         places = self.places(state)
@@ -202,7 +202,7 @@ class Replayed:
         return after, own, [jnp.asarray(random.uniform(0.5, 1.5, x.shape)) for x in own]
 
     def fixed_values(self, params: PyTree) -> dict[int, Any]:
-        """The states that stay as they start."""
+        """The constant leaves of the state by index, as `init` makes them for params."""
         if not self.fixed:
             return {}
         leaves = jax.tree.leaves(self.traced.make(self.traced.step or 0.1).init(params))
@@ -214,7 +214,7 @@ def _shapes(leaves: Sequence[Any], structure: Any) -> Any:
 
 
 def _depends(program: Program, output: int, on: Any) -> bool:
-    """Whether an output depends on some of the inputs."""
+    """Whether an output of a program depends on some of its inputs."""
     wanted = {program.inputs[i] for i in on}
     outputs = [program.outputs[output]]
     atoms = [*outputs, *(a for step in program.before(outputs) for a in step.inputs)]

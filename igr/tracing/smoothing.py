@@ -1,4 +1,4 @@
-"""An optimizer with its jumps smoothed as they were read, so that it can be run."""
+"""Replays an optimizer with its jumps and kinks smoothed in the way they were read."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from igr.tracing.program import Application, Atom, Instead, Program, Variable
 
 
 def smoothed(program: Program, at: frozenset[Variable], smooth: Any) -> Mapping[Variable, Instead]:
-    """What is done instead of the applications that were read as smoothed.
+    """The smooth functions that replace the applications read as smoothed.
 
     Args:
       program: the update.
-      at: the first outputs of those applications.
-      smooth: x/sqrt(x^2 + smooth) stands for the sign of x.
+      at: the first outputs of the applications to replace.
+      smooth: x/sqrt(x^2 + smooth) replaces the sign of x.
 
     Returns:
-      By those outputs, for `Program.replay`.
+      first output -> function, the argument `instead` of `Program.replay`.
     """
     made_by = {step.outputs[0]: step for step in program.applications if step.outputs}
     smooth = float(smooth)

@@ -1,4 +1,4 @@
-"""What an optimizer's state is made of: counts, numbers, and memories of what has been seen."""
+"""What an optimizer's state consists of: counts, other scalars, and memories of gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from igr.tracing.trace import Traced
 
 
 def before(name: str) -> sympy.Symbol:
-    """The symbol of a state before its update; that of the state itself stands for it after."""
+    """The symbol of a state before its update; the state's own symbol is its updated value."""
     return sympy.Symbol(f"{name}_before")
 
 
@@ -27,9 +27,9 @@ class LeafReading:
     """What an optimizer does to the elements of one leaf of params.
 
     Attributes:
-      update: the update of one element, or why it is none.
-      states: by the name of each state that is like the leaf: what it becomes in a step.
-      init: by the name of the state: what it is before the first.
+      update: the update of one element, or a `Mixed` that says why it has no formula.
+      states: name -> new value, for each state of the leaf's shape.
+      init: name -> value before the first step.
     """
 
     update: Value | Mixed
@@ -39,18 +39,18 @@ class LeafReading:
 
 @dataclass(frozen=True)
 class Readings:
-    """What an optimizer does, leaf by leaf.
+    """What an optimizer does to each leaf of params, and to its state.
 
     Attributes:
-      leaves: for each leaf of params.
-      numbers: the states that are one number, as functions of the steps done, by their place.
-      open: the other states that are like no leaf of params: their names.
+      leaves: what is done to each leaf of params.
+      numbers: index of a scalar state leaf -> its value as a function of the steps done.
+      open: the names of the other states that have the shape of no leaf of params.
       settled: the step from which on conditions on the first steps no longer matter.
-      smoothed: what was smoothed.
-      smoothed_at: the first outputs of the applications in the update that were.
-      chosen: what a decided choice in the update is the same as.
-      turns: the steps at which conditions on the step turn, in their order.
-      powers: the b of each application in the update that makes b^(n + k), by its first output.
+      smoothed: the names of the operations that were smoothed.
+      smoothed_at: the first outputs of these applications in the update.
+      chosen: output of a choice decided while reading -> the input it is equal to.
+      turns: the steps at which conditions on the step change, in increasing order.
+      powers: first output of an application in the update that makes b^(n + k) -> b.
     """
 
     leaves: tuple[LeafReading, ...]
@@ -65,7 +65,7 @@ class Readings:
 
 
 def readings(traced: Traced, smooth: Any | None, early: int = EARLY) -> Readings:
-    """Reads a traced optimizer; `smooth` and `early` as of `Reader`."""
+    """Reads a traced optimizer leaf by leaf; `smooth` and `early` as of `Reader`."""
     rate = RATE if traced.step is None else number(traced.step)
     nonnegative = _start_nonnegative(traced, rate)
     while True:
@@ -91,7 +91,7 @@ def _is_nonnegative(value: Value | Mixed | None, reader: Reader) -> bool:
 
 
 def _start_nonnegative(traced: Traced, rate: sympy.Expr) -> set[sympy.Symbol]:
-    """The states that are not negative before the first step."""
+    """The symbols of states that are known to be nonnegative before the first step."""
     found: dict[str, bool] = {}
     for place, (name, leaf) in enumerate(zip(traced.names, traced.leaves, strict=True)):
         if leaf is None:
@@ -103,7 +103,7 @@ def _start_nonnegative(traced: Traced, rate: sympy.Expr) -> set[sympy.Symbol]:
 
 
 def _initial(traced: Traced, place: int, rate: sympy.Expr) -> Any:
-    """A state before the first step: a number, an expression in theta, or `Mixed`."""
+    """The value of a state before the first step: a number, an expression in theta, or `Mixed`."""
     leaves = [Value(THETA, i) for i in range(len(traced.params))]
     (value,) = read(traced.init, [Value(rate), *leaves], Reader(None), wanted=[place])
     return value.expression if isinstance(value, Value) else value
@@ -167,9 +167,9 @@ def _read(traced: Traced, reader: Reader, rate: sympy.Expr) -> Readings:
 
 
 def _numbers(traced: Traced, reader: Reader, rate: sympy.Expr) -> dict[int, Any]:
-    """The states that are one number, as functions of the steps done; by their place.
+    """The states that are one number, as functions of the steps done, by index in the state.
 
-    They read one another, so that each pass may find what the next one needs.
+    They may read one another, so passes are repeated until one finds nothing new.
     """
     alone = [p for p, leaf in enumerate(traced.leaves) if leaf is None]
     found: dict[int, Any] = {}
@@ -194,7 +194,7 @@ def _solved(
     place: int,
     start: Any,
 ) -> Any:
-    """A number as a function of the steps done, from what it becomes in one; None if unknown."""
+    """A scalar state as a function of the steps done, solved from its update; None if unknown."""
     count = len(traced.params)
     own = sympy.Dummy("own")
 

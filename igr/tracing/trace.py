@@ -1,4 +1,4 @@
-"""An optax optimizer traced once: what `init` and `update` do, primitive by primitive."""
+"""Traces an optax optimizer once: its `init` and `update` as lists of primitives."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _PLAIN = 0.125  # a step that scales a float without rounding
 
 @dataclass(frozen=True)
 class Traced:
-    """What an optimizer does.
+    """An optax optimizer as two traced programs, `init` and `update`.
 
     Attributes:
-      make: the function of the learning rate.
+      make: the factory, a function of the learning rate.
       init: (h, *params) -> state.
       update: (h, *gradient, *params, *state) -> (*updates, *state).
-      params: the leaves of params, as shapes.
+      params: the shapes and dtypes of the leaves of params.
       structure: the structure of params.
       state: the structure of the state.
-      names: how each leaf of the state is called in print, no two alike.
-      fields: what the field of the state is called that the leaf stands in.
-      leaves: for each leaf of the state the leaf of params it is like, or None.
-      step: the learning rate where it had to be a number, else None: an argument.
+      names: the name of the state to which each leaf belongs, no two states of one name.
+      fields: the name of the state's field in which each leaf is stored.
+      leaves: for each leaf of the state, the index of the leaf of params it belongs to, or None.
+      step: the learning rate if it had to be a number, or None if it is an argument of both.
     """
 
     make: Make
@@ -60,15 +60,15 @@ def trace(
     step: Number | None = None,
     own_precision: bool = False,
 ) -> Traced:
-    """Traces an optimizer in float64.
+    """The `init` and `update` of an optimizer, traced in float64.
 
     Args:
       make: `learning_rate -> optax.GradientTransformation`.
-      params: what it is to train, of which the shapes are looked at; a matrix and a vector if not
-        given.
-      step: the learning rate, where it is to be a number; if None it is one only for an optimizer
-        that looks at it while it is made.
-      own_precision: whether params, shapes then, are taken in the precision they have.
+      params: the params to trace it on, of which only the shapes matter; a matrix and a vector if
+        not given.
+      step: a number for the learning rate; if None it is traced as an argument, unless the factory
+        needs its value.
+      own_precision: whether params, then given as shapes, keep their own dtypes.
 
     Raises:
       TypeError: if `make` is no function of the learning rate.
@@ -208,7 +208,7 @@ def _check_make(make: Any) -> None:
 
 
 def _check_reads_rate(traced: Traced) -> None:
-    """Raises unless the learning rate, an argument, is read."""
+    """Raises unless `init` or `update` reads the learning rate that is an argument."""
     if traced.step is not None:
         return
     for program in (traced.init, traced.update):
@@ -259,7 +259,7 @@ _TAKEN = re.compile(r"g|theta|t|z|h|clock|[LSX]\d+|(kappa|lambda)_.*")
 def _state_leaves(
     state: PyTree, params: PyTree
 ) -> tuple[tuple[int | None, ...], tuple[str, ...], tuple[str, ...]]:
-    """For each leaf of the state: the leaf of params it is like, its field, and its name."""
+    """For each leaf of the state: the leaf of params it belongs to, its field, and its name."""
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     shapes = [x.shape for x in jax.tree.leaves(params)]
     leaves, fields, owners = [], [], []

@@ -1,14 +1,14 @@
-"""The one error of an optimizer that cannot be read."""
+"""The error of an optimizer that cannot be read."""
 
 from __future__ import annotations
 
 
 class UnreadableOptimizerError(ValueError):
-    """An optimizer, or a part of it, that has no description; the message says why and what to do.
+    """Raised for an optimizer that has no description; the message says why and what to do.
 
-    Nothing is guessed: where a reading would be wrong, or holds only sometimes, there is none.
+    Nothing is guessed: a reading that would be wrong, or would hold only sometimes, is refused.
     """
 
 
 class KinkError(UnreadableOptimizerError):
-    """An elementwise rule with a jump or a kink, which may be smoothed."""
+    """Raised for an elementwise rule with a jump or a kink, which may be smoothed."""

@@ -1,1 +1,1 @@
-"""What a traced program computes, read in sympy."""
+"""Reads what a traced program computes as sympy expressions."""

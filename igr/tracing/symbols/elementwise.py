@@ -1,4 +1,4 @@
-"""The primitives that act on one element, in sympy."""
+"""The elementwise JAX primitives as functions of sympy expressions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from igr.tracing.symbols.values import RATE, STEPS, number
 
 
 def is_condition(x: Any) -> bool:
-    """Whether it is true or false, and no number. To sympy a symbol may be either."""
+    """Whether a value is a condition, true, false or open, and not a number.
+
+    A sympy symbol counts as a number.
+    """
     return isinstance(x, bool | np.bool_ | BooleanAtom | BooleanFunction | Relational)
 
 
 def truth_of(condition: Any) -> int | None:
-    """The case a condition chooses, or None where it is open."""
+    """The index of the case that a condition selects, or None where it is not decided."""
     if isinstance(condition, bool | np.bool_):
         return int(condition)
     if isinstance(condition, BooleanAtom):
@@ -31,7 +34,7 @@ def truth_of(condition: Any) -> int | None:
 
 
 def chosen_by_step(condition: Any, then: sympy.Expr, otherwise: sympy.Expr) -> sympy.Expr:
-    """One expression or the other, by a condition on the step."""
+    """One of two expressions if the condition on the step is decided, else a `Piecewise`."""
     chosen = truth_of(condition)
     if chosen is not None:
         return then if chosen else otherwise

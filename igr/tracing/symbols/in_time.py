@@ -1,4 +1,4 @@
-"""What depends on the number of steps done, as a function of the time."""
+"""Rewrites functions of the step number n as functions of the time t = (n + 1) h."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def in_time(
     rates: dict[str, sympy.Expr],
     dropped: set[sympy.Expr] | None = None,
 ) -> sympy.Expr:
-    """Writes n, and h where it stands by itself, as functions of t = (n + 1) h and 1/h.
+    """The expression with n, and h where it stands by itself, written in t = (n + 1) h and 1/h.
 
     Args:
-      expression: in the steps n done before this one and in h.
-      forgotten: the b of memories that are eliminated, and have filled: b^n is 0, unless nothing
-        would be left, as of a schedule that happens to fall by the same b.
-      remembered: the b of kept memories, and their names: b^(n + 1) is e^(-lambda t).
-      rates: takes up the names that come to stand for a number over h, and that number.
-      dropped: takes up each b whose b^n was taken to be 0.
+      expression: an expression in the number n of steps done before this one, and in h.
+      forgotten: the decay rates b of eliminated memories, for which b^n becomes 0; not where
+        nothing would be left, as of a schedule that decays by the same b.
+      remembered: decay rate b -> name of a kept memory, for which b^(n + 1) becomes e^(-lambda t).
+      rates: is given an entry name -> r for each new name that stands for r/h.
+      dropped: is given each b whose b^n was taken to be 0.
 
     Raises:
-      UnreadableOptimizerError: where a schedule goes up and down for ever, as one that starts anew
-        every so many steps does.
+      UnreadableOptimizerError: where a schedule goes up and down for ever, as one with restarts
+        does.
     """
     if not expression.has(STEPS, RATE):
         return expression
@@ -71,7 +71,7 @@ def in_time(
 
 
 def _all_of(expression: sympy.Expr, powers: list[Any]) -> bool:
-    """Whether an expression, or one of its pieces, is nothing but multiples of some powers."""
+    """Whether an expression, or one of its pieces, is a sum of multiples of some of the powers."""
     if not powers:
         return False
     nothing = dict.fromkeys(powers, sympy.Integer(0))
@@ -80,7 +80,7 @@ def _all_of(expression: sympy.Expr, powers: list[Any]) -> bool:
 
 
 def _in_powers_of_the_step(expression: sympy.Expr) -> sympy.Expr:
-    """What is large times small differences, as it is once they are taken."""
+    """The expression divided out in powers of 1/h, so that large terms cancel exactly."""
     if expression.has(sympy.Piecewise) or not expression.has(CLOCK):
         return expression
     try:
@@ -95,7 +95,7 @@ def _in_powers_of_the_step(expression: sympy.Expr) -> sympy.Expr:
 
 
 def in_pieces(expression: sympy.Expr) -> sympy.Expr:
-    """Every choice by the step written as one formula from each step on to the next."""
+    """The expression with each choice by the step as a `Piecewise` over intervals of steps."""
     nested = [p for p in expression.atoms(sympy.Piecewise) if p.has(STEPS)]
     inner = {q for p in nested for e, _ in p.args for q in e.atoms(sympy.Piecewise)}
     inner |= {q for p in nested for _, c in p.args for q in c.atoms(sympy.Piecewise)}

@@ -1,4 +1,4 @@
-"""Conditions on the number of steps done: when they turn, and how they end."""
+"""Conditions on the number of steps done: at which steps they change, and how they end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ EARLY = 2  # steps: a condition that changes later is part of a schedule
 
 
 def settled(condition: Any) -> tuple[bool, int] | None:
-    """How a condition on the step ends, and from which step on; None if it goes on changing."""
+    """The final truth of a condition on the step and the step from which it holds, or None.
+
+    None where the condition changes too often.
+    """
     found = changes(condition)
     if found is None:
         return None
@@ -23,7 +26,7 @@ def settled(condition: Any) -> tuple[bool, int] | None:
 
 
 def changes(condition: Any) -> list[int] | None:
-    """The steps at which a condition on the step begins or ceases to hold; None if too many."""
+    """The steps at which a condition on the step begins or ceases to hold; None if more than 8."""
     grid = np.unique(np.concatenate([np.arange(4096), np.geomspace(4096, 1e8, 4000).astype(int)]))
     function = _at_steps(condition)
     values = function(grid.astype(float))
@@ -42,7 +45,7 @@ def changes(condition: Any) -> list[int] | None:
 
 
 def _at_steps(condition: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """A condition on the step as a function of an array of steps."""
+    """The condition as a function from an array of step numbers to a boolean array."""
     function = sympy.lambdify(STEPS, condition, "numpy")
 
     def at(steps: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How a program is read: what is known of symbols, and what is done at a kink."""
+"""How a program is read: what is assumed of symbols, and what is done at a kink."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PLAIN = sympy.Rational(1, 100)  # a learning rate
 
 
 class Reader:
-    """How a program is read: what is known of symbols, and what is done at a kink.
+    """How a program is read: what is assumed of symbols, and what is done at a kink.
 
     Args:
-      smooth: x/sqrt(x^2 + smooth) is taken for the sign of x, from which maxima and conditions are
-        made; None if there is to be no such thing.
+      smooth: x/sqrt(x^2 + smooth) is read for the sign of x, and so in maxima and conditions; with
+        None a kink is an error.
       nonnegative: symbols known not to be negative, as averages of squares are.
-      early: conditions on the step that no longer change after so many steps are decided by how
-        they end.
+      early: a condition on the step that does not change after this many steps is read as its
+        final truth.
     """
 
     def __init__(
@@ -48,14 +48,18 @@ class Reader:
         self._nonnegative = nonnegative
 
     def assumed(self, x: sympy.Expr) -> sympy.Expr:
-        """The expression in symbols that are real, or not negative."""
+        """The expression in symbols that sympy knows to be real, or nonnegative."""
         for s in x.free_symbols - set(self._real):
             known = {"nonnegative": True} if s in self._nonnegative else {"real": True}
             self._real[s] = sympy.Dummy(s.name, **(s._assumptions_orig or known))
         return x.xreplace({s: self._real[s] for s in x.free_symbols})
 
     def sign(self, x: sympy.Expr, what: str) -> sympy.Expr:
-        """The sign of x, or what is taken for it."""
+        """The sign of x: a number if it is known, otherwise its smoothed form.
+
+        Raises:
+          KinkError: if the sign is not known and nothing is to be smoothed.
+        """
         known = self.assumed(x)
         if known.is_nonnegative:
             return sympy.Integer(1)  # zero only at single points
@@ -73,12 +77,12 @@ class Reader:
         return x / sympy.sqrt(x**2 + self.smooth)
 
     def absolute(self, x: sympy.Expr, what: str = "abs") -> sympy.Expr:
-        """|x|, or the root that is taken for it."""
+        """The absolute value |x|, or its smoothed form sqrt(x^2 + smooth)."""
         sign = self.sign(x, what)
         return sign * x if sign.is_number else sympy.sqrt(x**2 + self.smooth)
 
     def settle(self, condition: Any) -> Any:
-        """A condition on the step, decided where it holds, or fails, for the first few alone."""
+        """The final truth of a condition that changes only in the first steps, else itself."""
         self.note(condition)
         found = settled(condition)
         if found is None:
@@ -90,7 +94,7 @@ class Reader:
         return truth
 
     def note(self, condition: Any) -> None:
-        """Takes down the steps at which a condition turns, on the step or on the rate at one."""
+        """Records the steps at which a condition on the step changes, at a fixed learning rate."""
         if isinstance(condition, sympy.Basic) and condition.has(RATE):
             condition = condition.subs(RATE, _PLAIN)
         if getattr(condition, "free_symbols", None) == {STEPS}:

@@ -1,4 +1,4 @@
-"""A traced program read in sympy: one expression for the elements of one leaf of params."""
+"""Reads a traced program in sympy: one expression for all elements of a leaf of params."""
 
 from __future__ import annotations
 
@@ -25,17 +25,14 @@ def read(
     renamed: Mapping[Variable, Callable[[Value | Mixed], Value | Mixed]] | None = None,
     wanted: Sequence[int] | None = None,
 ) -> list[Any]:
-    """Interprets a program on symbols.
+    """Evaluates a program on symbolic values and returns those of the wanted outputs as a list.
 
     Args:
-      program: what was traced.
+      program: the traced program.
       arguments: a value for each of its inputs; None where the wanted outputs do not read it.
       reader: how signs, maxima and conditions on elements are read.
-      renamed: by variable, what becomes of its value as soon as it is known.
-      wanted: which outputs; all if not given.
-
-    Returns:
-      The values of the wanted outputs.
+      renamed: variable -> a function that is applied to its value as soon as it is known.
+      wanted: the indices of the outputs; all if not given.
     """
     renamed = renamed or {}
     outputs = [
@@ -123,7 +120,7 @@ _SHAPE = {
 
 
 def _mixed(name: str, read_: Sequence[Value | Mixed]) -> Mixed | None:
-    """What becomes of a primitive that reads mixed elements, or those of two leaves."""
+    """The `Mixed` value of a primitive that reads mixed elements or two leaves, otherwise None."""
     leaves = {x.leaf for x in read_ if isinstance(x, Value) and x.leaf is not None}
     parts = [x for x in read_ if isinstance(x, Mixed)]
     if not parts and len(leaves) <= 1:
@@ -138,7 +135,7 @@ def _mixed(name: str, read_: Sequence[Value | Mixed]) -> Mixed | None:
 
 
 def _decided(name: str, read_: Sequence[Value | Mixed]) -> bool:
-    """Whether a condition is decided, so that it does not matter what it does not choose."""
+    """Whether a choice is decided, so that the cases it does not select do not matter."""
     return (
         name == "select_n"
         and isinstance(read_[0], Value)
@@ -162,7 +159,7 @@ def _condition(
 def _within(
     branch: Program, arguments: Sequence[Value | Mixed], reader: Reader
 ) -> list[Value | Mixed]:
-    """Reads a branch, whose variables are numbered anew."""
+    """The values of a branch of a condition, read as a program of its own."""
     reader.within += 1
     try:
         return read(branch, arguments, reader)
@@ -200,7 +197,7 @@ def _select(read_: Sequence[Value | Mixed], reader: Reader) -> Value | Mixed:
 
 
 def _margin(condition: Any) -> sympy.Expr:
-    """An expression that is positive where the condition holds."""
+    """An expression that is positive where the condition holds and negative where it does not."""
     if isinstance(condition, sympy.Gt | sympy.Ge):
         return condition.lhs - condition.rhs
     if isinstance(condition, sympy.Lt | sympy.Le):

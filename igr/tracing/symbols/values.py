@@ -1,4 +1,4 @@
-"""What a variable of a traced program holds, read in sympy."""
+"""The values of a traced program's variables in sympy."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ RATE = sympy.Symbol("h", positive=True)  # the learning rate
 
 
 class Value(NamedTuple):
-    """What a variable holds.
+    """The value of a variable as an expression for one element.
 
     Attributes:
-      expression: of one element; `True` or a condition for a boolean.
-      leaf: the leaf of params whose elements it runs over, None if it is the same number for all.
+      expression: the value at one element; `True` or a condition for a boolean.
+      leaf: the leaf of params whose elements it runs over; None if it is one number for all.
     """
 
     expression: Any
@@ -28,12 +28,12 @@ class Value(NamedTuple):
 
 
 class Mixed(NamedTuple):
-    """What is no function of one element alone.
+    """The value of a variable that is not a function of one element alone.
 
     Attributes:
       why: the primitive that mixes elements, or the leaves that meet.
       reads: the symbols it depends on.
-      kink: the error of a kink, where that is all that stands in the way.
+      kink: the error of a kink, if that is the only reason why there is no formula.
     """
 
     why: str
@@ -42,7 +42,7 @@ class Mixed(NamedTuple):
 
 
 def constant(value: Any) -> Value | Mixed:
-    """A number, or an array of one number."""
+    """The value of a constant that is one number, or an array of one number; else `Mixed`."""
     array = np.asarray(value)
     if array.size == 0:
         return Mixed("an empty array", frozenset())
@@ -54,7 +54,7 @@ def constant(value: Any) -> Value | Mixed:
 
 
 def number(value: Any) -> Any:
-    """A scalar exactly, a float as the decimal it is written as."""
+    """A scalar as an exact sympy number, a float read as its shortest decimal."""
     scalar: Any = np.asarray(value)
     if scalar.dtype == bool:
         return bool(scalar)
@@ -72,7 +72,7 @@ def number(value: Any) -> Any:
 
 
 def _decimal(x: Number) -> sympy.Rational:
-    """The decimal a float was written as, or was computed from as 1 - 0.9999 is."""
+    """A float as the decimal it was written as or computed from, 0.0001 for 1 - 0.9999."""
     for digits in range(1, 16):
         text = f"{x:.{digits}g}"
         apart = abs(float(text) - x)
@@ -82,7 +82,7 @@ def _decimal(x: Number) -> sympy.Rational:
 
 
 def fading_power(expression: Any) -> sympy.Expr | None:
-    """b of b^(n + k), 0 < b < 1; None where it is none."""
+    """The base b of an expression b^(n + k) with 0 < b < 1, otherwise None."""
     if not isinstance(expression, sympy.Pow) or expression.exp.free_symbols != {STEPS}:
         return None
     base = expression.base
@@ -91,7 +91,7 @@ def fading_power(expression: Any) -> sympy.Expr | None:
 
 
 def symbols_of(values: Sequence[Value | Mixed]) -> frozenset[sympy.Symbol]:
-    """What values depend on."""
+    """The symbols that the values depend on."""
     found: frozenset[sympy.Symbol] = frozenset()
     for x in values:
         if isinstance(x, Mixed):
