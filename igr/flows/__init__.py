@@ -1,4 +1,4 @@
-"""From a modified equation to a trajectory, and beside it the real run."""
+"""Follows modified equations: vector fields, flows, runs of the real optimizer, and comparisons."""
 
 from igr.flows import rules
 from igr.flows.certifying.certify import Certificate, certify

@@ -1,4 +1,4 @@
-"""Real epochs of SGD: an optax optimizer over batches in given orders, as one scan."""
+"""Runs SGD in epochs: an optax optimizer over batches in given orders, as one scan."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def run_epochs(
     orders: Int[Array | np.ndarray, "epochs m"],
     progress: bool | None = None,
 ) -> PyTree:
-    """The iterates of an optimizer after each epoch, its batches taken in the orders given.
+    """The iterates of an optimizer after each epoch, with the batches in the given orders.
 
-    What is held is the result, params once an epoch, and what a step takes.
+    The memory is that of the result, params once an epoch, and of a single step.
 
-    Many runs in parallel are `jax.vmap` over `orders`. Reshuffled SGD takes a fresh
-    `jax.random.permutation` a row. In the mean of several runs most of the spread cancels if to
-    every run there is one that takes each epoch backwards, `orders[:, ::-1]`: the leading effect of
-    an order changes its sign with it.
+    `jax.vmap` over `orders` runs many in parallel. Reshuffled SGD takes a fresh
+    `jax.random.permutation` in each row. In the mean of several runs most of the spread cancels if
+    each run is paired with one that takes each epoch backwards, `orders[:, ::-1]`, because the
+    leading effect of an order changes its sign.
 
     Args:
       optimizer: an optax optimizer, learning rate included.
@@ -50,15 +50,16 @@ def run_epochs(
       params: the start, any pytree with floating leaves.
       batches: a pytree of arrays with a leading axis of m batches.
       orders: which batch each step of each epoch takes, 0 to m - 1.
-      progress: whether to show a bar with the time left; once it has taken some seconds if not
-        given. There is none under a transformation such as jit or vmap.
+      progress: whether to show a bar with the time left; if not given, only after some seconds.
+        There is none under a transformation such as jit or vmap.
 
     Returns:
-      params with a leading axis of epochs + 1, the start first.
+      Params with a leading axis of epochs + 1, the start first.
 
     Raises:
-      ValueError: if the leaves of batches disagree, or `orders` is not of so many columns or names
-        a batch that is not there.
+      ValueError: if the leaves of batches disagree, or `orders` is not an integer array of m
+        columns with entries from 0 to m - 1.
+      TypeError: if `optimizer` is not an optax transformation.
 
     >>> loss = lambda x, a: (x - a) ** 2 / 2
     >>> orders = jnp.array([[0, 1], [1, 0]])

@@ -1,4 +1,4 @@
-"""Any optax optimizer as a method: read off its own code, and proved on its own steps."""
+"""Any optax optimizer as a method: read from its own code, and checked on its own steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def from_optax(
     certify: bool = True,
     smooth: Number | None = None,
 ) -> Any:
-    """Reads an optax optimizer: what it remembers, and what it does with it.
+    """Reads an optax optimizer's code and describes it as a method: its memories and its rule.
 
     `init` and `update` are traced once, every primitive is read in sympy, and the states are
     recognised: averages and sums that fade, last values, counts, bias corrections and schedules as
@@ -34,18 +34,18 @@ def from_optax(
       make: a function of the learning rate, such as `lambda h: optax.adamw(h, weight_decay=0.1)`.
       keep: the names of the states that stay variables of the flow, as they stand in the
         optimizer's state; () for none. If not given: those that forget less than a twentieth in a
-        step, such as Adam's `nu` at b2 = 0.999, for what is eliminated must fade fast beside the
-        motion. States that are no linear memory, such as Adagrad's sum of squares, are kept
-        always.
-      params: what is to be trained, where the optimizer tells its leaves apart.
-      certify: whether to hold the description against the real optimizer, step by step: a wrong
-        reading is not handed out.
-      smooth: reads x/sqrt(x^2 + smooth) for the sign of x, and what is made of it for |x|, maxima
-        and conditions: the method then is the optimizer so changed.
+        step, such as Adam's `nu` at b2 = 0.999, because an eliminated memory must fade fast beside
+        the motion of params. States that are no linear memory, such as Adagrad's sum of squares,
+        are always kept.
+      params: the params to be trained, needed if the optimizer treats leaves differently.
+      certify: whether to compare the description with the real optimizer, step by step, and raise
+        if they differ.
+      smooth: reads x/sqrt(x^2 + smooth) for the sign of x, and accordingly |x|, maxima and
+        conditions: the method describes the optimizer with this change.
 
     Returns:
-      A method for `igr.modified_equation`. Eliminated memories are taken to have filled; kept
-      states carry their bias correction. A condition on the number of the step that
+      A method for `igr.modified_equation`. The start-up of eliminated memories is taken to be over;
+      kept states have their bias correction. A condition on the number of the step that
       changes within the first two steps is read as it is afterwards, unless the rule would not be
       finite before.
 
@@ -67,11 +67,11 @@ def from_optax(
 
 
 class BesideState(NamedTuple):
-    """The state of an optimizer with what its description keeps, by name.
+    """The state of an optimizer together with its kept states by name.
 
     Attributes:
-      leaves: of the optimizer's own state.
-      kept: the kept states as the method has them.
+      leaves: the leaves of the optimizer's own state.
+      kept: the kept states by the names that the method gives them.
     """
 
     leaves: list[Any]
@@ -84,12 +84,12 @@ class BesideState(NamedTuple):
 def read_beside(
     make: Callable[..., optax.GradientTransformation], params: PyTree, h: Number
 ) -> tuple[Any, optax.GradientTransformationExtraArgs]:
-    """The method of an optimizer, and the optimizer at a step with the kept states by their names.
+    """The method of an optimizer, and the optimizer with the kept states by name in its state.
 
     Args:
       make: as in `from_optax`.
-      params: what is to be trained.
-      h: the step.
+      params: the params to be trained.
+      h: the learning rate.
     """
     reading = read_optimizer(make, params=params)
     check_own_steps(reading)

@@ -1,13 +1,13 @@
-"""What the JAX side knows of each kind: how it becomes a field and a discrete step.
+"""How each kind of equation becomes a field, and each kind of method a discrete step.
 
 The functions here are `functools.singledispatch`es on the class of an equation, a method or its
-response, so that code between a method and a picture never asks which kind it holds. A kind
-registers what it has where that stands:
+response, so that all other code never asks which kind it holds. A kind registers its versions
+where they are defined:
 
     @kinds.field_of.register
     def _(eq: MyEquation, value_fn, h, *, batches=None, rates_at=None): ...
 
-and what it does not register is refused by name.
+and what a kind does not register raises an error that names it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def field_of(
 
     Args:
       eq: an equation without open symbols.
-      value_fn: what its kind takes for a loss; a kind checks it.
+      value_fn: the loss, or losses, in the form that the kind takes; the kind checks it.
       h: the step, which has been checked.
-      batches: where the kind is one of SGD in epochs.
+      batches: the batches, for an equation of SGD in epochs.
       rates_at: the step that the rates of kept states are meant for; h if not given.
 
     Raises:
@@ -64,9 +64,9 @@ def value_fn_of(
 
     Args:
       eq: an equation without open symbols.
-      value_fn: what its kind takes for a loss.
+      value_fn: the loss, or losses, in the form that the kind takes.
       h: the step, which has been checked.
-      batches: where the kind is one of SGD in epochs.
+      batches: the batches, for an equation of SGD in epochs.
 
     Raises:
       TypeError: for an equation of a kind that is not registered, or no equation.
@@ -83,7 +83,7 @@ def value_fn_of(
 def step_of(
     method: Any, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
-    """The discrete step of a method: what `igr.flows.optimizer_of` returns.
+    """The discrete step of a method as an optax transformation.
 
     Args:
       method: without open symbols.
@@ -105,7 +105,7 @@ def step_of(
 def shares_of(
     method: Any, h: Number | Array, rates_at: Number | None = None
 ) -> dict[str, float | Array]:
-    """The share of a new value that each kept state takes in, in a step h, by its name.
+    """The share of its new value that each kept state takes in, in a step h: a dictionary by name.
 
     Args:
       method: without open symbols.
@@ -120,13 +120,13 @@ def shares_of(
 
 @singledispatch
 def never_negative_of(method: Any) -> frozenset[str] | None:
-    """The kept states that no gradient takes below zero, as averages of squares.
+    """The names of kept states that are never negative, as averages of squares, or None.
 
     Args:
       method: without open symbols.
 
     Returns:
-      Their names, or None where the description of this kind does not say.
+      The names, or None where a description of this kind does not tell.
     """
     return None if method.kept else frozenset()
 
@@ -142,15 +142,15 @@ def state_at_rest(
     count: Array,
     value_fn: Callable[[PyTree], Array] | None = None,
 ) -> dict[str, PyTree]:
-    """The kept states after `count` steps at params, from zero, by their names.
+    """The kept states after `count` steps at fixed params and gradient, by name.
 
     Args:
       method: without open symbols.
-      gradient: at params.
-      params: where the run stands still.
+      gradient: the gradient at params.
+      params: the fixed params.
       h: the step.
       rates_at: the step that the rates of kept states are meant for; h if None.
-      count: how many steps.
+      count: the number of steps.
       value_fn: the loss, for a rule that reads it.
 
     Returns:
@@ -161,7 +161,9 @@ def state_at_rest(
 
 @singledispatch
 def preconditioner_of(response: Any, h: Number | Array) -> Callable[..., PyTree] | None:
-    """C of a method's linear response, as `(gradient, params, kept, t) -> C`, or None for 1.
+    """The preconditioner C of a linear response as a function, or None for 1.
+
+    It is called as `(gradient, params, kept, t) -> C`, elementwise and like params.
 
     Args:
       response: from `method.response()`.
@@ -183,7 +185,7 @@ _OF_EQUATIONS = ("field_of", "value_fn_of")
 
 
 def check_numbers(eq: Any) -> None:
-    """Raises `ValueError` where an equation has open symbols."""
+    """Raises `ValueError` if the equation has open symbols."""
     if eq.parameters:
         names = ", ".join(map(str, eq.parameters))
         raise ValueError(
@@ -193,14 +195,14 @@ def check_numbers(eq: Any) -> None:
 
 
 def check_value_fn(eq: Any, value_fn: Any) -> None:
-    """Raises `TypeError` unless there is one loss, a function."""
+    """Raises `TypeError` unless `value_fn` is one function."""
     if isinstance(value_fn, Sequence):
         raise TypeError(f"value_fn must be one function: {eq.name} has one loss; got {value_fn!r}.")
     checks.check_value_fn(value_fn)
 
 
 def check_no_batches(eq: Any, batches: Any) -> None:
-    """Raises `ValueError` where batches are given for an equation of one loss."""
+    """Raises `ValueError` if batches are given for an equation that takes none."""
     if batches is not None:
         raise ValueError(
             "batches is for SGD in epochs, such as igr.methods.reshuffled_sgd(num_batches); the "
@@ -209,7 +211,7 @@ def check_no_batches(eq: Any, batches: Any) -> None:
 
 
 def check_one_loss(eq: Any, value_fn: Any, batches: Any) -> None:
-    """Raises unless an equation of one loss has numbers, a loss, and no batches.
+    """Checks an equation of one loss: no open symbols, a loss that is a function, no batches.
 
     Raises:
       TypeError: unless `value_fn` is a function.
@@ -221,10 +223,10 @@ def check_one_loss(eq: Any, value_fn: Any, batches: Any) -> None:
 
 
 def check_runnable(method: Any) -> None:
-    """Raises unless a method has a discrete step of params on one loss.
+    """Raises unless a method has a discrete step on one loss and no open symbols.
 
     Raises:
-      TypeError: for a method of another kind, or no method.
+      TypeError: for a method without such a step, or no method.
       ValueError: if it has open symbols, or no finite memory.
     """
     parameters = getattr(method, "parameters", ())

@@ -16,17 +16,17 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 def newton_schulz(
     x: Float[Array, "*many rows columns"], steps: int = 5, eps: float = 1e-8
 ) -> Float[Array, "*many rows columns"]:
-    """A matrix with the singular vectors of another, its singular values between 0.7 and 1.2.
+    """A matrix with the same singular vectors, and all singular values brought near one.
 
-    As `optax.contrib.muon` has it. The steps are a loop that is not written out: a compiled program
-    holds the arrays of one of them, three matrices and three Gram matrices of the shorter side
-    (with a derivative along a direction twice as many), and not those of all. Several matrices,
-    such as those of stacked layers, are taken one after the other, each put back where it was.
+    As in `optax.contrib.muon`; singular values end between 0.7 and 1.2. The steps are a loop, so
+    that a compiled program holds the arrays of one step, three matrices and three Gram matrices of
+    the shorter side (twice as many with a directional derivative). Several matrices, such as those
+    of stacked layers, are taken one after the other.
 
     Args:
       x: the matrix, of any floating dtype; or several, by leading axes.
       steps: how many iterations.
-      eps: added to its norm, by which it is divided first.
+      eps: added to the norm by which the matrix is divided first.
 
     >>> print(newton_schulz(jnp.diag(jnp.array([3.0, 0.1]))).round(2))
     [[0.7  0.  ]

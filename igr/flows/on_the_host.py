@@ -1,4 +1,4 @@
-"""Functions that measure outside of JAX's transformations, and say so inside of one."""
+"""Functions that compute on the host and raise a clear error inside JAX's transformations."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ R = TypeVar("R")
 
 
 def on_the_host(fn: Callable[P, R]) -> Callable[P, R]:
-    """A function whose numbers have to be known: it decides by them, and returns plain ones.
+    """Wraps a function that needs concrete numbers, so that traced ones raise a clear error.
 
     Args:
-      fn: what it is.
+      fn: the function.
 
     Returns:
-      The same, which raises `TypeError` with what to do where JAX says that a value is traced.
-      Such an error of the user's own loss, outside of any transformation, stays as it is.
+      The function, which raises a `TypeError` that says what to do where JAX finds a traced value.
+      Such an error from the user's own loss, outside of any transformation, is raised unchanged.
     """
 
     @functools.wraps(fn)
@@ -45,4 +45,4 @@ def on_the_host(fn: Callable[P, R]) -> Callable[P, R]:
 
 
 class _Unknown(TypeError):
-    """Of a function that another one of these calls: the user called that one."""
+    """The error of `on_the_host`: an outer wrapper catches it to report the function called."""

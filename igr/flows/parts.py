@@ -1,4 +1,4 @@
-"""Parts of an optimizer's state, by their names."""
+"""Replaces parts of an optimizer's state by their names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 def with_parts(state: Any, **values: Any) -> Any:
-    """A state with some parts replaced, each in its dtype; all of a name, as counts of a chain."""
+    """A state with the parts of these names replaced, everywhere, each cast to its old dtype."""
     flatten = jax.tree_util.tree_flatten_with_path
     new: dict[Any, Any] = {
         (name, path): x for name, v in values.items() for path, x in flatten(v)[0]

@@ -1,4 +1,4 @@
-"""Rules that are code: stateless optax transformations, Muon, Adafactor, schedule-free SGD."""
+"""Rules given as functions: stateless optax transformations, Muon, Adafactor, schedule-free SGD."""
 
 from __future__ import annotations
 
@@ -78,18 +78,21 @@ def muon(
     nuclear norm of g, through the derivative J of the rule.
 
     Args:
-      beta: of the average of a matrix's gradients, in [0, 1).
+      beta: the decay rate of the average of a matrix's gradients, in [0, 1).
       nesterov: whether the rule reads beta m + (1 - beta) g, optax's default.
-      weight_decay: of matrices, decoupled.
+      weight_decay: decoupled weight decay of matrices.
       consistent_rms: as in optax: scales by sqrt(max(rows, columns)) times this number instead.
-      adam_b1: of the other leaves.
-      adam_b2: of the other leaves.
-      adam_eps_root: of the other leaves.
-      adam_weight_decay: of the other leaves.
-      eps: of the Newton-Schulz iteration's norm, and of Adam.
-      ns_steps: how many Newton-Schulz iterations.
-      keep: ("nu",) to keep Adam's second moment as a variable, as its slow default asks for; () to
-        eliminate it, and where every leaf is a matrix.
+      adam_b1: b1 of Adam for the other leaves.
+      adam_b2: b2 of Adam for the other leaves.
+      adam_eps_root: eps_root of Adam for the other leaves.
+      adam_weight_decay: decoupled weight decay of the other leaves.
+      eps: added to the norm in the Newton-Schulz iteration, and eps of Adam.
+      ns_steps: the number of Newton-Schulz iterations.
+      keep: ("nu",) to keep Adam's second moment as a variable, as its slow default needs; () to
+        eliminate it, or if every leaf is a matrix.
+
+    Returns:
+      A method for `igr.modified_equation`.
 
     >>> from igr.backward_error import modified_equation
     >>> modified_equation(muon(0.9), 1)
@@ -158,6 +161,12 @@ def schedule_free_sgd(b1: Number = 0.9) -> RuleMethod:
     Args:
       b1: the share of the average, in (0, 1].
 
+    Returns:
+      A method for `igr.modified_equation`.
+
+    Raises:
+      ValueError: if `b1` is outside (0, 1].
+
     >>> read = dict(schedule_free_sgd(0.5).outputs)["x"]
     >>> print(read({"theta": jnp.array([2.0]), "z": jnp.array([1.0])}))
     [3.]
@@ -191,17 +200,20 @@ def adafactor(
     multiply_by_parameter_scale: bool = True,
     eps: Number = 1e-30,
 ) -> RuleMethod:
-    """Adafactor as `optax.adafactor(h)` runs it, its averages kept as variables.
+    """Adafactor as `optax.adafactor(h)` runs it, with its averages kept as variables.
 
     A matrix's second moments are estimated from the means of its rows and columns; the share that a
     new value has in step n is (n + 1)^(-decay_rate) (Shazeer and Stern 2018).
 
     Args:
       min_dim_size_to_factor: leaves whose second largest dimension is smaller keep every entry.
-      decay_rate: how fast the averages slow down.
-      clipping_threshold: of the root mean square of a leaf's update; None for none.
-      multiply_by_parameter_scale: whether the step is relative to the size of a leaf.
-      eps: added to squares.
+      decay_rate: the exponent in the share of a new value, see above.
+      clipping_threshold: the largest root mean square of a leaf's update; None for no clipping.
+      multiply_by_parameter_scale: whether steps are multiplied by the root mean square of a leaf.
+      eps: added to squared gradients.
+
+    Returns:
+      A method for `igr.modified_equation`.
 
     >>> adafactor().kept
     ('v_row', 'v_col', 'v')
@@ -214,7 +226,7 @@ def adafactor(
     scaled = stateless(optax.chain(*parts))
 
     def factored(x: jax.Array) -> tuple[int, int] | None:
-        """The second largest dimension and the largest, where these are averaged over."""
+        """The second largest axis and the largest, over which is averaged, or None."""
         if x.ndim < 2 or sorted(x.shape)[-2] < min_dim_size_to_factor:
             return None
         order = sorted(range(x.ndim), key=lambda i: (x.shape[i], i))

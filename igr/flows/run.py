@@ -1,4 +1,4 @@
-"""The real optimizer, run as one scan on the device."""
+"""Runs the real optimizer as one scan on the device."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ValueFn = Callable[[PyTree], Array]
 
 
 class Trajectory(NamedTuple):
-    """What `run` recorded, r records in all.
+    """The records of a run, r in all.
 
     Attributes:
       step: the steps done at each record: 0, every `record_every`, and the last.
@@ -82,17 +82,16 @@ def run(
         compiled program: a second run of the same shapes compiles nothing.
       params: where to start; any pytree with floating leaves. Integer and static leaves stay.
       steps: how many steps, at least 1.
-      record_every: how many steps from one record to the next: the memory is that of
-        steps / record_every params, twice over when the last is appended, and nothing grows with
-        steps.
+      record_every: the number of steps from one record to the next. Memory: steps / record_every
+        copies of params, twice as many when the last is appended.
       state: an optimizer state to go on from; `optimizer.init(params)` if not given.
       observe: `(params, state) -> arrays` to record too, such as
         `lambda params, state: optax.tree.get(state, "nu")`.
-      progress: whether to show a bar with the time left; once it has taken some seconds if not
-        given. There is none under a transformation such as jit or vmap.
+      progress: whether to show a bar with the time left; if not given, only after some seconds.
+        There is none under a transformation such as jit or vmap.
 
     Returns:
-      A `Trajectory`.
+      A `Trajectory` with a record at 0, every `record_every` steps, and the last.
 
     Raises:
       ValueError: if the loss is not a finite scalar at the start, `steps` or `record_every` is
@@ -144,7 +143,7 @@ def run(
 
 
 def update_of(optimizer: optax.GradientTransformation) -> Callable[..., tuple[PyTree, Any]]:
-    """(loss, params, state, value, gradient) -> params, state; as in `step_of`."""
+    """One update as `(loss, params, state, value, gradient) -> params, state`; see `step_of`."""
     update = optax.with_extra_args_support(optimizer).update
 
     def updated(
@@ -157,7 +156,7 @@ def update_of(optimizer: optax.GradientTransformation) -> Callable[..., tuple[Py
 
 
 def step_of(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
-    """(loss, params, state) -> params, state, and the loss and its gradient's norm before.
+    """One step as `(loss, params, state) -> params, state, loss and gradient norm before it`.
 
     Args:
       optimizer: any optax transformation; one that takes extra arguments gets `value`, `grad` and
@@ -225,18 +224,21 @@ def _append(records: PyTree, last: PyTree) -> PyTree:
 
 
 def optimizer_of(method: Method, learning_rate: Number | Array) -> optax.GradientTransformation:
-    """The optax transformation of a method, from its description.
+    """The optax transformation that a method describes.
 
     A linear method runs its recurrence d[n] = sum_i b_i g[n-i] - sum_i a_i d[n-i] from a memory of
     zeros, as optax starts its traces: it equals `optax.sgd(learning_rate, momentum)` for
     `heavy_ball(momentum)`, and so on. A method with an elementwise rule fills its channels and kept
-    states from zero too; what the description leaves out, such as Adam's correction of its first
-    moment, is gone once the memory has filled. A Runge-Kutta method evaluates its stages on
-    `value_fn`, an extra argument of `update` that `run` provides.
+    states from zero too; it differs from the real optimizer by what the description leaves out,
+    such as Adam's bias correction of its first moment, until the start-up is over. A Runge-Kutta
+    method evaluates its stages on `value_fn`, an extra argument of `update` that `run` provides.
 
     Args:
       method: from `igr.methods`, without open symbols.
       learning_rate: the step h.
+
+    Returns:
+      An `optax.GradientTransformation`, learning rate included.
 
     Raises:
       ValueError: if the method has open symbols or no finite memory.

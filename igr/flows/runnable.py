@@ -1,4 +1,4 @@
-"""What can be followed: a loss that is finite at the start."""
+"""Checks that a loss is a finite scalar at the start, and traces it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from igr.statistics_beside import reject_statistics
 
 
 def traced_loss(value_fn: Any, params: PyTree) -> Traced:
-    """The loss as a function of the floating leaves, traced now; see `igr.compiled`.
+    """The loss as a function of the floating leaves, traced in this call; see `igr.compiled`.
 
     Raises:
-      TypeError: if it is not callable, or does not return a floating number.
+      TypeError: if `value_fn` is not callable, or does not return a floating number.
       ValueError: if it does not return a scalar, or params have no floating leaf.
     """
     check_value_fn(value_fn)
@@ -39,7 +39,12 @@ def traced_loss(value_fn: Any, params: PyTree) -> Traced:
 
 
 def check_start(value_fn: Any, params: PyTree) -> Traced:
-    """The loss, traced; raises unless it is a finite floating scalar at the start."""
+    """The traced loss, checked to be a finite floating scalar at the start.
+
+    Raises:
+      ValueError: if it is not finite, or as `traced_loss`.
+      TypeError: as `traced_loss`.
+    """
     loss = traced_loss(value_fn, params)
     value = _value(loss, partition(params)[0])
     if isinstance(value, Tracer):
@@ -57,6 +62,6 @@ def _value(loss: Traced, params: PyTree) -> Any:
 
 
 def time_like(values: Any, params: PyTree) -> Any:
-    """A step or times in the precision of params, at least float32: on the host unless traced."""
+    """A step or times in the dtype of params, at least float32; numpy unless traced."""
     dtype = jnp.result_type(jnp.float32, *(x.dtype for x in jax.tree.leaves(partition(params)[0])))
     return jnp.asarray(values, dtype) if isinstance(values, Tracer) else np.asarray(values, dtype)

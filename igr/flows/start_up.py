@@ -26,25 +26,25 @@ ValueFn = Callable[[PyTree], Array]
 
 
 def has_first_steps(method: Any) -> TypeGuard[LinearMethod]:
-    """Whether the fields of a method's first steps are known: of linear methods they are."""
+    """Whether the fields of the method's first steps are known, as for every linear method."""
     return isinstance(method, LinearMethod)
 
 
 def flow_while_filling(
     method: LinearMethod, order: int, value_fn: ValueFn, params: PyTree, h: Number, steps: int
 ) -> PyTree:
-    """Follows the field of each of the first steps over the time h of that step.
+    """The params after each of the first steps, by the flow of that step's own field.
 
     Args:
-      method: a linear method, its memory empty.
+      method: a linear method, whose memory is empty at the start.
       order: the highest power of h kept.
       value_fn: the loss E, `params -> scalar`.
       params: the start.
       h: the step.
-      steps: how many.
+      steps: the number of first steps.
 
     Returns:
-      params after 0, 1, .., `steps` steps: floating leaves with a leading axis steps + 1.
+      The params after 0, 1, .., `steps` steps: floating leaves have a leading axis of steps + 1.
     """
     fields = starting_fields(method, order, steps)
     present = sorted({t for field in fields for t in field})
@@ -87,15 +87,15 @@ def _follow(
 def shifted_start(
     method: LinearMethod, order: int, value_fn: ValueFn, params: PyTree, h: Number, steps: int
 ) -> PyTree:
-    """Where the flow must start to meet the run once its memory has filled.
+    """The params from which the flow meets the run once its start-up is over.
 
     Args:
-      method: a linear method, its memory empty at params.
+      method: a linear method, whose memory is empty at params.
       order: the highest power of h kept in the equation that is followed.
       value_fn: the loss E, `params -> scalar`.
       params: the start of the run.
       h: the step.
-      steps: after how many the memory is taken to be full.
+      steps: the number of steps after which the start-up is taken to be over.
     """
     shift = initial_shift(method, order, steps)
     dynamic, static = partition(params)

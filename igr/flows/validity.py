@@ -1,4 +1,4 @@
-"""What says whether a truncated equation is to be trusted, along a run."""
+"""Measures along a run that say whether a truncated equation is to be trusted."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ ValueFn = Callable[[PyTree], Array]
 
 
 def unexplained(loss: ValueFn, before: PyTree, after: PyTree) -> Array:
-    """How much of the change of the gradient over a step the Hessian does not explain.
+    """The share of the gradient's change over a step that the Hessian does not explain, a scalar.
 
-    |g(after) - g - H (after - before)| / |g(after) - g|, less what rounding makes of it: near 0
+    |g(after) - g - H (after - before)| / |g(after) - g|, less the part due to rounding: near 0
     where the loss is smooth on the scale of the step, near 1 where the step crosses kinks, which
     no derivative sees.
     """
@@ -40,7 +40,7 @@ def unexplained(loss: ValueFn, before: PyTree, after: PyTree) -> Array:
 
 
 def unexplained_by(gradient: Callable[[PyTree], PyTree], before: PyTree, after: PyTree) -> Array:
-    """`unexplained` of a gradient, or of any other field in its place."""
+    """The same as `unexplained` for a gradient function, or any other vector field."""
     move = jax.tree.map(jnp.subtract, after, before)
     g, along = jvp(gradient, (before,), (move,))
     change = jax.tree.map(jnp.subtract, gradient(after), g)
@@ -51,7 +51,7 @@ def unexplained_by(gradient: Callable[[PyTree], PyTree], before: PyTree, after: 
 
 
 def share_of(part: Array, whole: Array) -> Array:
-    """part/whole of two lengths; 0 where there is no whole, and nan where either is."""
+    """The ratio part/whole of two lengths; 0 where whole is 0, and nan where either is nan."""
     return jnp.where(whole == 0, 0, part / jnp.where(whole == 0, 1, whole))
 
 
@@ -63,15 +63,15 @@ def corrections_along(
     h: Number,
     progress: bool | None = False,
 ) -> np.ndarray:
-    """h |F1| / |F0| of the params' field at each record.
+    """The ratio h |F1| / |F0| of the field of params at each record, (r,).
 
     Args:
-      equation: of order 1.
+      equation: an equation of order 1.
       loss: `params -> scalar`.
       recorded: the states of the flow with a leading axis r: params, or `(params, kept)`.
       times: n h at each record, (r,).
       h: the step.
-      progress: whether to show a bar; once it has taken some seconds if None.
+      progress: whether to show a bar; if None, only after some seconds.
     """
     inputs = loss, recorded, np.asarray(times), time_like(h, recorded)
     with _bar("corrections", progress, len(times), CORRECTION, inputs) as bar:
@@ -79,7 +79,7 @@ def corrections_along(
 
 
 def _bar(what: str, progress: bool | None, records: int, losses: int, inputs: Any) -> Any:
-    """A bar over records, of which each takes as long as so many losses."""
+    """A progress bar over records that each take as long as `losses` evaluations of the loss."""
     return search_bar(what, progress, records, inputs[0].program.jaxpr, inputs, times=losses)
 
 
@@ -112,13 +112,13 @@ def sharpness_along(
     h: Number,
     progress: bool | None = False,
 ) -> np.ndarray:
-    """The sharpness at each record, each search started from the last eigenvector.
+    """The sharpness at each record, (r,), each search started from the last eigenvector.
 
-    Of few parameters the eigenvalues of the whole matrix are taken, by numpy: to compile a search,
-    or the matrix' eigenvalues, takes longer.
+    For few parameters numpy takes the eigenvalues of the whole matrix, because compiling a search
+    takes longer.
 
-    For a method that preconditions that of C^(1/2) H C^(1/2), C the preconditioner of its
-    linear response; nan where the method has no linear response.
+    For a method with a preconditioner C it is the sharpness of C^(1/2) H C^(1/2); nan for a method
+    without linear response.
 
     Args:
       method: from `igr.methods`.
@@ -169,7 +169,7 @@ def _sharpness(
 
 
 def _matrix(product: Callable[[PyTree], PyTree], params: PyTree) -> Array:
-    """The matrix of a product, in at least single precision."""
+    """The symmetric matrix of a matrix-vector product, (p, p), in at least float32."""
     flat, unravel = ravel_pytree(params)
     rows = jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(
         jnp.eye(flat.size, dtype=flat.dtype)
@@ -178,7 +178,7 @@ def _matrix(product: Callable[[PyTree], PyTree], params: PyTree) -> Array:
 
 
 def _extremes(matrices: np.ndarray) -> np.ndarray:
-    """The eigenvalue of largest magnitude of each of symmetric matrices, (r,)."""
+    """The eigenvalue of largest magnitude of each symmetric matrix, (r,); nan if not finite."""
     finite = np.all(np.isfinite(matrices), axis=(1, 2))
     matrices = np.where(finite[:, None, None], matrices, 0)
     values = np.linalg.eigvalsh((matrices + matrices.swapaxes(1, 2)) / 2)

@@ -216,7 +216,7 @@ def _check_small(description: Description, turns: Iterable[int]) -> None:
     values = np.random.default_rng(0).uniform(0.5, 1.5, len(symbols))
 
     def longer(step: int) -> float | None:
-        """By which factor update/rate grows from a rate of 1e-3 to 1e-6; None if by less than 100."""
+        """By which factor update/h grows from h = 1e-3 to 1e-6; None if by less than 100."""
         sizes = []
         for h in (1e-3, 1e-6):
             fixed = {n: float(rate) / h for n, rate in description.rates.items()}

@@ -1,1 +1,1 @@
-"""Whether an equation is that of an optimizer, by the steps the optimizer really takes."""
+"""Tests whether an equation is that of an optimizer, on the steps the optimizer really takes."""

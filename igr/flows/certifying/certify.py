@@ -1,4 +1,4 @@
-"""A certificate: does the derived equation describe the optimizer that is really run?"""
+"""Certifies a derived equation against the optimizer that is really run."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TOLERANCE = 0.15  # of a slope, beyond which an order is not reached
 
 @dataclass(frozen=True)
 class Certificate:
-    """The slopes of the one-step error of an equation against a real optimizer.
+    """The slopes of an equation's one-step error, measured against a real optimizer.
 
     Attributes:
       method: the name of the description that was certified.
-      observed: order -> the slope at that order, with the steps and errors it was fitted to.
+      observed: order -> the measured slope, with the steps and errors it was fitted to.
     """
 
     method: str
@@ -40,17 +40,17 @@ class Certificate:
 
     @property
     def expected(self) -> dict[int, int]:
-        """order -> the slope of a right description: order + 2."""
+        """order -> order + 2, the slope if the description is right."""
         return {p: p + 2 for p in self.observed}
 
     @property
     def reached(self) -> dict[int, bool]:
-        """order -> whether the slope is that of a right description, or higher."""
+        """order -> whether the measured slope is at least the expected one, up to a tolerance."""
         return {p: bool(slope > p + 2 - TOLERANCE) for p, slope in self.observed.items()}
 
     @property
     def holds(self) -> bool:
-        """Whether every order is reached."""
+        """Whether the expected slope is reached at every order."""
         return all(self.reached.values())
 
     def __repr__(self) -> str:
@@ -93,7 +93,7 @@ def certify(
     smooth: Number | None = None,
     progress: bool | None = None,
 ) -> Certificate:
-    """Holds the equation of a method against an optax optimizer, by the slope of its error.
+    """Tests a method's description against an optax optimizer, by the slope of its one-step error.
 
     A description that is wrong in anything, be it a beta or the place of an epsilon, shows at once:
     the slope falls short at the first order that sees the mistake.
@@ -104,19 +104,19 @@ def certify(
         its clocks slowed as h falls: `certify(lambda h: optax.adam(h))`.
       optimizer: `learning_rate -> optax.GradientTransformation`, such as
         `lambda h: optax.sgd(h, momentum=0.9)`. For a method that keeps states
-        `(learning_rate, rates)`: `lambda h, rates: optax.adam(h, b2=1 - rates["nu"])`, for the
-        share of a new value falls with h (see `igr.observed_order`). Not for an optimizer.
-      value_fn: a loss, `params -> scalar`; it should be smooth. A small network's, in float64, if
-        not given.
+        `(learning_rate, rates)`: `lambda h, rates: optax.adam(h, b2=1 - rates["nu"])`, because
+        the share of a new value falls with h (see `igr.observed_order`). Left out if `method` is
+        an optimizer.
+      value_fn: a smooth loss, `params -> scalar`; that of a small network in float64 if not given.
       params: where to measure, in float64 (in float32 the error soon reaches rounding).
       order: the highest power of h to certify; those below it are certified too.
       keep: as in `igr.from_optax`, for an optimizer that is read.
       smooth: as in `igr.from_optax`, for an optimizer that is read.
-      progress: whether to show bars with the time left, one an order; those that have taken some
-        seconds if not given.
+      progress: whether to show a bar with the time left for each order; if not given, only for
+        those that take more than some seconds.
 
     Returns:
-      A `Certificate`; `print` it for a small table.
+      A `Certificate`, whose `holds` is the answer; `print` it for a small table.
 
     Raises:
       TypeError: if `optimizer` is a transformation itself, whose step cannot be changed.
@@ -151,7 +151,7 @@ def certify(
 
 
 def small_network() -> tuple[ValueFn, dict[str, Array]]:
-    """A tanh network of one matrix and one vector on fixed data, and params in its middle."""
+    """A tanh network's loss on fixed data, and params for it: one matrix, one vector."""
     random = np.random.default_rng(0)
     inputs, targets = jnp.asarray(random.normal(size=(6, 3))), jnp.asarray(random.normal(size=6))
     params = {

@@ -1,4 +1,4 @@
-"""Which steps the order of a field is observed at, where none are given."""
+"""The default steps h at which the order of a field is observed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEARCH = 8  # trials at most
 def default_steps(
     error: Callable[[Number], Number], order: int, largest: Number, aim: Number
 ) -> np.ndarray:
-    """Five steps, small enough for the order to show and large enough to stand over rounding."""
+    """Five steps h, small enough for the order to show and with errors well above rounding."""
     smallest, most = largest / 8, largest / 4
     for _ in range(SEARCH):
         measured = error(smallest)
@@ -37,7 +37,7 @@ def default_steps(
 
 
 def largest_step(method: Method, loss: Traced, params: PyTree) -> float:
-    """A step well within the convergence of the expansion at params."""
+    """A step h well within the expansion's convergence radius at params."""
     response = method.response()
     radius = 1.0 if response is None else min(response.convergence_radius(), 1.0)
     radius = min(radius, (1 - method.memory().fading) ** 2)

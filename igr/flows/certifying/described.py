@@ -1,4 +1,4 @@
-"""Whether a description and an optimizer take the same steps."""
+"""Compares the steps of a description with those of the optimizer it describes."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def check_described(
     learning_rate: Number,
     filling: int,
 ) -> None:
-    """Raises unless the optimizer, its memory filled, takes the steps that the method says.
+    """Raises unless the optimizer, after its start-up, takes the steps of its description.
 
     Both are given the same gradients, those along the optimizer's own run.
 
     Args:
       method: the description.
       optimizer: the optax transformation, learning rate included.
-      loss: of the floating leaves.
+      loss: the loss, a function of the floating leaves.
       params: the floating leaves at the start.
       learning_rate: the step h of the description.
-      filling: the steps after which the memory is taken to be full. Where they are more than a
-        thousand, both start with their counts there, so that nothing is corrected for a memory
-        that has not filled, and with memories as empty.
+      filling: the steps after which the start-up is taken to be over. If more than a thousand,
+        both start with empty memories but with their step counts at this number, so that no bias
+        is corrected, and only a hundred steps are taken.
 
     Raises:
-      ValueError: if their steps differ by more than a hundredth.
+      ValueError: if their last steps differ by more than one per cent.
     """
     described = optimizer_of(method, learning_rate)
     both = (optimizer, described)
@@ -70,7 +70,7 @@ def check_described(
 
 
 def _late(state: Any, filling: int) -> Any:
-    """A state whose counts say that so many steps are done."""
+    """The state with all its step counts set to `filling`."""
     return with_parts(state, count=filling)
 
 
@@ -88,7 +88,7 @@ def _updates_of(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
 def _apart(
     steps: list[Traced], starts: list[Traced], loss: Traced, params: PyTree, count: int
 ) -> Array:
-    """How far apart the last two updates are, of the optimizer's own length."""
+    """The distance of the two updates in the last step, over the length of the optimizer's."""
 
     def both(carry: Any, _: None) -> tuple[Any, Array]:
         params, states = carry

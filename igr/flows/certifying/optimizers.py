@@ -1,4 +1,4 @@
-"""What counts as an optimizer whose step can be changed."""
+"""Recognises an optimizer given as a function of the learning rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Optimizer = Callable[..., optax.GradientTransformation]
 
 
 def is_optimizer(method: Any) -> bool:
-    """Whether it is a function of the learning rate, or the transformation one would return."""
+    """Whether a value is an optimizer's factory, or a transformation, and not a `Method`."""
     if protocols.is_method(method):
         return False
     pair = isinstance(method, optax.GradientTransformation)
@@ -21,7 +21,7 @@ def is_optimizer(method: Any) -> bool:
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raises `TypeError` unless an optimizer is a function of the step."""
+    """Raises `TypeError` unless the optimizer is a function of the learning rate, or None."""
     if isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             "optimizer must be a function of the learning rate, such as lambda h: optax.sgd(h): "

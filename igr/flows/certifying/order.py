@@ -1,4 +1,4 @@
-"""The order of a field, observed: how fast its one-step error falls with h."""
+"""Measures the order of a field: the slope of its one-step error against h."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _CLEAR = 300  # times rounding: an error that shows
 
 
 class ObservedOrder(float):
-    """A fitted slope, as a float, with what it was fitted to.
+    """A fitted slope as a float, with the steps and errors it was fitted to.
 
     Attributes:
       hs: the steps, decreasing.
       errors: the Euclidean norm of the one-step error for each.
-      rounding: the size of error that rounding alone makes.
-      at_rounding: for each step, whether its error is so near to rounding that the fit, which
-        leaves such steps out, could not use it.
+      rounding: the error that rounding alone can make.
+      at_rounding: for each step, whether its error is too near to rounding; the fit leaves such
+        steps out.
     """
 
     hs: np.ndarray
@@ -58,7 +58,7 @@ class ObservedOrder(float):
     at_rounding: np.ndarray
 
     def __new__(cls, hs: np.ndarray, errors: np.ndarray, rounding: Number) -> ObservedOrder:
-        """The slope through the errors that are above rounding."""
+        """Fits the slope to the errors that are above rounding; nan if there are fewer than two."""
         at_rounding = errors < 30 * rounding
         usable = ~at_rounding & np.isfinite(errors)
         slope = (
@@ -86,11 +86,11 @@ def observed_order(
     smooth: Number | None = None,
     progress: bool | None = None,
 ) -> ObservedOrder:
-    """The slope of the one-step error against h in a log-log plot: order + 2 is expected.
+    """Measures the slope of the one-step error against h in a log-log plot; order + 2 is expected.
 
-    One step of the method is laid beside the flow of its field over the time h. Where the method
-    has a memory, its past is the field's own: the gradients on the flow followed backwards, as
-    far as the method remembers, so that the error is that of the field and not of a start-up.
+    One step of the method is compared with the flow of its field over the time h. Where the method
+    has a memory, it is filled with the gradients on the flow followed backwards, as far as the
+    method remembers, so that the error is that of the field and not of a start-up.
     A state that the method keeps is compared too; its rate is fixed per unit of time, so that the
     share of the new value that enters in a step falls with h. Some 24 copies of params, and of each
     kept state, are held.
@@ -104,7 +104,7 @@ def observed_order(
       order: the highest power of h kept in the field, at least 0.
       hs: the steps to fit over. If not given: five, within the convergence of the expansion at
         params and far enough above rounding.
-      optimizer: `learning_rate -> optax.GradientTransformation`, to take the steps of instead of
+      optimizer: `learning_rate -> optax.GradientTransformation`, whose steps are taken instead of
         the method's own, as in `lambda h: optax.sgd(h, momentum=0.9)`. For a method that keeps
         states it is called as `optimizer(h, rates)`, with `rates` the shares by the states'
         names: `lambda h, rates: optax.adam(h, b2=1 - rates["nu"])`.
@@ -112,12 +112,11 @@ def observed_order(
         methods without memory).
       keep: as in `igr.from_optax`, for an optimizer that is read.
       smooth: as in `igr.from_optax`, for an optimizer that is read.
-      progress: whether to show a bar with the time left; once it has taken some seconds if not
-        given.
+      progress: whether to show a bar with the time left; if not given, only after some seconds.
 
     Returns:
-      The slope, a float, with the errors it was fitted to; nan if fewer than two of them stand
-      clear of rounding.
+      The slope as an `ObservedOrder`, a float with the steps and errors it was fitted to; nan if
+      fewer than two errors are above rounding.
 
     Raises:
       ValueError: if the loss is not a finite scalar at params, a step is not positive, or fewer
@@ -221,7 +220,7 @@ def observed_order(
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What decides the program of a one-step error, apart from what was traced."""
+    """The static arguments of the program of a one-step error."""
 
     method: Any
     equation: Any
@@ -234,7 +233,7 @@ class _Recipe:
 
 
 class _Written(NamedTuple):
-    """What a method that is code does, traced: its field, and its kept states at rest."""
+    """The traced parts of a method that is code: its field, and its kept states at rest."""
 
     field: Traced
     at_rest: Traced | None
@@ -243,7 +242,7 @@ class _Written(NamedTuple):
 def _traced(
     recipe: _Recipe, start: Traced, one_step: Traced, loss: Traced, params: PyTree, at: Any
 ) -> _Written:
-    """The method of a recipe as it is now."""
+    """The field, and the kept states at rest, of a recipe's method, traced in this call."""
     at_rest, state = None, params
     if recipe.keeps and recipe.slowed:
         about = partial(_about, one_step, start, loss, at=at, kept=recipe.method.kept)
@@ -267,7 +266,7 @@ def _field(recipe: _Recipe, loss: ValueFn, h: Array, rates_at: Array) -> Callabl
 def _at_rest(
     method: Any, loss: ValueFn, params: PyTree, h: Array, rates_at: Array, count: Array
 ) -> dict[str, PyTree]:
-    """As if the gradient had stood still for that long."""
+    """The kept states after `count` steps with a constant gradient, by name."""
     gradient = jax.grad(lambda p: loss(p))(params)
     return kinds.state_at_rest(
         method, gradient, params, h, rates_at=rates_at, count=count, value_fn=loss
@@ -286,7 +285,7 @@ def _error(
     h: Array,
     rates_at: Array,
 ) -> Array:
-    """The distance of one step from the flow over the time h."""
+    """The distance between one step of the method and the flow over the time h."""
     state = start(h, rates_at, params)
 
     def step(state: Any, p: PyTree) -> tuple[Any, PyTree]:
@@ -351,10 +350,10 @@ def _about(
     at: Array,
     kept: tuple[str, ...],
 ) -> dict[str, PyTree]:
-    """What an optimizer keeps after some whole steps, the gradients those of points about params.
+    """An optimizer's kept states after some steps with gradients from points near params.
 
-    Gradients that did not vary would leave a variance at 0, where its root has no derivative; so
-    would params that never left their start leave the distance from it.
+    The gradients have to vary: a variance of 0 has a root without derivative, and so has the
+    distance of params from their start.
     """
 
     def about(shift: Any) -> PyTree:
@@ -370,14 +369,14 @@ def _about(
 def _stepping(
     method: Any, optimizer: Optimizer | None, h: Array, at: Number | Array
 ) -> optax.GradientTransformation:
-    """The transformation that takes the steps, its rates those of the step `at`."""
+    """The transformation whose steps are taken, with kept states at the rates of the step `at`."""
     if optimizer is None:
         return kinds.step_of(method, h, rates_at=at)
     return optimizer(h, kinds.shares_of(method, h, at)) if method.kept else optimizer(h)
 
 
 def _memory(method: Method) -> int:
-    """How many steps back a weight still shows in double precision."""
+    """The number of steps back at which a weight of the memory still exceeds rounding."""
     fading, steps = method.memory()
     recursion = 0 if fading == 0 else int(np.ceil(np.log(1e-17) / np.log(fading)))
     return recursion + steps

@@ -1,4 +1,4 @@
-"""A reading held against the optimizer's own steps, where there is something to compare."""
+"""Compares the description that was read of an optimizer with the optimizer's own steps."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _certified: set[Any] = set()
 def check_own_steps(reading: Reading) -> None:
     """Raises unless the description takes the optimizer's own steps, to nine digits.
 
-    Steps are taken at the start, before and after every corner of a schedule, between corners,
-    after the last, and once memories have filled. Where a rate ends at 0 both must stand still, to
-    the rounding of the longest step that was seen.
+    Steps are taken at the start, before and after every step at which a schedule changes its
+    formula, between these, after the last, and after the start-up. Where a learning rate ends at 0
+    both must stand still, to the rounding of the longest step that was seen.
 
     Args:
-      reading: of an optimizer.
+      reading: what was read of the optimizer.
 
     Raises:
       UnreadableOptimizerError: if steps differ, or there are none to compare.
@@ -120,10 +120,10 @@ def _key(reading: Reading) -> Any:
 
 
 def windows(reading: Reading) -> list[int]:
-    """The steps from which on the optimizer and its description are held against each other.
+    """The step numbers from which the optimizer and its description are compared.
 
-    They are the first steps, those about the corners of schedules, between them and after the last,
-    and those once memories have filled.
+    They are the start, the steps at which schedules change their formula, points between these and
+    after the last, and the end of the start-up.
     """
     first = reading.found.settled if _can_be_filled(reading) else reading.since
     cuts = sorted(cut for cut in set(reading.found.turns) | _cuts(reading) if cut > 1)
@@ -137,7 +137,7 @@ def windows(reading: Reading) -> list[int]:
 
 
 def _cuts(reading: Reading) -> set[int]:
-    """Where the formula of a schedule changes."""
+    """The steps at which a schedule changes its formula."""
     if reading.description is None:
         return set()
     expressions = [reading.description.rule, *(m.of for m in reading.description.memories.values())]
@@ -154,13 +154,13 @@ def _cuts(reading: Reading) -> set[int]:
 
 
 def _can_be_filled(reading: Reading) -> bool:
-    """Whether what corrects for empty memories can be taken out of the optimizer's own update."""
+    """Whether the bias corrections can be removed from the optimizer's own update."""
     dropped = reading.description.dropped if reading.description else frozenset()
     return dropped <= set(reading.found.powers.values())
 
 
 class _SideBySide:
-    """Steps of an optimizer and of its description, on the same gradients."""
+    """Steps of an optimizer and of its description, computed from the same gradients."""
 
     def __init__(self, reading: Reading):
         traced = reading.traced
@@ -208,7 +208,7 @@ class _SideBySide:
         self._step = step
 
     def steps(self, start: int) -> list[tuple[float, float]]:
-        """How far the steps of the two are apart, and how long those of the optimizer are."""
+        """The distance and the optimizer's length of each of the steps from `start` on."""
         reading, traced = self._reading, self._reading.traced
         params, described = self._params, self._describe.init(self._params)
         state = _state_at(reading, start, self.h, params)
@@ -229,7 +229,7 @@ class _SideBySide:
         return found
 
     def travelled(self) -> tuple[float, float]:
-        """How long the first steps of the optimizer and of its description are, each on its way."""
+        """The lengths of the optimizer's and the description's first steps, each on its own run."""
         lengths = [0.0, 0.0]
         for which in (0, 1):
             params, described = self._params, self._describe.init(self._params)
@@ -243,7 +243,7 @@ class _SideBySide:
 
 
 def _state_at(reading: Reading, start: int, h: Number, params: Any) -> Any:
-    """The optimizer's state after so many steps, eliminated memories empty."""
+    """The optimizer's state after this many steps, with its eliminated memories empty."""
     traced = reading.traced
     fresh = traced.make(h).init(params)
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(fresh)]

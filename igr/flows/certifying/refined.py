@@ -1,11 +1,10 @@
-"""An optimizer's own code, its step and all its clocks slowed together.
+"""An optimizer's own code, with its step and all its clocks slowed together.
 
-An equation in h holds as h goes to zero with the memories per step as they are, and with what is
-kept as a variable, and the schedules, as they are per unit of time. The optimizer itself has one
-step, at which both are given. Here its update is replayed at that step with three changes: what it
-takes off params is scaled by h/at, a kept state makes so much of its change as fits into h, and the
-counts stand at t/at. At h = at it is the optimizer as it runs. Nothing of its description enters
-but which states are kept, and their rates.
+An equation in h holds as h goes to zero with eliminated memories fixed per step, but with kept
+states and schedules fixed per unit of time. The optimizer itself has one learning rate, `at`. Its
+update is replayed at that rate with three changes: the update of params is scaled by h/at, a kept
+state makes the part of its change that belongs to the time h, and step counts are t/at. At h = at
+it is the optimizer as it runs. Of its description only the kept states and their rates are used.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ Refined = Callable[[Any, Any], optax.GradientTransformationExtraArgs]
 
 
 class RefinedState(NamedTuple):
-    """The state of an optimizer that is slowed.
+    """The state of a slowed optimizer.
 
     Attributes:
       count: the slowed steps done; floating, so that a run may start between two steps' times.
       kept: the kept states by name, as the method has them.
-      rest: the other leaves of the optimizer's state; None where a number follows from the count.
+      rest: the other leaves of the optimizer's state; None where it is a function of the count.
     """
 
     count: Array
@@ -44,10 +43,10 @@ class RefinedState(NamedTuple):
 
 
 def refined(reading: Reading) -> Refined:
-    """The optimizer that was read, as a function of its slowed step and the step it is meant for.
+    """The optimizer as a function of its slowed step h and the learning rate it was given.
 
     Args:
-      reading: of the optimizer, on the params that it is to be run on.
+      reading: what was read of the optimizer, on the params that it is to be run on.
 
     Returns:
       `(h, at) -> transformation`: its own update at the learning rate `at`, slowed to steps of h.
@@ -142,7 +141,7 @@ def refined(reading: Reading) -> Refined:
 
 
 def _slowed(old: Any, rate: Any, h: Any, at: Any) -> Callable[[Any], Any]:
-    """From the value a state has after a step `at` to the one it has after a step h."""
+    """The function from a state's new value after a step `at` to its value after a step h."""
     share = h / at if rate is None else share_taken_in(rate, h, at) / float(rate)
 
     def slowed(new: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A run beside the flows it may follow: what `igr.compare` returns, and what it is made of."""
+"""Runs beside the flows they may follow: what `igr.compare` returns, and its parts."""
 
 from igr.flows.comparison.result import Comparison
 

@@ -1,4 +1,4 @@
-"""The flow by differences of whole steps, beside a run: its memory, and where it starts."""
+"""The flow "differences" of a method with memory: its field, start and end beside a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from igr.pytrees import combine, partition
 
 
 class Side(NamedTuple):
-    """The state of an optimizer, and beside it what its description remembers."""
+    """The state of an optimizer, and the memory of its description."""
 
     state: Any
     memory: Any
@@ -29,7 +29,7 @@ class Side(NamedTuple):
 def with_memory(
     optimizer: optax.GradientTransformation, method: Method, h: Number
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer, with the memory of its description filled by the same gradients."""
+    """The optimizer, with its description's memory of the same gradients in its state."""
     real = optax.with_extra_args_support(optimizer)
     described = optax.with_extra_args_support(kinds.step_of(method, h))
 
@@ -47,10 +47,10 @@ def with_memory(
 
 
 def never_negative(method: Method, kept: dict[str, PyTree]) -> frozenset[str]:
-    """The kept states that are never below zero, as averages of squares are not.
+    """The names of the kept states that are never negative, as averages of squares.
 
-    The description says which. Where its rules are functions, which can be anything, they are those
-    of which no record is below zero.
+    They follow from the method's formulas. For rules given as functions, they are the states of
+    which no recorded value is negative.
     """
     described = kinds.never_negative_of(method)
     if described is not None:
@@ -63,21 +63,21 @@ def never_negative(method: Method, kept: dict[str, PyTree]) -> frozenset[str]:
 
 
 def not_below_zero(kept: dict[str, PyTree], unsigned: Collection[str]) -> dict[str, PyTree]:
-    """Kept states as they are, but the unsigned ones: a stage of a solver may leave them below."""
+    """The kept states, those in `unsigned` clipped at zero, as a solver's stages may pass it."""
     lifted = lambda x: jax.tree.map(lambda leaf: jax.numpy.maximum(leaf, 0), x)  # noqa: E731
     return {name: lifted(x) if name in unsigned else x for name, x in kept.items()}
 
 
 class Carried:
-    """The field, its start, and what is read off its end.
+    """The field of the flow "differences" for a method with memory, and its initial state.
 
     Args:
-      method: of the run.
-      loss: of the floating leaves.
-      params: at the start.
-      memory: of the description, there.
+      method: the method of the run.
+      loss: the loss, a function of the floating leaves.
+      params: the floating leaves at the start.
+      memory: the description's memory at the start.
       h: the step.
-      unsigned: kept states that are never negative.
+      unsigned: the names of kept states that are never negative.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class Carried:
         )  # fmt: skip
 
     def field(self, t: Any, y: PyTree, args: Any) -> PyTree:
-        """As `igr.flow` takes it."""
+        """The field `f(t, y, args)` for `igr.flow`."""
         clock = jax.numpy.asarray(t, self._at.dtype)
         return combine(self._field(self._at, self._loss, clock, partition(y)[0]), self._static)
 
     def end(self, ys: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
-        """Params and kept states."""
+        """The params and kept states of the flow's states."""
         params, memory = ys
         return params, getattr(squared(memory, self._unsigned), "kept", {})

@@ -1,6 +1,6 @@
-"""The mean of many runs in parallel, recorded now and then, and how far its spread lets it be off.
+"""The mean of many runs in parallel at recorded steps, and the mean's standard error.
 
-Memory is that of the runs and of one mean a record.
+Memory is that of all runs and of one mean for each record.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from igr.progress.late_bar import (
 
 
 class Ensemble(NamedTuple):
-    """The mean of runs at r records.
+    """The mean of many runs at r records.
 
     Attributes:
-      mean: of what was recorded, with a leading axis r.
-      spread: the root of the summed squared standard errors of the mean's params, (r,); 0 for a
-        single run.
+      mean: the mean of what was recorded, with a leading axis r.
+      spread: the Euclidean norm of the standard errors of the mean's params, (r,); 0 for a single
+        run.
     """
 
     mean: PyTree
@@ -40,20 +40,21 @@ def run_together(
     unit: Traced, start: PyTree, draws: PyTree, data: PyTree, record_every: int, paired: bool,
     progress: bool | None = None,
 ) -> tuple[Ensemble, PyTree]:  # fmt: skip
-    """Runs all at once over the units in `draws`.
+    """Runs many copies of a stochastic process in parallel and records their mean.
 
     Args:
       unit: `(carry, draw, data) -> carry`, an epoch, a step or a round; `carry[0]` is params.
       start: the carries of all runs, with a leading axis of their number.
-      draws: what each unit of each run draws, with leading axes (units, runs).
+      draws: the random draws, with leading axes (units, runs).
       data: the batches, the same for all.
       record_every: units from one record to the next.
-      paired: whether runs i and i + runs/2 are drawn as opposites, so that their means are what is
+      paired: whether runs i and i + runs/2 are antithetic, so that only their means are
         independent.
-      progress: whether to show a bar; once it has taken some seconds if None.
+      progress: whether to show a bar; if None, only after some seconds.
 
     Returns:
-      The records, at 0, every `record_every` and the last, and the carries at the end.
+      The `Ensemble`, with records at 0, every `record_every` and the last unit, and the carries of
+      all runs at the end.
     """
     units, runs = jax.tree.leaves(draws)[0].shape[:2]
     bar = None
@@ -69,7 +70,7 @@ def run_together(
 
 
 def records(units: int, record_every: int) -> np.ndarray:
-    """The units done at each record."""
+    """The number of units done at each record, an integer array."""
     return np.append(np.arange(0, units, record_every), units)
 
 

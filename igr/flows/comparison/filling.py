@@ -1,4 +1,4 @@
-"""The steps in which a memory fills, and the states that are kept beside params."""
+"""The start-up of a method's memory, and the kept states in an optimizer's state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ StartUp = Literal["burn-in", "weights", "shift", "cold"]
 
 
 def steps_to_fill(method: Method) -> int:
-    """After how many steps a memory lacks 1e-8 of what it will hold."""
+    """The number of steps after which all but 1e-8 of a memory's weight is in use."""
     fading, steps = method.memory()
     if fading == 0:
         return steps
@@ -33,10 +33,10 @@ def steps_to_fill(method: Method) -> int:
 def start_up_of(
     method: Method, start_up: StartUp | None, burn_in: Count | None
 ) -> tuple[StartUp, int]:
-    """The start-up that was asked for, and the steps of burn-in.
+    """The start-up to use, checked, and the number of burn-in steps.
 
     Raises:
-      ValueError: for one that is unknown, or that the method does not have.
+      ValueError: for a start-up that is unknown, or that the method does not support.
     """
     if start_up is not None:
         check_choice("start_up", start_up, ("burn-in", "weights", "shift", "cold"))
@@ -59,7 +59,7 @@ def start_up_of(
 
 
 def said(start_up: StartUp, burn_in: int, filling: int) -> str:
-    """The start-up in words."""
+    """The start-up in words, as a comparison prints it."""
     if not filling and not burn_in:
         return "no memory to fill"
     return {
@@ -71,10 +71,10 @@ def said(start_up: StartUp, burn_in: int, filling: int) -> str:
 
 
 def kept_states(names: Sequence[str], state: Any) -> dict[str, PyTree]:
-    """The kept states by name, from the state of any optax transformation.
+    """The kept states by name, found in the state of any optax transformation.
 
     Raises:
-      ValueError: if there is not one part of that name.
+      ValueError: unless there is exactly one part of each name.
     """
     kept = {}
     for name in names:
@@ -96,18 +96,18 @@ def kept_states(names: Sequence[str], state: Any) -> dict[str, PyTree]:
 def check_motion(
     one_step: Traced, loss: Traced, params: PyTree, state: Any, burn_in: int, default: bool
 ) -> None:
-    """Raises if the optimizer stands still after the burn-in where the loss has a slope.
+    """Raises if the optimizer does not move after the burn-in although the gradient is not zero.
 
     Args:
       one_step: `(loss, params, state) -> params, state, ..`.
-      loss: of the floating leaves.
+      loss: the loss, a function of the floating leaves.
       params: the floating leaves after the burn-in.
-      state: the optimizer's, then.
-      burn_in: the steps done.
-      default: whether their number is the default.
+      state: the optimizer's state after the burn-in.
+      burn_in: the number of burn-in steps done.
+      default: whether that number is the default.
 
     Raises:
-      ValueError: as where a schedule has ended; it says what to pass.
+      ValueError: if params do not change in the step, as after the end of a schedule.
     """
     after, _, _, slope = one_step(loss, params, state)
     if isinstance(slope, Tracer) or not slope > 0:
@@ -119,13 +119,16 @@ def check_motion(
 
 
 def check_moved(recorded: PyTree, burn_in: int, default: bool) -> None:
-    """The same, of runs recorded after the burn-in, with a leading axis of records."""
+    """Raises if no record of runs after the burn-in differs from the first.
+
+    `recorded` has a leading axis of records; the error is that of `check_motion`.
+    """
     if not any(bool(jnp.any(x != x[:1])) for x in jax.tree.leaves(recorded)):
         raise _stands_still(burn_in, default)
 
 
 def _stands_still(burn_in: int, default: bool) -> ValueError:
-    """What is raised where an optimizer no longer moves after the burn-in."""
+    """The error to raise where an optimizer no longer moves after the burn-in."""
     how = "which is as long as its memory takes to fill" if default else "as given"
     return ValueError(
         f"the optimizer stands still after the burn-in of {burn_in} steps, {how}: a schedule that "

@@ -1,4 +1,4 @@
-"""Flows followed one by one: saved where the run was recorded, and none at the others' cost."""
+"""Follows flows, saves them at the recorded steps, and measures their distance from the run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FRACTION = 2  # steps of the solver for one of a run that crosses kinks, 3 evalu
 
 
 class Followed(NamedTuple):
-    """A flow at each record.
+    """A flow at the r records of a run.
 
     Attributes:
-      ys: its states, with a leading axis r.
-      reached: which records it reached, (r,).
-      own_error: the sum of the solver's own estimates; nan where a solver of the user's has none.
+      ys: the flow's states, with a leading axis r.
+      reached: which records the flow reached, (r,).
+      own_error: the sum of the solver's error estimates; nan where a user's solver has none.
     """
 
     ys: PyTree
@@ -38,7 +38,7 @@ class Followed(NamedTuple):
 def each(
     names: list[FlowName], follow: Callable[[FlowName], Any]
 ) -> tuple[dict[FlowName, Any], dict[FlowName, str]]:
-    """What `follow` makes of each name, and why where it fails.
+    """The result of `follow` for each flow, and the reason for each that failed.
 
     Raises:
       Exception: the first failure's own, if all of them fail.
@@ -58,12 +58,12 @@ def each(
 
 
 def unreached(recorded: PyTree) -> PyTree:
-    """In place of a flow that could not be followed."""
+    """An array of nan for each recorded one: in place of a flow that could not be followed."""
     return jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), recorded)
 
 
 def reason(error: Exception) -> str:
-    """An error in one line."""
+    """An error's type and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'without a word'}"
 
@@ -71,7 +71,7 @@ def reason(error: Exception) -> str:
 def saved(
     field: Any, start: PyTree, t0: Number, times: np.ndarray, options: dict[str, Any]
 ) -> Followed:
-    """The flow at t0 + times."""
+    """The flow at the times t0 + times, as a `Followed`."""
     ts: Any = t0 + times
     solution = flow(field, start, ts[-1], t0=t0, ts=ts, **options)
     control = solution.controller_state
@@ -85,7 +85,7 @@ def saved(
 def saved_after(
     field: Any, first: PyTree, filling: int, count: np.ndarray, h: Number, options: dict[str, Any]
 ) -> Followed:
-    """The flow at each count: of the first steps' own fields, then of the equation's."""
+    """The flow at each step count: the given first steps up to `filling`, then by `field`."""
     first, static = partition(first)
     early = count[count <= filling]
     ys = jax.tree.map(lambda x: x[early], first)
@@ -101,7 +101,7 @@ def saved_after(
 def solver_options(
     h: Number, rtol: Any, atol: Any, max_steps: int, progress: bool | None, more: dict
 ) -> dict[str, Any]:
-    """For `igr.flow`: of bounded cost, and as nobody differentiates it backwards."""
+    """The keyword arguments of `igr.flow` for a comparison: a bounded number of solver steps."""
     options: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
     # A plain loop, and no search for a first step: both compile in less time.
     options |= {"adjoint": diffrax.ForwardMode(), "dt0": h}
@@ -115,11 +115,11 @@ def over_kinks(
     steps: int,
     fraction: int = FRACTION,
 ) -> dict[str, Any]:
-    """The same for a run that crosses kinks: so many fixed steps of the solver for one of it.
+    """The same options for a run that crosses kinks, with `fraction` solver steps for each of it.
 
-    What a kink does to the run is of the size of a step; an adaptive solver would hunt each of
-    them, and the stages of one of high order reach far across them. Options of the user's, `more`,
-    stay.
+    A kink changes the run by the size of a step, and an adaptive solver would resolve each one,
+    while the stages of a high order reach far across it. A solver, controller or step that the
+    user gave in `more` is kept.
     """
     if {"solver", "stepsize_controller", "dt0"} & more.keys():
         return options
@@ -131,10 +131,10 @@ def over_kinks(
 def distances(
     flows: dict[FlowName, Followed], start: PyTree, recorded: PyTree
 ) -> tuple[dict[FlowName, np.ndarray], np.ndarray, np.ndarray]:
-    """How far each flow and the start are from the run at each record, and the run's own norm.
+    """The distances of each flow and of the start from the run at each record, and the run's norm.
 
     Args:
-      flows: by name; states of params alone.
+      flows: the flows by name, their states params alone.
       start: the floating leaves at the start.
       recorded: the floating leaves of the run, with a leading axis r.
     """
@@ -164,7 +164,7 @@ def _distances(
 
 
 def rounding_floor(size: np.ndarray, step: np.ndarray, params: PyTree, rtol: Any) -> np.ndarray:
-    """The distance that rounding and the solver's tolerance alone may make, (r,)."""
+    """The distance that rounding and the solver's tolerance alone can make, (r,)."""
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(params))
     used = rtol if rtol is not None else (1e-10 if eps < 1e-10 else 1e-5)
     return size * (eps * np.sqrt(1.0 + step) + used)

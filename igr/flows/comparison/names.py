@@ -1,4 +1,4 @@
-"""The flows that can be asked for, by their names."""
+"""Checks the flows that are asked for, and which of them need a memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PAST_THE_EDGE = ("two-phase", "central")
 
 
 def flow_names(flows: Any, orders: Any) -> list[FlowName]:
-    """The flows asked for, by either argument, each an order or one of `NAMED`.
+    """The flows asked for by `flows` or `orders`, each an order or one of `NAMED`.
 
     Raises:
-      ValueError: for a name that is unknown, an order below 0, none at all, one twice, or both
-        arguments.
+      ValueError: for an unknown name, an order below 0, an empty or repeating list, or if both
+        arguments are given.
     """
     if flows is not None and orders is not None:
         raise ValueError("flows is the newer name of orders: give one of them")
@@ -43,11 +43,11 @@ def flow_names(flows: Any, orders: Any) -> list[FlowName]:
 
 
 def check_key(key: Any, needed: bool) -> None:
-    """Raises unless it is a key of jax.random, of the new kind or the old; or None, if not needed.
+    """Checks a key of jax.random, typed or raw; None is allowed if no key is needed.
 
     Raises:
       ValueError: if one is needed and there is none.
-      TypeError: as for a number, of which `jax.random.key` makes one.
+      TypeError: if it is no key, such as a number.
     """
     if key is None and needed:
         raise ValueError("key is needed: the order of the batches is drawn at random")
@@ -57,10 +57,10 @@ def check_key(key: Any, needed: bool) -> None:
 
 
 def check_directions(directions: Any, names: Sequence[FlowName]) -> None:
-    """Raises where directions are given and no flow has any.
+    """Raises if `directions` is given but no flow past the edge of stability is asked for.
 
     Raises:
-      ValueError: as a flow past the edge is then missing among `flows`.
+      ValueError: unless `names` has "two-phase" or "central", or `directions` is None.
     """
     if directions is not None and not set(names) & set(PAST_THE_EDGE):
         raise ValueError(
@@ -70,10 +70,11 @@ def check_directions(directions: Any, names: Sequence[FlowName]) -> None:
 
 
 def carries_memory(method: Method, params: PyTree, h: Number) -> bool:
-    """Whether its flow by differences carries the memory along (`fields.by_differences.carried`).
+    """Whether the flow "differences" of a method carries its memory along with params.
 
-    Methods whose steps remember nothing, not even their number, as a schedule does, do without; and
-    of linear memories with positive weights the gradients of the steps past are known.
+    It does not for methods whose steps remember nothing, not even their number, and for linear
+    memories with positive weights: past gradients are then taken at points on the flow. See
+    `fields.by_differences.carried`.
     """
     if not steps_to_fill(method) and not method.kept:
         return remembers(method, params, h)
@@ -85,7 +86,7 @@ def carries_memory(method: Method, params: PyTree, h: Number) -> bool:
 
 
 def remembers(method: Method, params: PyTree, h: Number) -> bool:
-    """Whether a step of the method leaves the next anything but params: its number, at least."""
+    """Whether a step of the method leaves the next one any state, if only the number of steps."""
     return bool(jax.tree.leaves(kinds.step_of(method, h).init(params)))
 
 

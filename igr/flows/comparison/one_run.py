@@ -1,4 +1,4 @@
-"""The comparison of one run on a whole loss."""
+"""Compares one run on a whole loss with its flows."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from igr.pytrees import combine, partition
 
 
 class _Run(NamedTuple):
-    """The run, and what its flows start from."""
+    """A run after its burn-in, and the initial state of its flows."""
 
     method: Method
     optimizer: optax.GradientTransformation
@@ -69,7 +69,7 @@ class _Run(NamedTuple):
 
 
 def compare_run(asked: Asked) -> Comparison:
-    """Runs the optimizer, follows each flow, and measures both."""
+    """Runs the optimizer, follows each flow, and returns their comparison."""
     h, names, method = asked.learning_rate, asked.flows, asked.method
     steps = check_count("steps", asked.steps, 1)
     every = check_count("record_every", asked.record_every or -(-steps // 100), 1)
@@ -246,7 +246,7 @@ def _notes(names: list[FlowName]) -> tuple[str, ...]:
 
 
 def _begun(asked: Asked) -> _Run:
-    """The optimizer checked against its description, and its memory filled."""
+    """The run after its burn-in, with the optimizer checked against its description."""
     method, h, names = asked.method, asked.learning_rate, asked.flows
     loss = check_start(asked.value_fn, asked.params)
     dynamic, _ = partition(asked.params)
@@ -290,7 +290,7 @@ Branch = Callable[[Array, Any, Any, Any, Any, PyTree], PyTree]
 
 
 def _field(p: FlowName, equation: Equation, the: _Run, unsigned: Collection[str]) -> Branch:
-    """A field as `(h, loss, one_step, state, t, y) -> dy/dt`."""
+    """The field of a flow as a function `(h, loss, one_step, state, t, y) -> dy/dt`."""
 
     def branch(h: Any, loss: Any, one_step: Any, state: Any, t: Any, y: PyTree) -> PyTree:
         if unsigned:
@@ -311,10 +311,11 @@ def _field(p: FlowName, equation: Equation, the: _Run, unsigned: Collection[str]
 def _one_program(
     names: list[FlowName], equation: Equation, the: _Run, h: Number, unsigned: Collection[str]
 ) -> tuple[Callable[[FlowName], Any] | None, dict[FlowName, str]]:
-    """One program for all flows: which field it follows is an argument, as all numbers are.
+    """The fields of all flows as one compiled program, which takes the flow's index as an argument.
 
     Returns:
-      The field by the flow's name, and why for those that cannot be traced.
+      A function from a flow's name to its field (None if there is none), and the reason for each
+      flow that cannot be traced.
     """
     at = time_like(h, the.params)
     initial = (the.params, the.kept) if the.method.kept else the.params
@@ -355,7 +356,7 @@ def _along(
     p: FlowName, field: Any, the: _Run, asked: Asked, times: np.ndarray, h: Number, origin: Number,
     options: dict[str, Any],
 ) -> Followed:  # fmt: skip
-    """The flow from the run's start, or as the start-up has it."""
+    """The flow from the run's start, or from where the chosen start-up begins."""
     initial = (the.params, the.kept) if the.method.kept else the.params
     if the.start_up not in ("weights", "shift"):
         return saved(field, initial, origin, times, options)
@@ -378,7 +379,7 @@ def _whole_step(step: Callable[..., Any], loss: Any, params: PyTree, state: Any)
 def _measured(
     what: str, failures: dict[Any, str], records: int, measure: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    """A measure along the run; nan, and the reason noted, where the loss does not have it."""
+    """The values of a measure along the run, or nan and a recorded reason if it fails."""
     try:
         return measure()
     except Exception as error:

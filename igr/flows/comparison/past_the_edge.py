@@ -1,4 +1,4 @@
-"""The flows past the edge of stability, and what the run itself does there."""
+"""The flows past the edge of stability, and the oscillation of the run itself there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DIRECTIONS = 3
 
 
 class Swing(NamedTuple):
-    """The oscillation of a run about the step after a record, from that step and its neighbours.
+    """The oscillation of a run around one step, from that step and its two neighbours.
 
     Attributes:
       middle: (w[n-1] + 2 w[n] + w[n+1])/4, the floating leaves.
@@ -41,7 +41,7 @@ class Swing(NamedTuple):
 
 
 class EdgeFlow(NamedTuple):
-    """A flow past the edge, and what it predicts, at each record."""
+    """A flow past the edge of stability, with its predictions at each record."""
 
     followed: Followed
     kept: dict[str, PyTree]
@@ -51,7 +51,7 @@ class EdgeFlow(NamedTuple):
 
 
 def swing(loss: Any, one_step: Any, params: PyTree, state: Any) -> tuple[Swing, PyTree, Any]:
-    """The oscillation about the next step; where that leads, and the state another step on."""
+    """The oscillation around the next step, the params there, and the state after two steps."""
     after, state, value, _ = one_step(loss, params, state)
     last, state, next_value, _ = one_step(loss, after, state)
     middle = jax.tree.map(lambda a, b, c: (a + 2 * b + c) / 4, params, after, last)
@@ -61,7 +61,7 @@ def swing(loss: Any, one_step: Any, params: PyTree, state: Any) -> tuple[Swing, 
 
 
 def directions_of(directions: Any, params: PyTree) -> int:
-    """How many directions to follow.
+    """The number of directions to follow, checked.
 
     Raises:
       ValueError: for less than one, or more than there are parameters.
@@ -87,7 +87,7 @@ def two_phase(
     directions: int | None,
     options: dict[str, Any],
 ) -> EdgeFlow:
-    """The two-phase flow of order 1, from where the run stands."""
+    """The two-phase flow of order 1 from the run's params and state."""
     found = two_phase_flow(
         method, value_fn, params, h, (steps + 1) * h, directions=directions, state=state, **options
     )
@@ -110,7 +110,7 @@ def central(
     directions: int,
     options: dict[str, Any],
 ) -> EdgeFlow:
-    """The central flow, from the first midpoint of the run."""
+    """The central flow from the run's first midpoint."""
     rule: dict[str, Any] = {**central_rule(method)}
     if rule:
         rule["nu"] = second_moment(state)
@@ -127,7 +127,7 @@ def central(
 
 
 def second_moment(state: Any) -> PyTree | None:
-    """RMSProp's, from its state, if that has one by its name."""
+    """The part "nu" of an optimizer's state, RMSProp's second moment, or None."""
     try:
         return optax.tree.get(state, "nu")
     except KeyError:
@@ -163,7 +163,7 @@ def _eigenvalues(loss: Traced, middles: PyTree, k: int, bar: Ticking | None) -> 
 def middle_of_flow(
     follow: Callable[[np.ndarray], Followed], step: np.ndarray, h: Number
 ) -> Followed:
-    """A flow's own midpoints at each step, as those of the run: (y(t-h) + 2 y(t) + y(t+h))/4."""
+    """The flow's midpoints (y(t-h) + 2 y(t) + y(t+h))/4 at each step, as taken of the run."""
     wanted = np.unique(np.concatenate([step - 1, step, step + 1]))
     found = follow(wanted * h)
     at = [np.searchsorted(wanted, step + shift) for shift in (-1, 0, 1)]

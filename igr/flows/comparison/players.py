@@ -1,4 +1,4 @@
-"""The comparison of two players, each on a loss of its own."""
+"""Compares the run of two players, each with a loss of its own, with its flows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OF_A_RECORD = 5  # rounds that a record takes, about: for a bar
 
 
 def compare_players(asked: Asked) -> Comparison:
-    """Lets two players move, and follows the flows of their round.
+    """Runs two players and compares them with the flows of their modified equation.
 
     Args:
       asked: what `igr.compare` was asked for: `value_fn` the pair of their losses, each of the pair
@@ -121,7 +121,7 @@ def compare_players(asked: Asked) -> Comparison:
 
 
 def _round(losses: list[Traced], ratios: tuple, turns: tuple[int, ...], h: Number) -> Any:
-    """One round, as `(carry, draw, data) -> carry`."""
+    """One round of the players as a function `(carry, draw, data) -> carry`."""
 
     def moved(z: PyTree, at: PyTree, player: int) -> PyTree:
         own = jax.grad(
@@ -150,7 +150,7 @@ def _along(
     h: Array,
     bar: Ticking | None,
 ) -> Any:
-    """h |F1|/|F0|, the remainder of the field over a round, the first loss and |F0|."""
+    """The ratio h |F1|/|F0|, the remainder over a round, the first loss and |F0| at each record."""
     plain, corrected = (vector_field(equation.truncate(p), tuple(losses), h) for p in (0, 1))
 
     def at(z: PyTree) -> Any:

@@ -1,4 +1,4 @@
-"""What a comparison says in words: in print, in a line, in a notebook."""
+"""A comparison in words: as printed text, in one line, and as HTML."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def text(cmp: Comparison) -> str:
-    """All of it, a line a thing."""
+    """The whole report, with a line for each flow and each remark."""
     return "\n".join([_heading(cmp), *(_of_flow(cmp, p) for p in cmp.distance), *_remarks(cmp)])
 
 
 def short(cmp: Comparison) -> str:
-    """One line."""
+    """The comparison in one line, its `repr`."""
     names = ", ".join(map(flow_title, cmp.distance))
     return (
         f"<Comparison of {cmp.method}, h = {cmp.learning_rate:g}, {cmp.step[-1]} steps: {names}; "
@@ -28,7 +28,7 @@ def short(cmp: Comparison) -> str:
 
 
 def html(cmp: Comparison) -> str:
-    """A table of the flows, and under it what there is to remark."""
+    """The comparison as HTML: a table of its flows, and remarks below it."""
     end = cmp.travelled[-1]
     rows = []
     for p, distance in cmp.distance.items():
@@ -49,7 +49,7 @@ def html(cmp: Comparison) -> str:
 
 
 def flow_title(p: Any) -> str:
-    """A flow's name as it is printed."""
+    """A flow's name in print, such as "order 1"."""
     return p if isinstance(p, str) else f"order {p}"
 
 
@@ -105,7 +105,7 @@ def _last_reached(cmp: Comparison, p: Any) -> int:
 
 
 def _why(cmp: Comparison, p: Any, record: int) -> str:
-    """What failed where a flow left: its correction is the first to look at."""
+    """The reason, as text, why a flow left the run: its correction where that is large."""
     ratio = cmp.correction[record]
     if p == 0 or not ratio > 1:
         return ""

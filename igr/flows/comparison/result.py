@@ -1,4 +1,4 @@
-"""A comparison: a run, the flows beside it, and what says how far they are to be trusted."""
+"""The result of a comparison: a run, its flows, and measures of how far to trust them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EDGE_OF_STABILITY = 0.9  # of the stability limit, about which the sharpness the
 class Comparison:
     """A discrete run and the flows of its modified equation, at r recorded steps.
 
-    What there is for each flow is a dictionary. Its keys are the flows' names: an order, as an
+    Attributes that belong to flows are dictionaries, keyed by the flows' names: an order as an
     integer, or "differences", "two-phase" or "central".
 
     Attributes:
@@ -57,18 +57,19 @@ class Comparison:
         if the run did not move; and not where the run itself is no longer finite.
       solver_error: flow -> the sum of the solver's own estimates of its error, over the flow; nan
         where its steps are fixed.
-      floor: the distance that rounding and the solver's tolerance alone may make, (r,).
-      start_up: how the comparison deals with the steps in which the memory fills.
-      runs: how many runs the mean is of; 1 for a run on the whole loss.
-      standard_error: flow -> that of the distance, (r,), as the spread of the runs makes it; empty
-        for a single run.
-      midpoints: the middle (w[n-1] + 2 w[n] + w[n+1])/4 of the run at each record, which distances
-        are from where a flow past the edge of stability is among them; else None.
+      floor: the distance that rounding and the solver's tolerance alone can make, (r,).
+      start_up: how the comparison treats the first steps, before the memory has filled, in words.
+      runs: the number of runs that are averaged; 1 for a run on the whole loss.
+      standard_error: flow -> the standard error of its distance, (r,), from the spread of the runs;
+        empty for a single run.
+      midpoints: the midpoints (w[n-1] + 2 w[n] + w[n+1])/4 of the run at each record, from which
+        distances are measured if a flow past the edge of stability is asked for; else None.
       amplitude: "run" and the flows past the edge -> the size of the oscillation, (r,).
-      mean_value: the same -> the loss averaged over the oscillation, (r,).
-      eigenvalues: the same -> the largest of the Hessian at the middle, (r, k).
-      failures: flow, or what else could not be measured -> why.
-      notes: what else is to be known of this comparison.
+      mean_value: "run" and the same flows -> the loss averaged over the oscillation, (r,).
+      eigenvalues: "run" and the same flows -> the k largest eigenvalues of the Hessian at the
+        midpoint, (r, k).
+      failures: flow, or measure, that failed -> the reason.
+      notes: further remarks on this comparison, as texts.
     """
 
     method: str
@@ -99,17 +100,17 @@ class Comparison:
 
     @property
     def h_sharpness(self) -> np.ndarray:
-        """h times sharpness, (r,)."""
+        """The step h times the sharpness at each record, (r,)."""
         return self.learning_rate * self.sharpness
 
     @property
     def trusted(self) -> np.ndarray:
-        """Where the expansion is to be trusted, (r,)."""
+        """Whether the expansion is to be trusted at each record, a boolean array (r,)."""
         return ~np.any(list(self.failed.values()), axis=0)
 
     @property
     def failed(self) -> dict[str, np.ndarray]:
-        """Where each of the tests of validity fails, (r,) each; what is not known has failed."""
+        """Test of validity -> whether it fails at each record, (r,); what is unknown has failed."""
         edge = EDGE_OF_STABILITY * self.stability_limit
         kinks = "kinks" if np.any(np.isfinite(self.remainder)) else "kinks not measured"
         still = bool(np.all(self.travelled == 0))  # as where a schedule has ended before the first
@@ -125,7 +126,7 @@ class Comparison:
         }
 
     def left(self, flow: FlowName) -> int | None:
-        """From which record on a flow is further off than the run has ever travelled, to the end.
+        """The first record from which on a flow is further off than the run has ever travelled.
 
         None if it is not, or was not followed.
         """
@@ -139,17 +140,17 @@ class Comparison:
 
     @property
     def at_rounding(self) -> dict[FlowName, np.ndarray]:
-        """Where a distance says nothing, being as small as rounding and tolerance make it."""
+        """flow -> whether its distance is within rounding and tolerance at each record, (r,)."""
         return {p: d <= self.floor for p, d in self.distance.items()}
 
     def plot(self, ax: Any = None) -> Any:
-        """Draws the distances on matplotlib Axes, see `igr.plots.comparison`."""
+        """Draws the distances and returns the matplotlib Axes, see `igr.plots.comparison`."""
         from igr.plots import comparison  # matplotlib is only there with the extra `figures`
 
         return comparison(self, ax)
 
     def to_frame(self) -> Any:
-        """A pandas data frame with a row a record: needs pandas.
+        """The comparison as a pandas data frame with a row for each record; needs pandas.
 
         Its index is `step`, its columns `time`, `loss`, `travelled`, `correction`, `remainder`,
         `sharpness`, `trusted`, `floor`, and of each flow "distance to order 1", and the like.
@@ -173,13 +174,13 @@ class Comparison:
         return pd.DataFrame(columns, index=pd.Index(self.step, name="step"))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes it to one file: numpy's npz, with its structure in JSON; nothing is pickled.
+        """Writes the comparison to one npz file of numpy, with its structure as JSON; no pickle.
 
-        The file is there whole or not at all. Left out are the optimizer's state
+        The file is written completely or not at all. Left out are the optimizer's state
         (`discrete.state`) and leaves of params that are neither arrays nor plain values.
 
         Args:
-          path: of the file; an existing one is replaced.
+          path: the file to write; an existing one is replaced.
 
         Raises:
           FileNotFoundError: if there is no such folder.
@@ -189,17 +190,17 @@ class Comparison:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Comparison:
-        """Reads what `save` wrote.
+        """Reads a comparison from a file that `save` wrote.
 
         Dictionaries, lists and tuples come back as they were, arrays as numpy's; other containers,
         such as modules and named tuples, as dictionaries by the names of their parts.
 
         Args:
-          path: of the file.
+          path: the file.
 
         Raises:
           FileNotFoundError: if there is no such file.
-          ValueError: if it is not a comparison.
+          ValueError: if it is not a saved comparison.
         """
         fields = saved.read(path)
         try:

@@ -1,4 +1,4 @@
-"""A result as one file: its arrays in numpy's npz, its structure in JSON beside them."""
+"""Saves a comparison as one file: its arrays as numpy's npz, its structure as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEFT_OUT = {"discrete": ("state",)}
 
 
 def write(cmp: Any, path: str | os.PathLike) -> None:
-    """Writes the fields of a comparison to a file, which is there whole or not at all."""
+    """Writes the fields of a comparison to a file, completely or not at all."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path must lie in a folder that exists; there is no {path.parent}")
@@ -43,7 +43,7 @@ def write(cmp: Any, path: str | os.PathLike) -> None:
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """The fields of a comparison that `write` wrote.
+    """The fields of a comparison from a file that `write` wrote, by name.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -71,7 +71,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """A value as JSON, its arrays put aside; each kind under a word of its own."""
+    """A value as JSON, with its arrays moved to `arrays` and containers tagged by their kind."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
@@ -107,7 +107,7 @@ def _key(key: Any) -> Any:
 
 
 def _name(entry: Any) -> Any:
-    """Of a part of a container, from its place."""
+    """The name of an entry of a container, from its key in a pytree path."""
     for attribute in ("name", "key", "idx"):
         if hasattr(entry, attribute):
             return _key(getattr(entry, attribute))

@@ -1,4 +1,4 @@
-"""From an equation, an interpolation or a run to a vector field.
+"""Vector fields from an equation, from the steps of an optimizer, or along a run.
 
 To import this package registers the field of every kind with `igr.flows.kinds`.
 """

@@ -1,4 +1,4 @@
-"""Linear combinations of elementary differentials, evaluated with few derivatives.
+"""Evaluates linear combinations of elementary differentials with few derivatives.
 
 The elementary differential of a tree with root children u_1 .. u_k is the k-th derivative of the
 gradient along the differentials of the u_i: nested `jax.jvp` with the directions held fixed, and
@@ -47,7 +47,7 @@ class Differentials:
     Args:
       gradient: `params -> params`, differentiable; or one for each colour of the trees.
       at: the point, a pytree of floating arrays.
-      known: differentials that are there already, by tree.
+      known: differentials that are already known, by tree.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Differentials:
         self._singly = 1  # sums of trees with no more vertices are taken tree by tree
 
     def combination(self, wanted: Combination) -> PyTree:
-        """sum_t wanted[t] F(t), with F(t) over the gradient."""
+        """The sum of wanted[t] F(t), a pytree like params, with F(t) over the gradient."""
         if self._gradient is None:
             return self._by_open_child(wanted)
         wanted = {t: c for t, c in wanted.items() if c}
@@ -108,7 +108,7 @@ class Differentials:
         return add(total, self._tree_by_tree(rest))
 
     def _by_open_child(self, wanted: Combination) -> PyTree:
-        """Trees that differ in the first child at the root, summed over it."""
+        """The same sum, with trees that differ in one child at the root taken together."""
         total = jax.tree.map(jnp.zeros_like, self._at)
         slots: dict[tuple[int, tuple[int, ...]], dict[int, Any]] = {}
         for t, c in wanted.items():
@@ -131,7 +131,7 @@ class Differentials:
         return total
 
     def _share_small_trees(self, x2: Combination) -> None:
-        """Takes the trees of up to three vertices one by one, and T[g, g] off the curve itself.
+        """Evaluates trees of up to three vertices singly, and T[g, g] from the curve.
 
         d^2/ds^2 f(x(s)) = T[g, g] + H x_2 is worked out on the way to the higher derivatives.
         """
@@ -148,14 +148,14 @@ class Differentials:
         return total
 
     def _along_curve(self, directions: Sequence[PyTree]) -> PyTree:
-        """d^k/ds^k f(x(s)) for the derivatives x_1, .., x_k of a curve through the point."""
+        """d^k/ds^k f(x(s)), from the derivatives x_1, .., x_k of a curve through the point."""
         level: Callable[..., PyTree] = self._gradient
         for _ in directions:
             level = _next_on_curve(level)
         return level(self._at, *directions)
 
     def _along_line(self, directions: Sequence[PyTree]) -> PyTree:
-        """d^(k-1)/ds^(k-1) f'(x(s))[y(s)] on the line x' = g, for y_0, .., y_(k-1)."""
+        """d^(k-1)/ds^(k-1) f'(x(s))[y(s)] on the line x' = g, from y_0, .., y_(k-1)."""
         g = self.tree(trees.LEAF)
         level: Callable[..., PyTree] = lambda x, y: jvp(self._gradient, (x,), (y,))[1]  # noqa: E731
         for _ in directions[1:]:
@@ -163,7 +163,7 @@ class Differentials:
         return level(self._at, *directions)
 
     def tree(self, t: int) -> PyTree:
-        """F(t) itself."""
+        """The elementary differential F(t) of one tree."""
         if t not in self._known:
             level = self._of_colour[trees.colour(t)]
             for child in sorted(trees.children(t), key=lambda u: (trees.size(u), u)):
@@ -173,7 +173,7 @@ class Differentials:
 
 
 def open_slots(wanted: Combination) -> dict[int, dict[int, Fraction]]:
-    """The trees with only leaves and one child u at the root: degree -> u -> coefficient."""
+    """The trees with leaves and at most one other child u at the root: degree -> u -> factor."""
     slots: dict[int, dict[int, Fraction]] = {}
     for t, c in wanted.items():
         *leaves, u = sorted(trees.children(t), key=lambda u: (trees.size(u), u))
@@ -185,7 +185,7 @@ def open_slots(wanted: Combination) -> dict[int, dict[int, Fraction]]:
 def curve_through(
     wanted: Combination, k: int
 ) -> tuple[list[dict[int, Fraction]], dict[int, Fraction]]:
-    """The curve whose k-th derivative carries what is wanted, and what it leaves to be added.
+    """The curve whose k-th derivative covers the wanted trees, and the trees left over.
 
     Args:
       wanted: no leaf; the coefficient c of the tree with k leaves at the root is not zero, and
@@ -213,12 +213,12 @@ def curve_through(
 
 
 def _with_leaves(degree: int, u: int) -> int:
-    """The tree with u and degree - 1 leaves at its root."""
+    """The tree with the child u and degree - 1 leaves at its root."""
     return trees.index(tuple(sorted((trees.LEAF,) * (degree - 1) + (u,))))
 
 
 def _block_sizes(k: int, blocks: int, largest: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Block sizes of partitions of a set of k elements, and how many partitions have them."""
+    """The block sizes of partitions of k elements, each with the number of such partitions."""
 
     def sizes(left: int, blocks: int, largest: int) -> Iterator[tuple[int, ...]]:
         if blocks == 0:
@@ -249,12 +249,12 @@ def _next_on_line(level: Callable[..., PyTree], g: PyTree) -> Callable[..., PyTr
 
 
 def directional(function: Callable[[PyTree], PyTree], v: PyTree) -> Callable[[PyTree], PyTree]:
-    """The derivative of a function along v, held fixed, as a function again."""
+    """The derivative of a function along a fixed vector v, as a function of the point."""
     return lambda p: jvp(function, (p,), (v,))[1]
 
 
 def scale(c: Number | Fraction | jax.Array, tree: PyTree) -> PyTree:
-    """c times a pytree, each leaf in its own dtype."""
+    """A pytree times the number c, each leaf in its own dtype."""
     if isinstance(c, Fraction):
         if c == 1:
             return tree

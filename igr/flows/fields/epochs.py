@@ -61,7 +61,7 @@ def _(
 def _(
     over: Batches, eq: ModifiedEquation, value_fn: Any, h: Number | Array, batches: PyTree | None
 ) -> ValueFn:
-    """E + h/(4 m) sum_k |grad E_k|^2 in random order, at h^1."""
+    """The modified loss: at h^1 and in random order E + h/(4 m) sum_k |grad E_k|^2."""
     modified = eq.modified_loss()
     batches = _in_order(over, eq, value_fn, batches)
     m = int(over.num_batches)
@@ -107,7 +107,7 @@ def _(
 
 
 def _in_order(over: Batches, eq: ModifiedEquation, value_fn: Any, batches: PyTree | None) -> PyTree:
-    """The batches in the order in which an epoch takes them, checked."""
+    """The batches in the order in which an epoch takes them, after checks."""
     if batches is None:
         raise ValueError(
             f"{eq.name} needs batches, a pytree of arrays with a leading axis of "
@@ -121,7 +121,7 @@ def _in_order(over: Batches, eq: ModifiedEquation, value_fn: Any, batches: PyTre
 
 
 class _OverBatches:
-    """Sums of elementary differentials at one point, over a gradient for each batch."""
+    """Sums of elementary differentials at one point, with a gradient for each batch."""
 
     def __init__(self, gradient_of: Callable[[PyTree], Gradient], batches: PyTree, at: PyTree):
         self._gradient_of, self._batches, self._at = gradient_of, batches, at
@@ -140,10 +140,10 @@ class _OverBatches:
 
 
 class _Ordered(_OverBatches):
-    """Sums in which the batch of a marked vertex comes before that of its parent."""
+    """Sums over trees in which the batch of a marked vertex comes before that of its parent."""
 
     def combination(self, wanted: Combination) -> PyTree:
-        """sum_t wanted[t] F(t), in one pass beside those for what free edges carry."""
+        """The sum of wanted[t] F(t) in one pass over the batches, besides those for free edges."""
         # Under a free edge at the root all that hangs there is one direction, summed beforehand.
         hanging, rest = _hanging(wanted, lambda t: trees.colour(trees.children(t)[0]) == FREE)
         direction = self.combination(hanging) if hanging else None
@@ -165,10 +165,10 @@ class _Ordered(_OverBatches):
 
 
 class _Shared(_OverBatches):
-    """Sums in which all marked vertices have the same batch."""
+    """Sums over trees in which all marked vertices have the same batch."""
 
     def combination(self, wanted: Combination) -> PyTree:
-        """sum_t wanted[t] F(t): one pass with a batch at hand, one inside it for the whole loss."""
+        """The sum of wanted[t] F(t) in one pass over the batches, with whole sums inside."""
         # The sum of all gradients is a sum over the shared batch like any other.
         own_leaf, leaf = trees.index((), MARKED), trees.index((), FREE)
         wanted = {own_leaf if t == leaf else t: c for t, c in wanted.items()}
@@ -198,7 +198,7 @@ class _Shared(_OverBatches):
 def _hanging(
     wanted: Combination, on: Callable[[int], bool]
 ) -> tuple[dict[int, float | Array], dict[int, float | Array]]:
-    """What hangs alone on a root, where so asked, and the trees that are left."""
+    """The only children of roots that satisfy `on`, with coefficients, and the remaining trees."""
     alone = {t for t in wanted if len(trees.children(t)) == 1 and on(t)}
     hanging = {trees.children(t)[0]: c for t, c in wanted.items() if t in alone}
     return hanging, {t: c for t, c in wanted.items() if t not in alone}
@@ -213,7 +213,7 @@ def _distinct(wanted: Combination, edges: Callable[[int], list[int]]) -> list[in
 
 
 def _free_edges(t: int) -> list[int]:
-    """The subtrees on free edges that are met first on the way up from the root."""
+    """The first subtrees on free edges on each way up from the root."""
     found = []
     for child in trees.children(t):
         found += [child] if trees.colour(child) == FREE else _free_edges(child)
@@ -221,7 +221,7 @@ def _free_edges(t: int) -> list[int]:
 
 
 def _marked_edges(t: int) -> list[int]:
-    """The subtrees that hang on the root by marked edges alone."""
+    """The subtrees that are joined to the root by marked edges alone."""
     found = []
     for child in trees.children(t):
         if trees.colour(child) == MARKED:

@@ -13,7 +13,7 @@ from igr.tracing.program import root
 
 
 class LeafFunctions:
-    """Evaluates expressions leaf by leaf, each turned from sympy to JAX once."""
+    """Evaluates sympy expressions leaf by leaf, each compiled to JAX once."""
 
     def __init__(self) -> None:
         self._compiled: dict[sympy.Expr, tuple[list[sympy.Symbol], Any]] = {}
@@ -25,7 +25,7 @@ class LeafFunctions:
         scalars: dict[sympy.Symbol, Any],
         like: PyTree,
     ) -> PyTree:
-        """The expression's value, of the structure and dtypes of `like`."""
+        """The value of the expression, a pytree with the structure and dtypes of `like`."""
         if expression not in self._compiled:
             atoms = sorted(expression.free_symbols, key=str)
             self._compiled[expression] = (
@@ -48,6 +48,6 @@ class LeafFunctions:
 
 
 def _storable(expression: sympy.Expr) -> sympy.Expr:
-    """Floats for the rationals whose parts do not fit a 32-bit integer, which JAX refuses."""
+    """The expression with floats for rationals beyond 32-bit integers, which JAX refuses."""
     large = (r for r in expression.atoms(sympy.Rational) if max(abs(r.p), r.q) >= 2**31)
     return expression.xreplace({r: sympy.Float(r) for r in large})

@@ -102,7 +102,7 @@ def _scaled_gradient(
 
 
 def _with_decay(value_fn: ValueFn, which: Gradient, static: PyTree) -> ValueFn:
-    """E + c |theta|^2/2 on the floating leaves."""
+    """The loss E + c |theta|^2/2 as a function of the floating leaves."""
     decay = float(which.decay)
 
     def value(dynamic: PyTree) -> Array:

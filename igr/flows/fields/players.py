@@ -69,9 +69,10 @@ def _(
 def _over_the_joint_field(
     coefficients: Mapping[int, Fraction],
 ) -> tuple[tuple[Fraction, ...], dict[int, Fraction]] | None:
-    """The players' rates, and the coefficients by trees of one colour over the field of both.
+    """The players' rates, and the equation's coefficients by trees of one colour, or None.
 
-    None where a coefficient is not that of the tree's shape times the rates of its vertices.
+    The trees are then over the joint field of both players. None where a coefficient is not that of
+    the uncoloured tree times the rates of its vertices.
     """
     rates = tuple(-coefficients.get(trees.index((), p), Fraction(0)) for p in (0, 1))
     if not all(rates):
@@ -95,7 +96,7 @@ def _without_colours(t: int) -> int:
 
 
 def _slope(value_fn: ValueFn, player: int, static: Pair) -> Callable[[Pair], Pair]:
-    """The gradient of a player's loss in its own params, and zero in the other's."""
+    """The gradient of a player's loss in its own params, zero in the other's, as a function."""
 
     def at(z: Pair) -> Pair:
         def loss(own: PyTree) -> Array:

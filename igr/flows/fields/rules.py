@@ -1,9 +1,9 @@
-"""The field of a rule that is code and no formula, by Taylor mode.
+"""The field of a rule given as a function, by Taylor mode.
 
     F = -B(h D) Psi(W_1(h D) phi_1, .., W_r(h D) phi_r, y + .., theta),    B(z) = z/(e^z - 1),
 
-D the derivative along F, asks for nothing but derivatives in time along the flow that is looked
-for. They are found by passes: with the derivatives of theta(t) up to the p-th known to the order
+D the derivative along F, needs nothing but derivatives in time along the unknown flow. They are
+found in passes: with the derivatives of theta(t) up to the p-th known to the order
 that matters, those of the gradient follow by nested `jax.jvp`, those of each channel as the sums
 W_i(h d/dt) say, those of Psi by nested `jax.jvp` again, and -B(h d/dt) of them are the derivatives
 of theta up to the next. One pass gives the field to h^0; each further pass adds a power of h. No
@@ -56,7 +56,7 @@ def _(
 def rule_field(
     eq: RuleEquation, value_fn: ValueFn, h: Number | Array, *, rates_at: Number | None = None
 ) -> Callable[[Any, PyTree, Any], PyTree]:
-    """Compiles the equation of a rule.
+    """Compiles the equation of a rule to a vector field.
 
     At order p it evaluates derivatives of the gradient and of the rule up to the p-th: at order 1
     one gradient, one Hessian product, the rule and one derivative of it.
@@ -132,10 +132,10 @@ def rule_field(
 
 
 def derivatives(function: Callable[[PyTree], PyTree], curve: Derivatives) -> Derivatives:
-    """The derivatives in time of a function along a curve, as many as the curve is given with.
+    """The time derivatives of a function along a curve, as many as are given of the curve.
 
     Args:
-      function: of a pytree of floating arrays.
+      function: a function of a pytree of floating arrays.
       curve: the pytree, and its first, second, .. derivative in time.
 
     >>> curve = [jnp.array(2.0), jnp.array(1.0), jnp.array(0.0)]
@@ -157,7 +157,7 @@ def derivatives(function: Callable[[PyTree], PyTree], curve: Derivatives) -> Der
 
 
 def expand(weights: Sequence[Any], series: Derivatives, h: Number | Array) -> Derivatives:
-    """sum_k w_k (h d/dt)^k of a quantity and its derivatives, as far as these reach.
+    """The operator sum_k w_k (h d/dt)^k applied to a quantity, given with its time derivatives.
 
     >>> print(*expand([1.0, 10.0], [jnp.array(2.0), jnp.array(3.0)], 0.1))
     5.0 3.0
@@ -179,7 +179,7 @@ def expand(weights: Sequence[Any], series: Derivatives, h: Number | Array) -> De
 
 
 class _Read(dict[str, Derivatives]):
-    """What the functions of a method read, each with its derivatives in time."""
+    """The quantities that a method's functions read, each with its time derivatives."""
 
     def __init__(
         self,
@@ -201,7 +201,10 @@ class _Read(dict[str, Derivatives]):
     def of(
         self, reading: Reading, own: Mapping[str, Derivatives] | None = None, h: Any = None
     ) -> Derivatives:
-        """A function of what it reads, and of its own: old values, and the step."""
+        """The time derivatives of a function, from those of the quantities it reads.
+
+        `own` are further quantities that only this function reads.
+        """
         series = {**self, **(own or {})}
         moving = [n for n in reading.names if n in series]
         known = self._fixed if h is None else {**self._fixed, "h": h}
@@ -214,7 +217,7 @@ class _Read(dict[str, Derivatives]):
         return derivatives(lambda values: reading({**fixed, **values}), curve)
 
     def channel(self, name: str) -> Derivatives:
-        """What a channel is to remember."""
+        """The function phi that a channel remembers, with its time derivatives."""
         phi = self._channels[name].of
         return self["g"] if phi is None else self.of(phi)
 
@@ -222,7 +225,7 @@ class _Read(dict[str, Derivatives]):
 def _gained(
     state: RuleState, old: Derivatives, phi: Derivatives, h: Number | Array, at: Number | None
 ) -> Derivatives:
-    """By how much a step moves a kept state."""
+    """The change of a kept state in a step, with its time derivatives."""
     if state.rate is None:
         return [jax.tree.map(lambda x: (h * x).astype(x.dtype), x) for x in phi]
     share = share_taken_in(state.rate, h, at)

@@ -1,4 +1,4 @@
-"""The field of a method with an elementwise rule, on params and the states kept beside them."""
+"""The field of a method with an elementwise rule, on params and kept states."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def preconditioned_value_fn(
 
     Returns:
       `f(state, t)`, the state being `(params, kept)` where states are kept, else params, as in
-      `vector_field`. `t` is n h, for the bias corrections; if not given they have died out. Its
-      gradient in params, with the kept states held, is what the field is -P times of.
+      `vector_field`. `t` is n h, for the bias corrections; if not given they are 1. The field is -P
+      times its gradient in params at fixed kept states.
     """
     parts = loss_and_penalty(modified, value_fn, h)
 
@@ -77,7 +77,7 @@ def preconditioned_value_fn(
 def loss_and_penalty(
     modified: PreconditionedLoss, value_fn: ValueFn, h: Number | Array
 ) -> Callable[..., tuple[Array, Array]]:
-    """Compiles the two parts of the modified loss of an elementwise method: E, and what is added.
+    """Compiles E and the penalty, the two summands of an elementwise method's modified loss.
 
     Args:
       modified: as in `preconditioned_value_fn`.
@@ -85,7 +85,7 @@ def loss_and_penalty(
       h: the step.
 
     Returns:
-      `f(state, t)`, both of the dtype of E.
+      `f(state, t)`, the pair of both, scalars of the dtype of E.
     """
     rates = {symbol: forgetting(rate, h, None) for symbol, rate in modified.rates.items()}
     functions = LeafFunctions()
@@ -115,7 +115,7 @@ def loss_and_penalty(
 
 
 def _in_steps(expression: sympy.Expr, of: sympy.Symbol, by: sympy.Expr) -> sympy.Expr:
-    """A polynomial in g by that in h g: what is of the size of params has a square in range."""
+    """A polynomial in g as one in h g, whose square cannot overflow; another expression as is."""
     return expression.xreplace({of: by}) if expression.is_polynomial(of) else expression
 
 
@@ -126,7 +126,7 @@ def elementwise_field(
     *,
     rates_at: Number | None = None,
 ) -> Callable[[Any, PyTree, Any], PyTree]:
-    """Compiles the equation of an elementwise method.
+    """Compiles the equation of an elementwise method to a vector field.
 
     Args:
       eq: from `igr.modified_equation`, its coefficients numbers.
@@ -151,7 +151,7 @@ def elementwise_field(
     squares = _averages_of_squares(eq)
 
     def lifted(y: sympy.Symbol, values: PyTree) -> PyTree:
-        """Keeps the roots of an average of squares off zero, where a weight is never used."""
+        """The values, for an average of squares kept off zero where a weight is never used."""
         if y not in squares:
             return values
         least = 1 / (eq.order + 1)  # F_k has nu^(-k - 1/2), which must not overflow
@@ -209,7 +209,7 @@ def elementwise_field(
 
 
 def _apart(state: Any, names: list[str]) -> tuple[PyTree, dict[str, PyTree]]:
-    """The parameters and what is kept beside them, or an error that says that both are needed."""
+    """The params and the kept states of a state; raises `TypeError` unless both are there."""
     pair = isinstance(state, tuple | list) and len(state) == 2 and isinstance(state[1], dict)
     if not pair or not set(names) <= set(state[1]):
         named = ", ".join(f"{name!r}: ..." for name in names)
@@ -225,7 +225,7 @@ _OFF_ZERO = sympy.Symbol("g_off_zero")
 
 
 def _without_poles(expression: sympy.Expr) -> sympy.Expr:
-    """The same function, with g/sqrt(g^2) and its like 0 where a weight is never used, at g = 0."""
+    """The same function, with g/sqrt(g^2) and its like 0 at g = 0, where a weight is unused."""
     poles = {
         p: p.xreplace({G: _OFF_ZERO})
         for p in expression.atoms(sympy.Pow)
@@ -235,7 +235,7 @@ def _without_poles(expression: sympy.Expr) -> sympy.Expr:
 
 
 def _averages_of_squares(eq: ElementwiseEquation) -> set[sympy.Symbol]:
-    """The kept states that cannot be negative, from F_y = kappa (phi - y) + O(h)."""
+    """The symbols of kept states that cannot be negative, from F_y = kappa (phi - y) + O(h)."""
     found = set()
     for y, part in eq.states.items():
         kappa = sympy.Symbol(f"kappa_{y}", positive=True)

@@ -1,4 +1,4 @@
-"""Equations over trees: what their coefficients are to a field, whatever the trees' colours.
+"""Equations over trees as fields: their coefficients, for trees of any colouring.
 
 No matrix is ever formed: a field is nested `jax.jvp` of gradients, planned in `differentials` so
 that a field of any order over one loss has one Hessian product at its top. What the colours stand
@@ -62,7 +62,7 @@ def _stochastic(eq: StochasticEquation) -> TypeError:
 def field_over(
     colouring: Colouring, eq: ModifiedEquation, value_fn: Any, h: Any, batches: PyTree | None
 ) -> Field:
-    """The field of an equation over trees of one colouring; the arguments of `kinds.field_of`."""
+    """The field of an equation over trees of a colouring; arguments as of `kinds.field_of`."""
     raise TypeError(f"no field is registered for trees over {colouring!r}, those of {eq.name}")
 
 
@@ -70,15 +70,15 @@ def field_over(
 def value_fn_over(
     colouring: Colouring, eq: ModifiedEquation, value_fn: Any, h: Any, batches: PyTree | None
 ) -> ValueFn:
-    """The modified loss over trees of one colouring; the arguments of `kinds.value_fn_of`."""
+    """The modified loss over trees of a colouring; arguments as of `kinds.value_fn_of`."""
     eq.modified_loss()
     raise TypeError(f"no loss is registered for trees over {colouring!r}, those of {eq.name}")
 
 
 def field_coefficients(eq: ModifiedEquation) -> dict[int, dict[int, Fraction]]:
-    """The coefficients of an equation over g, by integer tree, by the powers of h they go with.
+    """The coefficients of an equation over g: power of h -> tree as an integer -> fraction.
 
-    The power counts what stands beside the h^(|t|-1) of every tree: 0 but for weight decay.
+    The power comes on top of the h^(|t|-1) of every tree: 0 except with weight decay.
     """
     kinds.check_numbers(eq)
     found: dict[int, dict[int, Fraction]] = {}
@@ -90,7 +90,7 @@ def field_coefficients(eq: ModifiedEquation) -> dict[int, dict[int, Fraction]]:
 
 
 def central_edge(t: int) -> tuple[int, int] | None:
-    """The rooted halves of a tree at the edge that leaves the smaller larger half.
+    """The two rooted halves of a tree, cut at the edge that makes the larger half smallest.
 
     The contraction over the free tree is the inner product of the halves' differentials.
     """
@@ -108,7 +108,7 @@ def _without(children: tuple[int, ...], child: int) -> tuple[int, ...]:
 
 
 def _fraction(number: sympy.Expr) -> Fraction:
-    """Exact for a rational, else the nearest double (a beta such as sqrt(1/2))."""
+    """The number as a fraction: exact if rational, otherwise the nearest double (sqrt(1/2))."""
     if number.is_Rational:
         return Fraction(int(number.p), int(number.q))
     return Fraction(float(number))

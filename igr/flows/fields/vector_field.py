@@ -1,4 +1,4 @@
-"""From a modified equation to a vector field on a params pytree."""
+"""Compiles a modified equation to a vector field, or to its modified loss."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def vector_field(
     derivatives: Derivatives = "automatic",
     method: Method | None = None,
 ) -> Field:
-    """Compiles a modified equation to a vector field.
+    """Compiles a modified equation to a vector field `f(t, params, args)` for diffrax.
 
-    At order 1 it holds at most six copies of params, the argument and the result among them: where
-    Adam's second moment is kept these alone are four. At order 2 it holds four for gradient descent
-    and momentum, and eight for Adam. Activations are held besides, some two or three times those
-    of a gradient of the loss; `jax.checkpoint` in the loss trades them for time.
+    Memory: at order 1 at most six copies of params, argument and result included (four alone where
+    Adam's second moment is kept); at order 2 four copies for gradient descent and momentum, and
+    eight for Adam. Activations come on top, some two or three times those of a gradient of the
+    loss; `jax.checkpoint` in the loss trades them for time.
 
     Args:
       eq: from `igr.modified_equation`, its coefficients numbers.
@@ -40,11 +40,12 @@ def vector_field(
       h: the step the equation is for; a positive number, or an array under a transformation.
       batches: for SGD in epochs, the batches: a pytree of arrays with a leading axis of as many as
         the equation is for.
-      derivatives: of the gradient. "automatic": those of JAX, which pass the kinks of ReLU, max
-        pooling and the like by. "differences": of gradients over the steps, kinks included, at
-        order 1; for methods without memory, and for linear memories whose weights are positive.
-      method: with "differences", what the equation was derived from, where it has a memory; an
-        equation of steps along the gradient alone says so itself.
+      derivatives: how derivatives of the gradient are taken. "automatic": by JAX, which misses the
+        kinks of ReLU, max pooling and the like. "differences": as differences of gradients over
+        the steps, which see kinks; at order 1, for methods without memory and for linear memories
+        with positive weights.
+      method: with "differences", the method of the equation if that has a memory; not needed for
+        steps along the gradient alone.
 
     Returns:
       `f(t, params, args)`, autonomous, with the structure, shapes and dtypes of params: it goes
@@ -89,7 +90,7 @@ def modified_value_fn(
     h: Number | Array,
     batches: PyTree | None = None,
 ) -> ValueFn:
-    """The modified loss as a function of params, where the certificate allows one.
+    """The modified loss as a function `params -> scalar`, where one exists.
 
     For gradient descent at order 1 it is E + h/4 |grad E|^2 (Barrett and Dherin 2021,
     Theorem 3.1).

@@ -1,1 +1,1 @@
-"""From a field to its trajectory, by diffrax: steps, and the bar that shows them."""
+"""Solves a field for its trajectory by diffrax: step-size controllers and a progress bar."""

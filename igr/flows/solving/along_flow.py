@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 
 
 def along_flow(f: Callable[..., PyTree], params: PyTree, t: Array, h: Array, count: int) -> PyTree:
-    """The flow at t + h, t + 2 h, .., t + count h; fixed steps, so that h may be traced."""
+    """The flow at t + h, t + 2 h, .., t + count h, in fixed steps so that h may be traced."""
     if count == 0:
         return None
     substeps = 4 if count == 1 else 1

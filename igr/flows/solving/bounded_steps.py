@@ -1,8 +1,8 @@
-"""Steps that adapt while that is cheap, and are of one size from where it is not.
+"""A step-size controller with a bound on the number of steps.
 
-An adaptive solver hunts every kink of a ReLU network: it takes steps as small as it is allowed to,
-and its answer is no better for it, for what the kinks do to the run is of the size of a step h. So
-the number of steps is bounded by the time that has passed; once it is spent every step is h.
+An adaptive solver resolves every kink of a ReLU network with the smallest steps it is allowed, and
+its answer is no better for it, because kinks change the run by the size of a step h. So the number
+of steps is bounded in proportion to the time passed; beyond the bound every step is h.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LEAST_STEP_ERROR = 1e-3  # of the state, which a step as short as rounding allow
 
 
 def most_steps(steps: Number) -> float:
-    """How many steps of the solver at the most go with so many of the optimizer."""
+    """The largest number of solver steps for this many steps of the optimizer."""
     return STEPS_BESIDES + (STEPS_FOR_A_STEP + 1) * steps
 
 
 class BoundedSteps(diffrax.AbstractStepSizeController):
-    """A controller of at most 1.5 steps for a time h, and 100 besides; then of steps h.
+    """A controller of at most 100 steps and 1.5 for each time h, and of steps h from then on.
 
     Attributes:
       adaptive: the controller that decides while it is within the bound.
@@ -40,11 +40,11 @@ class BoundedSteps(diffrax.AbstractStepSizeController):
     h: Array | np.ndarray
 
     def wrap(self, direction: Any) -> BoundedSteps:
-        """As diffrax asks for it."""
+        """The controller for this direction of time, as diffrax asks for it."""
         return BoundedSteps(self.adaptive.wrap(direction), self.h)
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        """The first step, and a state: tries, whether steps are fixed, and the error till now."""
+        """The first step, and the state: inner state, start, tries, whether fixed, summed error."""
         first, inner = self.adaptive.init(terms, t0, t1, y0, dt0, args, func, error_order)
         zero = jnp.zeros((), jnp.result_type(t0))
         return first, (inner, t0 + zero, jnp.zeros((), int), jnp.asarray(False), zero)
@@ -52,7 +52,7 @@ class BoundedSteps(diffrax.AbstractStepSizeController):
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
-        """Accepts what the adaptive controller accepts, and everything once steps are fixed."""
+        """Accepts what the adaptive controller accepts, and every step once steps are fixed."""
         inner, start, tries, fixed, total = controller_state
         keep, next_t0, next_t1, jump, inner, result = self.adaptive.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, inner

@@ -1,4 +1,4 @@
-"""Steps of one size, with the solver's own error over all of them."""
+"""A controller of equal steps that sums the solver's error estimates."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from diffrax import RESULTS
 
 
 class FixedSteps(diffrax.AbstractStepSizeController):
-    """`diffrax.ConstantStepSize` that adds up the solver's estimates of its error.
+    """`diffrax.ConstantStepSize`, with the sum of the solver's error estimates in its state.
 
-    Its state is that of the steps, and the sum.
+    The state is the pair of the inner controller's state and that sum.
     """
 
     steps: diffrax.ConstantStepSize = diffrax.ConstantStepSize()
 
     def wrap(self, direction: Any) -> FixedSteps:
-        """As diffrax asks for it."""
+        """The controller itself, for either direction of time."""
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        """The first step, and no error till now."""
+        """The first step, and the state with an error sum of zero."""
         first, inner = self.steps.init(terms, t0, t1, y0, dt0, args, func, error_order)
         return first, (inner, jnp.zeros((), jnp.result_type(t0)))
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
-        """Accepts every step, and ends where a solution blows up."""
+        """Accepts every step, and ends the solve where a solution blows up."""
         inner, total = controller_state
         error = optax.tree.norm(y_error)
         total = total + error.astype(total.dtype)

@@ -1,4 +1,4 @@
-"""The bar of a flow, which its solver moves."""
+"""The progress bar of a flow, moved by its solver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from igr.progress.late_bar import show
 
 
 class FlowBar(diffrax.AbstractProgressMeter):
-    """Moves a bar at every so many steps of the solver.
+    """A diffrax progress meter that moves a bar every so many solver steps.
 
     Attributes:
       bar: from `new_bar`; whoever made it closes it.
@@ -26,11 +26,11 @@ class FlowBar(diffrax.AbstractProgressMeter):
     every: int = eqx.field(static=True)
 
     def init(self) -> Array:
-        """No steps done."""
+        """The count of solver steps before the first, 0."""
         return jnp.zeros((), jnp.int32)
 
     def step(self, state: Array, progress: Any) -> Array:
-        """One more."""
+        """The count after one more step; moves the bar if it is due."""
         jax.lax.cond(
             state % self.every == self.every - 1,
             lambda: jax.debug.callback(show, self.bar, progress),
@@ -39,4 +39,4 @@ class FlowBar(diffrax.AbstractProgressMeter):
         return state + 1
 
     def close(self, state: Array) -> None:
-        """Nothing in the program."""
+        """Does nothing: the bar is closed by whoever made it."""

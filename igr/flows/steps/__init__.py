@@ -1,4 +1,4 @@
-"""The discrete step of a method, as an optax transformation.
+"""The discrete step of each kind of method, as an optax transformation.
 
 To import this package registers the step of every kind with `igr.flows.kinds`.
 """

@@ -27,7 +27,9 @@ from igr.shown import short, table
 def elementwise_step(
     method: ElementwiseMethod, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
-    """Updates -h Psi(a_1, .., a_r, y, theta), every channel and kept state filled from zero.
+    """The optax transformation with updates -h Psi(a_1, .., a_r, y, theta), an elementwise rule.
+
+    Every channel and kept state starts from zero, or from its `init`.
 
     Args:
       method: without open symbols.
@@ -86,7 +88,7 @@ def elementwise_step(
 
 
 def _moved(old: PyTree, phi: PyTree, rate: Any, h: Any, rates_at: Number | None) -> PyTree:
-    """A kept state after its update."""
+    """The kept state after its update."""
     if rate is None:
         return jax.tree.map(lambda y, x: (y + h * x).astype(y.dtype), old, phi)
     share = share_taken_in(rate, h, rates_at)
@@ -94,7 +96,7 @@ def _moved(old: PyTree, phi: PyTree, rate: Any, h: Any, rates_at: Number | None)
 
 
 class ElementwiseState(NamedTuple):
-    """What a method with an elementwise rule remembers.
+    """The optax state of a method with an elementwise rule.
 
     Attributes:
       count: the steps done; floating, so that a run may start between two steps' times.
@@ -140,13 +142,13 @@ def _(method: ElementwiseMethod) -> frozenset[str]:
 
 
 def _is_nonnegative(expression: sympy.Expr, known: dict[sympy.Symbol, sympy.Symbol]) -> bool:
-    """Whether it is for real values of its symbols, of which some are known to be."""
+    """Whether an expression is nonnegative for all real values of its symbols."""
     real = {s: sympy.Dummy(real=True) for s in expression.free_symbols}
     return bool(expression.xreplace({**real, T: T, **known}).is_nonnegative)
 
 
 def _weighs_nothing_negatively(memory: LinearMethod) -> bool:
-    """Whether d[n] = sum_i b_i u[n-i] - sum_{i>0} a_i d[n-i] is seen to stay above zero with u."""
+    """Whether a recurrence's output is sure to be nonnegative if its input is."""
     b, a = memory.recurrence
     return all(x >= 0 for x in b) and all(x <= 0 for x in a[1:])
 

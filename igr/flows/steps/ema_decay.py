@@ -1,4 +1,4 @@
-"""The rates of slow states per unit of time, as h goes to zero.
+"""The rates of kept states per unit of time, as h goes to zero.
 
 A kept average takes in a share r = kappa h of the new value in a step. Its equation holds at a
 fixed rate kappa per unit of time: where h shrinks to observe an order, r shrinks with it, so that
@@ -18,7 +18,7 @@ from igr.checks import Number
 
 
 def share_taken_in(rate: Any, h: Number | Array, at: Number | None) -> float | Array:
-    """The share of the new value that a kept average takes in, in a step h.
+    """The share of the new value that a kept average takes in during a step h.
 
     Args:
       rate: the share at the step `at`.
@@ -31,10 +31,10 @@ def share_taken_in(rate: Any, h: Number | Array, at: Number | None) -> float | A
 
 
 def forgetting(rate: Any, h: Number | Array, at: Number | None) -> float | Array:
-    """The rate lambda per unit of time with which e^(-lambda t) forgets.
+    """The rate lambda per unit of time of the decay e^(-lambda t).
 
     Args:
-      rate: lambda at, what is forgotten in a step `at`.
+      rate: lambda times `at`, the exponent of the decay over a step `at`.
       h: the step.
       at: the step that the rate is meant for; h if None.
     """
@@ -42,7 +42,7 @@ def forgetting(rate: Any, h: Number | Array, at: Number | None) -> float | Array
 
 
 def time_of_step(done: Any, h: float | Array) -> Array:
-    """The time t = (n + 1) h that a step reads, after n that are done.
+    """The time t = (n + 1) h that a step reads, where n is the number of steps done.
 
     Rounded up: a schedule that changes at a step compares t/h with its number, and 29 steps of
     0.01 are 28.999999999999996 of them.

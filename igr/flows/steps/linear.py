@@ -1,4 +1,4 @@
-"""A linear method's memory, as an optax transformation of the gradients."""
+"""The memory of a linear method as an optax transformation."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def _(
 
 
 def recurrence(method: LinearMethod) -> optax.GradientTransformation:
-    """The direction d[n] = sum_i b_i u[n-i] - sum_{i>0} a_i d[n-i] of a linear method's memory.
+    """The optax transformation of a linear memory, d[n] = sum_i b_i u[n-i] - sum_{i>0} a_i d[n-i].
 
-    In transposed direct form, with one buffer a lag, from a memory of zeros.
+    In transposed direct form, with one buffer for each lag, from a memory of zeros.
 
     Args:
       method: without open symbols.
@@ -64,7 +64,7 @@ def recurrence(method: LinearMethod) -> optax.GradientTransformation:
 
 
 class RecurrenceState(NamedTuple):
-    """What a recurrence remembers: one buffer a lag."""
+    """The optax state of a recurrence: one buffer for each lag."""
 
     memory: tuple[PyTree, ...]
 

@@ -1,4 +1,4 @@
-"""Methods whose step is none of params on one loss: refused, with what to use instead."""
+"""Methods without a step on one loss: an error that says what to use instead."""
 
 from __future__ import annotations
 

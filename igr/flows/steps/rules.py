@@ -1,4 +1,4 @@
-"""One step of a rule that is code, as an optax transformation."""
+"""One step of a rule given as a function, as an optax transformation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from igr.shown import short, table
 
 
 class RuleStepState(NamedTuple):
-    """What a method with a rule remembers.
+    """The optax state of a method with a rule.
 
     Attributes:
       count: the steps done; floating, so that a run may start between two steps' times.
@@ -54,7 +54,9 @@ def _(
 def rule_step(
     method: RuleMethod, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Updates -h Psi(a_1, .., a_r, y, theta), every channel filled from zero.
+    """The optax transformation with updates -h Psi(a_1, .., a_r, y, theta) of a rule.
+
+    Every channel starts from zero, every kept state from its `init`.
 
     Args:
       method: without open symbols.
@@ -142,7 +144,7 @@ def rule_step(
 
 
 def starting_states(method: RuleMethod, params: PyTree) -> dict[str, PyTree]:
-    """The kept states before the first step."""
+    """The kept states before the first step, by name."""
     return {
         y: optax.tree.zeros_like(params) if s.init is None else s.init(params)
         for y, s in method.states
@@ -172,7 +174,7 @@ def _(
 
 
 def check_direction(psi: PyTree, params: PyTree, name: str) -> None:
-    """Raises `ValueError` unless what a rule returns has the structure and shapes of params."""
+    """Raises `ValueError` unless a rule's value has the structure and shapes of params."""
     if not same_shapes(psi, params):
         raise ValueError(
             f"the rule of {name} must return a direction for params, of their structure and shapes "
@@ -181,5 +183,5 @@ def check_direction(psi: PyTree, params: PyTree, name: str) -> None:
 
 
 def step_meant(state: RuleState, h: Number | Array, rates_at: Number | Array | None) -> Any:
-    """The step that a kept state's function reads: where it has a rate, the one that is meant."""
+    """The step h that a kept state's function reads: `rates_at` where it has a rate."""
     return h if rates_at is None or state.rate is None else rates_at

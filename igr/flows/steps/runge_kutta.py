@@ -25,7 +25,9 @@ def _(
 
 
 def stages(method: RungeKutta, h: Number | Array) -> optax.GradientTransformationExtraArgs:
-    """Updates h sum_i b_i k_i with k_i = f(theta + h sum_j a_ij k_j), f = -grad E.
+    """The optax transformation with updates h sum_i b_i k_i of a Runge-Kutta method.
+
+    The stages are k_i = f(theta + h sum_j a_ij k_j) with f = -grad E.
 
     Explicit stages follow one another; implicit ones are iterated to a fixed point until they
     stand still to rounding, which they do while h times the curvature stays below about one.

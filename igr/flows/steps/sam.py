@@ -1,4 +1,4 @@
-"""The gradient a little way uphill, as sharpness-aware minimization takes it."""
+"""The SAM gradient, taken at a point further up the loss."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def _(
 
 
 def sam_gradient(rho: Number | Array, normalized: bool) -> optax.GradientTransformationExtraArgs:
-    """Replaces the gradient by that at theta + rho g, or at theta + rho g/|g| if normalized.
+    """Replaces the gradient g by that at theta + rho g, or at theta + rho g/|g| if normalized.
 
     Foret et al. (2021), equation 2.
 
     Args:
-      rho: how far.
-      normalized: whether rho is a distance, or a factor of the gradient.
+      rho: the length of the ascent, or its factor of the gradient.
+      normalized: whether rho is the length.
 
     Returns:
       A transformation whose `update` needs `params` and the extra argument `value_fn`.

@@ -1,1 +1,1 @@
-"""The comparison of runs on mini-batches."""
+"""Compares runs on mini-batches with the flows of their equation."""

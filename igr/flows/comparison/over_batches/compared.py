@@ -1,4 +1,4 @@
-"""The comparison of runs on mini-batches: the mean of many beside the flows of their equation."""
+"""Compares the mean of many runs on mini-batches with the flows of their equation."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ MOMENTS = 64  # parameters up to which the covariance is followed too
 def compare_batches(
     asked: Asked, batches: PyTree, epochs: int | None, runs: int | None, key: Any
 ) -> Comparison:
-    """Runs the optimizer many times over the batches, and follows the flows beside the mean.
+    """Runs the optimizer many times over the batches and compares their mean with the flows.
 
     Args:
       asked: what `igr.compare` was asked for; its `value_fn` is `(params, batch) -> scalar`, or
         `(params, example) -> scalar` for a method that draws examples. Its `steps` are ignored
         where epochs are given.
-      batches: with a leading axis: of batches, or of all examples.
-      epochs: how many; of a method that draws for every step, `steps` of it instead.
-      runs: how many runs the mean is of.
-      key: draws.
+      batches: a pytree of arrays with a leading axis of batches, or of all examples.
+      epochs: the number of epochs; for a method that draws examples at every step, `steps` instead.
+      runs: the number of runs that are averaged.
+      key: for the random draws.
     """
     method, h, names = asked.method, asked.learning_rate, asked.flows
     check_value_fn(asked.value_fn)
@@ -201,7 +201,7 @@ def compare_batches(
 def _equation(
     asked: Asked, losses: Losses, drawing: Drawing, t: Number, begin: PyTree, key: Any
 ) -> BatchEquation | str:
-    """The equation over batches of a method that brings none of its own, or why there is none."""
+    """The equation over batches of a method without its own, or the reason why there is none."""
     if drawing.own:
         if asked.sequences is not None:
             raise ValueError(
@@ -216,7 +216,7 @@ def _equation(
 def method_over_batches(
     method: Method | None, optimizer: Any, batches: PyTree, params: PyTree, h: Number
 ) -> tuple[Method, Any]:
-    """The method and the optimizer as given, or reshuffled SGD."""
+    """The given method and optimizer, checked; reshuffled SGD if neither is given."""
     count = num_examples(batches, "batches")
     if method is None and optimizer is None:
         return reshuffled_sgd(count), None
@@ -225,12 +225,12 @@ def method_over_batches(
 
 
 def step_over(method: Method, h: Number, over_batches: bool) -> Any:
-    """The method's own step; of one on batches what it does with their gradients."""
+    """The optax transformation of a method; over batches, of what it does with their gradients."""
     return optimizer_of(with_gradients(method) if over_batches else method, h)
 
 
 def _check_own(asked: Asked, losses: Losses, params: PyTree) -> None:
-    """Raises unless the optimizer takes the steps that its description says."""
+    """Raises unless the optimizer takes the steps of its description."""
     method = with_gradients(asked.method)
     if method.kept:
         kept_states(method.kept, asked.optimizer.init(params))
@@ -255,7 +255,7 @@ def _runs(runs: Count | None, drawing: Drawing) -> int:
 
 
 def _units(asked: Asked, drawing: Drawing, epochs: Count | None) -> tuple[int, int, int]:
-    """Steps a unit, units, and units from one record to the next."""
+    """The number of steps in a unit, of units, and of units from one record to the next."""
     unit = drawing.unit
     if epochs is not None:
         if drawing.size is not None:
@@ -273,7 +273,7 @@ def _units(asked: Asked, drawing: Drawing, epochs: Count | None) -> tuple[int, i
 
 
 def _draws(key: Any, drawing: Drawing, runs: int, units: int, count: int) -> tuple[Array, bool]:
-    """What each unit of each run takes, (units, runs, ...), and whether runs are in pairs."""
+    """The random draws, (units, runs, ...), and whether the runs are in antithetic pairs."""
     if not drawing.random:
         order = drawing.order or tuple(range(count))
         return jnp.broadcast_to(jnp.asarray(order, jnp.int32), (units, 1, count)), False
@@ -298,7 +298,7 @@ def _drawn_orders(key: Any, units: int, runs: int, count: int) -> Array:
 
 
 def _unit(optimizer: Any, losses: Losses, drawing: Drawing) -> Callable[..., Any]:
-    """`(carry, draw, batches) -> carry` for an epoch, or for a step on examples drawn."""
+    """One epoch, or one step on drawn examples, as a function `(carry, draw, batches) -> carry`."""
     update = optax.with_extra_args_support(optimizer).update
 
     def step(carry: Any, batch: PyTree, batches: PyTree) -> Any:
@@ -323,19 +323,19 @@ def _unit(optimizer: Any, losses: Losses, drawing: Drawing) -> Callable[..., Any
 
 
 class _Unpack(NamedTuple):
-    """From a comparison's start to a flow's state, and back from its states."""
+    """Functions from a comparison's start to a flow's state, and from its states to params."""
 
     start: Callable[[Any], Any]
     end: Callable[[Any], tuple[PyTree, dict[str, PyTree]]]
 
 
 def _lifted(field: Any, unsigned: frozenset[str]) -> Any:
-    """The field of kept states that are never negative."""
+    """The field with those kept states clipped at zero that are never negative."""
     return lambda t, y, args: field(t, (y[0], not_below_zero(y[1], unsigned)), args)
 
 
 def _as_it_is(method: Method) -> _Unpack:
-    """Of a flow whose state is params, or those and the kept states."""
+    """The `_Unpack` of a flow whose state is params, or params and kept states."""
     return _Unpack(lambda y: y, lambda ys: ys if method.kept else (ys, {}))
 
 
@@ -343,7 +343,7 @@ def _as_it_is(method: Method) -> _Unpack:
 def _field(
     method: Any, p: FlowName, losses: Losses, h: Number, params: PyTree
 ) -> tuple[Any, _Unpack]:
-    """The field of one order, of the mean loss."""
+    """The field of the mean loss at one order, and how its states are unpacked."""
     field = vector_field(modified_equation(method, int(p)), losses.mean, h)
     return field, _as_it_is(method)
 
@@ -356,7 +356,7 @@ def _(method: EpochMethod, p: FlowName, losses: Losses, h: Number, params: PyTre
 
 @_field.register
 def _(method: SampledMethod, p: FlowName, losses: Losses, h: Number, params: PyTree) -> Any:
-    """The mean's: at h^0 gradient flow; from h^1 on the covariance moves it too."""
+    """The field of the mean: gradient flow at h^0; at h^1 the covariance moves it too."""
     equation = modified_equation(method, int(p))
     if p == 0:
         field = vector_field(equation.drift, losses.mean, h)

@@ -1,4 +1,4 @@
-"""How a method takes its batches, what it does with their gradients, and what it is over them."""
+"""How a method draws its batches, and which method describes it over them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from igr.backward_error.protocols import Method
 
 
 class Drawing(NamedTuple):
-    """How a method takes its batches.
+    """How a method draws its batches.
 
     Attributes:
-      unit: the steps of a unit, which is what is drawn anew: m for an epoch.
-      random: whether anything is drawn.
-      size: of the batch that a step draws from all examples; None where batches are given.
-      own: whether the method's equation knows its batches.
-      order: of the batches, where it is fixed.
-      reach: how many h a lasting gradient moves params by in a step: 1/(1 - beta) with momentum.
+      unit: the number of steps for which is drawn at once: m for an epoch of m batches.
+      random: whether anything is drawn at random.
+      size: the number of examples that a step draws; None where batches are given.
+      own: whether the method's own equation is one over batches.
+      order: the order of the batches if it is fixed, otherwise None.
+      reach: the step of params under a constant gradient, over h: 1/(1 - beta) with momentum.
     """
 
     unit: int
@@ -39,7 +39,7 @@ class Drawing(NamedTuple):
 
 @singledispatch
 def drawing_of(method: Any, count: int) -> Drawing:
-    """How a method takes its batches, `count` of them: each once an epoch, in random order."""
+    """How a method draws its `count` batches; by default each once an epoch in random order."""
     return Drawing(count, True, None, False)
 
 
@@ -61,13 +61,13 @@ def _(method: SampledMethod, count: int) -> Drawing:
 
 @singledispatch
 def over_batches(method: Any, count: int) -> Method:
-    """The method whose equation knows that there are `count` batches, where there is one."""
+    """A method whose equation is one over `count` batches if there is one, otherwise the method."""
     return method
 
 
 @over_batches.register
 def _(method: LinearMethod, count: int) -> Method:
-    """SGD in epochs, with the memory of the method; decay and ways uphill have no such equation."""
+    """SGD in epochs with the method's memory; with decay or SAM's ascent the method itself."""
     if method.rho != 0 or method.weight_decay != 0 or method.parameters:
         return method
     if method.transfer == 1:
@@ -78,7 +78,7 @@ def _(method: LinearMethod, count: int) -> Method:
 
 @singledispatch
 def with_gradients(method: Any) -> Method:
-    """What a method does with the gradients it is given, wherever they come from."""
+    """The method that describes what is done with a gradient, from whichever batch it comes."""
     return method
 
 

@@ -1,4 +1,4 @@
-"""The equation of any method over batches that come once an epoch, as a comparison follows it."""
+"""The equation over reshuffled batches of a method without its own, for a comparison."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _MOST = 2**28  # numbers held so, beyond which the equation of the mean loss is 
 
 
 class BatchEquation(NamedTuple):
-    """The fields of an order, and where they come from.
+    """The fields of an equation over batches, order by order.
 
     Attributes:
-      fields: of an order: the field, or two estimates of it that are independent.
-      note: what is to be known of them; empty where they are exact.
+      fields: a function from an order to its field, or to two independent estimates of it.
+      note: a remark on them for the user; empty where they are exact.
     """
 
     fields: Callable[[int], list[Any]]
@@ -51,19 +51,19 @@ def batch_equation(
     sequences: Count | None,
     key: PRNGKeyArray,
 ) -> BatchEquation | str:
-    """The equation, exact where there is a formula, else over sequences that are drawn.
+    """The equation over batches, exact where there is a formula, else averaged over sequences.
 
     Args:
-      method: that has no equation over batches of its own.
-      losses: of a batch, `losses.of`, and the batches.
+      method: a method without an equation over batches of its own.
+      losses: the loss of one batch, `losses.of`, and the batches.
       h: the step.
       t: the time at the start.
-      state: at the start.
-      sequences: over how many an equation without formula is averaged, four or more, or None.
-      key: to draw them with.
+      state: the flow's state at the start.
+      sequences: the number of sequences to average over, at least four, or None.
+      key: for drawing the sequences.
 
     Returns:
-      The equation, or why there is none.
+      A `BatchEquation`, or the reason why there is none as text.
     """
     if sequences is not None:
         sequences = check_count("sequences", sequences, 4)
@@ -95,7 +95,7 @@ def batch_equation(
 
 
 def _said(method: RuleMethod, m: int, counts: tuple[int, int], key: PRNGKeyArray) -> str:
-    """What an estimate costs."""
+    """The note on an equation that is averaged over sequences: what an estimate costs."""
     one = draw(method, reshuffled(m), m, counts[0], key)
     steps = (one.moving + one.last) * m * sum(counts)
     return (
@@ -107,7 +107,7 @@ def _said(method: RuleMethod, m: int, counts: tuple[int, int], key: PRNGKeyArray
 
 
 def middle(flows: list[PyTree]) -> tuple[PyTree, np.ndarray | float]:
-    """The mean of the flows of two estimates, and its standard error at each record."""
+    """The mean of two independent flows, and its standard error at each record."""
     if len(flows) == 1:
         return flows[0], 0.0
     first, second = (partition(ys)[0] for ys in flows)
@@ -120,7 +120,7 @@ def middle(flows: list[PyTree]) -> tuple[PyTree, np.ndarray | float]:
 
 
 def notes_of(method: Method, equation: BatchEquation | str) -> tuple[str, ...]:
-    """What is to be known of a method without an equation over batches of its own."""
+    """The notes of a comparison whose method has no equation over batches of its own."""
     if not isinstance(equation, str):
         return (equation.note,) if equation.note else ()
     squares = "; states that average squares see the batches' noise besides" if method.kept else ""
@@ -139,19 +139,19 @@ def validity_of(
     kept: bool,
     progress: bool | None = False,
 ) -> Any:
-    """Loss, |g|, h |F1|/|F0| and the remainder at each record; a sharpness there is not.
+    """The loss, |g|, h |F1|/|F0|, the remainder, and nan for a sharpness, at each record.
 
-    The remainder is that of each batch's gradient over the way of an epoch, in which the equation
-    expands.
+    The remainder is that of each batch's gradient over the move of one epoch, the mean over
+    batches.
 
     Args:
-      equation: over batches.
-      losses: of a batch, and of all.
+      equation: the equation over batches.
+      losses: the loss of one batch, and the batches.
       along: the states of the flow with a leading axis r of records.
       times: n h at each record, (r,).
       h: the step.
       kept: whether states are kept beside params.
-      progress: whether to show a bar; once it has taken some seconds if None.
+      progress: whether to show a bar; if None, only after some seconds.
     """
     point = jax.tree.map(lambda x: x[0], along)
     made = [equation.fields(p)[0] for p in (0, 1)]  # which draws sequences: not while tracing

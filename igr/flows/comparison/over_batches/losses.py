@@ -1,4 +1,4 @@
-"""The loss of a batch and the mean of all, checked and traced."""
+"""The loss of one batch and the mean over all, checked and traced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from igr.pytrees import combine, partition
 
 
 class Losses:
-    """The loss of a batch, and the mean of all, as functions of params."""
+    """The loss of one batch, and the mean loss, as functions of params."""
 
     def __init__(self, value_fn: Any, params: PyTree, batches: PyTree, drawing: Drawing):
         self.batches, self.drawing = batches, drawing
@@ -36,11 +36,11 @@ class Losses:
             )
 
     def of(self, params: PyTree, batch: PyTree) -> Array:
-        """Of one batch."""
+        """The loss of one batch, a scalar."""
         return self._value_fn(params, batch)
 
     def mean(self, params: PyTree) -> Array:
-        """Over all batches."""
+        """The mean loss over all batches, a scalar."""
         return _mean_value(self.traced, partition(params)[0], self.batches)
 
 

@@ -1,4 +1,4 @@
-"""What says whether an equation is to be trusted, along the mean of runs on batches."""
+"""Measures along the mean of runs on batches that say whether an equation is to be trusted."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def validity_over_batches(
     h: Number,
     progress: bool | None = False,
 ) -> Any:
-    """Loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record.
+    """The loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record.
 
     Args:
-      method: over batches.
-      losses: of a batch, and of all.
+      method: a method over batches.
+      losses: the loss of one batch, and the batches.
       along: the states of the flow with a leading axis r of records.
       times: n h at each record, (r,).
       h: the step.
-      progress: whether to show a bar; once it has taken some seconds if None.
+      progress: whether to show a bar; if None, only after some seconds.
     """
     equation = modified_equation(method, 1)
     equation = getattr(equation, "drift", equation)
@@ -59,10 +59,10 @@ def _measured(
     equation: Any, loss: Traced, along: PyTree, times: Array, batches: PyTree, h: Array,
     step: str, kept: bool, reach: Array, bar: Ticking | None,
 ) -> Any:  # fmt: skip
-    """Loss, |g|, h |F1|/|F0|, the remainder and the batch sharpness at each record.
+    """The values of `validity_over_batches` at each record.
 
-    The remainder is that of a step `reach` down the gradient of a batch, or of the whole loss; for
-    an equation that knows no batches that of a step h along its field.
+    The remainder is taken over a step of `reach` times the gradient of a batch, or of the whole
+    loss; for an equation of the mean loss over a step h along its field.
     """
 
     def mean(p: PyTree) -> Array:

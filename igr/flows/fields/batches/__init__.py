@@ -1,1 +1,1 @@
-"""An optimizer's batches, drawn at random: what its mean and its law follow."""
+"""Fields of optimizers on random batches: for the mean of a run, and for its distribution."""

@@ -1,4 +1,4 @@
-"""Any method of one loss as a rule of the gradient of one batch, of memories and kept states."""
+"""Turns any method of one loss into a rule of a batch's gradient, memories and kept states."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from igr.flows.fields.lambdify import LeafFunctions
 
 
 def as_rule(method: Any, *, affine: bool = True) -> RuleMethod:
-    """The method of a rule that a method of one loss is.
+    """The method as a `RuleMethod`, a function of a batch's gradient and of its memories.
 
     Args:
       method: a linear memory, an elementwise rule or a rule; or an optax optimizer as a function of
         the learning rate.
-      affine: whether a formula that bends what it eliminates is refused.
+      affine: whether to refuse a formula that is not linear in an eliminated memory.
 
     Raises:
       TypeError: if `method` is none of these.
       ValueError: if it has open symbols.
-      UnansweredError: if it takes its gradient beside params, or bends what it eliminates.
+      UnansweredError: if it takes its gradient at SAM's point, or is refused by `affine`.
     """
     if not is_method(method) and callable(method) and not isinstance(method, type):
         from igr.flows.from_optax import from_optax
@@ -73,7 +73,7 @@ def _of_linear(method: LinearMethod) -> RuleMethod:
 
 
 def not_linear(name: str, what: str) -> UnansweredError:
-    """The refusal of a rule that bends what it eliminates."""
+    """The error for a rule that is not linear in an eliminated memory."""
     return UnansweredError(
         f"{name} is not linear in {what}: its mean over the batches is then no function of what "
         f"its memories hold in the mean: {INSTEAD}"
@@ -124,7 +124,7 @@ def _of_elementwise(method: ElementwiseMethod) -> RuleMethod:
 
 
 class _ByName:
-    """An elementwise expression as a function of what it reads, by name."""
+    """An elementwise expression as a function of the quantities it reads, by keyword."""
 
     def __init__(self, expression: sympy.Expr, functions: LeafFunctions, scalars: set[str]):
         self._expression, self._functions = expression, functions

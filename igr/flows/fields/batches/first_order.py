@@ -1,4 +1,4 @@
-r"""The drift of an optimizer on random batches to h^1, and its noise.
+r"""The drift of an optimizer on random batches to h^1, and its noise, for rules affine in memories.
 
 A step moves the slow state x (params, kept states, the time) by h V_b(x, a), b the batch, with
 channels a_i = sum_k w_ik phi_i(g_b[n-k]) in which V is affine with slope L_i. rho_s is what the
@@ -39,7 +39,7 @@ from igr.pytrees import num_examples
 
 
 def drift(steps: BatchSteps, drawn: Drawn, h: Any, batches: PyTree, order: int) -> BatchField:
-    """M, or M + h F_1, as `f(t, state, args)`."""
+    """The drift M (order 0) or M + h F_1 (order 1) as a field `f(t, state, args)`."""
     held = _Held(steps, drawn)
 
     def field(t: Any, state: PyTree, args: Any = None) -> PyTree:
@@ -121,7 +121,10 @@ def drift(steps: BatchSteps, drawn: Drawn, h: Any, batches: PyTree, order: int) 
 def noise(
     steps: BatchSteps, h: Any, batches: PyTree, m: int
 ) -> Callable[[Any, PyTree], Callable[[jax.Array], PyTree]]:
-    """From time and state to the noise of batches drawn anew, linear in the m increments."""
+    """The noise of batches drawn with replacement, as a function of time and state.
+
+    Its value is a linear function from the m increments of a Brownian motion to the state.
+    """
     held = {a: weights(w).total for (a, _), w in zip(
         steps.method.channels, steps.method.memories, strict=True)}  # fmt: skip
 
@@ -148,7 +151,7 @@ def noise(
 
 
 class _Held:
-    """What the channels hold, as numbers."""
+    """The coefficients with which channels hold earlier batches, as numbers."""
 
     def __init__(self, steps: BatchSteps, drawn: Drawn):
         names = [a for a, _ in steps.method.channels]
@@ -169,7 +172,7 @@ def _centred(values: PyTree) -> PyTree:
 
 
 def _level(values: PyTree, of_mean: float, of_apart: float) -> PyTree:
-    """For each batch, c times the mean over batches and c~ times what it is apart from it."""
+    """For each batch, the mean over batches times `of_mean` plus the deviation times `of_apart`."""
 
     def leaf(x: jax.Array) -> jax.Array:
         mean = jnp.mean(x, 0, keepdims=True)
@@ -183,7 +186,7 @@ def _scaled(values: PyTree, factor: Any) -> PyTree:
 
 
 def _still(values: Slow) -> Slow:
-    """The clock goes the same whatever the batch."""
+    """The values with a zero for the time, which advances alike for every batch."""
     return values._replace(t=jnp.zeros_like(values.t))
 
 

@@ -1,9 +1,9 @@
-r"""The drift and noise of an optimizer that bends what it remembers, averaged over its batches.
+r"""The drift and noise of an optimizer that is nonlinear in its memory, averaged over batches.
 
 A step moves the slow state x by h V, V a function of the last gradients through memories. Where V
-bends one that is eliminated, the mean of V is no function of what the memories hold in the mean,
-however small h is: sequences of batches are drawn, and already the field to h^0 is an expectation
-over them,
+is not affine in an eliminated memory, the mean of V is no function of the memories' means, however
+small h is: sequences of batches are drawn, and already the field to h^0 is an expectation over
+them,
 
     M(x) = E V,    V = V(x; b_0, b_1, ..),
 
@@ -58,17 +58,17 @@ def averaged(
     sequences: Count,
     key: PRNGKeyArray | None,
 ) -> OverSequences:
-    """Drift and noise of a rule, by sequences of its batches that are drawn here.
+    """The drift and noise of a rule, averaged over sequences of its batches that are drawn here.
 
     Args:
-      method: a rule, affine in what it eliminates or not.
+      method: a rule, affine in its eliminated memories or not.
       batch_loss_fn: `(params, batch) -> scalar`.
       h: the step.
       batches: with a leading axis of m.
       rates_at: the step that the rates of kept states are meant for, h if not given.
       drawn: how batches are drawn.
-      sequences: how many are drawn, before they are renamed.
-      key: to draw with.
+      sequences: the number of sequences drawn, before the batches are cyclically renamed.
+      key: for the random draws.
 
     Raises:
       ValueError: if there are fewer than two sequences, or no key.
@@ -83,13 +83,13 @@ def averaged(
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences of batches, each to be repeated.
+    """Sequences of batches, of which each is repeated periodically.
 
     Attributes:
       each: the batches, of shape (sequences, steps).
-      fill: the steps in which a memory fades.
-      moving: the steps after them in which params are seen to move, before the last.
-      last: the steps over which the field to h is averaged.
+      fill: the number of first steps, in which the memories fill at fixed params.
+      moving: the number of steps after those, in which params move.
+      last: the number of last steps, over which the field of order 1 is averaged.
     """
 
     each: np.ndarray
@@ -99,14 +99,14 @@ class Sequences:
 
 
 def draw(method: RuleMethod, drawn: Drawn, m: int, count: int, key: PRNGKeyArray) -> Sequences:
-    """Draws sequences of batches, each with all its m shifted namings.
+    """Draws sequences of batches, each with all its m cyclic renamings of the batches.
 
     Args:
       method: a rule.
       drawn: how batches are drawn.
-      m: their number.
-      count: of the sequences, before they are renamed.
-      key: to draw with.
+      m: the number of batches.
+      count: the number of sequences, before the batches are renamed.
+      key: for the random draws.
     """
     faded = _steps_to_fade(method)
     if drawn.own:
@@ -122,7 +122,7 @@ def draw(method: RuleMethod, drawn: Drawn, m: int, count: int, key: PRNGKeyArray
 
 
 def _steps_to_fade(method: RuleMethod) -> int:
-    """After how many steps what a memory took in is gone, from it and from those that read it."""
+    """The number of steps after which a gradient has faded from all memories, cascades included."""
     after: dict[str, int] = {}
     memories = dict(zip((a for a, _ in method.channels), method.memories, strict=True))
     parts = {**dict(method.channels), **dict(method.states)}
@@ -136,16 +136,16 @@ def _steps_to_fade(method: RuleMethod) -> int:
 
 
 class OverSequences:
-    """The steps of a method along sequences of batches.
+    """The drift and noise of a method, as averages over sequences of batches.
 
     Args:
-      steps: the method by batch.
-      sequences: of batches.
-      drawn: how they are drawn.
-      batches: the m of them.
+      steps: the method's steps on single batches.
+      sequences: the sequences of batches.
+      drawn: how batches are drawn.
+      batches: the m batches.
 
     Attributes:
-      motions: the increments that the noise is made of.
+      motions: the dimension of the Brownian motion that drives the noise.
     """
 
     def __init__(self, steps: BatchSteps, sequences: Sequences, drawn: Drawn, batches: PyTree):
@@ -157,7 +157,7 @@ class OverSequences:
         self._apart = counts - counts.mean(0)  # (sequences, m)
 
     def drift(self, order: int) -> BatchField:
-        """M, or M + h F_1, as `f(t, state, args)`."""
+        """The drift M (order 0) or M + h F_1 (order 1) as a field `f(t, state, args)`."""
 
         def field(t: Any, state: PyTree, args: Any = None) -> PyTree:
             del args
@@ -175,7 +175,7 @@ class OverSequences:
         return BatchField(field, *mean_equation(method.kept, channels, self._drawn, m, order))
 
     def noise(self, t: Any, state: PyTree) -> Callable[[jax.Array], PyTree]:
-        """The noise, linear in m + sequences increments: D_b, and what is left."""
+        """The noise at a time and state, as a linear function of m + sequences increments."""
         slow, static = self._steps.split(t, state)
         sums, _ = self._along(slow, static)
         count, length = self._sequences.each.shape
@@ -194,7 +194,7 @@ class OverSequences:
         return along
 
     def _along(self, slow: Slow, static: Any) -> tuple[Slow, dict[str, Any]]:
-        """The sum of V over each sequence, and the memories at the end of `fill`."""
+        """The sum of V over each sequence, and the memories after its first `fill` steps."""
         gradients = jax.vmap(lambda b: self._steps.gradient(slow, static, b))(self._batches)
         fill = self._sequences.fill
 
@@ -222,9 +222,10 @@ class OverSequences:
         return jax.vmap(one)(jnp.asarray(self._sequences.each))
 
     def _first_order(self, slow: Slow, static: Any, moves: Slow, held: Any) -> Slow:
-        """F_1: how V changes on average with the size of the steps that are taken.
+        """The field F_1: the derivative of the mean of V in the size of the steps taken.
 
-        Params start as far back as to be at the state in the middle of the last steps.
+        Params start so far back along the mean that they are at the state in the middle of the
+        last steps.
         """
         s = self._sequences
         back = -(s.moving + s.last / 2)

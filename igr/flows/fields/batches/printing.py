@@ -1,4 +1,4 @@
-"""The equation of an optimizer on random batches in words: V_b is its step with batch b."""
+"""The equation of an optimizer on random batches as text, where V_b is its step on batch b."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from igr.flows.fields.batches.remembered import Drawn, Weights
 
 @dataclass(frozen=True, repr=False)
 class BatchField:
-    """A field `f(t, state, args)` with its equation in print.
+    """A field `f(t, state, args)` that prints as its equation.
 
     Attributes:
       field: the function.
@@ -28,7 +28,7 @@ class BatchField:
     formula: str
 
     def __call__(self, t: Any, state: PyTree, args: Any = None) -> PyTree:
-        """The velocity of the state."""
+        """The time derivative of the state, a pytree like it."""
         return self.field(t, state, args)
 
     def latex(self) -> str:
@@ -52,9 +52,9 @@ def equation(
 
     Args:
       kept: the names of the kept states.
-      memories: what each eliminated memory weighs, by name.
+      memories: the weights of each eliminated memory, by name.
       drawn: how batches are drawn.
-      m: their number.
+      m: the number of batches.
       order: 0 or 1.
     """
     return (
@@ -66,13 +66,13 @@ def equation(
 def mean_equation(
     kept: tuple[str, ...], channels: tuple[str, ...], drawn: Drawn, m: int, order: int
 ) -> tuple[str, str]:
-    """The equation of a rule that bends what it eliminates, as text and as LaTeX.
+    """The equation of a rule that is nonlinear in its memories, as text and as LaTeX.
 
     Args:
       kept: the names of the kept states.
-      channels: the names of what is eliminated.
+      channels: the names of the eliminated memories.
       drawn: how batches are drawn.
-      m: their number.
+      m: the number of batches.
       order: 0 or 1.
     """
     return (
@@ -147,7 +147,7 @@ def _printed(
 
 
 class _Text:
-    """How things are written, as plain text."""
+    """The parts of an equation in plain text."""
 
     h2 = "h²"
 
@@ -205,7 +205,7 @@ class _Text:
 
 
 class _Latex(_Text):
-    """The same as LaTeX."""
+    """The parts of an equation in LaTeX."""
 
     h2 = "h^2"
 

@@ -1,6 +1,6 @@
-"""What a memory holds in common with itself and with params, by how the batches are drawn.
+"""Covariances between a memory and the steps of params, by how the batches are drawn.
 
-rho_s is the covariance of what two batches s steps apart do, in units of that of one with itself.
+rho_s is the covariance of the gradients of two batches s steps apart, over the variance of one.
 Drawn anew for every step, rho_0 = 1 alone; each once an epoch of m, of which m - s steps have a
 partner s steps on that is another batch,
 
@@ -23,7 +23,7 @@ _LEFT = 1e-17  # of a memory where its weights are cut off
 
 @dataclass(frozen=True)
 class Drawn:
-    """How batches are drawn.
+    """How batches are drawn, as the correlations of batches s steps apart.
 
     Attributes:
       rho: rho_0, rho_1, ..
@@ -33,17 +33,17 @@ class Drawn:
 
     @property
     def own(self) -> float:
-        """sum_(s>0) rho_s: how a batch's step stands to what the next ones see."""
+        """The sum of rho_s over s > 0: the correlation of a batch with all later steps together."""
         return sum(self.rho[1:], 0.0)
 
     def after(self, k: int) -> float:
-        """sum_(j>0) rho_|j-k|."""
+        """The sum of rho_|j-k| over j > 0."""
         s = len(self.rho)
         return sum((self.rho[abs(j - k)] for j in range(max(1, k - s + 1), k + s)), 0.0)
 
 
 def reshuffled(m: int) -> Drawn:
-    """Each of m batches once an epoch, in random order.
+    """The correlations of m batches that each come once an epoch, in random order.
 
     >>> reshuffled(2).rho, reshuffled(2).own
     ((1.0, -0.5), -0.5)
@@ -56,10 +56,10 @@ WITH_REPLACEMENT = Drawn((1.0,))
 
 @dataclass(frozen=True)
 class Weights:
-    """A memory by its weights w_0, w_1, ..
+    """The weights w_0, w_1, .. of a linear memory.
 
     Attributes:
-      each: as many of them as matter.
+      each: the weights up to where they have faded.
       total: their sum W(0).
       first: W'(0) = -sum_k k w_k.
     """
@@ -69,20 +69,20 @@ class Weights:
     first: float
 
     def now(self, drawn: Drawn) -> float:
-        """sum_s w_s rho_s: how much of the batch of the step itself a channel holds."""
+        """The sum of w_s rho_s: the weight of a step's own batch in what the channel holds."""
         return float(np.dot(self.each[: len(drawn.rho)], drawn.rho[: len(self.each)]))
 
     def moved(self, drawn: Drawn) -> float:
-        """sum_(s>0) rho_s (w_0 + .. + w_(s-1)): what has moved params when the next are seen."""
+        """The sum over s > 0 of rho_s (w_0 + .. + w_(s-1)): the move that later steps see."""
         sums = np.cumsum(self.each)
         return sum((r * sums[min(s, len(sums)) - 1] for s, r in enumerate(drawn.rho) if s), 0.0)
 
     def met(self, drawn: Drawn) -> float:
-        """sum_s w_s sum_(j>0) rho_|j-s|: what it holds of a batch whose step was taken."""
+        """The sum of w_s rho_|j-s| over s and j > 0: the weight of batches that moved params."""
         return float(np.dot(self.each, _after(drawn, len(self.each))))
 
     def shared(self, other: Weights, drawn: Drawn) -> float:
-        """sum_(s,l) w_s w'_l sum_(j>0) rho_|j+l-s|: what it holds of what moved params by other."""
+        """The sum of w_s w'_l rho_|j+l-s| over s, l and j > 0, with w' the weights of `other`."""
         found, top = 0.0, len(drawn.rho) - 1
         before = np.concatenate([[0.0], np.cumsum(other.each)])
         for s, w in enumerate(self.each):
@@ -94,7 +94,7 @@ class Weights:
 
 
 def weights(memory: LinearMethod) -> Weights:
-    """The weights of a memory until they have faded.
+    """The weights of a linear memory, up to where they have faded.
 
     >>> from igr.backward_error.methods import heavy_ball
     >>> found = weights(heavy_ball(0.5))

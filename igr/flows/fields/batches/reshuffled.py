@@ -1,4 +1,4 @@
-"""The mean iterate of any optimizer whose batches come in random order, once an epoch.
+"""The mean iterate of any optimizer whose batches come once an epoch in random order.
 
 For heavy ball this is `igr.methods.reshuffled_sgd(m, momentum=..)`; without memory it is the term
 of Smith, Dherin, Barrett and De (2021). See `first_order` for the formula.
@@ -31,7 +31,7 @@ def reshuffled_field(
     sequences: int | None = None,
     key: PRNGKeyArray | None = None,
 ) -> BatchField:
-    """The field that the mean of an optimizer follows, each batch seen once an epoch.
+    """The field that the mean of an optimizer follows when each batch comes once an epoch.
 
     All m batches are taken at once: memory is that of some m copies of params and of each kept
     state at order 0; at order 1 of 6 m for a linear memory, and of 17 m for Adam. For gradient
@@ -39,32 +39,33 @@ def reshuffled_field(
     momentum=..)` takes one batch after the other, in 11 copies.
 
     Args:
-      method: a linear memory, an elementwise rule or any other rule, in which what is eliminated
-        enters linearly, as Adam's first moment does; or an optax optimizer as a function of the
-        learning rate. What does not is averaged over `sequences`, or kept as a variable,
-        `igr.from_optax(.., keep=..)`.
+      method: a linear memory, an elementwise rule or any other rule, linear in its eliminated
+        memories, as Adam is in its first moment; or an optax optimizer as a function of the
+        learning rate. A rule that is not linear in them needs `sequences`, or keeps them as
+        variables, `igr.from_optax(.., keep=..)`.
       batch_loss_fn: `(params, batch) -> scalar`.
       h: the step.
       batches: the m batches of an epoch, a pytree of arrays with a leading axis of m.
       order: 0 or 1.
       rates_at: the step that the rates of kept states are meant for, h if not given.
-      sequences: over how many sequences of batches, each with its m shifted namings, a rule that
-        bends what it eliminates is averaged, such as momentum clipped or its sign. The field is an
-        estimate then, the same at every call, and its error falls with the root of their number.
-      key: to draw the sequences with.
+      sequences: the number of random sequences of batches, each with the m cyclic renamings of its
+        batches, over which a rule nonlinear in its memories is averaged, such as clipped momentum
+        or its sign. The field is then an estimate, the same at every call, with an error that
+        falls with the root of this number.
+      key: for drawing the sequences.
 
     Returns:
       `f(t, state, args)` for `igr.flow`, the state and t as of `igr.vector_field`. At order 1 it
       costs, for every batch, three or four gradients and as many Hessian products. With `sequences`
       it costs a gradient for every batch at order 0, and at order 1 one with its Hessian product
-      for every step of every sequence, which is for small networks. `str` and `latex` have its
-      equation in words.
+      for every step of every sequence, which is for small networks. `str` and `latex` give its
+      equation.
 
     Raises:
       TypeError: if `method` is no such method.
       ValueError: if the order is above 1, from where on the spread of the iterates matters.
-      UnansweredError: if the rule is not linear in what it eliminates and `sequences` is not given:
-        its mean over the orders is then no function of the means of the memories.
+      UnansweredError: if the rule is not linear in its eliminated memories and `sequences` is not
+        given: its mean over the orders is then no function of the memories' means.
 
     >>> import jax.numpy as jnp
     >>> from igr.backward_error import methods

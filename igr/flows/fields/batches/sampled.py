@@ -1,4 +1,4 @@
-"""The stochastic equation of any optimizer whose batch is drawn anew, with replacement.
+"""The stochastic equation of any optimizer whose batches are drawn with replacement.
 
 d x = (M + h F_1) dt + sqrt(h Sigma) dW for the slow state x, params and kept states: its
 expectations are those of the run up to h^2 at a fixed time (weak order 2), without F_1 up to h. See
@@ -35,25 +35,25 @@ def sampled_field(
     sequences: int | None = None,
     key: PRNGKeyArray | None = None,
 ) -> StochasticField:
-    """Compiles the stochastic equation of an optimizer with its batches drawn with replacement.
+    """The stochastic equation of an optimizer whose batches are drawn with replacement.
 
     All m batches are taken at once: memory is that of some m copies of params and of each kept
     state at order 0, of 6 m at order 1 for a linear memory, and of 2 m for the noise. Of SGD
     without memory `igr.flows.stochastic_field` holds none for each example.
 
     Args:
-      method: a linear memory, an elementwise rule or any other rule, in which what is eliminated
-        enters linearly, as Adam's first moment does; or an optax optimizer as a function of the
-        learning rate. What does not is averaged over `sequences`, or kept as a variable,
-        `igr.from_optax(.., keep=..)`.
+      method: a linear memory, an elementwise rule or any other rule, linear in its eliminated
+        memories, as Adam is in its first moment; or an optax optimizer as a function of the
+        learning rate. A rule that is not linear in them needs `sequences`, or keeps them as
+        variables, `igr.from_optax(.., keep=..)`.
       batch_loss_fn: `(params, batch) -> scalar`; with `batches` the examples, that of one example.
       h: the step.
       batches: the m equally likely batches, a pytree of arrays with a leading axis of m.
       order: 0, of weak order 1, or 1, of weak order 2.
       rates_at: the step that the rates of kept states are meant for, h if not given.
-      sequences: over how many sequences of batches, each with its m shifted namings, drift and
-        noise of a rule that bends what it eliminates are averaged, as in `reshuffled_field`.
-      key: to draw the sequences with.
+      sequences: the number of random sequences of batches over which drift and noise of a rule
+        nonlinear in its memories are averaged, as in `reshuffled_field`.
+      key: for drawing the sequences.
 
     Returns:
       Drift and diffusion of the state, params or `(params, kept)` as of `igr.vector_field`, for
@@ -63,9 +63,10 @@ def sampled_field(
     Raises:
       TypeError: if `method` is no such method.
       ValueError: if the order is above 1: beyond, third moments show, which no diffusion has.
-      UnansweredError: if the rule is not linear in what it eliminates and `sequences` is not given.
+      UnansweredError: if the rule is not linear in its eliminated memories and `sequences` is not
+        given.
 
-    Momentum: the memory makes the noise of a batch 1/(1 - beta) times as large, in the end.
+    Momentum makes the noise of a batch 1/(1 - beta) times as large, summed over all later steps:
 
     >>> from igr.backward_error import methods
     >>> batches = jnp.array([-1.0, 1.0])

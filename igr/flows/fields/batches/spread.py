@@ -15,13 +15,13 @@ from igr.pytrees import combine, like_params, partition
 
 
 def spread_field(field: StochasticField) -> Field:
-    """Mean and covariance of an optimizer on random batches, for small problems.
+    """The ordinary equation of an optimizer's mean and covariance on random batches.
 
         mean' = F(mean) + (1/2) F''[C],    C' = F' C + C F'^T + h Sigma,
 
-    F the drift. C is of order h: closed so, mean and covariance have errors of order h^2 at a fixed
-    time where the drift is that of order 1. Some six matrices of p x p are held, p the number of
-    all floating entries, and the noise of every batch.
+    F the drift. C is of order h: with this closure mean and covariance have errors of order h^2 at
+    a fixed time if the drift is that of order 1. It is for small problems: some six p x p matrices
+    are held, p the number of all floating entries, and the noise of every batch.
 
     Args:
       field: from `igr.flows.sampled_field`, `stochastic_rule_field` or `stochastic_field`.

@@ -1,4 +1,4 @@
-"""One step of a method by its batch, as a velocity of everything that moves slowly.
+"""One step of a method on one batch, as a velocity of all slowly moving variables.
 
 The slow state is params, the kept states and the time. With a the channels, which hold gradients of
 earlier batches besides that of the step, and g that of the step's own, a step moves it by
@@ -33,11 +33,11 @@ Hold = Callable[[str, Callable[[], PyTree]], PyTree]  # what a channel holds, of
 
 
 class Slow(NamedTuple):
-    """What moves by O(h) in a step.
+    """The variables that move by O(h) in a step.
 
     Attributes:
       params: the floating leaves.
-      kept: those of the kept states, by name.
+      kept: the floating leaves of the kept states, by name.
       t: the time.
     """
 
@@ -47,14 +47,15 @@ class Slow(NamedTuple):
 
 
 class BatchSteps:
-    """A method's steps, by batch.
+    """The steps of a method on single batches.
 
     Args:
       method: a rule.
       batch_loss_fn: `(params, batch) -> scalar`.
       h: the step.
       rates_at: the step that the rates of kept states are meant for, h if not given.
-      affine: whether what is not affine in the channels is refused, and memories that read others.
+      affine: whether to refuse rules that are not affine in the channels, and memories that read
+        other memories.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class BatchSteps:
         self._check(affine)
 
     def split(self, t: Any, state: PyTree) -> tuple[Slow, tuple[PyTree, dict[str, PyTree]]]:
-        """The slow state, and the leaves beside it that do not move."""
+        """The slow variables of a state, and the leaves that do not move."""
         params, kept = state if self._states else (state, {})
         dynamic, static = partition(params)
         parts = {y: eqx.partition(kept[y], eqx.is_inexact_array) for y in self._states}
@@ -84,11 +85,11 @@ class BatchSteps:
         return slow, (static, {y: p[1] for y, p in parts.items()})
 
     def gradient(self, slow: Slow, static: Any, batch: PyTree) -> PyTree:
-        """The gradient of a batch."""
+        """The gradient of a batch's loss, a pytree like the floating leaves of params."""
         return jax.grad(lambda p: self._loss(combine(p, static[0]), batch))(slow.params)
 
     def seen(self, slow: Slow, static: Any, batch: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
-        """The gradient of a batch, and what each channel takes in where none holds another's."""
+        """The gradient of a batch, and the input of each channel if no channel reads another."""
         g, taken = self.gradient(slow, static, batch), {}
 
         def hold(a: str, taken_in: Callable[[], PyTree]) -> PyTree:
@@ -99,7 +100,7 @@ class BatchSteps:
         return g, taken
 
     def empty(self, slow: Slow, static: Any, batch: PyTree) -> dict[str, Any]:
-        """The memories before anything is seen."""
+        """The channels' memories before the first step, by name."""
         shapes = jax.eval_shape(lambda s: self.seen(s, static, batch)[1], slow)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return {a: memory.init(zeros[a]) for a, memory in self._memories.items()}
@@ -107,7 +108,7 @@ class BatchSteps:
     def after(
         self, slow: Slow, static: Any, g: PyTree, memories: Mapping[str, Any], batch: PyTree
     ) -> tuple[Slow, dict[str, Any]]:
-        """V of a step whose memories are these, and the memories after it."""
+        """The velocity V of a step with these memories, and the memories after the step."""
         kept = {}
 
         def hold(a: str, taken_in: Callable[[], PyTree]) -> PyTree:
@@ -125,15 +126,15 @@ class BatchSteps:
         batch: PyTree,
         g_kept: PyTree | None = None,
     ) -> Slow:
-        """V.
+        """The velocity V of the slow variables in a step on this batch.
 
         Args:
-          slow: the state.
-          static: what of it does not move.
+          slow: the slow variables.
+          static: the leaves that do not move.
           g: the gradient of the batch.
-          held: what each channel holds.
+          held: the value that each channel holds.
           batch: the batch.
-          g_kept: what the kept states take for g, where that is looked at.
+          g_kept: the gradient that kept states read, `g` if None.
         """
         own = g if g_kept is None else g_kept
         return self._moved(slow, *self._walk(slow, static, g, own, lambda a, _: held[a], batch))
@@ -141,9 +142,9 @@ class BatchSteps:
     def _walk(
         self, slow: Slow, static: Any, g: PyTree, g_kept: PyTree, hold: Hold, batch: PyTree
     ) -> tuple[dict[str, Any], dict[str, PyTree]]:
-        """What the rule reads in a step, and the velocities of the kept states.
+        """The quantities that the rule reads in a step, and the velocities of the kept states.
 
-        Each channel and each kept state comes after what it reads.
+        Channels and kept states are computed in an order in which each reads only earlier ones.
         """
         h = self.h
         loss = lambda p: self._loss(combine(p, static[0]), batch)  # noqa: E731
@@ -178,7 +179,7 @@ class BatchSteps:
         return Slow(direction, kept, jnp.ones_like(slow.t))
 
     def like_state(self, velocity: Slow, state: PyTree) -> PyTree:
-        """A velocity as one of the state that was given, which keeps leaves that do not move."""
+        """A velocity as a pytree like the given state, zero at leaves that do not move."""
         if not self._states:
             return like_params(velocity.params, state)
         params, kept = state
@@ -186,11 +187,11 @@ class BatchSteps:
         return like_params(velocity.params, params), found
 
     def of_state(self, values: Slow) -> PyTree:
-        """What moves, without time: params, or those and the kept states."""
+        """The params of slow variables, or the pair of params and kept states."""
         return (values.params, values.kept) if self._states else values.params
 
     def check_affine(self, slow: Slow, static: Any, batch: PyTree) -> None:
-        """Raises `UnansweredError` unless V is affine in what the channels hold."""
+        """Raises `UnansweredError` unless V is affine in the channels' values."""
         if not self._channels:
             return
         g, held = self.seen(slow, static, batch)
@@ -232,7 +233,7 @@ class BatchSteps:
             )
 
     def _check_apart(self) -> None:
-        """Raises `UnansweredError` where a memory reads what another one holds."""
+        """Raises `UnansweredError` where a memory reads the value of another one."""
         method = self.method
         for what, parts in (("memory", method.channels), ("state", method.states)):
             for n, part in parts:

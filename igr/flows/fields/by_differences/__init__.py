@@ -1,1 +1,1 @@
-"""Fields of order 1 by differences of gradients or steps, which see kinks, without derivatives."""
+"""Fields of order 1 from differences of gradients or of steps, which see kinks; no derivatives."""

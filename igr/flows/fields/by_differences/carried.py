@@ -1,17 +1,17 @@
-"""The field of order 1 by differences of whole steps, the memory carried along with params.
+"""The field of order 1 from differences of whole steps, with the memory as part of the state.
 
 Where an optimizer keeps averages of squares, derivatives fail at the kinks of a ReLU network: a
-unit that comes on has an average of 0, and the truncated field divides by its root before the
-average has seen the gradient. The real step does not. So its step S is taken as it is, on params
-and all of the memory z, and the field is read off two of them,
+unit that becomes active has an average of 0, and the truncated field divides by its root before the
+average has seen the gradient. The real step S does not. It is taken as it is, on the state z of
+params and all of the memory, and the field follows from two steps,
 
     h F(z) = Delta(z - Delta(z)/2),      Delta(z) = S(z) - z,
 
 which is log(1 + Delta) z to h^1, as z - Delta/2 is where the run was half a step ago. No derivative
 of the gradient is in it, and no step that the optimizer would not take.
 
-A state that is never negative is carried by its root, which moves as evenly where it is small, and
-half a step back it is taken to be at least half as large.
+A state that is never negative is represented by its square root, which also moves smoothly near
+zero, and half a step back the root is taken to be at least half as large.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from igr.pytrees import combine, like_params, partition
 def carried_field(
     method: Method, value_fn: ValueFn, h: Number | Array, unsigned: Collection[str] = ()
 ) -> Field:
-    """The field of a method to h^1 on `(params, memory)`, for two of its steps.
+    """The field of a method to h^1 on the state `(params, memory)`, from two of its steps.
 
     Args:
       method: without open symbols.
@@ -87,20 +87,19 @@ def carried_field(
 
 
 def rooted(memory: Any, unsigned: Collection[str]) -> Any:
-    """A memory whose unsigned kept states are given by their roots."""
+    """The memory with its nonnegative kept states replaced by their square roots."""
     return _kept(memory, unsigned, lambda x: jnp.sqrt(jnp.maximum(x, 0)))
 
 
 def squared(memory: Any, unsigned: Collection[str]) -> Any:
-    """The memory that `rooted` was given."""
+    """The inverse of `rooted`: the memory with the roots squared."""
     return _kept(memory, unsigned, lambda x: x * x)
 
 
 def _off_zero(memory: Any, now: Any, unsigned: Collection[str]) -> Any:
-    """Roots half a step back at least half of what they are now.
+    """The memory half a step back, with each root at least half as large as at present.
 
-    A unit that has just come on may be off there. With a root of 0 the memory of its gradient would
-    then be divided by nothing.
+    A unit that has just become active may be inactive there, and a root of 0 would be divided by.
     """
     return _kept(memory, unsigned, lambda x, y: jnp.maximum(jnp.abs(x), y / 2), now)
 

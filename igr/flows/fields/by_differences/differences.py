@@ -1,7 +1,7 @@
-"""The field of order 1 by differences of gradients over the steps, in place of derivatives.
+"""The field of order 1 from differences of gradients over the steps, in place of derivatives.
 
-A derivative of a ReLU network leaves out what happens at the kinks, where the gradient jumps. What
-a step meets has them: with M the motion to h^0, H M is (g(theta + h M) - g(theta))/h.
+A derivative of a ReLU network misses the kinks, where the gradient jumps; a difference over a step
+does not: with M the motion to h^0, H M is (g(theta + h M) - g(theta))/h.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from igr.pytrees import combine, partition
 def difference_field(
     eq: Equation, value_fn: ValueFn, h: Number | Array, method: Method | None
 ) -> Field:
-    """The field of an equation of order 1, without a derivative of the gradient.
+    """The field of an equation of order 1, computed without a derivative of the gradient.
 
     Args:
       eq: of order 1.
       value_fn: the loss E, `params -> scalar`.
       h: the step, which has been checked.
-      method: whose equation it is; if not given, what the equation says it must be.
+      method: the method of the equation; if not given, it is read off the equation.
 
     Raises:
       ValueError: if the order is another, the method is not the equation's, or no differences are
@@ -64,13 +64,13 @@ def difference_field(
 
 @singledispatch
 def method_of(eq: Any) -> Method | None:
-    """The method without memory whose equation this is; None where the equation does not say."""
+    """The memoryless method whose equation this is, or None if that cannot be read off it."""
     return None
 
 
 @method_of.register
 def _(eq: ModifiedEquation) -> Method | None:
-    """Steps of w h g: -w g - (w^2/2) h H g, and nothing else has these two coefficients."""
+    """The method of steps w h g, the only one with the equation -w g - (w^2/2) h H g."""
     if eq.colouring != _PLAIN or set(eq.coefficients) != {(), ((),)}:
         return None
     w, curved = (eq.coefficient(t) for t in ((), ((),)))
@@ -81,7 +81,7 @@ _PLAIN = gradient_descent().equation(0).colouring
 
 
 def _step(method: Method, value_fn: ValueFn, h: Number | Array) -> Any:
-    """One step of a method without memory, `params -> params`."""
+    """One step of a method without memory, as a function `params -> params`."""
     optimizer = optax.with_extra_args_support(kinds.step_of(method, h))
 
     def step(params: PyTree) -> PyTree:

@@ -1,4 +1,4 @@
-"""The field of order 1 of a linear memory by differences: the gradients that the step meets.
+"""The field of order 1 of a linear memory, from gradients at the points of past steps.
 
 A memory that averages the gradients of steps past, d = -sum_k w_k g(theta[n-k]), has at order 0
 the motion theta' = M = -W(0) g, and at order 1
@@ -34,10 +34,10 @@ _FADED = 1e-10
 
 
 def check_displaced(method: Any) -> None:
-    """Raises unless `displaced_field` has a field for a method.
+    """Raises `ValueError` unless `displaced_field` is defined for the method.
 
     Raises:
-      ValueError: if it is not a linear memory of gradients where they are.
+      ValueError: if it is not a linear memory of gradients at params.
     """
     _points(_linear(method))
 
@@ -52,7 +52,7 @@ def _linear(method: Any) -> LinearMethod:
 
 
 def displaced_field(method: Method, value_fn: ValueFn, h: Number | Array) -> Field:
-    """The field of a linear method to h^1, by differences over the steps that it remembers.
+    """The field of a linear method to h^1, from differences over the steps it remembers.
 
     Args:
       method: without open symbols.
@@ -117,7 +117,7 @@ def displaced_field(method: Method, value_fn: ValueFn, h: Number | Array) -> Fie
 
 
 def _points(method: LinearMethod) -> tuple[np.ndarray, np.ndarray]:
-    """Lags and weights: those of the memory, or of a quadrature where it is long."""
+    """The lags and weights of the memory, or of a quadrature for it where it is long."""
     weights = _impulse_response(method)
     lags = np.arange(weights.size, dtype=float)
     if np.count_nonzero(weights) <= NODES:
@@ -131,7 +131,7 @@ def _points(method: LinearMethod) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _impulse_response(method: LinearMethod) -> np.ndarray:
-    """w_k, until they have faded."""
+    """The weights w_k of a linear memory, up to where they have faded."""
     b, a = ([float(x) for x in part] for part in method.recurrence)
     response: list[float] = []
     most = 100_000
@@ -147,7 +147,7 @@ def _impulse_response(method: LinearMethod) -> np.ndarray:
 
 
 def _gauss(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of the quadrature of a discrete measure, by Lanczos (Golub and Welsch)."""
+    """The nodes and weights of a discrete measure's Gauss quadrature (Golub and Welsch)."""
     total = weights.sum()
     v = np.sqrt(weights / total)
     basis, alpha, beta = [v], [], []

@@ -1,1 +1,1 @@
-"""Fields of black boxes, from the iterates of a step or of a run alone."""
+"""Fields of black boxes, from the iterates of a step function or of a run."""

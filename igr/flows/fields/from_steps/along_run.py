@@ -1,4 +1,4 @@
-"""The modified field along a run that has been, from its iterates alone."""
+"""The modified field along a recorded run, from its iterates alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from igr.shown import short, table
 
 
 class FieldAlong(NamedTuple):
-    """A field at the points of a run.
+    """A vector field at the r points of a run.
 
     Attributes:
       step: the steps done at each point, (r,).
@@ -36,13 +36,12 @@ class FieldAlong(NamedTuple):
 def modified_field_along(
     trajectory: Trajectory, order: Count, *, learning_rate: Number = 1.0
 ) -> FieldAlong:
-    """The field that a run followed, recovered from its iterates to h^order.
+    """The field that a run followed, recovered from its iterates with an error of O(h^(order+1)).
 
-    Whatever the optimizer, its memory and its schedule: where the run lies on a smooth curve, with
-    theta(n h) the n-th iterate, theta' is the derivative of the polynomial through order + 2
-    neighbours, and is off by O(h^(order + 1)). For an optimizer with memory the first steps, in
-    which it fills, are not on the curve that the rest is on. At work it holds some four copies of
-    one leaf's iterates, beside the result, which is as large as those of all.
+    The optimizer may have any memory and schedule. Where the iterates are theta(n h) on a smooth
+    curve, theta' is the derivative of the polynomial through order + 2 neighbours. For an optimizer
+    with memory the first steps, its start-up, do not lie on the curve of the rest. Memory: some
+    four copies of one leaf's iterates, besides the result, which is as large as the trajectory.
 
     Args:
       trajectory: from `igr.run`, with a record at every step (`record_every=1`).
@@ -102,7 +101,7 @@ def modified_field_along(
 
 
 def _derivative_weights(nodes: int, at: int) -> list[float]:
-    """Weights of the derivative at node `at` of the polynomial through the nodes 0, 1, .., exact.
+    """The weights, exact, of the derivative at node `at` of the polynomial through 0, 1, ..
 
     l_j'(x_i) = w_j/(w_i (x_i - x_j)) for j != i with the barycentric weights w, and rows sum to 0.
     """

@@ -1,4 +1,4 @@
-"""The modified field of a black-box step, from its own iterates."""
+"""The modified field of a black-box step function, from its iterates."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Field = Callable[[Any, PyTree, Any], PyTree]
 def interpolating_field(
     step_fn: Callable[[PyTree], PyTree], order: Count, h: Number | Array
 ) -> Field:
-    """The vector field whose flow interpolates the iterates of a step without memory.
+    """The vector field whose flow interpolates the iterates of a memoryless step function.
 
     With Delta the forward difference of the iterates theta, step(theta), step(step(theta)), ..,
 
         h F = log(1 + Delta) theta = sum_j (-1)^(j-1)/j Delta^j theta,    j = 1 .. order + 1
 
-    which is the modified field of the step to h^order, for order + 1 steps and no derivative of
-    the gradient. The steps are taken one after the other, but a compiler may hold the iterates of
-    all: order copies of params beside the result, and what a step takes.
+    which is the modified field of the step to h^order, at the cost of order + 1 steps and without a
+    derivative of the gradient. Memory: up to `order` copies of params, which a compiler may hold at
+    once, besides the result and what a step needs.
 
     Args:
       step_fn: one step of the optimizer, `params -> params`.
@@ -74,7 +74,7 @@ def interpolating_field(
 
 
 def _difference_weights(steps: int) -> list[float]:
-    """Weights w_i with sum_j (-1)^(j-1)/j Delta^j theta_0 = sum_i w_i (theta_(i+1) - theta_i)."""
+    """The w_i with sum_j (-1)^(j-1)/j Delta^j theta_0 = sum_i w_i (theta_(i+1) - theta_i)."""
     weights = [0.0] * steps
     for j in range(1, steps + 1):
         for i in range(j):

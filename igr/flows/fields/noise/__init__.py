@@ -1,1 +1,1 @@
-"""Stochastic equations: the drift, the diffusion, and a solver for small noise."""
+"""Stochastic modified equations for diffrax: drift, diffusion, and a solver for small noise."""

@@ -1,4 +1,4 @@
-"""The stochastic equation of a rule without memory whose batch is drawn anew for every step.
+"""The stochastic equation of a rule without memory on batches drawn with replacement.
 
 theta <- theta - h Psi(g_b, theta), b one of m equally likely batches, has
 
@@ -6,10 +6,10 @@ theta <- theta - h Psi(g_b, theta), b one of m equally likely batches, has
 
 of weak order 1: the mean and the covariance of a step of length h, to leading order (Li, Tai and E
 2019; for sign descent with Gaussian noise of deviation sigma the drift is -erf(f'/(sqrt(2) sigma))
-and the covariance h (1 - erf^2), Compagnoni et al. 2025, arXiv:2411.15958). Psi may bend and
-couple, so that the mean of Psi is not Psi of the mean. No covariance is formed: the noise has the
-law of sqrt(h/m) sum_b (Psi(g_b) - E Psi) dW_b. Weak order 1 is the drift to h^0; the next, and
-rules that remember, are in `igr.flows.sampled_field`.
+and the covariance h (1 - erf^2), Compagnoni et al. 2025, arXiv:2411.15958). Psi may be
+nonlinear, so that the mean of Psi is not Psi of the mean, and may couple coordinates. No covariance
+is formed: the noise has the law of sqrt(h/m) sum_b (Psi(g_b) - E Psi) dW_b. Weak order 1 is the
+drift to h^0; the next, and rules that remember, are in `igr.flows.sampled_field`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BatchLossFn = Callable[[PyTree, PyTree], Array]
 def stochastic_rule_field(
     method: RuleMethod, batch_loss_fn: BatchLossFn, h: Number | Array, batches: PyTree
 ) -> StochasticField:
-    """Compiles the stochastic equation of a rule without memory, of weak order 1.
+    """Compiles the stochastic equation, of weak order 1, of a rule without memory.
 
     All m batches are taken at once: memory is that of some 2 m copies of params.
 

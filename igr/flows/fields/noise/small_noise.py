@@ -1,8 +1,8 @@
-"""A solver for equations whose noise is small, as SGD's is: sqrt(h) times something.
+"""A solver for stochastic equations whose noise is small, such as SGD's, of size sqrt(h).
 
-The weak error of Euler's method over a step dt is of order dt at a fixed time, and the smallness of
-the noise does not help. Only the drift is to blame: taken by Heun's rule, with the noise still by
-Euler's, what remains is of order dt^2 + h dt (Milstein and Tretyakov 1997, Numerical methods in the
+The weak error of Euler's method with step dt is of order dt at a fixed time, however small the
+noise: it comes from the drift. With Heun's rule for the drift, and Euler's for the noise, the weak
+error is of order dt^2 + h dt (Milstein and Tretyakov 1997, Numerical methods in the
 weak sense for stochastic differential equations with small noise). With dt = h that is h^2, the
 order of the equation itself, for two gradients of the drift and one of the noise a step of SGD.
 """
@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 
 class SmallNoiseHeun(diffrax.AbstractItoSolver):
-    """Heun's rule for the drift, Euler's for the noise, in the Ito sense.
+    """Heun's rule for the drift and Euler's for the noise of an Ito equation.
 
     For `diffrax.diffeqsolve` with `MultiTerm(drift, noise)`, as `StochasticField.terms` gives it.
 
@@ -39,17 +39,17 @@ class SmallNoiseHeun(diffrax.AbstractItoSolver):
     )
 
     def order(self, terms: PyTree) -> int:
-        """Of the drift, where there is no noise."""
+        """The order of convergence without noise, 2."""
         del terms
         return 2
 
     def strong_order(self, terms: PyTree) -> float:
-        """Of paths, whatever the size of the noise."""
+        """The strong order of convergence, 0.5, for noise of any size."""
         del terms
         return 0.5
 
     def init(self, terms: PyTree, t0: Any, t1: Any, y0: PyTree, args: Any) -> None:
-        """No state."""
+        """The solver's state before the first step: None."""
 
     def step(
         self,
@@ -61,7 +61,7 @@ class SmallNoiseHeun(diffrax.AbstractItoSolver):
         solver_state: None,
         made_jump: Any,
     ) -> tuple[PyTree, None, dict[str, PyTree], None, Any]:
-        """One step."""
+        """One step from t0 to t1, as diffrax calls it: y1 and its interpolation data."""
         del solver_state, made_jump
         drift, diffusion = terms.terms
         dt = drift.contr(t0, t1)
@@ -73,6 +73,6 @@ class SmallNoiseHeun(diffrax.AbstractItoSolver):
         return y1, None, {"y0": y0, "y1": y1}, None, diffrax.RESULTS.successful
 
     def func(self, terms: PyTree, t0: Any, y0: PyTree, args: Any) -> PyTree:
-        """Drift and diffusion."""
+        """The drift and the diffusion at (t0, y0), as a pair."""
         drift, diffusion = terms.terms
         return drift.vf(t0, y0, args), diffusion.vf(t0, y0, args)

@@ -1,12 +1,12 @@
-"""The stochastic equation of SGD with replacement, for diffrax; no covariance is ever formed.
+"""The stochastic equation of SGD with replacement, for diffrax, without forming a covariance.
 
 With n examples, the noise sqrt(h Sigma/B) dW has the same law as
 
     sqrt(h / (n B)) sum_i (g_i - g) dW_i
 
-for n independent Brownian motions, one an example; and a weighted sum of gradients is the gradient
-of the weighted loss. One application of the noise costs one gradient, whatever the number of
-parameters.
+for n independent Brownian motions, one for each example; and a weighted sum of gradients is the
+gradient of the weighted loss. One application of the noise costs one gradient, whatever the number
+of parameters.
 """
 
 from __future__ import annotations
@@ -71,18 +71,18 @@ class StochasticField(NamedTuple):
         tol: Number | Array,
         dtype: Any = None,
     ) -> diffrax.MultiTerm:
-        """Drift and noise for `diffrax.diffeqsolve`, with a Brownian motion drawn from `key`.
+        """Drift and noise as a term for `diffrax.diffeqsolve`, with a Brownian motion from `key`.
 
         Args:
           t0: the start.
           t1: the end.
           key: for the Brownian motion; the same key draws the same path.
-          tol: below what step of time it is not resolved; less than the solver's steps.
-          dtype: of the increments; the default floating dtype if not given.
+          tol: the time to which the path is resolved, less than the solver's steps.
+          dtype: the dtype of the increments; the default floating dtype if not given.
 
         Returns:
-          A term for an Ito solver, such as `SmallNoiseHeun` or `diffrax.Euler`, and params with
-          floating leaves alone.
+          A term for an Ito solver, such as `SmallNoiseHeun` or `diffrax.Euler`; the params it is
+          solved for must have floating leaves alone.
         """
         shape = jax.ShapeDtypeStruct((self.num_examples,), dtype or jnp.result_type(float))
         motion = diffrax.VirtualBrownianTree(t0, t1, tol, shape, key)
@@ -95,7 +95,7 @@ class StochasticField(NamedTuple):
 def stochastic_field(
     eq: StochasticEquation, example_loss_fn: ExampleLossFn, h: Number | Array, batch: PyTree
 ) -> StochasticField:
-    """Compiles the stochastic equation of SGD with replacement.
+    """Compiles the stochastic modified equation of SGD with replacement for diffrax.
 
     No gradient of a single example is held: the noise is the gradient of a loss with random
     weights, and the drift a field as of `igr.vector_field`.
@@ -107,7 +107,7 @@ def stochastic_field(
       batch: all examples: a pytree of arrays with a leading axis of n.
 
     Returns:
-      Drift and diffusion.
+      A `StochasticField`: its drift and its diffusion.
 
     Raises:
       TypeError: if `eq` is not such an equation.
@@ -157,10 +157,10 @@ def stochastic_flow(
     progress: bool | None = None,
     **options: Unpack[DiffeqsolveOptions],
 ) -> diffrax.Solution:
-    """One path of SGD's stochastic equation; thin over `diffrax.diffeqsolve`.
+    """Solves SGD's stochastic equation for one path, by `diffrax.diffeqsolve`.
 
-    Time is that of the equation: n steps of the method take t = n h. For many paths `jax.vmap`
-    over the keys. Four copies of params are held beside what the field holds, and the saves.
+    Time is that of the equation: n steps of the method take t = n h. `jax.vmap` over the keys gives
+    many paths. Memory: four copies of params, besides those of the field and the saved states.
 
     Args:
       field: from `stochastic_field`.
@@ -169,15 +169,15 @@ def stochastic_flow(
       key: draws the path.
       t0: the start's time.
       ts: times at which to save, within [t0, t1]; only t1 if not given.
-      progress: whether to show a bar with the time left; once it has taken some seconds if not
-        given. There is none under a transformation such as jit or vmap.
+      progress: whether to show a bar with the time left; if not given, only after some seconds.
+        There is none under a transformation such as jit or vmap.
       **options: `DiffeqsolveOptions`. The solver's step `dt0`, of which t1 - t0 should be a
         multiple, is h if not given. Another Ito `solver` may stand for `SmallNoiseHeun()`, whose
         weak error is of order dt0^2 + h dt0, which with dt0 = h is that of an equation of order 1
         itself; Euler's is of order dt0.
 
     Returns:
-      A `diffrax.Solution`.
+      A `diffrax.Solution` whose `ys` have a leading axis of the saved times.
 
     Raises:
       ValueError: if dt0 is not positive, or t1 is not after t0.
@@ -244,7 +244,7 @@ def stochastic_flow(
 
 
 class _Diffusion(eqx.Module):
-    """A traced diffusion, as a function to a linear operator."""
+    """A traced noise function, as the diffusion of diffrax: state -> linear operator."""
 
     noise: Traced
     increments: jax.ShapeDtypeStruct = eqx.field(static=True)
@@ -268,14 +268,14 @@ def _solved(
 def moments_field(
     eq: StochasticEquation, example_loss_fn: ExampleLossFn, h: Number | Array, batch: PyTree
 ) -> Field:
-    """Mean and covariance of SGD with replacement as one ordinary equation, for small problems.
+    """The ordinary equation of the mean and covariance of SGD with replacement.
 
         mean' = F(mean) - (1/2) T[C],    C' = -(H C + C H) + h Sigma/B,
 
     F the drift, T the third derivative of the loss and H its Hessian, both at the mean. C is of
-    order h: closed so, mean and covariance have errors of order h^2 at a fixed time. At order 0
-    the mean is without T[C], and of order h. Some five matrices of p x p are held, p the number of
-    all floating entries.
+    order h: with this closure mean and covariance have errors of order h^2 at a fixed time. At
+    order 0 the term T[C] is left out, and the mean has an error of order h. It is for small
+    problems: some five p x p matrices are held, p the number of all floating entries.
 
     Args:
       eq: from `igr.modified_equation(igr.methods.sgd_with_replacement(batch_size), order)`.
@@ -367,7 +367,7 @@ def _check(eq: Any, batch: PyTree) -> int:
 def _weighted_loss(
     example_loss_fn: ExampleLossFn, params: PyTree, batch: PyTree, weights: Float[Array, " n"]
 ) -> Array:
-    """sum_i w_i loss_i, its derivative that of the loss."""
+    """The sum of w_i loss_i over the examples, a scalar."""
     dynamic, loss_fn = differentiable(example_loss_fn, params)
     losses = jax.vmap(lambda example: loss_fn(dynamic, example))(batch)
     return jnp.sum(weights.astype(losses.dtype) * losses)
