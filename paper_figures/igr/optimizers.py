@@ -98,7 +98,8 @@ def _distances(axes: Axes, seen: Any, lowest: float) -> None:
     step, share = seen["step"][after], seen["travelled"] / seen["travelled"][-1]
     axes.plot(step, share[after], color=style.GREY, linestyle=":", label="its start")
     for order, distance in _shares(seen).items():
-        axes.plot(step, distance[after], **LOOKS[order], label=f"the flow of order {order}")
+        if np.isfinite(distance[after]).sum() > 1:  # else there is no line
+            axes.plot(step, distance[after], **LOOKS[order], label=f"the flow of order {order}")
     axes.set(yscale="log", xlim=(0, step[-1]), ylim=(lowest, 5))
 
 
