@@ -27,7 +27,7 @@ from igr.backward_error.methods.memoryless import Memoryless
 from igr.backward_error.trees import colours
 from igr.backward_error.trees.equation import ModifiedEquation
 from igr.backward_error.trees.players import Players
-from igr.backward_error.trees.series import logarithm, stages
+from igr.backward_error.trees.series import logarithm, runge_kutta_series
 from igr.checks import Count
 
 
@@ -57,7 +57,7 @@ class GameMethod(Memoryless):
         players, one, none = self.turns or (0, 1), sympy.QQ(1), sympy.QQ(0)
         s = len(players)
         A = [[one if j < i and self.turns else none for j in range(s)] for i in range(s)]
-        step = stages(A, [one] * s, order + 1, players)
+        step = runge_kutta_series(A, [one] * s, order + 1, players)
         field = logarithm(step, order + 1)
         rates = [sympy.Mul(*(self.ratios[p] for p in colours(t))) for t in field]
         weights = [sympy.QQ.to_sympy(b) * r for b, r in zip(field.values(), rates, strict=True)]

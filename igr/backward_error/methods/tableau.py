@@ -25,7 +25,7 @@ from igr.backward_error.methods.memoryless import Memoryless
 from igr.backward_error.protocols import LinearResponse
 from igr.backward_error.stability import StabilityFunction, require_numbers
 from igr.backward_error.trees.equation import ModifiedEquation
-from igr.backward_error.trees.series import logarithm, stages
+from igr.backward_error.trees.series import logarithm, runge_kutta_series
 from igr.checks import Count
 
 _EPSILON = float(np.finfo(float).eps)
@@ -65,7 +65,7 @@ class RungeKutta(Memoryless):
         s = len(self.b)
         domain, entries = fraction_field([*self.b, *(a for row in self.A for a in row)])
         b, A = entries[:s], [entries[s * (i + 1) : s * (i + 2)] for i in range(s)]
-        weights = logarithm(stages(A, b, order + 1), order + 1)
+        weights = logarithm(runge_kutta_series(A, b, order + 1), order + 1)
         return ModifiedEquation(self.name, order, weights, domain)
 
     def response(self) -> LinearResponse:

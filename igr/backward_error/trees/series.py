@@ -109,7 +109,7 @@ def invariant_field(numerators: Sequence[Weight], vertices: int) -> dict[int, We
     return scaled
 
 
-def stages(
+def runge_kutta_series(
     A: Sequence[Sequence[Weight]],
     b: Sequence[Weight],
     vertices: int,

@@ -19,7 +19,7 @@ from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.fields.lambdify import LeafFunctions
 from igr.flows.steps.ema_decay import forgetting, share_taken_in, time_of_step
-from igr.flows.steps.linear import recurrence
+from igr.flows.steps.linear import scale_by_recurrence
 from igr.shown import short, table
 
 
@@ -43,7 +43,7 @@ def elementwise_step(
     """
     functions = LeafFunctions()
     memories = {
-        a: recurrence(memory)
+        a: scale_by_recurrence(memory)
         for (a, _), memory in zip(method.channels, method.memories, strict=True)
     }
 

@@ -19,7 +19,7 @@ from igr.shown import short, table
 def _(
     method: LinearMethod, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
-    parts = [recurrence(method), optax.scale_by_learning_rate(h)]
+    parts = [scale_by_recurrence(method), optax.scale_by_learning_rate(h)]
     if method.weight_decay != 0:
         parts.insert(1, optax.add_decayed_weights(float(method.weight_decay)))
     if method.rho != 0:
@@ -27,7 +27,7 @@ def _(
     return optax.chain(*parts)
 
 
-def recurrence(method: LinearMethod) -> optax.GradientTransformation:
+def scale_by_recurrence(method: LinearMethod) -> optax.GradientTransformation:
     """The optax transformation of a linear memory, d[n] = sum_i b_i u[n-i] - sum_{i>0} a_i d[n-i].
 
     In transposed direct form, with one buffer for each lag, from a memory of zeros.

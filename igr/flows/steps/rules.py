@@ -14,7 +14,7 @@ from igr.backward_error.rules.rule import RuleMethod, RuleState
 from igr.checks import Number
 from igr.flows import kinds
 from igr.flows.steps.ema_decay import forgetting, share_taken_in, time_of_step
-from igr.flows.steps.linear import recurrence
+from igr.flows.steps.linear import scale_by_recurrence
 from igr.pytrees import same_shapes, shapes
 from igr.shown import short, table
 
@@ -69,7 +69,7 @@ def rule_step(
       function of the method reads it. Its state has the kept states by name under `kept`.
     """
     memories = {
-        a: recurrence(memory)
+        a: scale_by_recurrence(memory)
         for (a, _), memory in zip(method.channels, method.memories, strict=True)
     }
     channels, states = dict(method.channels), dict(method.states)

@@ -21,10 +21,12 @@ _MOST_ITERATIONS = 200
 def _(
     method: RungeKutta, h: Number | Array, *, rates_at: Number | None = None
 ) -> optax.GradientTransformation:
-    return stages(method, h)
+    return runge_kutta_step(method, h)
 
 
-def stages(method: RungeKutta, h: Number | Array) -> optax.GradientTransformationExtraArgs:
+def runge_kutta_step(
+    method: RungeKutta, h: Number | Array
+) -> optax.GradientTransformationExtraArgs:
     """The optax transformation with updates h sum_i b_i k_i of a Runge-Kutta method.
 
     The stages are k_i = f(theta + h sum_j a_ij k_j) with f = -grad E.

@@ -23,7 +23,7 @@ from igr.backward_error.rules.rule import RuleMethod
 from igr.checks import Number
 from igr.flows.fields.batches.as_rule import INSTEAD, not_linear
 from igr.flows.steps.ema_decay import forgetting, share_taken_in
-from igr.flows.steps.linear import recurrence
+from igr.flows.steps.linear import scale_by_recurrence
 from igr.flows.steps.rules import check_direction, step_meant
 from igr.pytrees import combine, like_params, partition
 from igr.tracing.program import Variable, flatten
@@ -70,7 +70,7 @@ class BatchSteps:
         self._channels, self._states = dict(method.channels), dict(method.states)
         self._rates = {n: forgetting(rate, h, rates_at) for n, rate in method.rates}
         self._memories = {
-            a: recurrence(memory)
+            a: scale_by_recurrence(memory)
             for (a, _), memory in zip(method.channels, method.memories, strict=True)
         }
         self._check(affine)
