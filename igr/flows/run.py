@@ -83,7 +83,7 @@ def run(
       params: where to start; any pytree with floating leaves. Integer and static leaves stay.
       steps: how many steps, at least 1.
       record_every: the number of steps from one record to the next. Memory: steps / record_every
-        copies of params, twice as many when the last is appended.
+        copies of params, twice over when the last is appended.
       state: an optimizer state to go on from; `optimizer.init(params)` if not given.
       observe: `(params, state) -> arrays` to record too, such as
         `lambda params, state: optax.tree.get(state, "nu")`.

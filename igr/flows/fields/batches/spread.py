@@ -20,8 +20,8 @@ def spread_field(field: StochasticField) -> Field:
         mean' = F(mean) + (1/2) F''[C],    C' = F' C + C F'^T + h Sigma,
 
     F the drift. C is of order h: with this closure mean and covariance have errors of order h^2 at
-    a fixed time if the drift is that of order 1. It is for small problems: some six p x p matrices
-    are held, p the number of all floating entries, and the noise of every batch.
+    a fixed time if the drift is that of order 1. It is for small problems: some six matrices
+    of p x p are held, p the number of all floating entries, and the noise of every batch.
 
     Args:
       field: from `igr.flows.sampled_field`, `stochastic_rule_field` or `stochastic_field`.

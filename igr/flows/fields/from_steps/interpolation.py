@@ -27,7 +27,7 @@ def interpolating_field(
         h F = log(1 + Delta) theta = sum_j (-1)^(j-1)/j Delta^j theta,    j = 1 .. order + 1
 
     which is the modified field of the step to h^order, at the cost of order + 1 steps and without a
-    derivative of the gradient. Memory: up to `order` copies of params, which a compiler may hold at
+    derivative of the gradient. Memory: order copies of params, which a compiler may hold at
     once, besides the result and what a step needs.
 
     Args:

@@ -160,7 +160,7 @@ def stochastic_flow(
     """Solves SGD's stochastic equation for one path, by `diffrax.diffeqsolve`.
 
     Time is that of the equation: n steps of the method take t = n h. `jax.vmap` over the keys gives
-    many paths. Memory: four copies of params, besides those of the field and the saved states.
+    many paths. Four copies of params are held besides those of the field and the saved states.
 
     Args:
       field: from `stochastic_field`.
@@ -275,7 +275,7 @@ def moments_field(
     F the drift, T the third derivative of the loss and H its Hessian, both at the mean. C is of
     order h: with this closure mean and covariance have errors of order h^2 at a fixed time. At
     order 0 the term T[C] is left out, and the mean has an error of order h. It is for small
-    problems: some five p x p matrices are held, p the number of all floating entries.
+    problems: some five matrices of p x p are held, p the number of all floating entries.
 
     Args:
       eq: from `igr.modified_equation(igr.methods.sgd_with_replacement(batch_size), order)`.
