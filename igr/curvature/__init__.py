@@ -1,4 +1,4 @@
-"""Matrix-free curvature: products of the Hessian and its kin, and what can be read from them."""
+"""Matrix-free curvature: products with the Hessian and related matrices, and their eigenvalues."""
 
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.gauss_newton import fisher_product, gauss_newton_product

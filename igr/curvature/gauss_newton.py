@@ -1,4 +1,4 @@
-"""Products of the Gauss-Newton and Fisher matrices: positive semi-definite kin of the Hessian."""
+"""Products of the Gauss-Newton and Fisher matrices, positive semi-definite, with vectors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gauss_newton_product(
     *,
     chunk: Count | None = None,
 ) -> Callable[[PyTree], PyTree]:
-    """The map v -> Gv, with G the Gauss-Newton matrix of the mean of a composed loss.
+    """The function v -> Gv, with G the Gauss-Newton matrix of the mean of a composed loss.
 
     The loss of an example (x, y) is output_loss_fn(f, y) at f = apply_fn(params, x). With J the
     Jacobian of f in the parameters and H_f the Hessian of the loss in f,
@@ -96,11 +96,11 @@ def fisher_product(
     *,
     chunk: Count | None = None,
 ) -> Callable[[PyTree], PyTree]:
-    """The map v -> Fv, with F = mean over the examples of g_i g_i', g_i the gradient of example i.
+    """The function v -> Fv, with F the empirical Fisher matrix, the mean over examples of g_i g_i'.
 
-    Where the loss is a negative log likelihood this is the Fisher information with its
-    expectation over the data set (Metric regularization, equation 2.3), often called the
-    empirical Fisher. The one with its expectation over the model's own targets is the
+    g_i is the gradient of example i. Where the loss is a negative log likelihood this is the Fisher
+    information with its expectation over the data set (Metric regularization, equation 2.3), often
+    called the empirical Fisher. The one with its expectation over the model's own targets is the
     Gauss-Newton matrix of such a loss: `gauss_newton_product`. No gradient of a single example is
     ever formed: a product is one derivative of the losses along v and one weighted gradient.
 

@@ -23,13 +23,14 @@ def hessian_product(
     *,
     chunk: Count | None = None,
 ) -> Callable[[PyTree], PyTree]:
-    """The map v -> Hv, with H the Hessian of the loss at `params`.
+    """The function v -> Hv, with H the Hessian of the loss at `params`.
 
-    Without `chunk` the gradient is linearized once, here, and what that takes (the activations of
-    the whole batch, as for one gradient) is kept; each product then costs about 1.4 gradients.
-    With `chunk` the examples are taken that many at a time and nothing is kept: about 1.9
-    gradients a product, in the memory of one chunk. The product is a pytree, so that it can be
-    an argument of a jitted function, which keeps the data out of the compiled program.
+    Without `chunk` the gradient is linearized once, in this call, and its residuals (the
+    activations of the whole batch, as for one gradient) are kept; each product then costs about 1.4
+    gradients. With `chunk` the examples are taken that many at a time and nothing is kept: a
+    product costs about 1.9 gradients, in the memory of one chunk. The function returned is a
+    pytree, so that it can be an argument of a jitted function, which keeps the data out of the
+    compiled program.
 
     Args:
         loss_fn: `params -> scalar`; or, where `batch` is given, `(params, example) -> scalar`,

@@ -1,4 +1,4 @@
-"""One step in a Krylov space, with full reorthogonalization."""
+"""One step of Lanczos with full reorthogonalization."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from igr.curvature.vectors import (
 def krylov_start(
     start: PyTree, width: int, dtype: Any, first: int | None = None
 ) -> tuple[PyTree, Float[Array, "m m"]]:
-    """A basis with room for `width` vectors and the one after them, and an empty projection.
+    """A Krylov basis with `start` as its first vector, and a zero (width, width) projected matrix.
 
-    With `first`, the basis is a `Divided` one, with so many vectors in its first block.
+    The basis has room for width + 1 vectors. With `first` it is a `Divided` one, with that many
+    vectors in its first block.
     """
 
     def zeros(m: int) -> PyTree:
@@ -47,12 +48,13 @@ def krylov_step(
     fresh: Bool[Array, ""] | None = None,
     into: Any = None,
 ) -> tuple[PyTree, Float[Array, "m m"], Float[Array, " m"], Float[Array, ""]]:
-    """The basis with one vector more, Q'AQ with column j, that column, and a coupling.
+    """One Lanczos step: the basis with a further vector, T with column j, the column, the coupling.
 
-    With q the new vector, b the coupling and j the last one, A Q = Q T + b q e'. Where the space
-    is exhausted b is 0 and q a direction outside it, another for every `seed`; where nothing is
-    outside, 0. Where `fresh`, q is such a direction whatever j is, and b the norm of what is
-    outside the basis. The new vector is put `into` row j + 1 where nothing else is said.
+    T = Q'AQ is `projected`. With q the new vector, b the coupling and j the last column,
+    A Q = Q T + b q e'. Where the Krylov space is exhausted b is 0 and q a direction outside it,
+    which depends on `seed`; q is 0 if the basis spans the whole space. Where `fresh`, q is such a
+    direction in any case, and b the norm of A q_j outside the basis. The new vector becomes row
+    `into`, j + 1 if None.
     """
     m = projected.shape[0]
     w, column, inside = orthogonalized(product(row(basis, j)), basis)

@@ -64,30 +64,30 @@ def lanczos(
     seed: UInt32[Array, ""],
     bar: Ticking | None = None,
 ) -> RitzPairs:
-    """The k best eigenpairs of `product`, from the Krylov space of `start` and of others.
+    """The k best eigenpairs of `product`, by Lanczos from `start` and from further start vectors.
 
-    The basis Q grows by one product a step until it is full, then shrinks to its best Ritz
-    vectors (Wu and Simon, "Thick-restart Lanczos method", 2000). Throughout
+    The basis Q grows by one vector, and one product, a step until it is full, then shrinks to its
+    best Ritz vectors (Wu and Simon, "Thick-restart Lanczos method", 2000). Throughout
 
         A Q = Q T + b q e',
 
     so that the residual of a Ritz pair, |A Q s - Q s theta|, is |b s_last|: no product is spent
     on it. The memory is that of basis_size + 1 vectors, k of which are the result.
 
-    One start shows one copy of a repeated eigenvalue. Where the basis can hold the whole space it
-    is filled before any answer, and the other copies turn up. Elsewhere, for k > 1, the pairs that
-    were found are locked in the first k rows, and the same loop searches what is orthogonal to
-    them from another start, until the best value there is known not to exceed the last of the k by
-    more than the tolerance. A better one takes its place among them, and the search starts again:
-    `converged` is said only after one that found nothing. Each ends as soon as its Krylov space
-    rules out that there is one (`ruled_out`: after a few products where the rest of the spectrum is
-    far below); at the latest, but not before 1.5 log(n) products, when its best value is known well
-    enough. One more measures the pair put in last.
+    One start vector shows only one copy of a repeated eigenvalue. Where the basis can hold the
+    whole space it is filled before any answer, and the other copies appear. Otherwise, for k > 1,
+    the pairs that were found are locked in the first k rows, and the same loop searches their
+    orthogonal complement from another start, until the best value there is known not to exceed the
+    last of the k by more than the tolerance. A better one takes its place among them, and the
+    search starts again: `converged` is true only after a search that found nothing. A search ends
+    as soon as its Krylov space rules out a better value (`ruled_out`: after a few products where
+    the rest of the spectrum is far below), or else when its best value is known well enough, but
+    not before 1.5 log(n) products. One more product measures the pair that was put in last.
 
-    The copies may lie so near to what was found that this is not known as well as is asked for. The
-    k are then found once more, each to a tenth of the tolerance, and once more if need be.
+    A further copy may lie so near to the pairs found that this cannot be decided to the tolerance.
+    The k pairs are then computed once more to a tenth of it, and again if need be.
 
-    A bar shows what share of the decimals asked for the k values have, or of the products.
+    A bar shows the share of the required decimals that the k values have, or of the products.
     """
     n = size(start)
     sign = -1 if which == "smallest" else 1

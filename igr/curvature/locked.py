@@ -1,4 +1,4 @@
-"""Pairs that Lanczos has found and locked, among which it puts the copies it finds later."""
+"""Eigenpairs that Lanczos has found and locked, and the search for further copies of them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ LEAST_ROOM = 8  # vectors of the basis of a search: with two it would be steepes
 
 
 class Locked(NamedTuple):
-    """The k pairs whose vectors are the first rows of the basis, once they are found.
+    """The k eigenpairs whose vectors are the first rows of the basis, once they are found.
 
     Attributes:
-        values: Best first, as the two that follow.
+        values: The eigenvalues, best first; so are residuals and errors.
         residuals: The norms |A q - value q|.
         errors: Bounds on the errors of the values.
         number: 0 until they are found, then k.
-        enough: The score that a value outside them has to exceed to count as a copy.
-        place: The row of the pair put in last.
-        unmeasured: Whether its residual is that of the product without the other pairs.
-        fresh: Whether a search starts with the next product, which measures that pair.
-        begun: The products spent before the search began.
+        enough: The score that a value outside of them has to exceed to count as a copy.
+        place: The row of the pair that was put in last.
+        unmeasured: Whether that pair's residual still leaves out the product's part along the other
+            pairs.
+        fresh: Whether the next product measures that pair and starts a search.
+        begun: The number of products spent before the search began.
     """
 
     values: Float[Array, " k"]
@@ -42,7 +43,7 @@ class Locked(NamedTuple):
 
 
 def nothing_locked(k: int, dtype: jnp.dtype) -> Locked:
-    """What holds while the first k pairs are looked for."""
+    """The `Locked` before the first k pairs are found: no pairs, infinite errors."""
     return Locked(
         values=jnp.zeros(k, dtype),
         residuals=jnp.full(k, jnp.inf, dtype),
@@ -57,7 +58,7 @@ def nothing_locked(k: int, dtype: jnp.dtype) -> Locked:
 
 
 def least_of_a_search(n: int) -> int:
-    """The products that a generic start in n dimensions needs to show an outlier."""
+    """The number of products in which a generic start shows an outlier, in n dimensions."""
     return max(2, math.ceil(1.5 * math.log(n)))
 
 
@@ -79,10 +80,10 @@ def ruled_out(
 
     Args:
         beyond: The value.
-        ritz_values: theta, those that are `known`.
-        couplings: beta, as many of them.
-        known: Which there are.
-        n: The dimensions.
+        ritz_values: theta_i, at the entries that are `known`.
+        couplings: beta_i, at the same entries.
+        known: Which entries count.
+        n: The dimension of the matrix.
     """
     apart = beyond - ritz_values
     largest = jnp.all((apart > 0) | ~known)
@@ -94,10 +95,11 @@ def ruled_out(
 def with_copy(
     locked: Locked, best: tuple[Array, Array, Array], better: Bool[Array, ""], which: str
 ) -> tuple[Locked, Int[Array, " k"]]:
-    """The pairs with the first of `best` in place of the last of them where it is `better`.
+    """The locked pairs with the first of `best` in place of the last where it is `better`, sorted.
 
-    Before any is locked, all of `best`: values, residuals and errors. Also the row of the basis
-    that each of them is in, where what is best follows the k that were locked.
+    `best` holds values, residuals and errors; before any pair is locked, all of it is taken. The
+    second value is the row of the basis in which each pair stands, where the best vectors follow
+    the k locked ones.
     """
     k = locked.values.size
     old = locked.values, locked.residuals, locked.errors
@@ -119,12 +121,12 @@ def with_copy(
 
 
 def measured(locked: Locked, column: Float[Array, " k"], coupling: Float[Array, ""]) -> Locked:
-    """The pairs where that in row `place` is measured, if it was not, by its own product.
+    """The locked pairs, with the residual of the pair in row `place` measured by its own product.
 
     Args:
         locked: The pairs.
-        column: The coordinates of the product in their vectors.
-        coupling: The norm of what is outside them.
+        column: The coordinates of the product of that pair's vector in the pairs' vectors.
+        coupling: The norm of the product's part outside of them.
     """
     own = jnp.arange(locked.values.size) == locked.place
     value = locked.values[locked.place]
@@ -146,10 +148,10 @@ def measured(locked: Locked, column: Float[Array, " k"], coupling: Float[Array, 
 def with_gaps(
     locked: Locked, tol: Float[Array, ""], largest: Float[Array, ""]
 ) -> Float[Array, " k"]:
-    """Bounds on the errors of the pairs by the gaps between them, none less than before.
+    """Error bounds of the locked values, improved by the gaps between them, none below an earlier.
 
-    Values that agree to `tol`, or to rounding at the `largest` magnitude there is, are copies of
-    one, and not apart.
+    Values that agree to `tol`, or to rounding at the `largest` magnitude, are copies of one value:
+    the distance between them is no gap.
     """
     values, residuals = locked.values, locked.residuals
     apart = jnp.abs(values[:, None] - values)
@@ -168,7 +170,7 @@ def lock(
     which: str,
     largest: Float[Array, ""],
 ) -> Locked:
-    """The pairs, locked for a search that begins where `again`."""
+    """The pairs, locked for a search of further copies where `again` is true."""
     worst = locked.values[-1]
     enough = score(worst, which) + accepted(worst, tol, largest)
     return locked._replace(

@@ -1,4 +1,4 @@
-"""A function of a symmetric matrix, times a vector."""
+"""A function of a symmetric matrix, applied to a vector."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def function_times_vector(
     vector: PyTree,
     steps: int,
 ) -> PyTree:
-    """f(A) v by Lanczos from v: |v| Q f(T) e_1, with T = Q'AQ of `steps` products.
+    """The vector f(A) v by Lanczos from v: |v| Q f(T) e_1, with T = Q'AQ of `steps` products.
 
-    Exact once the steps reach the number of distinct eigenvalues that v has a part in. Works inside
-    jit; the memory is that of steps + 1 vectors.
+    Exact once the steps reach the number of distinct eigenvalues in whose eigenspaces v has a part.
+    Works inside jit; the memory is that of steps + 1 vectors.
 
     Args:
-        function: What to make of eigenvalues, entry by entry.
+        function: f, elementwise on an array of eigenvalues.
         product: Linear and symmetric, on vectors in the dtypes of `vector`.
-        vector: A pytree of floating arrays. Of zero the result is zero.
+        vector: v, a pytree of floating arrays. If it is zero, so is the result.
         steps: The number of products, at least 1.
 
     Returns:
-        A pytree as `vector`.
+        A pytree with the structure, shapes and dtypes of `vector`.
 
     >>> scale = jnp.array([1.0, -4.0, 3.0])
     >>> print(function_times_vector(jnp.abs, lambda v: scale * v, jnp.ones(3), 3).round(6))

@@ -1,4 +1,4 @@
-"""A symmetric matrix over the parameters, kept as the function v -> Av.
+"""A symmetric matrix over the parameters as a function v -> Av.
 
 The Hessian, Gauss-Newton and Fisher matrices are means over examples; what differs is the term,
 (params, examples, v) -> sum over these examples of A_i v.
@@ -37,16 +37,16 @@ def operator(
     *,
     semidefinite: bool = False,
 ) -> Operator:
-    """The mean over the batch of `term`, linearized now unless taken in chunks.
+    """The function v -> Av of a mean over a batch, linearized in this call unless taken in chunks.
 
     Args:
-        term: Linear in its last argument, and a pytree: its functions `traced`, so that calls
-            with new parameters reuse the compiled program. Where `batch` is None, the whole
-            product.
+        term: `(params, examples, v) -> sum over the examples of A_i v`, linear in v, and a pytree
+            whose functions are `traced`, so that calls with new parameters reuse the compiled
+            program. If `batch` is None, it is the whole product.
         params: Any pytree with floating leaves.
         batch: A pytree with a leading example axis, or None.
         chunk: The number of examples taken at a time, or None for all at once.
-        semidefinite: Whether no eigenvalue is negative, whatever rounding says.
+        semidefinite: Whether A is known to have no negative eigenvalue, whatever rounding makes.
     """
     reject_statistics(params)
     vector, rest = partition(params)
@@ -64,12 +64,12 @@ def operator(
 
 
 class Operator(eqx.Module):
-    """v -> Av on pytrees with the structure of the parameters. A pytree itself."""
+    """The function v -> Av on pytrees with the structure of the parameters; a pytree itself."""
 
     params: PyTree
 
     def __call__(self, v: PyTree) -> PyTree:
-        """Av; leaves of `v` that are not floating come back as they are."""
+        """The product Av, like `v`; leaves of `v` that are not floating are returned unchanged."""
         like = trained_part(self.params)
         vector, rest = trained_part(v, "v"), eqx.filter(v, is_trained, inverse=True)
         require_like("v", vector, like)
@@ -77,22 +77,22 @@ class Operator(eqx.Module):
 
     @abstractmethod
     def apply(self, vector: PyTree) -> PyTree:
-        """Av for a vector in the dtypes of the parameters."""
+        """The product Av of a vector in the dtypes of the parameters."""
 
 
 class LinearizedOperator(Operator):
-    """The linear part alone, with what it needs of the examples stored."""
+    """A matrix stored as its linear function, with the residuals of the linearization."""
 
     linear: Callable[[PyTree], PyTree]
     semidefinite: bool = eqx.field(static=True, default=False)
 
     def apply(self, vector: PyTree) -> PyTree:
-        """Av from the stored linearization."""
+        """The product Av by the stored linear function."""
         return self.linear(vector)
 
 
 class ChunkedOperator(Operator):
-    """Computed again from the examples in every product, `chunk` of them at a time."""
+    """A matrix whose every product is computed from the examples, `chunk` of them at a time."""
 
     batch: PyTree
     term: Term
@@ -100,7 +100,7 @@ class ChunkedOperator(Operator):
     semidefinite: bool = eqx.field(static=True, default=False)
 
     def apply(self, vector: PyTree) -> PyTree:
-        """Av, summed over the chunks in at least float32; the last chunk may be smaller."""
+        """The product Av, summed over chunks in at least float32; the last chunk may be smaller."""
         n = num_examples(self.batch)
 
         def add(total: PyTree, examples: PyTree) -> PyTree:
@@ -132,7 +132,7 @@ def _linearized(term: Term, params: PyTree, batch: PyTree) -> Callable[[PyTree],
 
 
 def wide_product(product: Callable[[PyTree], PyTree], like: PyTree) -> Callable[[PyTree], PyTree]:
-    """The product on vectors in at least float32, for a `product` in the dtypes of `like`."""
+    """The product on vectors in at least float32, made from one in the dtypes of `like`."""
 
     def wide(v: PyTree) -> PyTree:
         out = trained_part(product(cast_like(v, like)), "product(v)")
@@ -149,7 +149,11 @@ def first_example(batch: PyTree) -> PyTree:
 
 
 def traced_scalar(name: str, fn: Callable[..., Any], *args: Any) -> Traced:
-    """A function as it is now; an error where fn(*args) is not a floating scalar."""
+    """The function traced as it is in this call.
+
+    Raises:
+      ValueError: if fn(*args) is not a floating scalar.
+    """
     # With more than the parameters it is given one example.
     found = traced(partial(of_one_example if len(args) > 1 else of_whole, fn), *args)
     out = eqx.filter_eval_shape(found, *args)

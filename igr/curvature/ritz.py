@@ -1,4 +1,4 @@
-"""Ritz pairs: approximate eigenpairs from a basis, their order, and what they are worth."""
+"""Ritz pairs: approximate eigenpairs from a basis, their order and error bounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from igr.shown import short, table
 
 
 class RitzPairs(NamedTuple):
-    """The k best pairs a solver found, in the dtype it worked in."""
+    """The k best Ritz pairs of a solver, in the dtype it worked in."""
 
     values: Float[Array, " k"]
     vectors: PyTree
@@ -25,7 +25,7 @@ class RitzPairs(NamedTuple):
 
 
 def score(values: Float[Array, "*m"], which: str) -> Float[Array, "*m"]:
-    """What is largest for the eigenvalues that are asked for."""
+    """The number by which eigenvalues are ranked for the end of the spectrum asked for."""
     return {"magnitude": jnp.abs(values), "largest": values, "smallest": -values}[which]
 
 
@@ -35,9 +35,9 @@ def best_first(
     which: str,
     first: Int[Array, ""] | int = 0,
 ) -> tuple[Float[Array, " m"], Float[Array, "m m"]]:
-    """Eigenvalues and eigenvectors (columns) of the rows from `first` to `length`, best first.
+    """The eigenvalues and eigenvectors (columns) of rows `first` to `length`, best first.
 
-    What belongs to the other rows follows at the end.
+    Values and vectors of the other rows follow at the end.
     """
     m = projected.shape[0]
     rows = jnp.arange(m)
@@ -62,10 +62,11 @@ def eigenvalue_errors(
     k: Int[Array, ""] | int,
     known: Bool[Array, " m"] | None = None,
 ) -> Float[Array, " m"]:
-    """Bounds on the distance of Ritz values to eigenvalues, the first k of which matter.
+    """Bounds on the distance of each Ritz value to the nearest eigenvalue, (m,).
 
-    The residual r always bounds it; so does r^2 / gap (Kato and Temple), with the gap to the
-    rest of the spectrum, here to the nearest other Ritz value less the residual of that one.
+    The residual r is such a bound; so is r^2 / gap (Kato and Temple), with the gap to the rest of
+    the spectrum, here to the nearest other Ritz value less the residual of that one. The first k
+    values are those that matter; entries that are not `known` are no other Ritz values.
     """
     m = values.size
     known = jnp.ones(m, bool) if known is None else known
@@ -80,7 +81,7 @@ def eigenvalue_errors(
 def share_found(
     values: Float[Array, " k"], errors: Float[Array, " k"], tol: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """What share of the decimals asked for the values have on average; for a bar, no bound."""
+    """The mean share of the required decimals that the values have: for a bar, and no bound."""
     scale = jnp.max(jnp.abs(values))
     scale = jnp.where(scale > 0, scale, 1)
     had = jnp.log(errors / scale) / jnp.log(accepted(values, tol, scale) / scale)
@@ -90,5 +91,5 @@ def share_found(
 def accepted(
     values: Float[Array, "*k"], tol: Float[Array, ""], scale: Float[Array, ""]
 ) -> Float[Array, "*k"]:
-    """The errors at which eigenvalues count as found: relative, down to rounding at `scale`."""
+    """The errors at which eigenvalues count as found: tol times the value, or rounding."""
     return jnp.maximum(tol * jnp.abs(values), 10 * jnp.finfo(values.dtype).eps * scale)

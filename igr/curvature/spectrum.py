@@ -1,4 +1,4 @@
-"""Traces and the density of the spectrum by stochastic Lanczos quadrature."""
+"""Traces of matrix functions and spectral densities, by stochastic Lanczos quadrature."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from igr.shown import short, table
 
 
 class Estimate(NamedTuple):
-    """A mean over random probes.
+    """A mean over random probes, and its standard error.
 
     Attributes:
         value: The mean.
@@ -38,7 +38,7 @@ class Estimate(NamedTuple):
 
 
 class SpectralDensity(NamedTuple):
-    """The density of eigenvalues, of integral one.
+    """The density of a matrix's eigenvalues, with integral one.
 
     Attributes:
         grid: Where the density is given, shape (num_points,).
@@ -71,13 +71,13 @@ def trace(
     key: PRNGKeyArray | None = None,
     progress: bool | None = None,
 ) -> Estimate:
-    """An estimate of tr A, or of tr f(A) for the symmetric matrix A given by its product.
+    """Estimates tr A, or tr f(A), of the symmetric matrix A given by its product.
 
-    The mean of v' A v over vectors v of random signs is unbiased for tr A (Hutchinson, 1990): one
-    product a probe. For tr f(A), v' f(A) v comes from Gauss quadrature on the Krylov space of v:
-    `num_products` products a probe. Where no eigenvalue is negative, those found are not either:
-    `fisher_product` promises so, and of any other product those below zero by no more than the
-    rounding of `params` are read as zero.
+    The mean of v' A v over vectors v of random signs is unbiased for tr A (Hutchinson, 1990), at
+    one product a probe. For tr f(A), v' f(A) v comes from Gauss quadrature on the Krylov space of
+    v, at `num_products` products a probe. Quadrature nodes below zero are read as zero for
+    `fisher_product`, which has no negative eigenvalue; for any other product, those below zero by
+    no more than the rounding of `params`.
 
     Args:
         product: Linear and symmetric, on pytrees with the structure of the floating part of
@@ -88,8 +88,8 @@ def trace(
         num_products: With `function`, the size of the Krylov space; never above the number of
             parameters.
         key: For the probes, `jax.random.key(0)` by default.
-        progress: Whether to show a bar with the time left; once it has taken some seconds if not
-            given. There is none under a transformation such as jit or vmap.
+        progress: Whether to show a bar with the time left; if not given, only after some seconds.
+            There is none under a transformation such as jit or vmap.
 
     Returns:
         An `Estimate`: value, error (the standard error over the probes).
@@ -132,10 +132,10 @@ def spectral_density(
     key: PRNGKeyArray | None = None,
     progress: bool | None = None,
 ) -> SpectralDensity:
-    """The density of the eigenvalues of the symmetric matrix A given by its product.
+    """Estimates the density of the eigenvalues of the symmetric matrix A given by its product.
 
-    Each probe gives a Gauss quadrature of the spectrum as that probe sees it, from a Krylov space
-    with full reorthogonalization; the density is their mean under a normal kernel.
+    Each random probe gives a Gauss quadrature of its spectral measure, from a Krylov space with
+    full reorthogonalization; the density is the mean of these, smoothed by a normal kernel.
 
     Args:
         product: Linear and symmetric, on pytrees with the structure of the floating part of
@@ -149,8 +149,8 @@ def spectral_density(
         width: The standard deviation of the kernel; a hundredth of the range of the nodes by
             default.
         key: For the probes, `jax.random.key(0)` by default.
-        progress: Whether to show a bar with the time left; once it has taken some seconds if not
-            given. There is none under a transformation such as jit or vmap.
+        progress: Whether to show a bar with the time left; if not given, only after some seconds.
+            There is none under a transformation such as jit or vmap.
 
     Returns:
         A `SpectralDensity`: grid, density, error, width, nodes, weights.
@@ -201,7 +201,7 @@ def spectral_density(
 def _smoothed(
     grid: Array, kernel: Array, nodes: Array, weights: Array
 ) -> tuple[Float[Array, " points"], Float[Array, " points"]]:
-    """The mean of the probes' rules under a normal kernel, and its standard error."""
+    """The mean of the probes' quadratures under a normal kernel, and its standard error."""
 
     def smoothed(rule: tuple[Array, Array]) -> Array:
         nodes, weights = rule
@@ -264,9 +264,9 @@ def _tick(bar: Ticking | None, done: Array) -> None:
 
 
 def _least(product: Any, like: PyTree, steps: int) -> float:
-    """How far below zero a node is read as zero, over the largest; infinite for any distance.
+    """How far below zero, relative to the largest node, a node is read as zero; may be infinite.
 
-    A spectrum that touches zero is met a rounding below it, where a root or a logarithm is NaN.
+    An eigenvalue of zero may be computed as slightly negative, where a root or logarithm is NaN.
     """
     if getattr(product, "semidefinite", False):
         return math.inf
@@ -283,7 +283,7 @@ def _gauss(
     bar: Ticking | None,
     done: Array,
 ) -> tuple[Float[Array, " products"], Float[Array, " products"]]:
-    """Nodes and weights of the Gauss quadrature of the spectrum that a probe sees."""
+    """The nodes and weights of the Gauss quadrature of a probe's spectral measure."""
 
     def step(j: Any, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
         basis, projected = carry

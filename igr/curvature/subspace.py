@@ -1,4 +1,4 @@
-"""Extreme eigenpairs by simultaneous power iteration, in the memory of its columns."""
+"""Extreme eigenpairs by subspace iteration, in the memory of its columns."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def subspace(
     seed: UInt32[Array, ""],
     bar: Ticking | None = None,
 ) -> RitzPairs:
-    """The k eigenpairs largest in magnitude, from c > k columns that overwrite one another.
+    """The k eigenpairs of largest magnitude, from c > k columns that are overwritten in place.
 
-    Metric regularization, Algorithm 1, mended: it compares signed columns, which never settle at
-    a negative eigenvalue, reads values off the diagonal of R, and applies the matrix once more to
-    columns that have converged. Here a sweep measures each column q in its turn (Rayleigh
+    Metric regularization, Algorithm 1, corrected: that compares signed columns, which never settle
+    at a negative eigenvalue, takes the diagonal of R for the values, and applies the matrix again
+    to columns that have converged. Here a sweep measures each column q in its turn (Rayleigh
     quotient and residual, from the same product), leaves it where its eigenvalue is found, and
     else overwrites it with p(A) q; the Ritz vectors of the columns before the sweep, which the
     products have shown, turn the p(A) q towards eigenvectors, since p(A) (Q u) = (p(A) Q) u.
@@ -220,7 +220,7 @@ def subspace(
 
 
 def _degree(ratio: Float[Array, ""]) -> Int[Array, ""]:
-    """The highest degree d with T_d(ratio) < MAX_GROWTH, and at least 1."""
+    """The highest degree d >= 1 whose Chebyshev polynomial has T_d(ratio) < MAX_GROWTH."""
     degrees = jnp.arange(2, MAX_DEGREE + 1)
     growth = jnp.cosh(degrees * jnp.arccosh(jnp.maximum(ratio, 1)))
     return 1 + jnp.sum(growth < MAX_GROWTH, dtype=jnp.int32)
@@ -229,7 +229,7 @@ def _degree(ratio: Float[Array, ""]) -> Int[Array, ""]:
 def _best(
     values: Float[Array, " c"], residuals: Float[Array, " c"], k: int
 ) -> tuple[Int[Array, " k"], Float[Array, " k"]]:
-    """The columns with the k largest magnitudes, and their errors."""
+    """The indices of the columns with the k largest magnitudes, and bounds on their errors."""
     order = jnp.argsort(-jnp.abs(values))
     return order[:k], eigenvalue_errors(values, residuals, k)[order[:k]]
 
@@ -237,9 +237,10 @@ def _best(
 def _found(
     values: Float[Array, " c"], residuals: Float[Array, " c"], k: int, tol: Float[Array, ""]
 ) -> Bool[Array, " c"]:
-    """Which columns to leave as they are.
+    """Which columns are known well enough to be left as they are, a boolean array (c,).
 
-    An error in one shifts the others by no more than it: half of what the last one allows.
+    The error of one shifts the others by at most as much, so half of the last one's tolerance is
+    allowed.
     """
     magnitudes = jnp.abs(values)
     least = jnp.sort(magnitudes)[-k]
@@ -250,7 +251,7 @@ def _found(
 def _turn(
     projected: Float[Array, "c c"], keep: Bool[Array, " c"]
 ) -> tuple[Float[Array, "c c"], Float[Array, " c"]]:
-    """The columns kept, then the Ritz vectors of the others: weights as rows, and their values."""
+    """The kept columns, then the Ritz vectors of the others (weights as rows), and their values."""
     c = keep.size
     found = jnp.sum(keep)
     others_first = jnp.argsort(keep)

@@ -1,4 +1,4 @@
-"""Eigenpairs followed from step to step of a run, at a fixed price."""
+"""Eigenpairs followed along a run, at a fixed number of products a step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from igr.shown import short, table
 
 
 class FollowedPairs(NamedTuple):
-    """Eigenpairs as one round of a search left them.
+    """The Ritz pairs after one round of `follow_eigenpairs`.
 
     Attributes:
         values: Ritz values, the largest first, shape (k,).
@@ -45,13 +45,12 @@ class FollowedPairs(NamedTuple):
 def follow_eigenpairs(
     product: Callable[[PyTree], PyTree], params: PyTree, vectors: PyTree
 ) -> FollowedPairs:
-    """The largest eigenvalues of a symmetric matrix that has moved a little, from vectors near.
+    """Updates the k largest eigenpairs of a slowly changing symmetric matrix, in 2 k products.
 
-    One round of the block Krylov method: Rayleigh and Ritz in the span of the vectors and of their
-    residuals, 2 k products whatever happens. Where `top_eigenpairs` searches until it has found,
-    this costs the same at every step of a run, and the rounds of the steps before are what it
-    converges by. A direction that overtakes the last of the k enters through the residuals within
-    a few rounds. Works inside jit, scan and vmap.
+    One round of the block Krylov method: Rayleigh-Ritz in the span of the vectors and of their
+    residuals. `top_eigenpairs` searches until it has converged; this costs the same at every step
+    of a run, and converges over the steps. A direction that overtakes the last of the k enters
+    through the residuals within a few rounds. Works inside jit, scan and vmap.
 
     Args:
         product: Linear and symmetric, on pytrees with the structure of the floating part of
@@ -63,8 +62,8 @@ def follow_eigenpairs(
         `FollowedPairs`: values, vectors, residuals.
 
     Raises:
-        ValueError: If `vectors` has not the structure of `params` with a leading axis, or holds
-            more vectors than there are parameters.
+        ValueError: If `vectors` does not have the structure of `params` with a leading axis, or
+            holds more vectors than there are parameters.
 
     >>> scale = jnp.array([1.0, 5.0, 3.0, 0.5])
     >>> pairs = follow_eigenpairs(lambda v: scale * v, jnp.zeros(4), jnp.eye(4)[1:3] + 0.01)
@@ -123,7 +122,7 @@ def follow_eigenpairs(
 
 
 def _ritz(projected: Array, k: int | None = None) -> tuple[Array, Array]:
-    """The k largest values, and their weights as rows."""
+    """The k largest eigenvalues of a symmetric matrix, and their eigenvectors as rows."""
     values, weights = jnp.linalg.eigh((projected + projected.T) / 2)
     return values[::-1][:k], weights.T[::-1][:k]
 
@@ -143,7 +142,7 @@ def _mixed(weights: Float[Array, "m n"], basis: PyTree) -> PyTree:
 
 
 def _orthonormalized(basis: PyTree, dtype: jnp.dtype) -> tuple[PyTree, Array]:
-    """Orthonormal rows with the same span, and which rows are not zero for want of directions."""
+    """Orthonormal rows with the same span, and which of them are not zero."""
     lengths = jax.vmap(norm)(basis).astype(dtype)
     weights = jnp.diag(jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0))
     basis = _mixed(weights, basis)

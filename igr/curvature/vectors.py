@@ -1,6 +1,6 @@
-"""The floating leaves of a pytree as one vector, and a leading axis of such vectors as a basis.
+"""Linear algebra on vectors that are pytrees, and on bases of such vectors.
 
-Nothing is raveled: leaf by leaf the arithmetic keeps each leaf's sharding. A *vector* has the
+Arithmetic goes leaf by leaf, without raveling, and keeps each leaf's sharding. A *vector* has the
 structure of the parameters, with None where they hold something that is not a floating array; a
 *basis* is a vector whose leaves carry a leading axis, or the two of a `Divided` one. Solvers keep
 both in at least float32, whatever the parameters are in: orthogonality does not survive bfloat16.
@@ -29,14 +29,14 @@ SHARDS = 64  # the most of an axis, in powers of two, that `transformed` leaves 
 
 
 class Divided(NamedTuple):
-    """A basis in two blocks of rows, so that the first can be handed out without a copy."""
+    """A basis in two blocks of rows, so that the first can be returned without a copy."""
 
     first: PyTree
     rest: PyTree
 
 
 def require_like(name: str, vector: PyTree, like: PyTree, leading: tuple[int, ...] = ()) -> None:
-    """An error where `vector` has not the structure and the shapes of `like`."""
+    """Raises `ValueError` unless `vector` has the structure and the shapes of `like`."""
     if not same_shapes(vector, like, leading):
         axis = f" and a leading axis of {leading[0]}" if leading else ""
         got, expected = shapes(vector), {k: leading + s for k, s in shapes(like).items()}
@@ -49,51 +49,51 @@ def require_like(name: str, vector: PyTree, like: PyTree, leading: tuple[int, ..
 
 
 def size(vector: PyTree) -> int:
-    """The number of entries."""
+    """The number of entries of a vector."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(vector))
 
 
 def working_dtype(vector: PyTree) -> Any:
-    """The dtype of scalars and small matrices: float32 or wider."""
+    """The dtype for scalars and small matrices beside a vector: its own, at least float32."""
     return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(vector)))
 
 
 def widened(vector: PyTree) -> PyTree:
-    """Every leaf in its own dtype or in float32, whichever is wider."""
+    """The vector with every leaf in at least float32."""
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.promote_types(leaf.dtype, jnp.float32)), vector
     )
 
 
 def cast_like(vector: PyTree, like: PyTree) -> PyTree:
-    """Every leaf in the dtype of the same leaf of `like`."""
+    """The vector with every leaf in the dtype of the same leaf of `like`."""
     return jax.tree.map(lambda leaf, target: jnp.asarray(leaf, target.dtype), vector, like)
 
 
 def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:
-    """The Euclidean inner product."""
+    """The Euclidean inner product of two vectors, a scalar."""
     return inner_product(a, b)
 
 
 def norm(a: PyTree) -> Float[Array, ""]:
-    """The Euclidean norm, of numbers of any size: their squares may be out of the dtype's range."""
+    """The Euclidean norm of a vector, a scalar; entries are scaled so that no square overflows."""
     unit = power_of_two_near(a)
     b = scaled(1 / unit, widened(a))
     return jnp.sqrt(inner(b, b)) * unit
 
 
 def scaled(factor: Any, a: PyTree) -> PyTree:
-    """factor * a, each leaf in its own dtype."""
+    """The vector factor * a, each leaf in its own dtype."""
     return jax.tree.map(lambda x: jnp.asarray(factor, x.dtype) * x, a)
 
 
 def minus(a: PyTree, b: PyTree) -> PyTree:
-    """a - b."""
+    """The difference a - b of two vectors."""
     return jax.tree.map(jnp.subtract, a, b)
 
 
 def row(basis: PyTree, i: Any) -> PyTree:
-    """The vector `i`."""
+    """The vector `i` of a basis."""
     if not isinstance(basis, Divided):
         return jax.tree.map(lambda q: q[i], basis)
     m = rows(basis.first)
@@ -121,7 +121,7 @@ def with_row(basis: PyTree, i: Any, vector: PyTree) -> PyTree:
 
 
 def rows(basis: PyTree) -> int:
-    """How many vectors there are."""
+    """The number of vectors in a basis."""
     if isinstance(basis, Divided):
         return rows(basis.first) + rows(basis.rest)
     return jax.tree.leaves(basis)[0].shape[0]
@@ -135,7 +135,7 @@ def coordinates(basis: PyTree, a: PyTree) -> Float[Array, " m"]:
 
 
 def combination(weights: Float[Array, " m"], basis: PyTree) -> PyTree:
-    """sum_i weights_i basis_i; of a few rows, in the pass that uses it: it is then nowhere held."""
+    """The vector sum_i weights_i basis_i; for a few rows fused into its use and never stored."""
     m = rows(basis)
 
     def leaf(q: Array) -> Any:
@@ -147,7 +147,7 @@ def combination(weights: Float[Array, " m"], basis: PyTree) -> PyTree:
 
 
 def without(w: PyTree, weights: Float[Array, " m"], basis: PyTree) -> PyTree:
-    """w - sum_i weights_i basis_i; the sum is not held where each block has but a few rows."""
+    """The vector w - sum_i weights_i basis_i; for blocks of a few rows the sum is never stored."""
     if isinstance(basis, Divided):
         m = rows(basis.first)
         return without(without(w, weights[:m], basis.first), weights[m:], basis.rest)
@@ -157,11 +157,11 @@ def without(w: PyTree, weights: Float[Array, " m"], basis: PyTree) -> PyTree:
 def orthogonalized(
     w: PyTree, basis: PyTree, use: Float[Array, " m"] | Number = 1.0
 ) -> tuple[PyTree, Float[Array, " m"], Bool[Array, ""]]:
-    """`w` less its part in the orthonormal `basis`, the coordinates of that part, and a warning.
+    """`w` less its projection on the orthonormal `basis`, the coordinates, and a warning.
 
-    A second pass follows where the first took half of the norm or more, and with it digits
-    (Daniel, Gragg, Kaufman and Stewart, 1976). Where that takes as much again, `w` is in the span
-    of the basis to rounding: the warning. `use` is 0 for vectors to leave out, else 1.
+    A second pass follows where the first reduced the norm to a half or less, and so lost digits
+    (Daniel, Gragg, Kaufman and Stewart, 1976). The warning is true where the second does the same:
+    `w` is then in the span of the basis to rounding. `use` is 0 for vectors to leave out, else 1.
     """
 
     def once(carry: Any) -> Any:
@@ -184,7 +184,7 @@ def orthogonalized(
 def unit_outside(
     w: PyTree, basis: PyTree, use: Float[Array, " m"] | Number, seed: Any, lost: Any
 ) -> PyTree:
-    """`w`, already orthogonal to the basis, at norm one; another direction where it is `lost`."""
+    """`w`, orthogonal to the basis, at norm one; another such direction where `lost`."""
 
     def another() -> PyTree:
         once = lambda _, w: orthogonalized(w, basis, use)[0]  # noqa: E731
@@ -196,10 +196,10 @@ def unit_outside(
 
 
 def transformed(basis: Divided, weights: Float[Array, "m m"]) -> Divided:
-    """The basis with rows sum_j weights[i, j] basis_j, in place of the old one under jit.
+    """The basis with rows sum_j weights[i, j] basis_j; under jit it overwrites the old one.
 
-    A part of every vector is taken at a time. Of the axis that is cut, each of up to `SHARDS`
-    pieces gives its share, so that an axis that is sharded stays where it is.
+    A part of every vector is taken at a time. A part has a share of each of up to `SHARDS` pieces
+    of the axis that is cut, so that a sharded axis is not moved.
     """
     m = rows(basis.first)
 
@@ -245,9 +245,9 @@ def transformed(basis: Divided, weights: Float[Array, "m m"]) -> Divided:
 
 
 def _part(length: int, wanted: int) -> int:
-    """About length / wanted, and a divisor of the length where one is near.
+    """A part's length near length / wanted, and a divisor of the length where one is near.
 
-    What is left over is turned behind the loop, for which the compiler copies the leaf.
+    A remainder would be transformed after the loop, for which the compiler copies the leaf.
     """
     ideal = max(1, length // wanted)
     near = [n for n in range(-(-ideal // 4), 4 * ideal + 1) if length % n == 0]
@@ -255,11 +255,11 @@ def _part(length: int, wanted: int) -> int:
 
 
 def generic_vector(seed: UInt32[Array, ""], like: PyTree) -> PyTree:
-    """Entries between -1 and 1 without a pattern, in the shapes and dtypes of `like`.
+    """A fixed pseudorandom vector, entries between -1 and 1, with the shapes and dtypes of `like`.
 
-    A direction to start from has to be like no other, and need not be random: `jax.random` would
-    be almost half of what the compiler has to do for a solver. The entries are the hashes of their
-    positions (the finalizer of MurmurHash3).
+    A start vector has to be generic, but need not be random, and `jax.random` would be almost half
+    of the compile time of a solver. The entries are hashes of their positions (the finalizer of
+    MurmurHash3).
     """
     leaves, structure = jax.tree.flatten(like)
 
@@ -278,12 +278,12 @@ def _mixed(x: Array) -> Array:
 
 
 def random_vector(key: PRNGKeyArray, like: PyTree) -> PyTree:
-    """Independent standard normal entries, in the shapes and dtypes of `like`."""
+    """A vector of independent standard normal entries, with the shapes and dtypes of `like`."""
     return _drawn(jax.random.normal, key, like)
 
 
 def random_signs(key: PRNGKeyArray, like: PyTree) -> PyTree:
-    """Independent entries of 1 or -1, in the shapes and dtypes of `like`."""
+    """A vector of independent entries 1 or -1, with the shapes and dtypes of `like`."""
     return _drawn(jax.random.rademacher, key, like)
 
 

@@ -1,4 +1,4 @@
-"""What the gradients of a network tell about its training, one measure a file."""
+"""Measures of a network's training from its gradients, one to a file."""
 
 from igr.diagnostics.adversarial import (
     ROC,

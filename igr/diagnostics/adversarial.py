@@ -1,4 +1,4 @@
-"""Adversarial samples told from clean ones by the trace of the tangent kernel."""
+"""Detects adversarial inputs by the trace of the tangent kernel."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from igr.shown import short, table
 
 
 class ROC(NamedTuple):
-    """How well a score tells positives from negatives, at every threshold on it.
+    """The receiver operating characteristic of a score, at every threshold.
 
     Attributes:
         false_positive: The share of negatives at or above the threshold, rising from 0 to 1.
-        true_positive: The share of positives there.
+        true_positive: The share of positives at or above the threshold.
         threshold: From infinity down, through every score that occurs.
-        area: Under the curve: the chance that a positive scores higher than a negative, ties
-            counted half. 0.5 says nothing, below 0.5 the score tells them the wrong way round.
+        area: The area under the curve: the probability that a positive scores higher than a
+            negative, ties counted half. 0.5 is chance, and below 0.5 the score is reversed.
     """
 
     false_positive: Float[np.ndarray, " points"]
@@ -40,13 +40,13 @@ class ROC(NamedTuple):
 
 
 class AdversarialDetection(NamedTuple):
-    """The scores of clean and perturbed inputs, and how well they are told apart.
+    """The scores of clean and perturbed inputs, and their ROC curve.
 
     Attributes:
         perturbed: The perturbed inputs.
         clean_scores: tr K of each input, (n,).
         perturbed_scores: tr K of each perturbed input, (n,).
-        roc: The perturbed ones taken for positives.
+        roc: The ROC curve, with the perturbed inputs as positives.
     """
 
     perturbed: PyTree
@@ -71,19 +71,20 @@ def adversarial_detection(
     high: Number | None = None,
     chunk: Count = 128,
 ) -> AdversarialDetection:
-    """Whether tr K tells inputs perturbed by the sign of the gradient from those that are not.
+    """Tests whether tr K separates inputs perturbed by the sign of the gradient from clean ones.
 
     Appendix C of Szolnoky et al., "On the interpretability of regularisation for neural networks
     through model gradient similarity" (2022), after Martin and Elster, "Inspecting adversarial
     examples using the Fisher information" (2020), who found the trace large for adversarial inputs.
-    That is the kernel of probabilities, whose trace grows where the network doubts. On a network
-    for 8x8 digits the areas under the curve were 0.77, 0.87 and 0.76 for epsilon 0.05, 0.1 and 0.2,
-    and with logits for outputs 0.45, 0.42 and 0.41: worse than chance. Give the probabilities.
+    That is the kernel of probabilities, whose trace grows where the network is uncertain. On a
+    network for 8x8 digits the areas under the curve were 0.77, 0.87 and 0.76 for epsilon 0.05, 0.1
+    and 0.2, and with logits for outputs 0.45, 0.42 and 0.41: worse than chance. Give the
+    probabilities.
 
     Args:
-        apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x: the kernel's, such as
-            `lambda params, x: jax.nn.softmax(logits(params, x))`.
-        example_loss_fn: `(params, (x, y)) -> scalar`: the attack's.
+        apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x: the function of the kernel,
+            such as `lambda params, x: jax.nn.softmax(logits(params, x))`.
+        example_loss_fn: `(params, (x, y)) -> scalar`, the loss that the attack raises.
         params: Any pytree with floating leaves.
         batch: The pair (x, y): the inputs, floating, along the leading axis, an array or a pytree
             of arrays; and their targets, along the same. `epsilon` comes next.
@@ -121,7 +122,7 @@ def adversarial_detection(
 def example_kernel_traces(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, *, chunk: Count = 128
 ) -> Float[Array, " n"]:
-    """The trace of the tangent kernel of each example: sum_o |grad f_o(x_i)|^2.
+    """The trace of each example's tangent kernel, sum_o |grad f_o(x_i)|^2, an array (n,).
 
     Args:
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
@@ -160,7 +161,7 @@ def sign_perturbed(
     low: Number | None = None,
     high: Number | None = None,
 ) -> PyTree:
-    """The inputs moved by epsilon along the sign of the gradient of their loss, which rises.
+    """The inputs moved by epsilon along the sign of the loss's gradient, so that the loss rises.
 
     Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples" (2015).
 
@@ -222,11 +223,11 @@ def _asked(batch: Any, y: Any, epsilon: Any, x: Any) -> tuple[Any, Any, Any]:
 
 
 def roc_curve(negatives: Any, positives: Any) -> ROC:
-    """The receiver operating characteristic of a score.
+    """The receiver operating characteristic (ROC) of a score.
 
     Args:
-        negatives: The scores of what shall not be found, a vector.
-        positives: The scores of what shall be.
+        negatives: The scores of the negatives, a vector.
+        positives: The scores of the positives, which are to be detected, a vector.
 
     Returns:
         A `ROC`: false_positive, true_positive, threshold, area.

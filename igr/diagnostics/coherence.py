@@ -1,4 +1,4 @@
-"""Coherence: how far the gradients of the examples point the same way."""
+"""Coherence: how far the gradients of the examples point in the same direction."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Coherence(NamedTuple):
     Attributes:
         alpha: |mean g|^2 over the mean of |g_i|^2: from 0, where the gradients cancel, through
             1/n, where they are orthogonal, to 1, where they are equal. NaN where all are zero.
-        helped: alpha over its orthogonal limit, n alpha: how many examples the gradient of one
-            helps to fit, on average.
+        helped: alpha over its orthogonal limit 1/n: how many examples the gradient of one helps to
+            fit, on average.
         mean_gradient_square: |mean g|^2, the mean of g_i . g_j over all i and j.
         mean_square: The mean of |g_i|^2.
         standard_error: The standard error of alpha that is due to the random signs; 0 where none
@@ -60,7 +60,7 @@ def coherence(
     key: PRNGKeyArray | None = None,
     chunk: Count | None = None,
 ) -> Coherence:
-    """The coherence alpha = E[g_z . g_z'] / E[g_z . g_z] of the gradients of a batch.
+    """The coherence alpha = E[g_z . g_z'] / E[g_z . g_z] of a batch's gradients.
 
     Section 5.2 of "Appealing to gradients to investigate neural network generalization", after
     Chatterjee and Zielinski, "On the generalization mystery in deep learning" (2022). Two sums are
@@ -124,7 +124,7 @@ def coherence(
 def coherence_from_batches(
     batch_gradients: PyTree, batch_size: Count, *, finite_sample: bool = False
 ) -> Coherence:
-    """The coherence of examples from the mean gradients of mini-batches.
+    """The coherence of single examples, from the mean gradients of mini-batches.
 
     Theorem 5.6 of "Appealing to gradients": means of k independent draws have the coherence
     k a / (1 + (k - 1) a), where a is that of the draws. Solved for a = alpha, with w the b batch
@@ -180,7 +180,7 @@ def generalization_gap_bound(
     lipschitz: Number,
     smoothness: Number,
 ) -> Float[Array, " steps"]:
-    """The bound of the generalization gap by the coherence along a run, after each of its steps.
+    """The coherence bound on the generalization gap after each step of a run, an array (T,).
 
     Theorem 5.4 of "Appealing to gradients" (Chatterjee and Zielinski, 2022): after T steps
 
@@ -244,9 +244,9 @@ def generalization_gap_bound(
 def _coherence(
     aligned: Array, mean_square: Array, n: int, error: Any = 0.0, unit: Array | Number = 1.0
 ) -> Coherence:
-    """Everything from |mean g|^2 and the mean of |g_i|^2, which has the standard error `error`.
+    """A `Coherence` from |mean g|^2 and the mean of |g_i|^2, which has the standard error `error`.
 
-    Both are of gradients measured in a `unit`.
+    Both are those of the gradients divided by `unit`.
     """
     alpha = aligned / mean_square
     standard_error = jnp.asarray(alpha * error / mean_square, alpha.dtype)
@@ -278,6 +278,6 @@ def _num_batches(gradients: PyTree) -> int:
 
 
 def _require(what: str, value: Any, holds: Array) -> None:
-    """A `ValueError` unless it holds everywhere (tracers pass)."""
+    """Raises `ValueError` unless `holds` is true everywhere; traced values pass."""
     if not isinstance(holds, Tracer) and not bool(jnp.all(holds)):
         raise ValueError(f"{what}; got {value}.")

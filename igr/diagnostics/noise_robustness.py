@@ -1,4 +1,4 @@
-"""What multiplicative noise on the parameters does to the loss, its slope, the accuracy."""
+"""How the loss, its slope or the accuracy change under multiplicative noise on the parameters."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from igr.shown import short, table
 
 
 class NoiseRobustness(NamedTuple):
-    """What a measure becomes under noise, for every level of it.
+    """The values of a measure under multiplicative noise, for every noise level.
 
     Attributes:
         values: The measure (or the pytree of measures) of every draw, (levels, draws).
         mean: The mean over the draws, (levels,).
-        deviation: The standard deviation over the draws, (levels,); NaN of a single draw.
+        deviation: The standard deviation over the draws, (levels,); NaN for a single draw.
     """
 
     values: PyTree
@@ -49,27 +49,28 @@ def noise_robustness(
     key: PRNGKeyArray | None = None,
     progress: bool | None = None,
 ) -> NoiseRobustness:
-    """Measures a network whose every parameter is multiplied by 1 + sigma eps.
+    """Measures a network whose every parameter is multiplied by 1 + sigma eps, eps normal.
 
     Section 5.2 and figure 3 of "Implicit gradient regularization" (Barrett and Dherin, 2021), which
     look at the slope and the test accuracy of trained networks under theta (1 + eta), eta ~
     N(0, sigma) for each parameter, sigma up to 3, with 100 draws. A network in a flat region keeps
     a small slope and its accuracy.
 
-    The same draws eps are taken at every sigma: what differs between two levels is the level.
+    The same draws eps are taken at every sigma, so that two levels differ in sigma alone.
 
     Args:
         measure_fn: `params -> scalar`, or a pytree of scalars, such as
             `lambda p: {"loss": value_fn(p), "slope": loss_surface_slope(value_fn, p)}`; see
             `accuracy` for a third. Arrays it closes over become arguments of the compiled program.
         params: Any pytree with floating leaves; others are left alone.
-        sigmas: The levels, none negative.
-        draws: How many draws of all the noise.
-        chunk: How many draws to measure at a time, which takes that many times the memory: that of
-            the measure, of the params and of drawing the noise, some five of them.
+        sigmas: The noise levels, a vector without negative entries.
+        draws: The number of draws of the noise.
+        chunk: The number of draws to measure at a time. Each takes the memory of the measure, and
+          of
+            copies of the params for the noise, some five of them.
         key: For the draws; `jax.random.key(0)` by default.
-        progress: Whether to show a bar with the time left; once it has taken some seconds if not
-            given. There is none under a transformation such as jit or vmap.
+        progress: Whether to show a bar with the time left; if not given, only after some seconds.
+            There is none under a transformation such as jit or vmap.
 
     Returns:
         A `NoiseRobustness`: values, mean, deviation, each with the structure measure_fn returns.
@@ -119,7 +120,7 @@ def noise_robustness(
 def accuracy(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, labels: Array | np.ndarray
 ) -> Float[Array, ""]:
-    """The share of examples whose largest output is that of their class.
+    """The share of examples whose largest output is that of their class, a scalar.
 
     Args:
         apply_fn: `(params, x) -> outputs (q,)` for one x.

@@ -1,4 +1,4 @@
-"""The slope of the loss surface, and the share of it that an optimizer adds to the loss."""
+"""The slope of the loss surface, and the share of the implicit penalty in the modified loss."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def implicit_gradient_regularizer(
 
 
 def loss_surface_slope(value_fn: Callable[[PyTree], Any], params: PyTree) -> Float[Array, ""]:
-    """The slope of the loss surface: |grad E|.
+    """The slope |grad E| of the loss surface, a scalar.
 
     It is the tangent of the angle between the surface (theta, E(theta)) and the parameter space:
     slope^2 = m R_IG (Barrett and Dherin, 2021, Proposition 3.3 and equation A.18).
@@ -76,12 +76,12 @@ def loss_surface_slope(value_fn: Callable[[PyTree], Any], params: PyTree) -> Flo
 
 
 class ModifiedLossShare(NamedTuple):
-    """The parts of the modified loss, per unit of the weight it gives to E.
+    """The loss and the implicit penalty, the two parts of a modified loss, and the latter's share.
 
     Attributes:
         loss: E.
-        penalty: What the steps of the optimizer add to first order in h: h/4 |grad E|^2 for
-            gradient descent.
+        penalty: The term that the optimizer's finite steps add at first order in h, relative to the
+            weight of E: h/4 |grad E|^2 for gradient descent.
         share: penalty / (loss + penalty).
     """
 
@@ -102,11 +102,11 @@ def modified_loss_share(
     kept: dict[str, PyTree] | None = None,
     t: Number | Array = jnp.inf,
 ) -> ModifiedLossShare:
-    """The share of the implicit penalty in the loss that an optimizer really follows.
+    """The share of the implicit penalty in the modified loss that an optimizer follows.
 
-    The modified loss of the method is derived to first order, c0 E + c1 h |grad E|^2, and read as
-    E + h (c1/c0) |grad E|^2: a factor of the whole loss changes how fast it is followed, and not
-    what is followed. Gradient descent has c1/c0 = 1/4 (Barrett and Dherin, 2021, equation 2).
+    The modified loss of the method is derived to first order, c0 E + c1 h |grad E|^2, and divided
+    by c0, which only changes the speed of the flow: E + h (c1/c0) |grad E|^2. Gradient descent has
+    c1/c0 = 1/4 (Barrett and Dherin, 2021, equation 2).
 
     An adaptive method has a modified loss in the metric of its preconditioner, which adds
     h (1 + b1)/(4 (1 - b1)) sum_i g_i^2/(sqrt(nu_i) + eps) for Adam with its second moment kept.
@@ -116,15 +116,15 @@ def modified_loss_share(
         params: Any pytree with floating leaves.
         learning_rate: h, positive and finite.
         method: From `igr.methods`, with numbers for its parameters; gradient descent by default.
-        kept: What the method keeps, by name, each like params: {"nu": nu} for Adam.
-        t: n h, of which the bias corrections are functions; by default they have died out.
+        kept: The states that the method keeps, by name, each like params: {"nu": nu} for Adam.
+        t: The time n h for the bias corrections; by default these are 1.
 
     Returns:
         A `ModifiedLossShare`: loss, penalty, share. A share is NaN where both parts are zero.
 
     Raises:
         ValueError: As `implicit_gradient_regularizer`; if `learning_rate` is not positive and
-            finite, if `kept` has not what the method keeps, or as
+            finite, if `kept` does not hold the states that the method keeps, or as
             `igr.transforms.cancel_implicit`.
         NotAGradientError: If the method follows no modified loss at first order.
 
@@ -158,7 +158,7 @@ def modified_loss_share(
 def _of_equation(
     eq: Any, value_fn: Any, params: PyTree, h: Any, kept: dict[str, PyTree] | None, t: Any
 ) -> ModifiedLossShare | None:
-    """The parts, where the equation has a loss of its own kind; None where a length will do."""
+    """The share by the equation's own modified loss; None if a multiple of |grad E|^2 will do."""
     return None
 
 
@@ -182,7 +182,7 @@ def _(
 def _value_and_slope(
     value_fn: Callable[[PyTree], Any], params: PyTree
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """E and |grad E|, both in float32 or wider."""
+    """The loss E and |grad E|, both in float32 or wider."""
     reject_statistics(params)
     trained, constant = partition(params)
 

@@ -1,4 +1,4 @@
-"""Stiffness: whether a step on one example helps another."""
+"""Stiffness: whether a gradient step on one example helps another."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stiffness(
     other: PyTree | None = None,
     kind: Kind = "cosine",
 ) -> Float[Array, "n m"]:
-    """The stiffness of every pair of examples: the cosine of their gradients, or its sign.
+    """The stiffness of every pair of examples, (n, m): the cosine of their gradients, or its sign.
 
     A small step down the gradient g_i changes the loss of example j by -h g_i . g_j. The sign says
     whether it helps, the cosine g_i . g_j / (|g_i| |g_j|) how well the two agree (Definitions 3.1
@@ -44,9 +44,9 @@ def stiffness(
     Nowak and Narayanan, 2019). The distance of section 3.4 is 1 - cosine. Give `batch` and `other`
     from the training and validation sets for stiffness within and between them.
 
-    A gradient that is exactly zero helps and hinders no example: cosine and sign are then 0, with
-    the example itself too. Lengths are taken out before the products, so that the tiny gradients of
-    examples already fitted do not underflow.
+    For a gradient that is exactly zero cosine and sign are 0, with the example itself too.
+    Gradients are normalized before the products, so that those of examples already fitted, which
+    are tiny, do not underflow.
 
     Where a matrix enters the loss as products alone, as in dense layers, sequences and scans, the
     products come from activations and cotangents; the gradients of other leaves are kept for all
@@ -56,7 +56,7 @@ def stiffness(
         example_loss_fn: `(params, example) -> scalar`.
         params: Any pytree with floating leaves.
         batch: A pytree of arrays with a leading axis of n examples.
-        other: Another, of m examples in the same shapes; `batch` itself by default.
+        other: A second pytree, of m examples in the same shapes; `batch` itself by default.
         kind: "cosine", "sign" or "distance".
 
     Returns:
@@ -100,7 +100,7 @@ class ClassStiffness(NamedTuple):
         matrix: C, the mean stiffness between an example of class i and another of class j
             (Definition 3.4); NaN where there is no such pair.
         within: The mean of C_ii (Definition 3.6), over the classes that have a pair.
-        between: The mean of C_ij with i != j (Definition 3.5), over those that have a pair.
+        between: The mean of C_ij with i != j (Definition 3.5), over the classes that have a pair.
     """
 
     matrix: Float[Array, "classes classes"]
@@ -123,7 +123,7 @@ def class_stiffness(
     other: PyTree | None = None,
     other_labels: Int[Array | np.ndarray, " m"] | None = None,
 ) -> ClassStiffness:
-    """The stiffness between and within classes.
+    """The mean stiffness between and within classes, as a matrix over classes.
 
     Definitions 3.4 to 3.6 of "Appealing to gradients to investigate neural network generalization".
 
@@ -198,7 +198,7 @@ def class_stiffness(
 def _directions(
     example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
 ) -> tuple[Gradients, Float[Array, " n"]]:
-    """The gradients, each with a largest entry of one, and their lengths; for a zero one, 1."""
+    """The gradients, each scaled to a largest entry of one, and their lengths (1 if zero)."""
     gradients = scaled_to_one(factored_gradients(example_loss_fn, params, batch))
     lengths = jnp.sqrt(squares(gradients))
     return gradients, jnp.where(lengths > 0, lengths, 1)

@@ -1,1 +1,1 @@
-"""How complex a network's function is, on its data and by its weights."""
+"""Measures of the complexity of a network's function, from its data and weights."""

@@ -28,7 +28,7 @@ def geometric_complexity(
     key: PRNGKeyArray | None = None,
     chunk: Count | None = None,
 ) -> Float[Array, ""]:
-    """The mean of |df/dx|_F^2 over the examples, f being the logits.
+    """The geometric complexity: the mean of |df/dx|_F^2 over the examples, f the logits.
 
     Definition 6.1 of "Appealing to gradients to investigate neural network generalization", after
     Dherin, Munn, Rosca and Barrett, "Why neural networks find simple solutions" (2022). It is at

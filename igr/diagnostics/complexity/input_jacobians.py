@@ -1,4 +1,4 @@
-"""The Jacobians of a network with respect to its inputs, as matrices, one an example."""
+"""The Jacobians of a network with respect to its inputs, one matrix for each example."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from igr.pytrees import num_examples
 def jacobian_shape(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
 ) -> tuple[int, int]:
-    """The numbers q of outputs and d of inputs for one example.
+    """The shape (q, d) of an example's Jacobian: the numbers of outputs and of inputs.
 
     Raises:
         ValueError: If the leaves of x disagree in their leading axis or are not floating, or
@@ -44,7 +44,7 @@ def over_jacobians(
     x: PyTree,
     chunk: Count | None = None,
 ) -> PyTree:
-    """What `fn` makes of the Jacobian of every example, stacked.
+    """The value of `fn` at the Jacobian of every example, stacked along a leading axis of n.
 
     Args:
         fn: From a Jacobian (q, d), in float32 or wider, to arrays.

@@ -1,4 +1,4 @@
-"""The linear pieces of a ReLU network that its data lie on."""
+"""The linear pieces of a ReLU network on which its data lie."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from igr.shown import short, table
 
 
 class LinearPieces(NamedTuple):
-    """The pieces x -> A x + b of a network that hold examples, fullest first.
+    """The affine pieces x -> A x + b of a network on which examples lie, the fullest first.
 
     Attributes:
         matrices: A of each piece, (pieces, q, d).
         offsets: b of each, (pieces, q).
-        counts: How many examples lie on each.
-        piece: The piece of each example, (n,).
+        counts: The number of examples on each piece, (pieces,).
+        piece: The index of each example's piece, (n,).
         complexity: sum counts |A|_F^2 / n, which is the geometric complexity.
     """
 
@@ -46,15 +46,15 @@ def linear_pieces(
     *,
     chunk: Count | None = None,
 ) -> LinearPieces:
-    """The affine maps that a piecewise linear network is at its examples.
+    """The affine maps to which a piecewise linear network is equal at its examples.
 
     Section 6.1 of "Appealing to gradients to investigate neural network generalization": a ReLU
     network is A_i x + b_i on its pieces, so that the geometric complexity is
     sum_i (m_i / n) |A_i|_F^2 for m_i of n examples on piece i, exactly, and that of a batch which
     holds the pieces in the same shares is the same.
 
-    Two examples are on one piece where A and b agree to rounding. On a smooth network that is
-    seldom: every example is then a piece of its own.
+    Two examples count as on one piece if A and b agree to rounding. On a smooth network almost
+    every example is a piece of its own.
 
     Args:
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.

@@ -1,4 +1,4 @@
-"""What bounds the geometric complexity: the Lipschitz constant."""
+"""Bounds on the geometric complexity by the Lipschitz constant."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from igr.shown import short, table
 
 
 class LipschitzBound(NamedTuple):
-    """The geometric complexity and what it lies below, each at most the next but `slope`.
+    """The geometric complexity, and the bounds above it in increasing order.
 
     Attributes:
         complexity: The mean of |df/dx|_F^2.
         mean_square: min(q, d) times the mean of |df/dx|^2, the operator norm.
         bound: min(q, d) times the square of the Lipschitz constant: the one given, else `slope`.
-        slope: The largest |df/dx| at an example: a lower bound of the Lipschitz constant on any
-            region that holds the examples, and what that constant would be if they were all of it.
+        slope: The largest operator norm |df/dx| at an example: a lower bound of the Lipschitz
+            constant on any region that contains the examples.
     """
 
     complexity: Float[Array, ""]
@@ -43,7 +43,7 @@ def lipschitz_bound(
     lipschitz: Any = None,
     chunk: Count | None = None,
 ) -> LipschitzBound:
-    """The bound of the geometric complexity by the Lipschitz constant of the network.
+    """Bounds the geometric complexity by the Lipschitz constant of the network.
 
     Equation 3 of "Appealing to gradients to investigate neural network generalization", section
     6.2: mean |df/dx|_F^2 <= min(q, d) mean |df/dx|^2 <= min(q, d) L^2, for q outputs, d inputs.
@@ -52,7 +52,8 @@ def lipschitz_bound(
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
         params: Any pytree.
         x: The examples, floating, along the leading axis: an array or a pytree of arrays.
-        lipschitz: A Lipschitz constant L of f, such as `spectral_product` gives.
+        lipschitz: A Lipschitz constant L of f, such as `spectral_product` gives; by default the
+            largest slope at an example stands for it.
         chunk: The number of Jacobians to form at a time; all by default.
 
     Returns:
@@ -93,10 +94,10 @@ def lipschitz_bound(
 
 
 def spectral_product(matrices: Sequence[Array]) -> Float[Array, ""]:
-    """The product of the spectral norms of the matrices of a network's layers.
+    """The product of the spectral norms of a network's weight matrices, a scalar.
 
-    A Lipschitz constant of a network of dense layers whose activations have slopes of at most 1:
-    ReLU, tanh, sigmoid (but not GELU or swish). Regularizing it bounds the geometric complexity
+    It is a Lipschitz constant of a network of dense layers whose activations have slopes of at most
+    1: ReLU, tanh, sigmoid (but not GELU or swish). Regularizing it bounds the geometric complexity
     ("Appealing to gradients", section 6.3).
 
     Args:
@@ -120,9 +121,9 @@ def spectral_product(matrices: Sequence[Array]) -> Float[Array, ""]:
 
 
 def _small(matrix: Float[Array, "m n"]) -> Float[Array, "..."]:
-    """A matrix of the same singular values, square where one side is far longer than the other.
+    """A matrix with the same singular values, square where one side is far longer than the other.
 
-    The singular value decomposition of a matrix makes room for the square of its longer side.
+    The memory of a singular value decomposition is of the order of the longer side squared.
     """
     m, n = matrix.shape
     if not m or not n or max(m, n) < 2 * min(m, n):
@@ -131,5 +132,5 @@ def _small(matrix: Float[Array, "m n"]) -> Float[Array, "..."]:
 
 
 def _spectral_norm(matrix: Float[Array, "m n"]) -> Float[Array, ""]:
-    """The largest singular value; 0 of a matrix without entries."""
+    """The largest singular value of a matrix; 0 if it has no entries."""
     return jnp.max(jnp.linalg.svd(matrix, compute_uv=False), initial=0)

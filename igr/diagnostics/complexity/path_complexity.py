@@ -27,13 +27,13 @@ def path_complexity(
     *,
     progress: bool | None = None,
 ) -> Float[Array, " steps"]:
-    r"""sum_t |w[t+1] - w[t]| |Phi_t|_F after each step of a run.
+    r"""The path length sum_t |w[t+1] - w[t]| |Phi_t|_F in function space after each step of a run.
 
     The complexity measure at the end of section 4.2 of "Appealing to gradients to investigate
     neural network generalization", after Baratin et al., "Implicit regularization via neural
     feature alignment" (2021). |Phi_t|_F^2 is the trace of the tangent kernel on x before the step.
-    Of a run recorded every few steps only the chords are seen: the sum is then of the coarser path,
-    and smaller.
+    For a run recorded every few steps it is the sum over the coarser path of the records, which is
+    smaller.
 
     In a training loop of one's own a step adds
     `norm(updates) * sqrt(tangent_kernel_trace(apply_fn, params, x))`.
@@ -43,11 +43,11 @@ def path_complexity(
         path: The parameters along the run: a pytree as params, floating arrays with a leading axis
             of steps + 1; other leaves as they are.
         x: A pytree of arrays with a leading axis of n examples.
-        progress: Whether to show a bar with the time left; once it has taken some seconds if not
-            given. There is none under a transformation such as jit or vmap.
+        progress: Whether to show a bar with the time left; if not given, only after some seconds.
+            There is none under a transformation such as jit or vmap.
 
     Returns:
-        The sum after 1, 2, ... steps, in float32 or wider.
+        The sum after 1, 2, ... steps, an array (steps,) in float32 or wider.
 
     Raises:
         ValueError: As `tangent_kernel`; if the leaves of `path` disagree in their leading axis, or
@@ -76,7 +76,7 @@ def feature_norms(
     inverse: Any,
     progress: bool | None = False,
 ) -> Float[Array, " steps"]:
-    """|A_t^-1 Phi_t'|_F at every point of a path, one after the other."""
+    """The norm |A_t^-1 Phi_t'|_F at every point of a path, an array (steps,)."""
     trained, constant = partition(path)
     times = jnp.arange(steps_of(path))
 
@@ -102,7 +102,7 @@ def _at_all(one: Traced, points: PyTree, bar: Ticking | None) -> Float[Array, " 
 def feature_norm(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, inverse: Any
 ) -> Float[Array, ""]:
-    """|A^-1 Phi'|_F, with a row of Phi for every output of every example."""
+    """The norm |A^-1 Phi'|_F of the tangent features, with a row of Phi for every output."""
     if inverse is None:
         return kernel_norm(apply_fn, params, x)
     q = output_dimension(apply_fn, params, x)
@@ -119,7 +119,11 @@ def feature_norm(
 
 
 def steps_of(path: PyTree) -> int:
-    """The length of the leading axis that the floating leaves of a path share."""
+    """The length of the leading axis that the floating leaves of a path share.
+
+    Raises:
+      ValueError: If they share none.
+    """
     shapes = [leaf.shape for leaf in jax.tree.leaves(require_trained(path, "path"))]
     if () in shapes or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Bounds of the Rademacher complexity by tangent features."""
+"""Bounds on the Rademacher complexity by tangent features."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rademacher_bound(
     *,
     inverse: Callable[[PyTree], PyTree] | None = None,
 ) -> Float[Array, ""]:
-    r"""(M / n) |A^-1 Phi'|_F: a bound for the tangent models with |w|_A <= M.
+    r"""The bound (M / n) |A^-1 Phi'|_F on the Rademacher complexity of models with |w|_A <= M.
 
     Proposition 4.4 of "Appealing to gradients to investigate neural network generalization": the
     models are x -> w . Phi(x), Phi the tangent features of the network at `params`, and
@@ -64,7 +64,7 @@ def rademacher_bound_of_path(
     inverse: Callable[[Int[Array, ""], PyTree], PyTree] | None = None,
     progress: bool | None = None,
 ) -> Float[Array, ""]:
-    r"""sum_t (m_t / n) |A_t^-1 Phi_t'|_F: a bound for all runs whose steps have |dw_t|_A_t <= m_t.
+    r"""The bound sum_t (m_t / n) |A_t^-1 Phi_t'|_F for runs with steps |dw_t|_A_t <= m_t.
 
     Theorem 4.5 of "Appealing to gradients to investigate neural network generalization", for
     features that are those of the parameters before each step, as in Remark 4.6 (of the theorem
@@ -76,10 +76,10 @@ def rademacher_bound_of_path(
         path: The parameters before each step: a pytree as params, floating arrays with a leading
             axis of steps; other leaves as they are.
         x: A pytree of arrays with a leading axis of n examples.
-        radii: m_t, not negative, one a step.
+        radii: m_t, not negative, one for each step, (steps,).
         inverse: (t, v) -> A_t^-1 v, as in `rademacher_bound`, with the number t of the step.
-        progress: Whether to show a bar with the time left; once it has taken some seconds if not
-            given. There is none under a transformation such as jit or vmap.
+        progress: Whether to show a bar with the time left; if not given, only after some seconds.
+            There is none under a transformation such as jit or vmap.
 
     Returns:
         The scalar, in float32 or wider.

@@ -1,1 +1,1 @@
-"""The tangent kernel: what it is, its spectrum, its alignment, and the features behind it."""
+"""The tangent kernel: its matrix, trace, spectrum and alignment, and its features' covariance."""

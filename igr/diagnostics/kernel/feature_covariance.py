@@ -41,13 +41,14 @@ class FeatureEigenpairs(NamedTuple):
 def feature_covariance_eigenpairs(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, k: Count
 ) -> FeatureEigenpairs:
-    """The directions in parameter space that training favours, from the tangent kernel.
+    """The k leading eigenpairs of the tangent features' covariance, from the tangent kernel.
 
-    "Appealing to gradients to investigate neural network generalization", section 4.1, with the
-    mean over the examples for the expectation and the sum over outputs. Sigma and K / n share
-    their eigenvalues, and v_j is the gradient of sum_io u_j(x_i)_o f_o(x_i), scaled: one backward
-    pass a pair. Where the kernel is too large, `igr.curvature.top_eigenpairs` finds them from
-    `gauss_newton_product` of half a squared error, whose matrix is Sigma.
+    These are the directions in parameter space in which training is fastest: "Appealing to
+    gradients to investigate neural network generalization", section 4.1, with the mean over the
+    examples for the expectation and the sum over outputs. Sigma and K / n share their eigenvalues,
+    and v_j is the gradient of sum_io u_j(x_i)_o f_o(x_i), scaled: one backward pass a pair. Where
+    the kernel is too large, `igr.curvature.top_eigenpairs` finds them from `gauss_newton_product`
+    of half a squared error, whose matrix is Sigma.
 
     Args:
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
@@ -93,9 +94,10 @@ def feature_covariance_eigenpairs(
 def eigenfunctions(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
 ) -> tuple[Float[Array, " nq"], Float[Array, "nq n q"], Float[Array, ""]]:
-    """Eigenvalues of K / n, the largest first, and sqrt(n) times the eigenvectors.
+    """The eigenvalues of K / n, largest first, sqrt(n) times the eigenvectors, and a unit.
 
-    The eigenvalues are of gradients in a unit, the third.
+    The eigenvalues are those of gradients divided by the unit.
+
     """
     n, q = num_examples(x), output_dimension(apply_fn, params, x)
     kernel, unit = kernel_in_unit(apply_fn, params, x)

@@ -1,4 +1,4 @@
-"""One step of gradient descent as the network's outputs see it, in the directions it learns."""
+"""One step of gradient descent in function space, in the eigenbasis of the tangent kernel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FunctionSpaceUpdate(NamedTuple):
     Attributes:
         eigenvalues: lambda_j of the feature covariance, the largest first.
         functions: u_j(x_i) for every output, (n q, n, q): the eigenfunctions on the sample.
-        coefficients: df_j = -h lambda_j u_j . dL/df, the movement along each.
+        coefficients: df_j = -h lambda_j u_j . dL/df, the change along each eigenfunction, (n q,).
         update: The change of the outputs, sum_j df_j u_j(x_i) = -h K dL/df: (n, q).
     """
 
@@ -45,12 +45,12 @@ def function_space_update(
     loss_of_outputs: Callable[[Float[Array, "n q"]], Any],
     learning_rate: Number | Array,
 ) -> FunctionSpaceUpdate:
-    """The step -h grad L of gradient descent, decomposed in the eigenbasis of the tangent kernel.
+    """The change of the outputs in a step -h grad L, in the eigenbasis of the tangent kernel.
 
     Lemma 4.2 of "Appealing to gradients to investigate neural network generalization": the outputs
     change by sum_j df_j u_j(x) with df_j = -h lambda_j u_j . dL/df, where lambda_j belongs to the
-    feature covariance and u_j . u_j = n on the sample: what the loss asks for along u_j is done at
-    a rate in proportion to lambda_j. The lemma is for the loss L that is minimised, whatever its
+    feature covariance and u_j . u_j = n on the sample: the outputs change along u_j at a rate
+    proportional to lambda_j. The lemma is for the loss L that is minimised, whatever its
     normalisation: a mean over n examples has a 1/n in dL/df.
 
     Args:

@@ -1,4 +1,4 @@
-"""How far the tangent kernel is the kernel of the targets."""
+"""The alignment of the tangent kernel with the targets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tangent_kernel_alignment(
     *,
     centered: bool = False,
 ) -> Float[Array, ""]:
-    """How far the tangent kernel K is the kernel of the targets y: y' K y / (|K|_F |y|^2).
+    """The alignment of the tangent kernel K with the targets y: y' K y / (|K|_F |y|^2).
 
     The cosine of K and the ideal kernel y y' (Cristianini et al., 2001), where y lists the targets
     of all n q outputs: 1 where y is the only direction the network learns in, about 1/sqrt(n q)

@@ -1,4 +1,4 @@
-"""The spectrum of the tangent kernel, and how many of its eigenvalues matter."""
+"""The spectrum of the tangent kernel, and its effective rank."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class KernelSpectrum(NamedTuple):
     """The spectrum of a tangent kernel K.
 
     Attributes:
-        eigenvalues: All, the largest first; those within rounding of zero, n q eps times the
-            largest, are zero.
-        rank: The number of the others.
+        eigenvalues: All eigenvalues, the largest first; those within rounding of zero, n q eps
+            times the largest, are set to zero.
+        rank: The number of eigenvalues that are not zero.
         effective_rank: exp of the entropy of the eigenvalues over their sum (Roy and Vetterli,
             2007): k for k equal ones, the lower the more the few largest have of the sum.
         participation_ratio: (tr K)^2 / tr K^2, which small eigenvalues change less.
@@ -38,7 +38,7 @@ class KernelSpectrum(NamedTuple):
 def tangent_kernel_spectrum(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
 ) -> KernelSpectrum:
-    """The eigenvalues of the tangent kernel, and how many of them matter.
+    """The eigenvalues of the tangent kernel, its rank and two effective ranks.
 
     They are those of the sum of Phi Phi' over all tangent features too ("Appealing to gradients to
     investigate neural network generalization", section 4.1): n times those of the feature

@@ -1,4 +1,4 @@
-"""The tangent kernel of a network: the kernel, its trace and its log-determinant."""
+"""The tangent kernel of a network: the matrix, its trace and its log-determinant."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tangent_kernel(
     x: PyTree,
     other: PyTree | None = None,
 ) -> Float[Array, "nq mq"]:
-    """The tangent kernel: the products of the gradients of all outputs of all examples.
+    """The tangent kernel: the inner products of the gradients of all outputs of all examples.
 
     K[i q + o, j q + p] = grad f_o(x_i) . grad f_p(x'_j), the gradients with respect to the
     parameters: Definition 4.1 of "Appealing to gradients to investigate neural network
@@ -42,7 +42,7 @@ def tangent_kernel(
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar (q = 1), for one x.
         params: Any pytree with floating leaves.
         x: A pytree of arrays with a leading axis of n examples.
-        other: Another, of m examples in the same shapes; `x` itself by default.
+        other: A second pytree, of m examples in the same shapes; `x` itself by default.
 
     Returns:
         The matrix (n q, m q), in float32 or wider.
@@ -118,13 +118,13 @@ def tangent_kernel_trace(
 
 
 class TraceEstimate(NamedTuple):
-    """The trace of a tangent kernel by random signs, and how far to trust it.
+    """An estimate of a tangent kernel's trace by random signs, with its standard error.
 
     Attributes:
         trace: The mean of the probes.
         variance: The sample variance of a single probe, an unbiased estimate of
             2 sum_(a != b) K_ab^2.
-        standard_error: Of the mean: sqrt(variance / probes).
+        standard_error: The standard error of the mean, sqrt(variance / probes).
     """
 
     trace: Float[Array, ""]
@@ -143,13 +143,13 @@ def tangent_kernel_trace_estimate(
     probes: Count = 8,
     key: PRNGKeyArray | None = None,
 ) -> TraceEstimate:
-    """The trace by random signs, as `tangent_kernel_trace`, with its variance and error bar.
+    """Estimates the trace of the tangent kernel by random signs, with its standard error.
 
     Args:
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
         params: Any pytree with floating leaves.
         x: A pytree of arrays with a leading axis of n examples.
-        probes: The number of draws, at least 2: one says nothing of its error.
+        probes: The number of draws, at least 2, without which there is no error estimate.
         key: For the signs; `jax.random.key(0)` by default. In a training loop give a new one each
             time.
 
@@ -177,10 +177,10 @@ def tangent_kernel_trace_estimate(
 def tangent_kernel_logdet(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
 ) -> Float[Array, ""]:
-    """The logarithm of the determinant of the tangent kernel; -inf where it is singular.
+    """The log-determinant of the tangent kernel, a scalar; -inf where it is singular.
 
-    What rounding leaves of the determinant of a singular kernel is a number that says nothing. The
-    kernel counts as singular where a pivot of its Cholesky factorization is within rounding,
+    The computed determinant of a singular kernel is rounding alone, so -inf is returned instead.
+    The kernel counts as singular where a pivot of its Cholesky factorization is within rounding,
     n q eps times its largest diagonal entry: as it is for two equal examples, for more outputs than
     parameters, and in float32 for many a large set. Compute it in float64 where this matters.
 

@@ -1,1 +1,1 @@
-"""Measures taken while a network trains: the monitor, what it knows by name, where rows go."""
+"""Measures taken while a network trains: the monitor, its named measures, and their records."""

@@ -1,4 +1,4 @@
-"""The measures of a monitor as one program, of functions that may read what has changed."""
+"""The measures of a monitor as one compiled program, whose functions may read changing values."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from igr.pytrees import trained_part
 
 
 class Measuring:
-    """What a monitor measures, taken of params and a batch.
+    """The measures of a monitor, as a function of params and a batch.
 
     Args:
         measures: As in `Monitor`, and so are all others.
-        key: For what is drawn at random, folded with the step.
+        key: For the random draws, folded with the step.
         example_loss_fn: The loss of an example.
         apply_fn: The network.
-        inputs: What of a batch the network takes.
+        inputs: A function from a batch to the inputs of `apply_fn`.
         learning_rate: h, or a schedule.
-        method: Of `igr.methods`; None for gradient descent.
+        method: A method of `igr.methods`; None for gradient descent.
 
     Attributes:
         method: The method.
-        columns: What was filled at the last call, in order; before, the measures.
+        columns: The columns of the last call, in order; before the first, the measures.
         compilations: How many times the program was compiled: once for each shape of batch.
     """
 
@@ -85,7 +85,10 @@ class Measuring:
         self._vector: PyTree = None
 
     def __call__(self, params: PyTree, batch: PyTree, step: int) -> dict[str, Array]:
-        """Scalars by column, there when this returns; the next search starts at what it found."""
+        """The measures as scalars by column, computed when this returns.
+
+        The search for the sharpness starts at the eigenvector of the last call.
+        """
         if self._vector is None and "sharpness" in self._names:
             # Zeros, and not None: the first call shall compile what the later ones run.
             self._vector = jax.tree.map(jnp.zeros_like, trained_part(params))
@@ -108,7 +111,7 @@ class Measuring:
     def alone(
         self, params: PyTree, batch: PyTree, key: PRNGKeyArray | None, step: Any
     ) -> dict[str, Array]:
-        """The same inside jit: nothing is remembered."""
+        """The measures as scalars by column, inside jit: nothing is remembered between calls."""
         key = self.key if key is None else key
 
         def work(params: PyTree, batch: PyTree, key: PRNGKeyArray) -> dict[str, Array]:
@@ -118,7 +121,7 @@ class Measuring:
         return on_any_mesh(work)(params, batch, key)
 
     def _functions_now(self, params: PyTree, batch: PyTree) -> Functions:
-        """The functions that were given, as they are now: they may read what has changed."""
+        """The given functions, traced in this call: what they read may have changed."""
         own = {}
         for column, measure in self.measures.items():
             if not isinstance(measure, str):
@@ -192,7 +195,7 @@ class Measuring:
 
 
 def _first(batch: PyTree) -> PyTree:
-    """The shapes of one example."""
+    """The shapes and dtypes of one example of a batch."""
 
     def shape(x: Any) -> Any:
         if not isinstance(x, jax.Array | np.ndarray):
@@ -204,7 +207,7 @@ def _first(batch: PyTree) -> PyTree:
 
 
 def _placed_like(x: Array, like: Any) -> Array:
-    """Where `like` lies; not moved where it lies there, for what was put somewhere stays put."""
+    """The array on the devices of `like`; not moved if it is there already."""
     if not isinstance(like, jax.Array) or x.sharding.is_equivalent_to(like.sharding, x.ndim):
         return x
     return jax.device_put(x, like.sharding)

@@ -1,7 +1,6 @@
-"""What a monitor measures.
+"""The measures that a monitor knows by name, and checks of those it is given.
 
-The measures it knows by name, with what several of them need computed once, and those it is given,
-checked and read.
+Values that several measures need are computed once.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ NAMED = {
 
 
 class Point(NamedTuple):
-    """Where a network is measured.
+    """The point of a run at which a network is measured.
 
     Attributes:
-        params: Its parameters.
+        params: The parameters.
         batch: The examples.
-        key: For what is drawn at random.
+        key: For the random draws.
         h: The step size, or None.
-        vector: Where the search for the sharpness starts, or None.
+        vector: The vector from which the search for the sharpness starts, or None.
     """
 
     params: PyTree
@@ -67,7 +66,7 @@ class Point(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """What a monitor was given, traced, and the inputs of the batch at hand."""
+    """A monitor's functions, traced, and the inputs of the present batch."""
 
     example_loss_fn: Traced | None
     apply_fn: Traced | None
@@ -76,16 +75,16 @@ class Functions(NamedTuple):
 
 
 class NamedMeasures:
-    """The named measures at one point of a run.
+    """The named measures at one point of a run, each a method of its name.
 
     Args:
-        functions: Those given.
+        functions: The monitor's functions.
         at: The point.
-        method: Of which the implicit penalty is.
-        shared: Whether the coherence is among the measures, whose pass finds |grad E| too.
+        method: The method whose implicit penalty is measured.
+        shared: Whether the coherence is among the measures, whose pass gives |grad E| too.
 
     Attributes:
-        vector: After `sharpness`, where the next search for it shall start.
+        vector: After `sharpness`, the eigenvector from which the next search starts.
     """
 
     def __init__(self, functions: Functions, at: Point, method: Method, *, shared: bool):
@@ -98,30 +97,30 @@ class NamedMeasures:
         self._shared = shared
 
     def loss(self) -> Float[Array, ""]:
-        """The mean loss of the batch."""
+        """The mean loss of the batch, a scalar."""
         return self._value(self._params)
 
     def slope(self) -> Float[Array, ""]:
-        """|grad E|."""
+        """The norm |grad E| of the gradient of the mean loss, a scalar."""
         return self._slope
 
     def regularizer(self) -> Float[Array, ""]:
-        """R_IG."""
+        """The implicit gradient regularizer R_IG = |grad E|^2 / m for m parameters, a scalar."""
         return (self._slope / size(require_trained(self._params)) ** 0.5) ** 2
 
     def share(self) -> Float[Array, ""]:
-        """The share of the implicit penalty in the modified loss."""
+        """The share of the implicit penalty in the modified loss, a scalar."""
         assert self._learning_rate is not None
         steepness = implicit_penalty(self._method) * self._learning_rate * self._slope
         # penalty / (loss + penalty), of which no part leaves the range of the dtype.
         return 1 / (1 + self.loss() / self._slope / steepness)
 
     def coherence(self) -> dict[str, Array]:
-        """The coherence alpha, and alpha over its orthogonal limit."""
+        """The coherence `alpha`, and `helped` = n alpha, in a dictionary."""
         return {"alpha": self._coherence.alpha, "helped": self._coherence.helped}
 
     def stiffness(self) -> Float[Array, ""]:
-        """The mean cosine over the pairs of different examples."""
+        """The mean cosine between the gradients of different examples, a scalar."""
         n = num_examples(self._batch)
         if n == 1:
             raise ValueError(
@@ -131,7 +130,10 @@ class NamedMeasures:
         return (jnp.sum(pairs) - jnp.trace(pairs)) / (n * (n - 1))
 
     def sharpness(self) -> dict[str, Array]:
-        """The largest eigenvalue of the Hessian, the search started from the last vector."""
+        """The largest eigenvalue of the Hessian, and whether the search converged.
+
+        The search starts from the eigenvector of the last one.
+        """
         found = sharpness(
             self._example_loss_fn,
             self._params,
@@ -145,18 +147,18 @@ class NamedMeasures:
         return {"": found.value, "converged": found.converged}
 
     def batch_sharpness(self) -> Float[Array, ""]:
-        """The curvature of the batch along its own gradient."""
+        """The curvature of the batch's loss along its own gradient, a scalar."""
         size = num_examples(self._batch)
         return batch_sharpness(self._example_loss_fn, self._params, self._batch, size).value
 
     def tangent_kernel_trace(self) -> Float[Array, ""]:
-        """The trace of the tangent kernel, of some examples for all."""
+        """The tangent kernel's trace over the batch, estimated from at most `EXAMPLES` examples."""
         some = self._some_inputs
         trace = tangent_kernel_trace(self._apply_fn, self._params, some)
         return trace * (num_examples(self._inputs) / num_examples(some))
 
     def geometric_complexity(self) -> Float[Array, ""]:
-        """The Dirichlet energy of some examples."""
+        """The geometric complexity (Dirichlet energy) on at most `EXAMPLES` examples."""
         return geometric_complexity(self._apply_fn, self._params, self._some_inputs)
 
     @cached_property
@@ -177,14 +179,19 @@ class NamedMeasures:
 
     @cached_property
     def _slope(self) -> Float[Array, ""]:
-        """|grad E|, which coherence has found already where it is asked for."""
+        """The norm |grad E|, from the coherence's pass if that is measured."""
         if self._shared:
             return self._coherence.mean_gradient_norm
         return loss_surface_slope(self._value, self._params)
 
 
 def named(measures: Any) -> dict[str, Any]:
-    """Measures by column, checked."""
+    """The measures by column, from a list or mapping of them.
+
+    Raises:
+      TypeError: if they are neither, or a measure is neither a name nor a function.
+      ValueError: if there is none, or a name is unknown.
+    """
     if isinstance(measures, str) or not isinstance(measures, Mapping | Sequence):
         raise TypeError(
             "measures must be a list of names, or a mapping from columns to names or functions; "
@@ -208,7 +215,11 @@ def named(measures: Any) -> dict[str, Any]:
 
 
 def scalars(column: str, found: Any) -> dict[str, Array]:
-    """What a measure returned, by column."""
+    """The value of a measure as scalars by column, nested fields joined by "/".
+
+    Raises:
+      ValueError: if it is not made of scalars.
+    """
     if hasattr(found, "_asdict"):
         found = found._asdict()
     if isinstance(found, Mapping):

@@ -1,4 +1,4 @@
-"""Where the rows of a monitor go: a CSV file, loggers, a live table."""
+"""Where a monitor writes its rows: a CSV file, loggers, a live table."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Sink = Callable[[int, Row], Any]
 
 
 class Reports:
-    """Where all rows go.
+    """All the targets to which a monitor writes its rows.
 
     Args:
-        csv: A file, or None.
-        resume: Whether to go on with a file that exists.
+        csv: The path of a CSV file, or None.
+        resume: Whether to continue a file that exists.
         to: A target as `sink` takes it, or a list of such.
         table: Whether to show a live table, or the console to show it on.
 
     Attributes:
-        resumed: Whether there is a file and it is gone on with.
+        resumed: Whether a CSV file is continued.
     """
 
     def __init__(self, csv: str | os.PathLike | None, resume: bool, to: Any, table: bool | Console):
@@ -39,7 +39,7 @@ class Reports:
         self.resumed = resume and csv is not None
 
     def write(self, step: int, row: Row, title: str) -> None:
-        """Hands on a row; the title is that of the table."""
+        """Writes a row to every target; `title` is that of the table."""
         if self._csv is not None:
             self._csv.write(step, row)
         for write in self._sinks:
@@ -48,17 +48,16 @@ class Reports:
             self._table.show(step, row, title)
 
     def close(self) -> None:
-        """Ends the live table. Files need no closing."""
+        """Ends the live table; files need no closing."""
         if self._table is not None:
             self._table.close()
 
 
 class CSVFile:
-    """One line a row, under a header of `step` and the names.
+    """A CSV file with one line for each row, under a header of `step` and the columns.
 
-    A line is written in one piece, so that a run that is killed leaves whole lines. A run that is
-    resumed at an earlier step than the file has reached takes up the file there: what was written
-    from that step on is written anew.
+    A line is written in one call, so that a run that is killed leaves whole lines. A run that is
+    resumed at an earlier step than the file has reached drops the lines from that step on.
     """
 
     def __init__(self, path: str | os.PathLike, resume: bool = False):
@@ -77,7 +76,7 @@ class CSVFile:
             )
 
     def write(self, step: int, row: Row) -> None:
-        """Appends a row."""
+        """Appends a row to the file."""
         if not self._ready:
             self._start(step, ["step", *row])
             self._ready = True
@@ -89,7 +88,7 @@ class CSVFile:
             os.close(file)
 
     def _start(self, step: int, header: list[str]) -> None:
-        """Leaves a file with the header, and the rows before `step` of one that was there."""
+        """Writes the header, and keeps the rows before `step` of a file that exists."""
         text = self.path.read_text("utf-8") if self.path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a line cut short is no row
         lines = list(csv.reader(io.StringIO(whole)))
@@ -112,10 +111,10 @@ def _line(fields: list[Any]) -> str:
 
 
 def sink(target: Any) -> Sink:
-    """What hands a row to a logger, whichever kind it is.
+    """The function `(step, row)` that writes a row to a logger of any known kind.
 
     Raises:
-        TypeError: If it is none that is known.
+        TypeError: If the logger's kind is not known.
     """
     if callable(target):
         return target
@@ -142,7 +141,7 @@ def _floats(row: Row) -> dict[str, float]:
 
 
 class LiveTable:
-    """A table in the terminal: every measure now, at first, its lowest and its highest."""
+    """A table in the terminal, with each measure's latest, first, lowest and highest value."""
 
     def __init__(self, console: Console | None = None):
         self._live = Live(console=console, auto_refresh=False)
@@ -150,7 +149,7 @@ class LiveTable:
         self._range: dict[str, tuple[float, float]] = {}
 
     def show(self, step: int, row: Row, caption: str) -> None:
-        """Redraws the table."""
+        """Redraws the table with a row."""
         table = Table(title=f"step {step}", caption=caption)
         table.add_column("measure")
         for heading in ("now", "first", "lowest", "highest"):
@@ -164,5 +163,5 @@ class LiveTable:
         self._live.update(table, refresh=True)
 
     def close(self) -> None:
-        """Leaves the last table on the screen."""
+        """Stops redrawing and leaves the last table on the screen."""
         self._live.stop()

@@ -1,4 +1,4 @@
-"""What a monitor warns of, and the limits of stability of the sharpnesses that it measures."""
+"""The warnings of a monitor, and the stability limits of the sharpnesses it measures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from igr.flows import kinds
 
 
 class Watch:
-    """Warns, once of each, of what a row of a monitor says is wrong.
+    """Warns, once for each kind, of problems that a monitor's row shows.
 
     Args:
-        method: Whose limits of stability count.
-        measures: By column.
+        method: The method whose stability limits apply.
+        measures: The measures by column.
 
     Attributes:
-        limits: As `limits` gives them.
+        limits: The limits by kind of sharpness, see `limits`.
     """
 
     def __init__(self, method: Method, measures: Mapping[str, Any]):
@@ -30,7 +30,7 @@ class Watch:
         self._warned: set[str] = set()
 
     def __call__(self, step: int, row: Mapping[str, Array]) -> None:
-        """Reads a row; to be called by what a user's call of the monitor calls."""
+        """Checks a row and warns, with the stack level of a user's call of the monitor."""
         for column, measure in self._measures.items():
             helped = row.get(column + "/helped", np.nan)
             if "coherence" in (measure, column) and helped < 1:
@@ -68,7 +68,7 @@ SHARPNESSES = ("sharpness", "batch_sharpness", "preconditioned_sharpness")
 
 
 def watched(measure: Any, column: str) -> str | None:
-    """The kind of sharpness a column holds, by its measure's name or its own; None if none."""
+    """The kind of sharpness in a column, by its measure's name or its own; None if it is none."""
     for kind in SHARPNESSES:
         if (isinstance(measure, str) and measure == kind) or column == kind:
             return kind
@@ -76,10 +76,10 @@ def watched(measure: Any, column: str) -> str | None:
 
 
 def limits(method: Method) -> dict[str, float]:
-    """The limit of stability of h times each kind of sharpness, nan where the method has none.
+    """The stability limit of h times each kind of sharpness; nan where the method has none.
 
-    A method that preconditions has one on the preconditioned sharpness alone; the others one on
-    the sharpness. That on batch sharpness is 2, of SGD without momentum.
+    A method that preconditions has a limit on the preconditioned sharpness alone; any other method
+    on the sharpness, and without memory on the batch sharpness too, where it is 2 for SGD.
 
     >>> from igr.backward_error import methods
     >>> round(limits(methods.adam())["preconditioned_sharpness"], 6)
