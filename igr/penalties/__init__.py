@@ -1,4 +1,4 @@
-"""Penalties of the papers, scalars to add to a loss, one penalty a file."""
+"""The papers' penalties, scalars to add to a loss, one to a file."""
 
 from igr.penalties.confidence_penalty import confidence_penalty
 from igr.penalties.double_backprop import double_backprop

@@ -1,4 +1,4 @@
-"""The confidence penalty: the negative entropy of the probabilities."""
+"""The confidence penalty: the negative entropy of the predicted probabilities."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from igr.penalties.example_loss import require_classes
 def confidence_penalty(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
 ) -> Float[Array, ""]:
-    r"""The mean over the batch of sum_o p_o log p_o, p = softmax(f(x_i)).
+    r"""The negative entropy sum_o p_o log p_o of p = softmax(f(x_i)), a mean over the batch.
 
     Pereyra, Tucker, Chorowski, Kaiser and Hinton, "Regularizing neural networks by penalizing
     confident output distributions" (2017), which "Gradient regularization improves accuracy of
-    discriminative models" compares with in section 4.3. From -log q, where all q classes are
-    equally likely, to 0, where the network is sure.
+    discriminative models" compares with in section 4.3. It lies between -log q, where all q
+    classes are equally likely, and 0, where the network is certain.
 
     Normalisation: L + beta P for a mean loss, as in the paper, which writes L - beta H; the
     entropy H is in nats.

@@ -1,4 +1,4 @@
-"""Double backpropagation: the gradient of the loss by the inputs."""
+"""Double backpropagation: the gradient of the loss with respect to the inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def double_backprop(
     *,
     x: PyTree = None,
 ) -> Float[Array, ""]:
-    r"""The mean over the batch of |dL(x_i, y_i)/dx|^2.
+    r"""The mean over the batch of |dL(x_i, y_i)/dx|^2, the input gradient of the loss squared.
 
     DoubleBack, also called DataGrad: Drucker and LeCun (1991), in the form of Varga, Csiszárik and
     Zombori, "Gradient regularization improves accuracy of discriminative models" (2017), section
@@ -37,8 +37,8 @@ def double_backprop(
         params: Any pytree.
         batch: The pair (x, y): the inputs, floating, along the leading axis, an array or a pytree
             of arrays; and the targets, along the same.
-        y: The targets, where they are given apart, and `batch` the inputs alone.
-        x: The inputs, where these are given apart too.
+        y: The targets, if `batch` is the inputs alone.
+        x: The inputs by name, with `y` and in place of `batch`.
 
     Returns:
         The scalar P, in float32 or wider.

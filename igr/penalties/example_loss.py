@@ -21,12 +21,12 @@ ExampleLoss = Callable[[PyTree, Any, Any], Array]
 def example_loss(
     fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, y: PyTree
 ) -> ExampleLoss:
-    """The loss as a function of (params, x, y) for one example.
+    """The loss of one example as a function of (params, x, y).
 
     Args:
         fn: `example_loss_fn`, `(params, (x, y)) -> scalar`; or `apply_fn`, `(params, x) -> logits`,
-            where y holds integer labels. What `fn` makes of a pair, seen without computing
-            anything, decides: a scalar is a loss.
+            where y holds integer labels. The shape that `fn` returns for a pair, found
+            without computing anything, decides: a scalar is a loss.
         params: Any pytree.
         x: A pytree of arrays with a leading axis of n examples.
         y: Another.
@@ -54,14 +54,18 @@ def example_loss(
 
 
 def require_inputs(x: PyTree) -> None:
-    """An error unless x can be differentiated by."""
+    """Raises `ValueError` unless all leaves of x are floating arrays."""
     for leaf in jax.tree.leaves(x):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(f"x must be floating to be differentiated by; got {leaf.dtype}.")
 
 
 def require_classes(apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree) -> int:
-    """The number of logits of an example; an error where they are fewer than two."""
+    """The number of logits of an example.
+
+    Raises:
+      ValueError: If there are fewer than two.
+    """
     num_examples(x)
     classes = output_dimension(apply_fn, params, x)
     if classes < 2:
@@ -72,7 +76,7 @@ def require_classes(apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: P
 
 
 def _applies(fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree) -> bool:
-    """Whether `fn` takes one x alone."""
+    """Whether `fn` can be called with one x alone."""
     try:
         jax.eval_shape(lambda x: fn(params, x), x)
     except Exception:

@@ -1,4 +1,4 @@
-"""The Jacobian of the logits by the inputs."""
+"""The Frobenius norm of the Jacobian of the logits with respect to the inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from igr.pytrees import num_examples
 def frobenius_penalty(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
 ) -> Float[Array, ""]:
-    r"""The mean over the batch of |df(x_i)/dx|_F^2, f being the logits.
+    r"""The mean over the batch of |df(x_i)/dx|_F^2, the input Jacobian of the logits f.
 
     FrobReg: Varga, Csiszárik and Zombori, "Gradient regularization improves accuracy of
     discriminative models" (2017), section 2.1, and Jakubovitz and Giryes (2018). It costs a

@@ -15,7 +15,7 @@ from igr.per_example.kernel import kernel_in_unit, log_determinant
 def gradient_similarity_logdet(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, *, ridge: Number = 0.0
 ) -> Float[Array, ""]:
-    r"""log det K, K being the tangent kernel of all outputs of the batch.
+    r"""The penalty log det K, with K the tangent kernel of all outputs of the batch.
 
     Szolnoky et al., "On the interpretability of regularisation for neural networks through model
     gradient similarity" (2022), section 5: the sum of the logarithms of the eigenvalues, of which
@@ -24,7 +24,7 @@ def gradient_similarity_logdet(
     Normalisation: as in the paper, L + alpha log det K with the kernel of the batch (n q x n q),
     divided by nothing, and f the raw outputs (logits).
 
-    Minimised freely it leads to a singular kernel and to minus infinity. That is returned, with
+    Unbounded minimisation leads to a singular kernel and minus infinity. That is the value, with
     gradients that are not finite, where a pivot is within rounding (as in
     `igr.diagnostics.tangent_kernel_logdet`): for two equal examples, or more outputs than
     parameters. A `ridge` bounds it: log det (K + ridge I), which is not in the paper.

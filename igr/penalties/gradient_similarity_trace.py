@@ -23,7 +23,7 @@ def gradient_similarity_trace(
     key: PRNGKeyArray | None = None,
     chunk: Count | None = None,
 ) -> Float[Array, ""]:
-    r"""tr K = sum_io |grad_theta f_o(x_i)|^2 over the outputs o of the examples i of the batch.
+    r"""The penalty tr K = sum_io |grad_theta f_o(x_i)|^2 over all outputs of the batch.
 
     Szolnoky et al., "On the interpretability of regularisation for neural networks through model
     gradient similarity" (2022), section 5: a small trace means that the examples are learnt

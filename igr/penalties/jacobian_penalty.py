@@ -1,4 +1,4 @@
-"""The Jacobian of the probabilities by the inputs."""
+"""The Jacobian of the predicted probabilities with respect to the inputs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from igr.penalties.input_jacobian import mean_jacobian_square
 def jacobian_penalty(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
 ) -> Float[Array, ""]:
-    r"""The mean over the batch of |d softmax(f(x_i))/dx|_F^2.
+    r"""The mean over the batch of |d softmax(f(x_i))/dx|_F^2, the Jacobian of the probabilities.
 
     JacReg: Sokolić et al. (2017), in the form of Varga, Csiszárik and Zombori, "Gradient
     regularization improves accuracy of discriminative models" (2017), section 2.1. It costs a
-    backward pass an output, and vanishes where the network is sure of itself (equation 1).
+    backward pass an output, and vanishes where the network is certain (equation 1).
 
     Normalisation: the paper adds lambda |J|_F^2 to the loss of each example; their mean over the
     batch is added here to a mean loss, L + lambda P.

@@ -1,4 +1,4 @@
-"""The norm of the gradient of the loss, by the parameters or by the inputs."""
+"""The norm of the gradient of the loss, with respect to the parameters or the inputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def loss_gradient_penalty(
     by: Literal["parameters", "inputs"] = "parameters",
     squared: bool = False,
 ) -> Float[Array, ""]:
-    r"""|grad_theta L| of the mean loss L, or the mean over the batch of |dL(x_i, y_i)/dx|.
+    r"""The norm |grad_theta L| of the mean loss L, or the mean over the batch of |dL(x_i, y_i)/dx|.
 
     Szolnoky et al., "On the interpretability of regularisation for neural networks through model
     gradient similarity" (2022), appendix A.4. By the parameters (Barrett and Dherin 2021; Zhao et
@@ -46,8 +46,8 @@ def loss_gradient_penalty(
         params: Any pytree, with floating leaves where the gradient is by them.
         batch: The pair (x, y): a pytree of arrays with a leading axis of n examples, floating where
             the gradient is by them; and the targets, along the same axis.
-        y: The targets, where they are given apart, and `batch` the inputs alone.
-        x: The inputs, where these are given apart too.
+        y: The targets, if `batch` is the inputs alone.
+        x: The inputs by name, with `y` and in place of `batch`.
         by: "parameters" or "inputs".
         squared: Whether norms are squared.
 
@@ -56,8 +56,8 @@ def loss_gradient_penalty(
 
     Raises:
         TypeError: If the batch is neither a pair nor given as x and y.
-        ValueError: If `by` is none of the two, params or x have not the floating leaves it asks
-            for, or as `double_backprop`.
+        ValueError: If `by` is none of the two, params or x do not have the floating leaves it
+            needs, or as `double_backprop`.
 
     >>> import jax.numpy as jnp
     >>> loss = lambda w, example: (w @ example[0] - example[1]) ** 2 / 2
@@ -83,7 +83,7 @@ def loss_gradient_penalty(
 
 
 def _length(gradient: PyTree) -> Array:
-    """The norm of numbers of any size, whose derivative at zero is zero."""
+    """The Euclidean norm of a gradient of any size, with derivative zero at zero."""
     gradient = widened(gradient)
     unit = power_of_two_near(gradient)
     square = square_sum(scaled(1 / unit, gradient))

@@ -26,11 +26,11 @@ def spectral_penalty(
     spherical: bool = False,
     draw: Literal["batch", "example"] = "batch",
 ) -> Float[Array, ""]:
-    r"""The mean over the batch of |J_i' r|^2, J_i = df(x_i)/dx being the Jacobian of the logits.
+    r"""The mean over the batch of |J_i' r|^2, J_i the input Jacobian of the logits, r random.
 
     SpectReg: Varga, Csiszárik and Zombori, "Gradient regularization improves accuracy of
-    discriminative models" (2017), sections 2.1 and 2.4. One backward pass, whatever the number q
-    of logits.
+    discriminative models" (2017), sections 2.1 and 2.4. J_i = df(x_i)/dx, and the cost is one
+    backward pass, whatever the number q of logits.
 
     Normalisation: as in the paper the plain r ~ N(0, 1)^q is not scaled, and P estimates the
     `frobenius_penalty`, the mean of |J_i|_F^2, without bias. A spherical r = r / |r| estimates a
@@ -78,7 +78,11 @@ def spectral_penalty(
 
 
 def require_key(key: PRNGKeyArray | None) -> PRNGKeyArray:
-    """The key of a penalty that draws at random, or an error where there is none."""
+    """Returns the key of a penalty that draws at random.
+
+    Raises:
+      ValueError: If there is none.
+    """
     if key is None:
         raise ValueError(
             "key must be given, such as jax.random.key(0), a new one in every step: with one and "

@@ -17,7 +17,7 @@ from igr.pytrees import trained_part
 def weight_penalty(
     params: PyTree, mask: PyTree | Callable[[PyTree], PyTree] | None = None
 ) -> Float[Array, ""]:
-    r"""Half the sum of the squares of the weights, |W|^2 / 2.
+    r"""The penalty |W|^2 / 2, half the sum of the squares of the weights.
 
     The weight decay of "Gradient regularization improves accuracy of discriminative models"
     (appendix B), and the weight penalty of model gradient similarity (appendix A.1; Krogh and

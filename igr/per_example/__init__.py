@@ -1,4 +1,4 @@
-"""Gradients example by example: all of them, or the means of groups, streamed."""
+"""Per-example gradients: all of them, or the means of groups, computed one after the other."""
 
 from igr.per_example.gradients import per_example_gradients
 from igr.per_example.grouped import grouped_gradients

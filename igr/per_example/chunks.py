@@ -24,10 +24,11 @@ def summed_over_chunks(
         sums: From a part of the batch to arrays that add up, of one shape for parts of any length.
         batch: A pytree of arrays with a leading example axis.
         chunk: The length of a part (the last may be shorter), None for one part.
-        plus: How two results are added, by default each of their arrays; zeros are nothing.
+        plus: A function that adds two results, by default array by array; the sum starts from
+          zeros.
 
     Returns:
-        What `sums` returns, for the whole batch.
+        The sum, with the structure that `sums` returns.
     """
     n = num_examples(batch)
     batch = jax.tree.map(jnp.asarray, batch)

@@ -1,4 +1,4 @@
-"""The loss of one example as a function of the trained leaves, and gradients in their tree."""
+"""The loss of one example as a function of the trained leaves, and the tree of its gradients."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def differentiable(
 
 
 def with_zeros_for_constants(gradients: PyTree, params: PyTree, length: int) -> PyTree:
-    """Gradients with zeros beside the integer arrays of params, so that the trees match."""
+    """The gradients, with zeros for the integer arrays of params."""
 
     def fill(leaf: Any, gradient: Any) -> Any:
         is_array = isinstance(leaf, jax.Array | np.ndarray)

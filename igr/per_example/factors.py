@@ -1,4 +1,4 @@
-"""Per-example gradients of matrices as the vectors whose outer products they are."""
+"""Per-example gradients of matrices as factors, the vectors of which they are outer products."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from igr.shown import short, table
 
 
 class Factors(NamedTuple):
-    """The gradients g_i = left_i right_i' of one matrix, for all examples i.
+    """The gradients g_i = left_i right_i' of one matrix for all examples i, as factors.
 
     Attributes:
-        left: One vector an example, along the rows of the matrix.
-        right: One vector an example, along its columns.
+        left: One vector for each example, along the rows of the matrix.
+        right: One vector for each example, along its columns.
     """
 
     left: Float[Array, "n a"]
@@ -32,7 +32,7 @@ class Factors(NamedTuple):
     _repr_html_ = table
 
     def mean(self) -> Float[Array, "a b"]:
-        """The mean gradient."""
+        """The mean of the gradients over the examples, a matrix (a, b)."""
         return jnp.tensordot(self.left, self.right, (0, 0)) / self.left.shape[0]
 
 
@@ -40,9 +40,9 @@ class PositionFactors(NamedTuple):
     """The gradients g_i = sum_p left_ip right_ip' of a matrix that is used at several positions.
 
     Attributes:
-        left: One vector a position of an example, along the rows of the matrix (of a convolution:
-            what the kernel sees there).
-        right: One vector a position of an example, along its columns.
+        left: One vector for each position of an example, along the rows of the matrix (for a
+            convolution, the patch under the kernel).
+        right: One vector for each position of an example, along its columns.
     """
 
     left: Float[Array, "n p a"]
@@ -59,10 +59,10 @@ def per_example_factors(
     *,
     positions: bool = False,
 ) -> PyTree:
-    """The gradient of every example, factored wherever a matrix enters as products alone.
+    """The gradient of every example, as factors for matrices that enter only in products.
 
-    Where the loss of an example contains a matrix W only in one product out = x W, with one x an
-    example, its gradient is the outer product of the activation x and the cotangent of out. Both
+    Where the loss of an example contains a matrix W only in one product out = x W, with one vector
+    x, its gradient is the outer product of the activation x and the cotangent of out. Both
     come from one pass over the batch that forms no gradient of W: the product is found in the
     traced program, whatever library wrote it, and the cotangent is the derivative with respect to
     a zero added to its output. Matrices that enter otherwise and all other leaves have their
@@ -70,7 +70,7 @@ def per_example_factors(
 
     With `positions` the same is done where W is used at several positions of one example: in one
     product of many rows, in several products (tied weights), at every step of a scan, as the kernel
-    of a convolution. The gradient is then the sum of an outer product a position.
+    of a convolution. The gradient is then a sum of outer products over positions.
 
     Args:
         example_loss_fn: `(params, example) -> scalar`.
@@ -123,7 +123,7 @@ def per_example_factors(
 
 
 def _is_single(products: dict[Path, Product]) -> bool:
-    """Whether they are one product of a matrix with one vector."""
+    """Whether these are a single product of the matrix with a single vector."""
     return len(products) == 1 and all(
         p.positions == 1 and p.layout == "matrix" for p in products.values()
     )
@@ -132,7 +132,7 @@ def _is_single(products: dict[Path, Product]) -> bool:
 def _factors(
     products: dict[Path, Product], activations: dict[Path, Any], cotangents: dict[Path, Any]
 ) -> Factors | PositionFactors:
-    """The products of one leaf, their positions one after the other."""
+    """The factors of a leaf's gradients, with the positions of all its products in one axis."""
     pairs = []
     for path, p in products.items():
         pair = p.activations(activations[path]), p.cotangents(cotangents[path])

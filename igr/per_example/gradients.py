@@ -1,4 +1,4 @@
-"""The gradient of every example of a batch, all kept."""
+"""The gradient of every example of a batch, all held at once."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def per_example_gradients(
     batch: PyTree,
     chunk: Count | None = None,
 ) -> PyTree:
-    """The gradients g_i of the loss of every example i, along a new leading axis.
+    """The gradients of the loss of every example, stacked along a new leading axis of n.
 
-    What comes out is as large as n times the parameters, and on a CPU writing it is most of the
-    cost (at n = 128 about a hundred plain gradients). Where a few means would do, as for a median
-    of means, `grouped_gradients` costs little more than one gradient.
+    The result is as large as n times the parameters, and on a CPU writing it is most of the cost
+    (at n = 128 about a hundred plain gradients). Where the means of a few groups suffice, as for a
+    median of means, `grouped_gradients` costs little more than one gradient.
 
     Args:
         example_loss_fn: `(params, example) -> scalar`.
         params: Any pytree with floating leaves.
         batch: A pytree of arrays with a leading axis of n examples.
-        chunk: Take the examples this many at a time, which bounds the memory of their activations;
-            by default all n at once, for which the compiler may hold the gradients twice, the other
-            way round. It need not divide n.
+        chunk: The number of examples to take at a time, which bounds the memory of their
+            activations; by default all n at once, for which the compiler may hold the gradients
+            twice, in two layouts. It need not divide n.
 
     Returns:
         A pytree like params whose leaves have a leading axis of length n, in the dtypes of params;

@@ -1,4 +1,4 @@
-"""The mean gradient of every group of examples, streamed."""
+"""The mean gradient of every group of examples, one group after the other."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def grouped_gradients(
     batch: PyTree,
     num_groups: Count,
 ) -> PyTree:
-    """The mean gradient of each of `num_groups` groups of examples, along a new leading axis.
+    """The mean gradients of `num_groups` groups of examples, stacked along a new leading axis.
 
     One group is differentiated after the other, as the gradient of its mean loss: no more than
     `num_groups` gradients exist at any time, and the cost is little more than one gradient of the
     whole batch. Group j holds the consecutive examples j n/k to (j+1) n/k - 1; shuffle the batch
-    first where its order means something.
+    first if its order is not random.
 
     Args:
         example_loss_fn: `(params, example) -> scalar`.
@@ -62,7 +62,11 @@ def grouped_gradients(
 
 
 def group_size(length: Count, num_groups: Any) -> int:
-    """The number of examples in each of `num_groups` equal groups, or an error saying why none."""
+    """The number of examples in each of `num_groups` equal groups.
+
+    Raises:
+      ValueError: If it does not divide the number of examples.
+    """
     num_groups = check_count("num_groups", num_groups, 1, length, ", the number of examples")
     rest = length % num_groups
     if rest:

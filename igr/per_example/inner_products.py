@@ -1,4 +1,4 @@
-"""Sums and inner products of per-example gradients, taken from their factors where they have some.
+"""Sums and inner products of per-example gradients, computed from their factors where possible.
 
 The gradient of example i for a matrix that enters through one product out = x W is the outer
 product of its activation x_i and its cotangent d_i. Hence |g_i|^2 = |x_i|^2 |d_i|^2 and
@@ -62,7 +62,7 @@ def total(gradient: Gradient) -> Array:
 
 
 def squares(gradients: Gradients) -> Float[Array, " n"]:
-    """|g_i|^2 of every example."""
+    """The squared norm |g_i|^2 of every example's gradient, (n,)."""
 
     def leaf(g: Gradient) -> Array:
         if isinstance(g, Factors):
@@ -78,7 +78,7 @@ def squares(gradients: Gradients) -> Float[Array, " n"]:
 
 
 def gram(rows: Gradients, columns: Gradients) -> Float[Array, "n m"]:
-    """g_i . g_j for the examples of two sets of gradients of the same leaves."""
+    """The inner products g_i . g_j of two sets of gradients of the same leaves, (n, m)."""
 
     def leaf(a: Gradient, b: Gradient) -> Array:
         if isinstance(a, Factors) and isinstance(b, Factors):
@@ -99,13 +99,13 @@ def gram(rows: Gradients, columns: Gradients) -> Float[Array, "n m"]:
 
 
 def formed(gradient: PositionFactors) -> Float[Array, "n ab"]:
-    """The gradients of one leaf, one by one."""
+    """The gradients of one leaf, formed from their factors: one row for each example."""
     products = jnp.einsum("npa,npb->nab", *gradient, precision=HIGHEST)
     return products.reshape(len(products), -1)
 
 
 def centred(left: Array, right: Array) -> tuple[Array, Array]:
-    """The same sum over positions, of vectors about their means, and of the means once.
+    """Factors of the same gradient, with each factor's mean over positions split off.
 
     sum_p x_p d_p' = sum_p (x_p - m) (d_p - n)' + m (sum_p d_p)'. Where features have a mean far
     above their spread, products over pairs of positions are of the size of its square and cancel:
@@ -126,7 +126,7 @@ def over_pairs(
 ) -> Array:
     """The sum of `product(row arrays at p, column arrays at r)` over pairs of positions p, r.
 
-    One pair after the other: together they would take the memory of as many Gram matrices. The
+    Pairs are taken one after the other, in the memory of a single Gram matrix. The
     positions are the last axis but one of every array.
     """
     positions = rows[0].shape[-2], columns[0].shape[-2]
@@ -146,16 +146,17 @@ def over_pairs(
 
 
 def pairs_are_less_for_squares(left: Any, right: Any) -> bool:
-    """Whether norms take fewer multiplications over pairs of positions than from the gradients."""
+    """Whether squared norms cost less over pairs of positions than from formed gradients."""
     positions, a, b = left.shape[-2], left.shape[-1], right.shape[-1]
     return positions * (a + b) < a * b
 
 
 def pairs_are_less_for_products(left: Any, right: Any, other_right: Any) -> bool:
-    """Whether products of gradients do. `right` may have an axis of outputs, which `left` shares.
+    """Whether inner products cost less over pairs of positions than from formed gradients.
 
-    Over pairs, rows * columns * positions^2 (b + a / outputs^2); from the gradients, those of both
-    to be formed, a b (rows + columns) positions, and rows * columns * a b.
+    `right` may have an axis of outputs, which `left` shares. The multiplications are
+    rows * columns * positions^2 (b + a / outputs^2) over pairs; a b (rows + columns) positions to
+    form the gradients, and rows * columns * a b for their products.
     """
     positions, a, b = left.shape[-2], left.shape[-1], right.shape[-1]
     rows, columns = (int(np.prod(d.shape[:-2])) for d in (right, other_right))
@@ -165,9 +166,9 @@ def pairs_are_less_for_products(left: Any, right: Any, other_right: Any) -> bool
 
 
 def scaled_to_one(gradients: Gradients) -> Gradients:
-    """The gradients of each example times a positive number, so that their largest entry is one.
+    """The gradients of each example times a positive number that makes their largest entry one.
 
-    Products of what this returns can neither underflow nor overflow. Zero gradients stay zero.
+    Products of these gradients can neither underflow nor overflow. Zero gradients stay zero.
     """
     sizes = jnp.stack([_row_largest(g) for g in gradients])
     largest = jnp.max(sizes, axis=0)
@@ -183,7 +184,7 @@ def scaled_to_one(gradients: Gradients) -> Gradients:
 
 
 def entries_kept(gradients: list[Any]) -> int:
-    """How many numbers an example takes in the leaves that have no factors (shapes suffice)."""
+    """The numbers held for an example in leaves without `Factors`; shapes of gradients suffice."""
 
     def leaf(g: Any) -> int:
         if isinstance(g, PositionFactors):
@@ -198,7 +199,7 @@ def entries_kept(gradients: list[Any]) -> int:
 
 
 def require_alike(name: str, batch: PyTree, expected_name: str, expected: PyTree) -> None:
-    """An error unless one example of a batch has the shapes of one of the other."""
+    """Raises `ValueError` unless examples of two batches have the same structure and shapes."""
     num_examples(expected)
     num_examples(batch)
     got, wanted = (
@@ -220,14 +221,14 @@ def _widened(a: Array) -> Array:
 
 
 def _rows(a: Array) -> Array:
-    """One row an example, in float32 or wider."""
+    """The array with one row for each example, in float32 or wider."""
     return _widened(a.reshape(a.shape[0], -1))
 
 
 def _row_largest(g: Gradient) -> Array:
-    """The largest entry of the gradient of each example in a leaf, by magnitude.
+    """The largest magnitude of an entry in each example's gradient of a leaf, (n,).
 
-    Of several positions a number of that size: the largest entry of a summand, about.
+    For several positions an estimate: the product of the largest entries of both factors.
     """
     return _largest(g.left) * _largest(g.right) if isinstance(g, tuple) else _largest(g)
 
@@ -237,7 +238,7 @@ def _largest(a: Array) -> Array:
 
 
 def _times(scale: Array, a: Array) -> Array:
-    """Every example times its own number."""
+    """An array with every example multiplied by its own number."""
     return a * scale.reshape(-1, *(1,) * (a.ndim - 1))
 
 

@@ -1,4 +1,4 @@
-"""The products of the gradients of all outputs of all examples: their matrix, trace and logdet."""
+"""The tangent kernel from per-example gradients of the outputs: matrix, trace, log-determinant."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ KEPT = 2**24  # numbers that gradients taken at a time may fill, where the param
 
 
 class KernelTooLargeError(ValueError, MemoryError):
-    """A kernel was asked for that memory cannot hold."""
+    """Raised when a tangent kernel is asked for that does not fit in memory."""
 
 
 @on_any_mesh
 def kernel_matrix(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, other: PyTree | None = None
 ) -> Float[Array, "nq mq"]:
-    """grad f_o(x_i) . grad f_p(x'_j) for all outputs o, p and examples i, j."""
+    """The tangent kernel grad f_o(x_i) . grad f_p(x'_j), a matrix (n q, m q)."""
     q = output_dimension(apply_fn, params, x)
     _require_memory(apply_fn, params, x, other, q)
     rows = output_gradients(apply_fn, params, x)
@@ -49,12 +49,14 @@ def kernel_matrix(
 def kernel_in_unit(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, centred: bool = False
 ) -> tuple[Float[Array, "nq nq"], Float[Array, ""]]:
-    """The kernel of gradients measured in a unit near their size, and that unit, a power of two.
+    """The tangent kernel of the gradients divided by a unit near their size, and the unit.
 
-    `centred` takes the mean over the examples off the gradients of each output.
+    The unit is a power of two.
 
-    It holds the squares of gradients, which may be out of the range of the dtype where they and
-    what is made of them (ranks, cosines, directions, a logarithm) are not.
+    `centred` subtracts the mean over the examples from the gradients of each output.
+
+    The kernel holds squares of gradients, which may be out of the range of the dtype where
+    gradients, and ranks, cosines, eigenvectors and logarithms of the kernel, are not.
     """
     q = output_dimension(apply_fn, params, x)
     _require_memory(apply_fn, params, x, None, q)
@@ -75,7 +77,7 @@ def kernel_in_unit(
 def kernel_trace(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, chunk: int | None = None
 ) -> Float[Array, ""]:
-    """The sum of the squares of the gradients, `chunk` examples at a time."""
+    """The trace of the tangent kernel, a scalar, from `chunk` examples at a time."""
     q = output_dimension(apply_fn, params, x)
     chunk = _chunk(apply_fn, params, x) if chunk is None else chunk
     return summed_over_chunks(
@@ -87,7 +89,7 @@ def kernel_trace(
 def kernel_norm(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
 ) -> Float[Array, ""]:
-    """The root of `kernel_trace`, of gradients of any size: their squares may be out of range."""
+    """The root of the tangent kernel's trace, for gradients of any size."""
     n, q = num_examples(x), output_dimension(apply_fn, params, x)
 
     def of_part(part: PyTree) -> Array:
@@ -103,7 +105,7 @@ def kernel_norm(
 
 
 def _chunk(apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree) -> int:
-    """How many examples keep what is formed as small as the parameters, or as `KEPT` numbers."""
+    """The number of examples at a time whose gradients take the parameters' size, or `KEPT`."""
     made_of = jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), x)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(trained_part(params)))
     return max(1, max(parameters, KEPT) // max(1, numbers_kept(made_of) // num_examples(x)))
@@ -117,9 +119,10 @@ def drawn_kernel_traces(
     probes: int,
     key: PRNGKeyArray | None,
 ) -> Float[Array, " probes"]:
-    """|sum_io r_io grad f_o(x_i)|^2 for so many draws of independent signs r_io.
+    """An unbiased estimate of the kernel's trace for each draw of random signs, (probes,).
 
-    The mean of each is the trace, and its variance 2 sum_(a != b) K_ab^2.
+    Each is |sum_io r_io grad f_o(x_i)|^2 for independent signs r_io, with the variance
+    2 sum_(a != b) K_ab^2.
     """
     num_examples(x)
     output_dimension(apply_fn, params, x)
@@ -137,7 +140,10 @@ def drawn_kernel_traces(
 
 
 def log_determinant(kernel: Float[Array, "k k"], unit: Float[Array, ""]) -> Float[Array, ""]:
-    """log det (unit^2 K); -inf where a pivot is within rounding, NaN where one is not finite."""
+    """The log-determinant of unit^2 K; -inf where a pivot is within rounding.
+
+    NaN where an entry of the kernel is not finite.
+    """
     pivots = jnp.diag(jnp.linalg.cholesky(kernel)) ** 2
     rounding = kernel.shape[0] * jnp.finfo(kernel.dtype).eps * jnp.max(jnp.diag(kernel))
     regular = jnp.all(pivots > rounding)  # NaN, where the factorization broke off, is not
@@ -149,7 +155,7 @@ def log_determinant(kernel: Float[Array, "k k"], unit: Float[Array, ""]) -> Floa
 def _require_memory(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree, other: PyTree | None, q: int
 ) -> None:
-    """An error, before anything is computed, where memory cannot hold the kernel."""
+    """Raises `KernelTooLargeError`, before any computation, if memory cannot hold the kernel."""
     sets = [x] if other is None else [x, other]
     made_of = [jax.eval_shape(lambda x: output_gradients(apply_fn, params, x), s) for s in sets]
     itemsize = made_of[0][0][0].dtype.itemsize
@@ -167,7 +173,7 @@ def _require_memory(
 
 
 def _memory() -> int | None:
-    """The bytes of memory of the device; None where it does not tell."""
+    """The device's memory in bytes, or None where it does not say."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")

@@ -1,4 +1,4 @@
-"""The products through which a matrix enters a traced program, and the vectors it meets there."""
+"""Finds the products through which a matrix enters a traced program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Path = tuple[int, ...]  # where an equation stands: its index, in an equation of
 
 @dataclass(frozen=True)
 class Product:
-    """A product of a leaf with an activation, at one position of the example or at several.
+    """A product of a leaf, read as a matrix, with an activation at one or more positions.
 
     The leaf is read as a matrix. The gradient of an example is the sum over positions of an
     activation times a cotangent, transposed where the product sums over the matrix's columns.
@@ -26,13 +26,14 @@ class Product:
     Attributes:
         leaf: The number of the leaf.
         operand: The position of the leaf among the two operands.
-        shape: Of the output, a leading axis for every scan around it first.
-        dtype: Of the output.
-        layout: How the matrix is read off the leaf: products of one layout add up.
-        transposed: Whether the activation meets the columns.
-        positions: How many.
-        activations: From what the leaf meets, with a leading example axis, to (n, positions, a).
-        cotangents: From those of the output, likewise, to (n, positions, b).
+        shape: The shape of the output, with a leading axis for every scan around it.
+        dtype: The dtype of the output.
+        layout: How the matrix is read off the leaf: products of one layout can be added.
+        transposed: Whether the product sums over the matrix's columns.
+        positions: The number of positions.
+        activations: A function from the other operand, with a leading example axis, to an array
+            (n, positions, a).
+        cotangents: A function from the output's cotangent, likewise, to (n, positions, b).
     """
 
     leaf: int
@@ -47,14 +48,14 @@ class Product:
 
 
 def products_of_leaves(jaxpr: jex.Jaxpr, leaves: int) -> dict[int, dict[Path, Product]]:
-    """The products of every leaf that enters the program through nothing else.
+    """The products of every leaf that enters the program only through products.
 
     Args:
         jaxpr: The program; its first arguments are the leaves.
-        leaves: How many they are.
+        leaves: The number of leaves.
 
     Returns:
-        For each such leaf its products, all of one layout, by where they stand.
+        leaf -> path of an equation -> its `Product`, all of one layout for a leaf.
     """
     known = {var: (i, False) for i, var in enumerate(jaxpr.invars[:leaves])}
     uses: dict[int, dict[Path, Product]] = {}
@@ -74,9 +75,9 @@ def products_of_leaves(jaxpr: jex.Jaxpr, leaves: int) -> dict[int, dict[Path, Pr
 def _uses(
     jaxpr: jex.Jaxpr, known: dict[Any, tuple[int, bool]], path: Path = ()
 ) -> Iterator[tuple[Path, int, Product | None]]:
-    """Every use of a leaf, where it is, and as which product, if it is one.
+    """Every use of a leaf: its path, the leaf's number, and its `Product`, or None if it is none.
 
-    `known` says which variables are leaves, and whether transposed.
+    `known` maps variables that are leaves to their numbers, and whether they are transposed.
     """
     known = dict(known)
     for index, eqn in enumerate(jaxpr.eqns):
@@ -112,7 +113,7 @@ def _uses(
 def _of_real_numbers(
     eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool
 ) -> Product | None:
-    """The product, if it is of real numbers: what multiplies complex ones has no factors here."""
+    """The product, or None if it is one of complex numbers, for which factors are not formed."""
     other, out = _shaped(eqn.invars[1 - operand]), _shaped(eqn.outvars[0])
     if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in (other, out)):
         return None
@@ -124,7 +125,7 @@ def _of_real_numbers(
 
 
 def scan_arguments(eqn: jex.JaxprEqn) -> tuple[int, int]:
-    """How many constants, and how many carries, a scan takes before what it scans over.
+    """The number of constants, and of carries, that a scan takes before its scanned inputs.
 
     Read off the shapes, since versions of JAX note it in different ways: what is scanned over, and
     stacked up, has an axis more outside.
@@ -196,18 +197,18 @@ def _convolution(eqn: jex.JaxprEqn, operand: int, leaf: int, transposed: bool) -
 
 
 def _positions_together(n: int, x: Any) -> Float[Array, "n p k"]:
-    """All axes between the examples and the last as one. Any of them may be of length 0."""
+    """The array with all axes between the first and the last merged; any may be of length 0."""
     return x.reshape(n, math.prod(x.shape[:-1]) // n, x.shape[-1])
 
 
 def _patches(x: Any, kernel: list[int], params: dict[str, Any]) -> Array:
-    """What a kernel sees at each position: (..., positions, offsets times channels)."""
+    """The patches under a kernel at each position: (..., positions, offsets times channels)."""
     patches = jnp.stack([seen for _, seen in windows(x, kernel, params)], axis=-2)
     return patches.reshape(*patches.shape[:-2], math.prod(patches.shape[-2:]))
 
 
 def _repeated(product: Product, length: int) -> Product:
-    """The product in a scan of so many steps: a position more for each step."""
+    """The product in a scan of this length, with a position for each step."""
     return replace(product, shape=(length, *product.shape), positions=length * product.positions)
 
 

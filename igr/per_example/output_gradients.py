@@ -1,4 +1,4 @@
-"""The gradients of every output of every example, factored, each activation held once.
+"""The gradients of every output of every example as factors, each activation held once.
 
 The gradient of output o of example i for a matrix that enters as one product out = x W is the outer
 product of its activation x_i, which knows no o, and a cotangent d_io. Products of two gradients are
@@ -36,7 +36,7 @@ OutputGradients = list[tuple[Array, ...]]
 def output_gradients(
     apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: PyTree
 ) -> OutputGradients:
-    """The gradients of the q outputs of each of the n examples.
+    """The gradients of the q outputs of each of the n examples, for each leaf its factors.
 
     Args:
         apply_fn: `(params, x) -> outputs (q,)`, or a scalar, for one x.
@@ -69,7 +69,7 @@ def output_gradients(
 
 
 def output_gram(rows: OutputGradients, columns: OutputGradients, q: int) -> Float[Array, "nq mq"]:
-    """All products of two gradients, the outputs of one example beside each other."""
+    """The inner products of all pairs of gradients, (n q, m q), an example's outputs adjacent."""
 
     def leaf(a: tuple[Array, ...], b: tuple[Array, ...]) -> Float[Array, "n q m q"]:
         found = jnp.ones((), a[0].dtype)
@@ -88,9 +88,9 @@ def output_gram(rows: OutputGradients, columns: OutputGradients, q: int) -> Floa
 
 
 def less_their_mean(gradients: OutputGradients, q: int, most: int) -> OutputGradients:
-    """The gradients of each output less their mean over the examples, where they can be formed.
+    """The gradients of each output minus their mean over examples, for leaves small enough to form.
 
-    Of a mean far above the spread, nothing would be left of products that are centred afterwards.
+    Centring the products afterwards would lose all digits where the mean is far above the spread.
 
     Args:
         gradients: As `output_gradients` returns them.
@@ -114,7 +114,7 @@ def less_their_mean(gradients: OutputGradients, q: int, most: int) -> OutputGrad
 
 
 def square_sums(gradients: OutputGradients, q: int) -> Float[Array, " n"]:
-    """The sum of the squares of the q gradients of every example."""
+    """The sum of the squared norms of the q gradients of every example, (n,)."""
 
     def leaf(arrays: tuple[Array, ...]) -> Float[Array, "n q"]:
         if _has_positions(arrays) and pairs_are_less_for_squares(*arrays):
@@ -134,7 +134,7 @@ def square_sums(gradients: OutputGradients, q: int) -> Float[Array, " n"]:
 
 
 def numbers_kept(gradients: list[tuple[Any, ...]]) -> int:
-    """How many numbers `square_sums` takes, with the gradients it forms (shapes suffice)."""
+    """How many numbers `square_sums` holds, formed gradients included; shapes suffice."""
 
     def leaf(arrays: tuple[Any, ...]) -> int:
         if not _has_positions(arrays):
@@ -147,7 +147,7 @@ def numbers_kept(gradients: list[tuple[Any, ...]]) -> int:
 
 
 def numbers_kept_for_products(rows: list[tuple[Any, ...]], columns: list[tuple[Any, ...]]) -> int:
-    """How many numbers `output_gram` takes beside what it returns (shapes suffice)."""
+    """How many numbers `output_gram` holds besides its result; shapes suffice."""
     found = 0
     for gradients in [rows] if columns is rows else [rows, columns]:
         found += _size(gradients)
@@ -171,7 +171,7 @@ def _has_positions(arrays: tuple[Any, ...]) -> bool:
 
 
 def _one_position(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The gradients one by one where they are sums over positions; else as they are."""
+    """The gradients formed where they are sums over positions; otherwise unchanged."""
     if not _has_positions(arrays):
         return arrays
     left, right = arrays
@@ -190,7 +190,7 @@ def _over_pairs(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
 
 
 def _varies(jaxpr: jex.Jaxpr) -> list[bool]:
-    """Which results may depend on the argument: all that an equation makes of what does."""
+    """Which results of a program may depend on its arguments, a list of bools."""
     touched = set(jaxpr.invars)
     for eqn in jaxpr.eqns:
         if any(v in touched for v in eqn.invars if not isinstance(v, jex.Literal)):

@@ -1,4 +1,4 @@
-"""The outputs of a network on a set of examples: what they must be, and random signs on them."""
+"""The outputs of a network on a set of examples: their number, and random signs for them."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def output_dimension(apply_fn: Callable[[PyTree, Any], Any], params: PyTree, x: 
 def random_signs_of_outputs(
     key: PRNGKeyArray | None, probes: int, values: Float[Array, "n q"]
 ) -> Float[Array, "probes n q"]:
-    """An independent 1 or -1 for every output of every example, `probes` times."""
+    """Independent random signs 1 or -1 for every output of every example, (probes, n, q)."""
     key = jax.random.key(0) if key is None else key
     return jax.random.rademacher(key, (probes, *values.shape), values.dtype)
 
 
 def square_sum(tree: PyTree) -> Float[Array, ""]:
-    """The sum of the squares of all entries, in float32 or wider."""
+    """The sum of the squares of all entries of a pytree, a scalar in float32 or wider."""
 
     def of_leaf(leaf: Array) -> Array:
         return jnp.sum(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) ** 2)

@@ -1,4 +1,4 @@
-"""A traced program once more, with zeros added to some products, and what they meet noted."""
+"""Runs a traced program with zeros added to some products, and records their activations."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from igr.per_example.matmuls import Path, Product, scan_arguments
 
 
 class ProbedProgram:
-    """Runs a program; the derivative by a probe is the cotangent of a product's output.
+    """Runs a program with a probe, zeros, added to the output of each of some products.
+
+    The derivative by a probe is the cotangent of that output.
 
     Attributes:
-        products: The products, by where they stand.
-        probes: What to add to the output of each.
-        noted: The activation that each has met, once the program has run.
+        products: path of an equation -> the product.
+        probes: path -> the zeros to add to its output.
+        noted: path -> the activation of the product, once the program has run.
     """
 
     def __init__(self, products: dict[Path, Product], probes: dict[Path, Any]) -> None:
@@ -60,7 +62,7 @@ class ProbedProgram:
     def _scan(
         self, eqn: jex.JaxprEqn, operands: list[Any], here: Path, inside: list[Path]
     ) -> list[Any]:
-        """The scan with a probe more, and an activation noted, in every step."""
+        """The outputs of a scan whose steps have probes and record activations."""
         body = eqn.params["jaxpr"]
         first, kept = scan_arguments(eqn)
         consts, carry, xs = (

@@ -1,4 +1,4 @@
-"""Order statistics over examples, coordinate by coordinate, by compare and exchange.
+"""Order statistics over examples, coordinate by coordinate, by a sorting network.
 
 XLA's sort along an axis is slow on a CPU (45 times slower than numpy's). A sorting network does
 the same comparisons whatever the data, elementwise minima and maxima over many coordinates at once.
@@ -25,7 +25,7 @@ UNROLLED = 32
 def reduce_sorted(
     reduce: Callable[[Float[Array, "n b"]], Float[Array, " b"]], examples: Float[Array, "n ..."]
 ) -> Float[Array, "..."]:
-    """`reduce` of the values of every coordinate in ascending order.
+    """Applies `reduce` to the sorted values of every coordinate, over the example axis.
 
     Args:
         reduce: A function of the sorted values of some coordinates, `(n, b) -> (b,)`. They come in
@@ -54,7 +54,7 @@ def reduce_sorted_products(
     left: Float[Array, "n a"],
     right: Float[Array, "n b"],
 ) -> Float[Array, "a b"]:
-    """`reduce_sorted` of the products left_i right_i', made some rows at a time."""
+    """`reduce_sorted` of the products left_i right_i', which are formed some rows at a time."""
     shape = left.shape[1], right.shape[1]
 
     def rows(start: Array | int, number: int) -> Array:
@@ -83,7 +83,7 @@ def sort_examples(examples: Float[Array | np.ndarray, "n ..."]) -> Float[Array, 
 
 
 def _layers(wires: int) -> Iterator[tuple[int, bool]]:
-    """The layers of the bitonic sorter, as (half, mirrored).
+    """The layers of the bitonic sorter, as (half, mirrored) pairs.
 
     In runs of 2 `half` wires, each wire of the first half is compared with the one `half` further
     on, or mirrored, with the last but so many.
@@ -99,7 +99,7 @@ def _layers(wires: int) -> Iterator[tuple[int, bool]]:
 
 
 def _sorted_rows(rows: list[Array | np.ndarray], wires: int) -> list[Array | np.ndarray]:
-    """One comparison after the other. Wires without a row hold infinity: they never move."""
+    """The rows sorted elementwise, by one comparison after the other."""
     for half, mirrored in _layers(wires):
         for start in range(0, wires, 2 * half):
             for i in range(start, start + half):
@@ -110,7 +110,7 @@ def _sorted_rows(rows: list[Array | np.ndarray], wires: int) -> list[Array | np.
 
 
 def _exchange(x: Array, half: int, mirrored: bool) -> Array:
-    """One layer at once."""
+    """The array after one layer of comparisons."""
     pairs = x.reshape(-1, 2, half, *x.shape[1:])
     low, high = pairs[:, 0], pairs[:, 1]
     if mirrored:
@@ -129,14 +129,14 @@ def _in_blocks(
     like: Array | jax.ShapeDtypeStruct,
     at_once: bool,
 ) -> Array:
-    """`reduce` of the sorted values of `number` units of `width` coordinates, some at a time.
+    """The values of `reduce` at the sorted values, computed for some coordinates at a time.
 
     Args:
         reduce: As in `reduce_sorted`.
-        take: The unsorted values, (n, units * width), of so many units from a start on.
-        number: How many units there are.
-        width: The coordinates of each.
-        like: What has the n and the dtype of the values.
+        take: `(start, units) -> values`, the unsorted values (n, units * width) of these units.
+        number: The number of units.
+        width: The number of coordinates of each.
+        like: An array or shape with the n and the dtype of the values.
         at_once: Whether to take them all in one block.
     """
     length, dtype = like.shape[0], like.dtype

@@ -1,4 +1,4 @@
-"""Sums of the gradients of examples and of their squares, streamed, of gradients of any size."""
+"""Sums of per-example gradients and of their squares, in one pass, without overflow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def streamed_sums(
     batch: PyTree,
     chunk: int | None,
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """|sum g_i|^2 and sum |g_i|^2 in the square of a unit, and the unit.
+    """The sums |sum g_i|^2 and sum |g_i|^2 over the square of a unit, and the unit.
 
     Args:
         example_loss_fn: `(params, example) -> scalar`.
@@ -66,7 +66,7 @@ def spreads_of_signs(
     probes: int,
     key: PRNGKeyArray | None,
 ) -> tuple[Float[Array, ""], Float[Array, " probes"], Float[Array, ""]]:
-    """|sum g_i|^2, |sum (r_i - mean r) g_i|^2 for each draw of signs r, and the unit of both.
+    """|sum g_i|^2, and |sum (r_i - mean r) g_i|^2 for each draw of random signs r, and their unit.
 
     Args:
         example_loss_fn: `(params, example) -> scalar`.
@@ -117,10 +117,10 @@ def _plus(a: _Sums, b: _Sums) -> _Sums:
 def _one_by_one(
     example_loss_fn: Callable[[PyTree, PyTree], Any], params: PyTree, batch: PyTree
 ) -> tuple[Array, Array, Array]:
-    """Both sums, no two of the gradients at a time: their sum is one gradient of the batch.
+    """Both sums, with the gradient of one example at a time, and one gradient of the batch.
 
-    That pass of its own takes less than to form for every example the gradients of matrices whose
-    squares come from factors.
+    The gradient of the batch gives the first sum, which costs less than to form each example's
+    gradients of matrices whose squares come from factors.
     """
     trained, loss_fn = differentiable(example_loss_fn, params)
 
@@ -152,7 +152,7 @@ def _in_one_unit(whole: Array, squares: Array, exponent: Array) -> tuple[Array, 
 
 
 def _square(gradient: PyTree) -> tuple[Array, Array]:
-    """|g|^2 / 4^e, in float32 or wider, and e."""
+    """The value |g|^2 / 4^e, in float32 or wider, and e."""
     wide = [
         (leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)),)
         for leaf in jax.tree.leaves(gradient)

@@ -1,4 +1,4 @@
-"""Gradients measured in a power of two near their size, so that their squares stay in range.
+"""Gradients divided by a power of two near their size, so that their squares stay in range.
 
 In float32 the squares of gradients of 1e-20 are zero and those of gradients of 1e20 infinite, while
 ratios, lengths, cosines and logarithms of them are numbers like any others. A power of two rounds
@@ -19,15 +19,15 @@ from igr.powers_of_two import exponent_of, times_power
 def in_their_unit(
     gradients: Sequence[tuple[Array, ...]],
 ) -> tuple[list[tuple[Array, ...]], Int[Array, ""]]:
-    """Gradients divided by a power of two near the largest of their entries, and its exponent.
+    """Gradients divided by a power of two near their largest entry, and its exponent.
 
     Args:
-        gradients: For each leaf the arrays whose product the gradients are, or the one they are.
-            The factors each come in a unit of their own first, since their product may be out of
-            range itself.
+        gradients: For each leaf the factors whose product the gradients are, or the gradients
+          alone.
+            Each factor is scaled by itself first, since their product may be out of range.
 
     Returns:
-        The same, and the exponent: 0 where all of them are zero.
+        The scaled gradients, and the exponent: 0 if all of them are zero.
     """
     largest = [[_largest(a) for a in arrays] for arrays in gradients]
     exponents = [[exponent_of(a) for a in leaf] for leaf in largest]
@@ -46,13 +46,13 @@ def in_their_unit(
 
 
 def common_exponent(exponents: Int[Array, " k"], known: Array) -> Int[Array, ""]:
-    """The largest of the exponents that are those of something; 0 if none is."""
+    """The largest of the exponents that are `known`; 0 if none is."""
     largest = jnp.max(jnp.where(known, exponents, jnp.iinfo(exponents.dtype).min // 2))
     return jnp.where(jnp.any(known), largest, 0)
 
 
 def root_of_sum_of_squares(lengths: Array) -> Array:
-    """sqrt(sum l^2) of numbers of any size."""
+    """The root of the sum of squares, for numbers of any size, a scalar."""
     ((scaled,),), unit = in_their_unit([(lengths,)])
     return times_power(jnp.sqrt(jnp.sum(scaled**2)), unit)
 

@@ -1,4 +1,4 @@
-"""The papers' rules as optax transformations, one rule a file."""
+"""The papers' learning rules as optax transformations, one to a file."""
 
 from igr.transforms.decay import DecayState
 from igr.transforms.drift_adjusted import (

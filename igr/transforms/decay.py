@@ -1,4 +1,4 @@
-"""What the decays share: they act on finished steps, and have a form for gradients too."""
+"""The shared part of the decays: a transformation of updates, and a form for gradients."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class DecayState(NamedTuple):
 def decay_transformation(
     rule: str, decay: Decay, leaf_by_leaf: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation that takes `decay` off the updates, in the dtypes of the updates.
+    """The transformation that subtracts `decay` from the updates, in the updates' dtypes.
 
-    Where the decay is `leaf_by_leaf` it needs no loss, and some leaves may be masked out.
+    A decay that is `leaf_by_leaf` needs no loss, and some leaves may be `optax.MaskedNode`s.
     """
 
     def init_fn(params: PyTree) -> DecayState:
@@ -61,12 +61,12 @@ def decay_value_and_grad(
     has_aux: bool,
     also_called: Mapping[str, Callable[..., Any] | None] | None = None,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    """The oracle of a decay: the plain value of the loss, and its gradient plus `decay`.
+    """A function that returns the plain loss, and its gradient plus `decay`.
 
     Args:
         rule: The name for error messages.
         value_fn: `(params, *args, **kwargs) -> scalar`, or with `has_aux` a pair.
-        decay: As above.
+        decay: As in `decay_transformation`.
         has_aux: As in `jax.value_and_grad`.
         also_called: Further functions `(x, *args, **kwargs)` to hand to `decay`, by name.
     """

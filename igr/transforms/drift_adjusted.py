@@ -1,4 +1,4 @@
-"""The drift-adjusted learning rate: as large as the drift of the step from its flow allows."""
+"""The drift-adjusted learning rate, limited by the drift of a step from its gradient flow."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def drift_adjusted(
     momentum: Number | None = None,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Gradient descent with h = scale/(|Hg|/|g|)^power, `scale_by_drift_adjusted_rate`.
+    r"""Gradient descent with the drift-adjusted learning rate h = scale/(|Hg|/|g|)^power.
 
     Args:
-        power: As there, like the following.
-        scale: As there.
-        max_learning_rate: As there.
+        power: As in `scale_by_drift_adjusted_rate`.
+        scale: As in `scale_by_drift_adjusted_rate`.
+        max_learning_rate: As in `scale_by_drift_adjusted_rate`.
         momentum: As in `optax.sgd`: the rate multiplies the gradient, before the memory.
         nesterov: As in `optax.sgd`.
 
@@ -64,20 +64,20 @@ def drift_adjusted(
 def scale_by_drift_adjusted_rate(
     power: Number = 1.0, scale: Number = 2.0, max_learning_rate: Number = 1.0
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Multiplies the updates by h = scale/(|Hg|/|g|)^power.
+    r"""Multiplies the updates by the drift-adjusted rate h = scale/(|Hg|/|g|)^power.
 
-    Gradient descent leaves its gradient flow by (h^2/2) H g in a step, to leading order. A large
-    |Hg|/|g| says that the step is about to oscillate along a sharp direction, which the sharpness
-    alone cannot: it does not see whether the gradient has a part there. With power 1 and scale 2
-    the rate is at the limit of stability of the curvature that the gradient meets.
+    A step of gradient descent departs from its gradient flow by (h^2/2) H g, to leading order. A
+    large |Hg|/|g| says that the gradient has a component along a sharp direction, in which the step
+    is about to oscillate; the sharpness alone does not tell. With power 1 and scale 2 the rate is
+    at the stability limit of the curvature along the gradient.
 
     Both g and H g are taken from `value_fn` at `params`, never from the updates: one more Hessian
     product a step.
 
     Args:
-        power: At least 0: 1 as it stands, 1/2 for a rate that varies less.
-        scale: Above 0: 2 as it stands.
-        max_learning_rate: Above 0: what h is cut at, also where H g is zero.
+        power: At least 0; 1/2 gives a rate that varies less than with 1.
+        scale: Above 0.
+        max_learning_rate: The largest h, above 0, also taken where H g is zero.
 
     Returns:
         A transformation whose `update(updates, state, params, *, value_fn)` needs `params` and

@@ -1,4 +1,4 @@
-"""Explicit gradient regularization: descend E + mu |grad E|^2."""
+"""Explicit gradient regularization: descent on E + mu |grad E|^2."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class AddGradientNormPenaltyState(NamedTuple):
 def add_gradient_norm_penalty(
     mu: ScalarOrSchedule, mask: PyTree | Callable[[PyTree], PyTree] | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Add the gradient of mu |grad E|^2, which is 2 mu H g, to the updates.
+    r"""Adds 2 mu H g, the gradient of the penalty mu |grad E|^2, to the updates.
 
     Both g and H g are taken from `value_fn` at `params`, never from the updates: behind momentum
     or clipping the updates are no longer the gradient. Under one `jax.jit` the compiler merges
@@ -158,10 +158,11 @@ def egr_value_and_grad(
     value: Literal["penalized", "plain"] = "penalized",
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    r"""`jax.value_and_grad` of E + mu |grad E|^2, for loops that cannot pass `value_fn` on.
+    r"""A function that returns E + mu |grad E|^2 and its gradient, as `jax.value_and_grad` does.
 
-    For example flax's `TrainState.apply_gradients`: hand it the gradient from here, and let the
-    optimizer be a plain one. `egr` and `optax.sgd` fed from here take the same steps.
+    It is for training loops that cannot pass `value_fn` to the optimizer, such as flax's
+    `TrainState.apply_gradients`: hand it this gradient, with a plain optimizer. `optax.sgd` on it
+    takes the steps of `egr`.
 
     Args:
         value_fn: The loss E: `(params, *args, **kwargs) -> scalar`, or with `has_aux` a pair of
@@ -255,6 +256,6 @@ def _seen(
 
 
 def _in_unit(strength: Any, unit: Array, leaves: Partitioned) -> Array:
-    """2^e mu, in float32 or wider."""
+    """The number 2^e mu, in float32 or wider."""
     dtype = jnp.result_type(jnp.float32, *(p.dtype for p in leaves.params))
     return times_power(jnp.asarray(strength, dtype), unit)

@@ -1,4 +1,4 @@
-"""Numbers that the user chooses: scalars checked when they are given, schedules when they run."""
+"""Checks of hyperparameters: numbers when they are given, schedules when they run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def require_number(
     above: Number | None = None,
     schedule: bool = True,
 ) -> Any:
-    """Raises unless `value` is a finite number in range or, where allowed, a schedule; returns it.
+    """Returns `value`, checked to be a finite number in range or, where allowed, a schedule.
 
     The range of a JAX array is not checked, because a schedule that `optax.inject_hyperparams`
     evaluates may rightly pass through zero.
@@ -48,7 +48,9 @@ def require_number(
 
 
 def require_static(name: str, value: Any) -> None:
-    """Raises where `optax.inject_hyperparams` has made an array of what fixes the program.
+    """Raises if a value that fixes the compiled program is a JAX array.
+
+    `optax.inject_hyperparams` makes such an array of any number that is not declared static.
 
     Args:
         name: The argument, for the message.
@@ -67,7 +69,7 @@ def require_static(name: str, value: Any) -> None:
 def sgd(
     learning_rate: ScalarOrSchedule, momentum: Any = None, nesterov: bool = False
 ) -> optax.GradientTransformation:
-    """`optax.sgd`, of numbers of any kind and of no text.
+    """`optax.sgd`, with its numbers checked.
 
     Args:
         learning_rate: A positive number, or a schedule.
@@ -85,7 +87,11 @@ def sgd(
 
 
 def at_count(name: str, value: Any, count: Any) -> Any:
-    """The number itself, or what the schedule says at step `count`."""
+    """The number itself, or the value of the schedule at step `count`.
+
+    Raises:
+      ValueError: If a schedule comes without `count`, or does not return a scalar.
+    """
     if not callable(value):
         return value
     if count is None:

@@ -1,4 +1,4 @@
-"""The loss that a rule is given: what it must be."""
+"""Checks of the loss that a rule is given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from igr.pytrees import is_trained
 
 
 def require_value_fn(rule: str, value_fn: Any, oracle: str) -> Callable[[PyTree], Any]:
-    """The extra argument `value_fn`, or an error that says how to pass it."""
+    """Returns the extra argument `value_fn`; raises `ValueError` unless it is a function."""
     if value_fn is None:
         raise ValueError(
             f"{rule} needs the loss as an extra argument: update(updates, state, params, "
@@ -29,7 +29,7 @@ def require_value_fn(rule: str, value_fn: Any, oracle: str) -> Callable[[PyTree]
 
 
 def require_scalar_loss(value: Any) -> Array:
-    """The value of a loss, or an error that names `value_fn`."""
+    """Returns the value of a loss as an array; raises `ValueError` unless it is a scalar."""
     if not is_trained(value) or jnp.ndim(value) != 0:
         is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
         kind = f"shape {jnp.shape(value)}, {value.dtype}" if is_array else repr(value)

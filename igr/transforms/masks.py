@@ -1,4 +1,4 @@
-"""Which leaves a rule acts on: masks and labels, fixed when the step is traced."""
+"""The leaves on which a rule acts: masks and labels, fixed when the step is traced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 
 def static_mask(mask: PyTree | Callable[[PyTree], PyTree] | None, params: PyTree) -> list[bool]:
-    """Whether `mask` (None: everywhere) chooses each leaf of params.
+    """Whether `mask` (None: everywhere) chooses each leaf of params, a list of bools.
 
     Raises:
         ValueError: If the mask does not fit params or does not hold Python bools.
@@ -40,9 +40,12 @@ def static_mask(mask: PyTree | Callable[[PyTree], PyTree] | None, params: PyTree
 
 
 def static_labels(labels: PyTree | Callable[[PyTree], PyTree], params: PyTree, name: str) -> PyTree:
-    """A tree of labels in the structure of params.
+    """A label for every leaf, in the structure of params.
 
-    Given as one, as a prefix of one, or as a function of params.
+    `labels` is such a tree, a prefix of one, or a function of params that returns one.
+
+    Raises:
+        ValueError: If it does not fit params.
     """
     tree = labels(params) if callable(labels) else labels
     try:
@@ -55,7 +58,7 @@ def static_labels(labels: PyTree | Callable[[PyTree], PyTree], params: PyTree, n
 
 
 def has_masked_nodes(tree: PyTree) -> bool:
-    """Whether `optax.masked` or `optax.partition` has taken leaves out of a tree."""
+    """Whether a tree holds `optax.MaskedNode`s, as `optax.masked` leaves in place of leaves."""
 
     def is_masked(leaf: Any) -> bool:
         return isinstance(leaf, optax.MaskedNode)
@@ -64,7 +67,7 @@ def has_masked_nodes(tree: PyTree) -> bool:
 
 
 def reject_masked_nodes(rule: str, *trees: PyTree) -> None:
-    """Raise if `optax.masked` or `optax.partition` has taken leaves out of a tree."""
+    """Raises `ValueError` if one of the trees holds `optax.MaskedNode`s."""
     if any(map(has_masked_nodes, trees)):
         raise ValueError(
             f"{rule} needs the whole tree, but optax.masked or optax.partition left MaskedNodes "

@@ -1,4 +1,4 @@
-"""Metric regularization: decay the parameters in a metric of the loss."""
+"""Metric regularization: weight decay in a metric that depends on the loss."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def metric_sgd(
     nesterov: bool = False,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""The Metric learning rule: `optax.sgd`, then `metric_decay`.
+    r"""The Metric learning rule of the dissertation's Table 4.1: `optax.sgd`, then `metric_decay`.
 
         theta <- theta - alpha g - lambda H theta
 
-    As in the table the rate lambda is not multiplied by the learning rate alpha.
+    As in that table the rate lambda is not multiplied by the learning rate alpha.
 
     Args:
         learning_rate: The step alpha, a scalar or a schedule.
@@ -73,15 +73,15 @@ def metric_decay(
     *,
     lanczos_steps: Count = 16,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Weight decay in a metric: subtract lambda M theta, M a metric that comes of the loss.
+    r"""Weight decay in a metric: subtracts lambda M theta, with a metric M made from the loss.
 
     The updates are those that `optax.apply_updates` adds: **place it after the learning rate**, as
     `optax.chain(optax.adam(1e-3), metric_decay(1e-4))`. M theta is the gradient of
     (1/2) theta' M theta with M frozen: the squared distance from the origin in the metric.
 
     The dissertation prints the rule with the Hessian and says that its absolute value is used,
-    because the Fisher information, which the derivation asks for, is positive. For a product that
-    can be read in several ways:
+    because the Fisher information, which the derivation calls for, is positive. M theta can then be
+    read in several ways:
 
     * "hessian": M theta = H theta, the rule as printed. It pushes away from the origin along
       negative curvature.
@@ -152,16 +152,17 @@ def metric_value_and_grad(
     lanczos_steps: Count = 16,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    """The loss and g + rate M theta, for loops that cannot pass `value_fn` on.
+    """A function that returns the loss and the gradient g + rate M theta.
 
-    `optax.sgd(alpha)` fed from here with rate = lambda / alpha takes the steps of
-    `metric_sgd(alpha, lambda)`. Behind momentum or Adam the two differ: there `metric_decay` stays
-    outside, as a decoupled decay, and this gradient does not.
+    It is for training loops that cannot pass `value_fn` to the optimizer. `optax.sgd(alpha)` on
+    this gradient with rate = lambda / alpha takes the steps of `metric_sgd(alpha, lambda)`. With
+    momentum or Adam the two differ: `metric_decay` is a decoupled decay, and this gradient enters
+    the memory.
 
     Args:
         value_fn: The loss: `(params, *args, **kwargs) -> scalar`, or with `has_aux` a pair of that
             scalar and anything else.
-        rate: What M theta is multiplied by, a scalar or a schedule.
+        rate: The factor of M theta, a scalar or a schedule.
         metric: As in `metric_decay`.
         mask: As in `metric_decay`.
         apply_fn: For "gauss_newton": `(params, *args, **kwargs) -> outputs`.

@@ -1,4 +1,4 @@
-"""How a metric on parameter space acts on the parameters: M theta, for several metrics M."""
+"""The product M theta of a metric on parameter space with the parameters, for several metrics M."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def metric_product(
     output_loss_fn: Callable[[Any], Any] | None,
     lanczos_steps: int,
 ) -> list[Array]:
-    """M theta on the chosen leaves, the others being constants of the loss (and zero here).
+    """The product M theta on the chosen leaves, zeros on the others, which are held constant.
 
     Args:
         metric: One of `Metric`, as `metric_decay` explains them.
@@ -72,7 +72,7 @@ def metric_product(
 def hessian_theta(
     leaves: Partitioned, chosen: list[bool], value_fn: Callable[[Any], Any]
 ) -> list[Array]:
-    """H theta on the chosen leaves, the others being constants of the loss (and zero here)."""
+    """The product H theta on the chosen leaves, zeros on the others, which are held constant."""
     theta, whole = chosen_leaves(leaves, chosen)
     loss = leaves.loss(value_fn)
     product = _hessian_theta(jax.grad(lambda part: loss(whole(part))), theta)
@@ -82,7 +82,7 @@ def hessian_theta(
 def chosen_leaves(
     leaves: Partitioned, chosen: list[bool]
 ) -> tuple[list[Array], Callable[[list[Array]], list[Array]]]:
-    """The chosen leaves, and the way from them back to all."""
+    """The chosen leaves, and a function from values for them to the list of all leaves."""
 
     def whole(part: list[Array]) -> list[Array]:
         rest = iter(part)
@@ -100,7 +100,7 @@ def beside_zeros(leaves: Partitioned, chosen: list[bool], part: list[Array]) -> 
 
 
 def require_metric(metric: Any) -> None:
-    """Raise unless `metric` is the name of one."""
+    """Raises `ValueError` unless `metric` is the name of a metric."""
     if metric not in get_args(Metric):
         raise ValueError(f"metric must be one of {', '.join(get_args(Metric))}; got {metric!r}.")
 

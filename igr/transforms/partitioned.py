@@ -1,4 +1,4 @@
-"""The leaves of params that a rule differentiates and changes, and the way back to the trees."""
+"""The leaves of params that a rule differentiates and changes, as lists, and back to trees."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from igr.transforms.masks import has_masked_nodes, reject_masked_nodes, static_l
 
 @dataclass(frozen=True)
 class Partitioned:
-    """Parameters as a list of floating arrays; all else in the tree is held constant.
+    """Parameters as a list of floating arrays; all other leaves are held constant.
 
     Attributes:
         params: The floating leaves of params, in tree order.
@@ -35,7 +35,7 @@ class Partitioned:
     _structure: Any
 
     def loss(self, value_fn: Callable[..., Any]) -> Callable[[list[Array]], Array]:
-        """`value_fn` as a function of the trained leaves alone."""
+        """`value_fn` as a function of the list of trained leaves."""
 
         def loss_of_leaves(leaves: list[Array]) -> Array:
             return require_scalar_loss(of_whole(value_fn, self.params_tree(leaves)))
@@ -47,7 +47,7 @@ class Partitioned:
         return self._structure.unflatten(self._replaced(self._all_params, leaves))
 
     def updates_tree(self, leaves: list[Array]) -> PyTree:
-        """Updates with `leaves` in place of the trained leaves, and the others untouched.
+        """Updates with `leaves` in place of the trained leaves, and the others unchanged.
 
         `leaves` are cast back to the dtypes of the updates.
         """
@@ -55,7 +55,7 @@ class Partitioned:
         return self._structure.unflatten(self._replaced(self._all_updates, kept))
 
     def gradient_tree(self, leaves: list[Array]) -> PyTree:
-        """A gradient for params, from that of the trained leaves.
+        """A gradient in the structure of params, from that of the trained leaves.
 
         Zeros for the arrays that do not train, None for what is no array: both leave such leaves as
         they are when the update is applied.
@@ -64,7 +64,7 @@ class Partitioned:
         return self._structure.unflatten(self._replaced(constants, leaves))
 
     def labels(self, labels: PyTree | Callable[[PyTree], PyTree], name: str) -> list[Any]:
-        """What a tree of static labels says of every trained leaf.
+        """The label of every trained leaf, from a tree of static labels.
 
         The tree is a prefix of params, or a function of params that returns one.
         """
@@ -93,7 +93,7 @@ def partitioned(
     updates: PyTree | None = None,
     masked_allowed: bool = False,
 ) -> Partitioned:
-    """The floating arrays of `params`, where `updates`, if given, has a floating array too.
+    """The floating arrays of `params` for which `updates`, if given, has a floating array too.
 
     Args:
         rule: The name of the rule, for error messages.
@@ -103,8 +103,7 @@ def partitioned(
 
     Raises:
         ValueError: If params are missing, hold no floating array or a complex one, differ from
-            updates in structure or shapes, or where `optax.MaskedNode`s stand in either
-            and may not.
+            updates in structure or shapes, or hold `optax.MaskedNode`s that are not allowed.
     """
     if params is None:
         raise ValueError(f"{rule} needs the parameters: call update(updates, state, params, ...).")

@@ -1,4 +1,4 @@
-"""The explicit penalty that replaces, or removes, the implicit one of a step size.
+"""The explicit penalty with the effect of another step size, or without that of the present one.
 
 A method whose h^1 term is a gradient follows the loss w E + h a |grad E|^2: for gradient descent
 w = 1 and a = 1/4 (Barrett and Dherin 2021, Theorem 3.1). Run on E + mu |grad E|^2 instead (their
@@ -51,15 +51,15 @@ def match_implicit(method: Method, learning_rate: Number, target_learning_rate: 
 
 
 def cancel_implicit(method: Method, learning_rate: Number) -> Number:
-    """The negative mu with which the discrete run follows the plain gradient flow one order closer.
+    """The mu with which EGR follows the gradient flow of E one order closer than the plain method.
 
     Args:
       method: from `igr.methods`, as run by `igr.transforms.egr` with the same momentum.
       learning_rate: the step h.
 
     Returns:
-      mu = -(a/w) learning_rate; -h/4 for gradient descent. The error of a step against the
-      gradient flow falls like h^3 with it, and like h^2 without.
+      mu = -(a/w) learning_rate, which is negative; -h/4 for gradient descent. The error of a step
+      against the gradient flow is of order h^3 with it, and of order h^2 without.
 
     Raises:
       ValueError: as `match_implicit`.

@@ -1,4 +1,4 @@
-"""Selective L2: decay only the parameters that matter little to the loss."""
+"""Selective L2: weight decay only of parameters with a small effect on the loss."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def selective_l2_sgd(
         theta <- theta - alpha g - lambda theta   where |H theta| < omega max |H theta|,
         theta <- theta - alpha g                  elsewhere.
 
-    As in the table the rate lambda is not multiplied by the learning rate alpha.
+    As in Table 4.1 the rate lambda is not multiplied by the learning rate alpha.
 
     Args:
         learning_rate: The step alpha, a scalar or a schedule.
@@ -75,7 +75,7 @@ def selective_decay(
     layers: PyTree | Callable[[PyTree], PyTree] | None = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Take weight_decay * theta off the updates, only where |H theta| < threshold * max |H theta|.
+    """Subtracts weight_decay * theta from the updates where |H theta| < threshold * max |H theta|.
 
     The maximum is taken over the layer of each parameter. The updates are those that
     `optax.apply_updates` adds: **place it after the learning rate**. The inequality is strict: a
@@ -125,18 +125,19 @@ def selective_value_and_grad(
     *,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    """The loss, and its gradient g + rate * theta where theta matters little.
+    """A function that returns the loss and its gradient with the decay of `selective_decay`.
 
-    For loops that cannot pass `value_fn` on.
+    The gradient is g + rate * theta where |H theta| < threshold * max |H theta|, and g elsewhere.
+    It is for training loops that cannot pass `value_fn` to the optimizer.
 
-    `optax.sgd(alpha)` fed from here with rate = lambda / alpha takes the steps of
-    `selective_l2_sgd(alpha, lambda, threshold)`; behind momentum or Adam the two differ, as L2
+    `optax.sgd(alpha)` on this gradient with rate = lambda / alpha takes the steps of
+    `selective_l2_sgd(alpha, lambda, threshold)`; with momentum or Adam the two differ, as L2
     regularization and decoupled weight decay do.
 
     Args:
         value_fn: The loss: `(params, *args, **kwargs) -> scalar`, or with `has_aux` a pair of that
             scalar and anything else.
-        rate: What theta is multiplied by, a scalar or a schedule.
+        rate: The factor of theta, a scalar or a schedule.
         threshold: As in `selective_decay`.
         layers: As in `selective_decay`.
         mask: As in `selective_decay`.
@@ -164,9 +165,9 @@ def insignificant(
     threshold: Any,
     layers: PyTree | Callable[[PyTree], PyTree] | None,
 ) -> list[Array]:
-    """Where |H theta| < threshold * max |H theta|: theta there, zero elsewhere.
+    """The parameters where |H theta| < threshold * max |H theta|, and zeros elsewhere.
 
-    Where H theta is NaN so is what is returned: the comparison would hide it.
+    Where H theta is NaN the result is NaN, which the comparison would hide.
     """
     sizes = [jnp.abs(p) for p in hessian_theta(leaves, chosen, value_fn)]
     names = _layer_names(leaves, layers)
@@ -184,7 +185,7 @@ def insignificant(
 
 
 def require_threshold(threshold: Any) -> Any:
-    """The threshold; raises unless it is a finite number of at least 0."""
+    """Returns the threshold, checked to be a finite number of at least 0."""
     return require_number("threshold", threshold, at_least=0.0, schedule=False)
 
 

@@ -1,4 +1,4 @@
-"""L2 Stopped: decay for a while, then no more, or only where it does no harm."""
+"""L2 Stopped: weight decay for the first steps, then none, or selective decay."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def l2_stopped_sgd(
         theta <- theta - alpha g - lambda theta   for the first tau steps,
         theta <- theta - alpha g                  afterwards.
 
-    As in the table the rate lambda is not multiplied by the learning rate alpha.
+    As in Table 4.1 the rate lambda is not multiplied by the learning rate alpha.
 
     Args:
         learning_rate: The step alpha, a scalar or a schedule.
@@ -78,7 +78,7 @@ def l2_stopped_selective_sgd(
 ) -> optax.GradientTransformationExtraArgs:
     """The L2 Stopped Selective learning rule: `optax.sgd`, then `decay_until_then_selective`.
 
-    As in the table the rates are not multiplied by the learning rate.
+    As in Table 4.1 the rates are not multiplied by the learning rate.
 
     Args:
         learning_rate: A scalar or a schedule.
@@ -122,7 +122,7 @@ def decay_until(
     step: Count | jax.Array,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Take weight_decay * theta off the updates for the first `step` steps.
+    """Subtracts weight_decay * theta from the updates in the first `step` steps.
 
     The updates are those that `optax.apply_updates` adds: **place it after the learning rate**. It
     needs no loss and may stand inside `optax.MultiSteps`, where it counts the steps that are made,
@@ -172,10 +172,11 @@ def decay_until_then_selective(
     *,
     selective_weight_decay: ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Decay everything for the first `step` steps, as `decay_until`, then as `selective_decay`.
+    """Decays all parameters for the first `step` steps, then only as `selective_decay` does.
 
-    **Place it after the learning rate.** The selective rule begins at t = step, which the table
-    leaves open. Before it the Hessian is not computed. Accumulate gradients as with `metric_decay`.
+    **Place it after the learning rate.** The selective rule begins at t = step, which Table
+    4.1 leaves open. Before that the Hessian is not computed. Accumulate gradients as with
+    `metric_decay`.
 
     Args:
         weight_decay: The rate, at least 0, a scalar or a schedule; not multiplied by the learning
@@ -219,17 +220,17 @@ def stopped_selective_value_and_grad(
     selective_rate: ScalarOrSchedule | None = None,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    """The loss, and its gradient with the decay of `decay_until_then_selective` added.
+    """A function that returns the loss and its gradient with `decay_until_then_selective`.
 
-    For loops that cannot pass `value_fn` on.
+    It is for training loops that cannot pass `value_fn` to the optimizer.
 
-    `optax.sgd(alpha)` fed from here with rate = lambda / alpha takes the steps of
+    `optax.sgd(alpha)` on this gradient with rate = lambda / alpha takes the steps of
     `l2_stopped_selective_sgd(alpha, lambda, step, threshold)`.
 
     Args:
         value_fn: The loss: `(params, *args, **kwargs) -> scalar`, or with `has_aux` a pair of that
             scalar and anything else.
-        rate: What theta is multiplied by, a scalar or a schedule.
+        rate: The factor of theta, a scalar or a schedule.
         step: As in `decay_until`.
         threshold: As in `selective_decay`.
         layers: As in `selective_decay`.
@@ -295,7 +296,7 @@ def _decay_of(
 
 
 def _decayed(leaves: Partitioned, chosen: list[bool], rate: Any) -> list[Array]:
-    """rate * theta on the chosen leaves, zero on the others, in the dtypes of theta."""
+    """rate * theta on the chosen leaves, zeros on the others, in the dtypes of theta."""
     return [
         (rate * p).astype(p.dtype) if c else jnp.zeros_like(p)
         for p, c in zip(leaves.params, chosen, strict=True)
@@ -303,7 +304,7 @@ def _decayed(leaves: Partitioned, chosen: list[bool], rate: Any) -> list[Array]:
 
 
 def _require_step(step: Any) -> None:
-    """Raises unless `step` is a number of steps (a traced one is an integer without axes)."""
+    """Raises unless `step` is a count of at least 0, or a traced integer scalar."""
     if is_traced(step) and step.shape == () and jnp.issubdtype(step.dtype, jnp.integer):
         return
     check_count("step", step, 0)

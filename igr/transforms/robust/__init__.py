@@ -1,1 +1,1 @@
-"""Rules that take the gradients of all examples, and give outlying ones less to say."""
+"""Rules that reduce the gradients of all examples robustly, so that outliers count less."""

@@ -1,4 +1,4 @@
-"""Updates with a leading example axis: what they must be, and how a rule reduces them."""
+"""Updates with a leading example axis: their checks, and their reduction over examples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def over_examples(
 ) -> optax.GradientTransformationExtraArgs:
     """A transformation that reduces updates over their leading axis of examples.
 
-    By `reduce_leaf` where the mask says so, by the mean elsewhere; zeros for integer leaves.
+    Leaves that the mask chooses are reduced by `reduce_leaf`, others by the mean; integer leaves
+    become zeros.
     """
 
     def init_fn(params: PyTree) -> optax.EmptyState:
@@ -47,7 +48,7 @@ def _aggregated(
     mask: PyTree | Callable[[PyTree], PyTree] | None,
     check_length: Callable[[int], Any],
 ) -> PyTree:
-    """Updates reduced over their leading axis.
+    """The updates reduced over their leading axis of examples, a pytree like params.
 
     Raises:
         ValueError: If there is no array, the leading axes disagree, the shapes are not those of

@@ -1,4 +1,4 @@
-"""Median of means: the coordinatewise median over groups of the groups' mean gradients."""
+"""Median of means: the coordinatewise median of the mean gradients of groups of examples."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def median_of_means_sgd(
 def median_of_means(
     num_groups: Count, mask: PyTree | Callable[[PyTree], PyTree] | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Average gradients within groups of examples, then take the median over the groups.
+    """Averages gradients within groups of examples, then takes the median over the groups.
 
     The n examples are split in consecutive groups of n / num_groups; of an even number of groups
     the median is the mean of the middle two, as numpy has it. Group means as
@@ -68,7 +68,8 @@ def median_of_means(
     group is the mean; as many groups as examples the median of the examples. NaNs are not hidden: a
     coordinate with a NaN becomes NaN.
 
-    First in a chain; accumulate as with `winsorize`, the aggregator before `optax.MultiSteps`.
+    Place it first in a chain. To accumulate gradients see `winsorize`: the reduction comes before
+    `optax.MultiSteps`.
 
     Args:
         num_groups: A divisor of the number of examples, a Python int. Under
@@ -76,7 +77,7 @@ def median_of_means(
         mask: Which leaves take the median, the others being averaged; as in `winsorize`.
 
     Returns:
-        A transformation as `winsorize` is.
+        A transformation with the contract of `winsorize`.
 
     Raises:
         ValueError: If `num_groups` is not a positive int; on `update`, if it is above the number of
@@ -107,7 +108,7 @@ def median_of_means(
 def median_of_group_means(
     examples: Float[Array, "n ..."], num_groups: Count
 ) -> Float[Array, "..."]:
-    """The median over consecutive groups of equal size of their means, in at least float32."""
+    """The median of the means of consecutive groups of equal size, in at least float32."""
     size = examples.shape[0] // num_groups
     if size > 1:
         wide = jnp.promote_types(examples.dtype, jnp.float32)

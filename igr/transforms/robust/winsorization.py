@@ -1,4 +1,4 @@
-"""Winsorized descent: per coordinate, pull the outlying examples in before averaging."""
+"""Winsorized descent: clip outlying examples in each coordinate before averaging."""
 
 from __future__ import annotations
 
@@ -63,20 +63,21 @@ def winsorized_sgd(
 def winsorize(
     percentile: Number, mask: PyTree | Callable[[PyTree], PyTree] | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Average gradients over examples after clipping each coordinate between two percentiles.
+    r"""Averages gradients over examples after clipping each coordinate between two percentiles.
 
     For every coordinate, values below the c-th percentile over the examples count as that
     percentile, values above the (100 - c)-th as that one. c = 0 is the mean, c = 50 the median.
     Percentiles are interpolated linearly, as numpy does by default. NaNs are not hidden: a
     coordinate with a NaN in any example becomes NaN. Infinities are outliers like others.
 
-    Where the loss is at hand and the network has dense layers, `winsorized_gradient` gives the same
-    without ever holding the gradients of the examples.
+    From the loss itself, `winsorized_gradient` gives the same result without holding the gradients
+    of all examples for dense layers.
 
-    First in a chain; what follows sees ordinary gradients. To accumulate gradients, winsorize each
-    micro-batch and average the results: `optax.chain(winsorize(c), optax.MultiSteps(optimizer, k)
-    .gradient_transformation())`; the other way round, `MultiSteps(chain(winsorize(c), ...))`,
-    cannot work, because the accumulator has no example axis.
+    Place it first in a chain; what follows sees ordinary gradients. To accumulate gradients,
+    winsorize each micro-batch and average the results: `optax.chain(winsorize(c),
+    optax.MultiSteps(optimizer, k) .gradient_transformation())`; the other way round,
+    `MultiSteps(chain(winsorize(c), ...))`, cannot work, because the accumulator has no example
+    axis.
 
     Args:
         percentile: The level c in [0, 50], a Python number. Under `optax.inject_hyperparams`
@@ -117,7 +118,7 @@ def winsorized_mean(examples: Float[Array, "n ..."], level: Fraction) -> Float[A
 
 
 def mean_of_clipped(level: Fraction, n: int) -> Callable[[Float[Array, "n b"]], Float[Array, " b"]]:
-    """From n values in ascending order, their mean after clipping at the percentiles."""
+    """A function from n sorted values to their mean after clipping at the percentiles."""
     # numpy's linear definition: the percentile stands at `position` among the n sorted values.
     position = level / 100 * (n - 1)
     k, fraction = int(position), float(position % 1)
@@ -135,7 +136,12 @@ def mean_of_clipped(level: Fraction, n: int) -> Callable[[Float[Array, "n b"]], 
 
 
 def require_percentile(percentile: Any) -> Fraction:
-    """The level as a fraction, the decimal that was written: 0.1 is a tenth."""
+    """The level as a fraction, floats read as decimals: 0.1 is 1/10.
+
+    Raises:
+      TypeError: If it is no Python number.
+      ValueError: If it is outside [0, 50].
+    """
     require_static("percentile", percentile)
     check_number("percentile", percentile, at_least=0, at_most=50)
     if isinstance(percentile, int | Fraction):

@@ -1,4 +1,4 @@
-"""The winsorized gradient of a batch, without the gradients of its examples."""
+"""The winsorized gradient of a batch, without holding the gradients of its examples."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def winsorized_gradient(
     percentile: Number,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> PyTree:
-    r"""What `winsorize(percentile)` makes of the per-example gradients of a batch.
+    r"""The winsorized mean of the per-example gradients of a batch, as `winsorize` makes it.
 
     The gradient of one example in the matrix of a dense layer is the outer product of the layer's
-    input and its cotangent. These products are rebuilt some rows at a time, winsorized, and thrown
-    away: the memory is that of one gradient and a few megabytes, where n gradients would be n
-    times the parameters. Layers are found in the traced program, whatever library they come from;
-    leaves that are used in another way (convolutions, sequences, tied weights) have their
-    per-example gradients formed, but only they.
+    input and its cotangent. These products are formed some rows at a time, winsorized, and dropped:
+    the memory is that of one gradient and a few megabytes, where n gradients would be n times the
+    parameters. Layers are found in the traced program, whatever library they come from; leaves that
+    are used in another way (convolutions, sequences, tied weights) have their per-example gradients
+    formed, but only they.
 
     The result is a gradient for any optimizer: with `optax.sgd` it takes the steps of
     `winsorized_sgd`.
