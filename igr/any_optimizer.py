@@ -1,4 +1,4 @@
-"""The modified equation of whatever one trains with: a described method, or an optax optimizer."""
+"""The modified equation of a described method, or of an optax optimizer that is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from igr.backward_error import protocols
 
 
 def modified_equation(method: Any, order: int = 1) -> Any:
-    """Derives the equation that an optimizer follows, exactly.
+    """Derives, exactly, the modified equation that an optimizer follows.
 
     Args:
       method: from `igr.methods`; or an optax optimizer as a function of the learning rate, which is
@@ -21,7 +21,7 @@ def modified_equation(method: Any, order: int = 1) -> Any:
       The equation, as of `igr.backward_error.modified_equation`.
 
     Raises:
-      TypeError: if `method` is none, or a transformation, whose step is fixed.
+      TypeError: if `method` is neither, or is a transformation, whose step is fixed.
       ValueError: if `order` is negative, or the optimizer cannot be read.
 
     >>> import optax
@@ -36,6 +36,6 @@ def modified_equation(method: Any, order: int = 1) -> Any:
 
 
 def _is_optimizer(method: Any) -> bool:
-    """Whether it is a function, or the transformation that one would return."""
+    """Whether a value is a function, or an optax transformation as one would return."""
     pair = isinstance(method, tuple) and hasattr(method, "update")
     return pair or (callable(method) and not isinstance(method, type))

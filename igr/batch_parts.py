@@ -1,7 +1,7 @@
-"""A batch taken some examples at a time, without a second copy of it.
+"""Loops over parts of a batch without a second copy of it.
 
-A batch that divides into parts is read as it lies. One that does not is not cut in two first, for
-which the compiler would copy it: every part is read from where it is.
+A batch that divides evenly into parts is reshaped. Any other is read part by part with dynamic
+slices, because cutting off the rest first would make the compiler copy it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from igr.pytrees import num_examples
 def added_over_parts(
     add: Callable[[PyTree, PyTree], PyTree], total: PyTree, batch: PyTree, chunk: int
 ) -> PyTree:
-    """`total = add(total, part)` for consecutive parts of a batch.
+    """The total after `total = add(total, part)` for consecutive parts of a batch.
 
     Args:
-        add: From a total and a part of the batch to a total.
-        total: What to start from.
+        add: `(total, part) -> total`.
+        total: The initial total.
         batch: A pytree of arrays with a leading axis of n examples.
-        chunk: How many make a part, at most n; the last may be shorter.
+        chunk: The number of examples in a part, at most n; the last may be shorter.
 
     >>> add = lambda total, part: total + part.sum()
     >>> print(added_over_parts(add, jnp.array(0), jnp.arange(5), 2))
@@ -49,12 +49,12 @@ def added_over_parts(
 
 
 def mapped_over_parts(fn: Callable[[PyTree], PyTree], batch: PyTree, chunk: int) -> PyTree:
-    """`fn` of every example, stacked, `chunk` examples at a time.
+    """The values of `fn` at every example, stacked, `chunk` examples at a time.
 
     Args:
-        fn: From one example to arrays.
+        fn: A function from one example to a pytree of arrays.
         batch: A pytree of arrays with a leading axis of n examples.
-        chunk: How many to take at a time.
+        chunk: The number of examples to take at a time.
 
     >>> print(mapped_over_parts(lambda x: 2 * x, jnp.arange(5), 2))
     [0 2 4 6 8]

@@ -1,4 +1,4 @@
-"""What is checked before long work starts, in one dialect: what must be, and what was given.
+"""Checks of arguments before long work starts, with uniform error messages.
 
 Every message names the argument, says what is allowed and then what was given: `"tol must be
 positive and finite; got -1."`. Values that are not known yet, inside jit, vmap or grad, pass. The
@@ -23,7 +23,7 @@ else:  # what the checks take: numbers of Python, numpy, JAX and sympy, and no t
 
 
 def is_traced(value: Any) -> bool:
-    """Whether a value is not known yet, inside jit, vmap or grad.
+    """Whether a value is a tracer, without a known number, inside jit, vmap or grad.
 
     >>> is_traced(1.0)
     False
@@ -40,18 +40,18 @@ def check_number(
     at_least: Number | None = None,
     at_most: Number | None = None,
 ) -> Any:
-    """Raises unless a value is one finite real number in range; returns it, ready to be used.
+    """Returns a value, checked to be one finite real number in range.
 
-    Numbers of any kind are: Python's, numpy's and JAX's scalars and arrays without axes, in any
-    dtype, fractions, sympy's numbers. Text never is, nor is a bool. What is no number to an array,
-    a fraction or sympy's, is returned as a float, all else as it came.
+    Numbers of any kind are allowed: Python's, numpy's and JAX's scalars and arrays without axes, in
+    any dtype, fractions, sympy's numbers. Text and bools are refused. A fraction or a sympy number
+    is returned as a float, any other number unchanged.
 
     Args:
         name: The argument, for the message.
-        value: What was given. Of a tracer the shape and the dtype are checked alone.
-        above: What the number must exceed.
-        at_least: What it must not be below.
-        at_most: What it must not exceed.
+        value: What was given; of a tracer only the shape and the dtype are checked.
+        above: A number that it must exceed.
+        at_least: The smallest allowed number.
+        at_most: The largest allowed number.
 
     Raises:
         TypeError: If the value is no number.
@@ -83,7 +83,7 @@ def check_number(
 
 
 def check_step(name: str, h: Any) -> Any:
-    """Raises unless a step size, a time or a tolerance is a positive and finite number; returns it.
+    """Returns a step size, time or tolerance, checked to be a positive and finite number.
 
     Args:
         name: The argument, for the message.
@@ -102,11 +102,14 @@ def check_step(name: str, h: Any) -> Any:
 
 
 def check_numbers(name: str, value: Any) -> Any:
-    """Raises `TypeError` unless a value holds real numbers: one, or an array or list of them.
+    """Returns a value, checked to hold real numbers: one, or an array or list of them.
 
     Args:
         name: The argument, for the message.
-        value: What was given; returned ready to be used, as by `check_number`.
+        value: What was given; fractions and sympy numbers are returned as floats.
+
+    Raises:
+        TypeError: If it does not hold real numbers.
 
     >>> check_numbers("sharpness", [1.0, 2.0])
     [1.0, 2.0]
@@ -128,14 +131,14 @@ def check_numbers(name: str, value: Any) -> Any:
 
 
 def check_count(name: str, value: Any, least: int, most: int | None = None, of: str = "") -> int:
-    """Raises unless a count is an integer of at least so much; returns it as Python's.
+    """Returns a count as a Python int, checked to be an integer in range.
 
     Args:
         name: The argument, for the message.
         value: What was given: Python's, numpy's and JAX's integers, and arrays of one without axes.
-        least: The smallest that is allowed.
-        most: The largest, if there is one.
-        of: What the largest is, such as ", the number of examples".
+        least: The smallest allowed integer.
+        most: The largest allowed integer, if there is one.
+        of: A remark on the largest for the message, such as ", the number of examples".
 
     Raises:
         TypeError: If it is no integer, or one that is known only when the program runs.
@@ -166,7 +169,7 @@ def check_count(name: str, value: Any, least: int, most: int | None = None, of: 
 
 
 def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
-    """Raises unless a value is one of a few names.
+    """Raises `ValueError` unless a value is one of a few names.
 
     Args:
         name: The argument, for the message.
@@ -188,12 +191,12 @@ def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
 
 
 def check_callable(name: str, value: Any, signature: str = "") -> None:
-    """Raises `TypeError` unless a value can be called.
+    """Raises `TypeError` unless a value is callable.
 
     Args:
         name: The argument, for the message.
         value: What was given.
-        signature: What it takes and returns, such as "params -> scalar".
+        signature: Its signature for the message, such as "params -> scalar".
 
     >>> check_callable("value_fn", 3.0, "params -> scalar")
     Traceback (most recent call last):
@@ -205,7 +208,7 @@ def check_callable(name: str, value: Any, signature: str = "") -> None:
 
 
 def check_value_fn(value_fn: Any) -> None:
-    """Raises `TypeError` unless the loss can be called.
+    """Raises `TypeError` unless the loss is callable.
 
     Args:
         value_fn: What was given.
@@ -214,7 +217,7 @@ def check_value_fn(value_fn: Any) -> None:
 
 
 def as_float(name: str, value: Any) -> float | None:
-    """The float of one number of any kind; None where it is not known yet.
+    """The float of one real number of any kind; None for a tracer.
 
     Args:
         name: The argument, for the message.
@@ -241,7 +244,7 @@ def as_float(name: str, value: Any) -> float | None:
 
 
 def shown(value: Any) -> str:
-    """A value as it stands in a message: scalars as Python writes them, arrays by their shape."""
+    """The text of a value in an error message: scalars as in Python, arrays by their shape."""
     shape = getattr(value, "shape", None)
     if shape is None or is_traced(value):
         return repr(value)
@@ -251,6 +254,6 @@ def shown(value: Any) -> str:
 
 
 def _is_real(dtype: Any) -> bool:
-    """Whether a dtype is of integers or real numbers (bfloat16 and its kin are of no kind)."""
+    """Whether a dtype is one of integers or real numbers; bfloat16 and similar dtypes count."""
     kind = getattr(dtype, "kind", "O")
     return kind in "iuf" or (kind == "V" and "float" in str(dtype) and str(dtype) != "float0")

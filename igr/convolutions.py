@@ -1,9 +1,9 @@
-"""Convolutions as sums of products, where the compiler gets the derivatives by their kernels wrong.
+"""Convolutions as sums of products, where XLA's derivatives with respect to kernels are wrong.
 
-The derivative of a convolution with groups of features by its kernel is a convolution with groups
-of examples, and so is that of any convolution by the kernel where every example has one of its own.
-XLA's partitioner gives other numbers for those, without a word, where only some of the axes of a
-mesh, or parts of one, hold different examples (jax 0.10 and 0.12, on CPUs; `jax.grad` of a loss
+The derivative of a convolution with feature groups with respect to its kernel is a convolution with
+batch groups; so is that of any convolution with a kernel of its own for every example. XLA's
+partitioner silently gives wrong numbers for those where only some axes of a mesh, or parts of one,
+hold different examples (jax 0.10 and 0.12, on CPUs; `jax.grad` of a loss
 with a depthwise convolution likewise, on a mesh of data and model). Written as one product of a
 slice of the input and a slice of the kernel for every offset, all derivatives are products again.
 """
@@ -26,16 +26,16 @@ from igr.checks import is_traced
 
 
 def differentiable_when_spread(fn: Callable[..., Any], *, each: bool = False) -> Callable[..., Any]:
-    """A function whose convolutions have the right derivatives by kernels on several devices.
+    """The function, with right derivatives by convolution kernels on several devices.
 
-    Where the process has one device, and where the function has no such convolution, it is left as
-    it is. What a rule of its own (`jax.custom_vjp`) does in its backward pass is not seen.
+    With one device, or without such a convolution, the function runs unchanged. Convolutions in the
+    backward pass of a `jax.custom_vjp` are not replaced.
 
     Args:
         fn: A function of pytrees.
-        each: Whether derivatives are taken by the kernel of every example of a batch, so that
-            every convolution with a kernel that depends on the arguments has to be written so;
-            else those with groups of features have to.
+        each: Whether derivatives are taken example by example. If so, every convolution whose
+          kernel
+            depends on the arguments is replaced, otherwise those with feature groups.
 
     >>> differentiable_when_spread(lambda w, x: w * x)(2.0, 3.0)
     6.0
@@ -59,11 +59,11 @@ def differentiable_when_spread(fn: Callable[..., Any], *, each: bool = False) ->
 
 
 def differentiable_by_example(fn: Callable[..., Any], batch: PyTree) -> Callable[..., Any]:
-    """The same of a function of one example whose gradient is vectorized over a batch.
+    """The same for a function of one example whose gradient is vectorized over a batch.
 
     Args:
         fn: A function of pytrees.
-        batch: The examples. Where they lie on one device, the function is left as it is.
+        batch: The examples. If they lie on one device, the function is returned unchanged.
 
     >>> differentiable_by_example(lambda w, x: w * x, jnp.ones(3))(2.0, 3.0)
     6.0
@@ -76,7 +76,7 @@ def differentiable_by_example(fn: Callable[..., Any], batch: PyTree) -> Callable
 
 
 def windows(x: Array, kernel: list[int], params: dict[str, Any]) -> Iterator[tuple[Any, Array]]:
-    """For every offset of a kernel what it meets there: (..., positions, channels).
+    """The input under each offset of a kernel, as (offset, array (..., positions, channels)) pairs.
 
     By slices: `lax.conv_general_dilated_patches` convolves with an identity, which costs more and
     rounds where a GPU convolves in TF32.
@@ -84,7 +84,7 @@ def windows(x: Array, kernel: list[int], params: dict[str, Any]) -> Iterator[tup
     Args:
         x: The input, (..., spatial axes, channels).
         kernel: The spatial extents of the kernel.
-        params: Those of the convolution.
+        params: The parameters of the convolution.
     """
     leading = x.ndim - len(kernel) - 1
     none = (0, 0, 0)
@@ -106,12 +106,12 @@ def windows(x: Array, kernel: list[int], params: dict[str, Any]) -> Iterator[tup
 
 
 def evaluated(jaxpr: jex.Jaxpr, eqn: jex.JaxprEqn, operands: list[Any]) -> list[Any]:
-    """One equation of a program, as one of its own (how a primitive is bound differs by version).
+    """The outputs of one equation of a jaxpr, evaluated on these operands.
 
     Args:
         jaxpr: The program.
         eqn: The equation.
-        operands: What to evaluate it on.
+        operands: The values of its inputs.
     """
     arguments = {
         v: x for v, x in zip(eqn.invars, operands, strict=True) if not isinstance(v, jex.Literal)
@@ -127,7 +127,7 @@ def evaluated(jaxpr: jex.Jaxpr, eqn: jex.JaxprEqn, operands: list[Any]) -> list[
 
 
 def _run(jaxpr: jex.Jaxpr, consts: Any, args: list[Any], each: bool) -> list[Any]:
-    """The outputs of a program, with the convolutions in it as products that need to be."""
+    """The outputs of a program, with the convolutions that need it replaced by products."""
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     values.update(zip(jaxpr.invars, args, strict=True))
     touched = set(jaxpr.invars)  # what depends on the arguments
@@ -151,7 +151,7 @@ def _run(jaxpr: jex.Jaxpr, consts: Any, args: list[Any], each: bool) -> list[Any
 
 
 def _with_products_inside(eqn: jex.JaxprEqn, each: bool) -> jex.JaxprEqn:
-    """A loop, a branch or a call whose programs have them as products."""
+    """A loop, branch or call, with the convolutions of its inner programs replaced."""
 
     def changed(inner: Any) -> Any:
         if not _is_program(inner):
@@ -166,7 +166,7 @@ def _with_products_inside(eqn: jex.JaxprEqn, each: bool) -> jex.JaxprEqn:
 
 
 def _as_products(x: Any, kernel: Any, params: dict[str, Any]) -> Array:
-    """A convolution as a sum over the offsets of its kernel."""
+    """The value of a convolution, computed as a sum of products over the kernel's offsets."""
     lhs_spec, rhs_spec, out_spec = params["dimension_numbers"]
     dtype = params["preferred_element_type"] or jnp.result_type(x, kernel)
     groups, wide = params["feature_group_count"], jnp.promote_types(dtype, jnp.float32)

@@ -1,9 +1,9 @@
-"""Derivatives along a direction, also of what has no rule for them: `jax.custom_vjp`.
+"""Directional derivatives, also of functions with a `jax.custom_vjp`, which has no forward rule.
 
 A function with a `jax.custom_vjp` in it (a fused attention, a clipped gradient, a kernel written by
-hand) can be differentiated in reverse alone. Its derivative along v is then found by reverse mode
-twice: u -> J'u is linear, and the derivative of <J'u, v> by u is Jv. The compiler removes what of
-it is not needed, so that it costs little more than the forward derivative would.
+hand) can be differentiated in reverse mode alone. Its derivative along v is then found by reverse
+mode twice: u -> J'u is linear, and the gradient of <J'u, v> in u is Jv. The compiler removes the
+unused parts, so that it costs little more than the forward derivative would.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Linear = Callable[[PyTree], PyTree]
 
 
 def jvp(fn: Callable[..., PyTree], at: tuple[Any, ...], along: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The value and the derivative along a direction, as `jax.jvp`; by reverse mode if need be.
+    """The value and the directional derivative, as `jax.jvp`; by reverse mode if needed.
 
     Args:
         fn: A function of pytrees of floating arrays.
-        at: Its arguments.
-        along: A direction for each of them.
+        at: The tuple of its arguments.
+        along: The tuple of their directions.
 
     >>> @jax.custom_vjp
     ... def square(x):
@@ -45,15 +45,15 @@ def jvp(fn: Callable[..., PyTree], at: tuple[Any, ...], along: tuple[Any, ...]) 
 def linearize(
     fn: Callable[[PyTree], Any], at: PyTree, *, has_aux: bool = False
 ) -> tuple[Any, Linear, Linear, Any]:
-    """The value, v -> Jv, u -> J'u, and the auxiliary output; by reverse mode alone if need be.
+    """The value, the maps v -> Jv and u -> J'u, and the auxiliary output, from one linearization.
 
-    What the maps need of `fn` is computed once, here. They are pytrees, as that of
-    `jax.linearize` is.
+    The residuals of the maps are computed once, in this call; reverse mode alone is used if needed.
+    The maps are pytrees, as that of `jax.linearize`.
 
     Args:
         fn: A function of one pytree of floating arrays.
-        at: Where.
-        has_aux: Whether it returns a pair, the second of which is handed on (else None is).
+        at: The point.
+        has_aux: Whether `fn` returns a pair (value, aux); without it the auxiliary output is None.
 
     >>> product = lambda x: jnp.stack([x[0] * x[1], x[0]])
     >>> value, jvp_fn, vjp_fn, _ = linearize(product, jnp.array([2.0, 3.0]))
@@ -71,7 +71,7 @@ def linearize(
 
 
 def jacobian(fn: Callable[[Any], Any], *, forward: bool) -> Callable[[Any], Any]:
-    """`jax.jacfwd` where `forward` is wanted and possible, else `jax.jacrev`.
+    """`jax.jacfwd(fn)` where `forward` is wanted and possible, otherwise `jax.jacrev(fn)`.
 
     Args:
         fn: A function of one pytree of floating arrays.
@@ -95,7 +95,7 @@ _REFUSALS = (TypeError, ValueError, NotImplementedError, RuntimeError)
 
 
 def _run(fn: Callable[..., Any], *args: Any) -> Any:
-    """fn(*args), or an error here where a rule is missing, and not when the program is compiled."""
+    """The value fn(*args); raises here, and not at compile time, if a forward rule is missing."""
     try:
         program, out = jax.make_jaxpr(fn, return_shape=True)(*args)
     except jax.errors.ConcretizationTypeError:  # its branches depend on values: they are known
@@ -106,7 +106,7 @@ def _run(fn: Callable[..., Any], *args: Any) -> Any:
 
 
 def _require_rules(jaxpr: Any) -> None:
-    """Raises where a program has a linear map in it that is known by its transpose alone."""
+    """Raises `NotImplementedError` if a program has a linear map without a forward rule."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "custom_lin":
             raise NotImplementedError("no forward-mode derivative of a function with a custom_vjp")
@@ -129,7 +129,7 @@ def _or_raise(refused: Exception, otherwise: Callable[[], Any]) -> Any:
 def _in_reverse(
     fn: Callable[[PyTree], Any], at: PyTree, refused: Exception, has_aux: bool
 ) -> tuple[Any, Linear, tuple[Linear, Any]]:
-    """The value, v -> Jv, and u -> J'u with the auxiliary output."""
+    """The value, v -> Jv, and the pair of u -> J'u and the auxiliary output, by reverse mode."""
 
     def both() -> Any:
         value, back, *aux = jax.vjp(fn, at, has_aux=has_aux)

@@ -1,4 +1,4 @@
-"""A function of a whole model that was given the filtered half of one: what to put together."""
+"""Errors for a function of a whole model that is given only the trained part of one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from igr.convolutions import differentiable_when_spread
 
 
 def of_whole(fn: Callable[..., Any], params: Any, *args: Any) -> Any:
-    """fn(params, *args), or an error that says what to combine where params lack a part of it.
+    """The value fn(params, *args), with a clear error if params lack a part of the model.
 
     Its derivatives are right on several devices (`igr.convolutions`).
 
-    What `equinox.filter` or `equinox.partition` leave of a model has None in place of activations
-    and all else that is not trained: a function that calls it meets "'NoneType' object is not
-    callable".
+    `equinox.filter` and `equinox.partition` put None in place of activation functions and all else
+    that is not trained: a function that calls them fails with "'NoneType' object is not callable".
 
     Args:
-        fn: A function of params, and perhaps of more.
+        fn: A function of params, and perhaps of further arguments.
         params: A pytree.
-        *args: What else it takes.
+        *args: The further arguments.
 
     Raises:
         TypeError: As `fn`, and where it fails for a None that params hold, or for a vector in
@@ -54,10 +53,12 @@ def of_whole(fn: Callable[..., Any], params: Any, *args: Any) -> Any:
 
 
 def naming_what_is_missing(fn: Any) -> Any:
-    """A function of params, or a sequence of them, as `of_whole` calls it; else what was given.
+    """The function, or sequence of functions, of params as `of_whole` calls it.
 
     Args:
-        fn: A function whose first argument are params.
+        fn: A function whose first argument is params, or a tuple or list of such; any other value
+          is
+            returned unchanged.
 
     >>> naming_what_is_missing(lambda p: p + 1)(1)
     2
@@ -68,12 +69,12 @@ def naming_what_is_missing(fn: Any) -> Any:
 
 
 def _flattened(params: Any, error: Exception) -> bool:
-    """Whether a function fails for a vector in which it looks for leaves by name."""
+    """Whether a function failed because params are one vector, without leaves by name."""
     by_name = "string indexing" in str(error) or isinstance(error, AttributeError)
     return isinstance(params, jax.Array) and params.ndim == 1 and by_name
 
 
 def _missing(params: Any) -> list[str]:
-    """Where params hold None."""
+    """The paths at which params hold None."""
     leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda leaf: leaf is None)
     return ["params" + jax.tree_util.keystr(path) for path, leaf in leaves if leaf is None]

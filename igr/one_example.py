@@ -1,4 +1,4 @@
-"""A function of one example must not need the others: batch normalization in training mode does."""
+"""Errors for functions of one example that need a whole batch, as batch normalization does."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ HOW = (
 
 
 def of_one_example(fn: Callable[..., Any], *args: Any) -> Any:
-    """fn(*args) for one example, or an error that says that it needs others.
+    """The value fn(*args) for one example, with a clear error if it needs other examples.
 
-    Seen are an axis of examples that the network asks for by name, and the batch normalizations of
-    flax (linen and nnx) and of haiku that are handed a batch of one in training mode, which would
-    subtract from every example itself.
+    Detected are a named axis of examples that the network asks for, and batch normalizations of
+    flax (linen and nnx) and haiku in training mode on a batch of one, which would subtract every
+    example from itself.
 
     Args:
-        fn: A function that is given one example.
+        fn: A function of one example.
         *args: Its arguments.
 
     Raises:
-        ValueError: If examples meet in it.
+        ValueError: If it combines examples.
 
     >>> of_one_example(lambda w, x: w * x, 2.0, 3.0)
     6.0
@@ -90,15 +90,15 @@ def _watched_nnx() -> Iterator[None]:
 
 
 def _is_false(flag: Any) -> bool:
-    """Whether a flag is off, also one of numpy's."""
+    """Whether a flag is False, of Python or numpy."""
     return isinstance(flag, bool | np.bool_) and not flag
 
 
 @functools.cache
 def _watch_nnx(nnx: Any) -> None:
-    """Has nnx's BatchNorm look, where examples come one at a time, at what it is given.
+    """Wraps nnx's BatchNorm, once, to check its input where examples come one at a time.
 
-    nnx has no way to intercept a call. What is put around it, once, does nothing elsewhere.
+    nnx has no way to intercept a call. The wrapper does nothing elsewhere.
     """
     of_batch = nnx.BatchNorm.__call__
 

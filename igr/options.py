@@ -1,4 +1,4 @@
-"""Keyword arguments that functions share: one `TypedDict` a notion, which says what they mean.
+"""Keyword arguments that several functions share, documented once in a `TypedDict`.
 
 A function takes them as `**options: Unpack[SearchOptions]`. They are given one by one, or kept in a
 dictionary and given as `**kept`; editors and type checkers know their names.
@@ -19,12 +19,12 @@ _UNPACKED = re.compile(r"Unpack\[(\w+)\]")
 def with_defaults(
     function: Callable[..., Any], given: Mapping[str, Any], **defaults: Any
 ) -> dict[str, Any]:
-    """The options that were given, None being as if not, over the defaults.
+    """The options that were given and are not None, over the defaults, as a dictionary.
 
     Args:
-        function: What took the options.
-        given: Those that it was given.
-        **defaults: Of those that have one.
+        function: The function that took the options.
+        given: The options that it was given.
+        **defaults: The options' defaults, for those that have one.
 
     Raises:
         TypeError: If the function has no argument of a name that was given.
@@ -34,11 +34,11 @@ def with_defaults(
 
 
 def check_known(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Raises `TypeError` for a name that a function does not take, with the nearest that it does.
+    """Raises `TypeError` for a name that a function does not take, and suggests the nearest.
 
     Args:
-        function: What took the options.
-        given: Those that it was given.
+        function: The function that took the options.
+        given: The options that it was given.
 
     >>> def solve(t1: float, *, rtol: float = 1e-5, **options): check_known(solve, options)
     >>> solve(1.0, tol=1e-3)
@@ -56,13 +56,13 @@ def check_known(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
 
 
 def names_of(function: Callable[..., Any]) -> list[str]:
-    """The names of a function's arguments, those of its options among them.
+    """The names of a function's arguments, including those of its options, as a list.
 
     Args:
         function: A function, a class, a method, or a `functools.partial` of one.
 
     Raises:
-        ValueError: If Python does not know its arguments, as of some that are not written in it.
+        ValueError: If Python does not know its arguments, as for some written in C.
     """
     names = []
     for parameter in inspect.signature(function).parameters.values():
@@ -74,7 +74,7 @@ def names_of(function: Callable[..., Any]) -> list[str]:
 
 
 def _unpacked(annotation: Any, function: Callable[..., Any]) -> Any:
-    """The class in `Unpack[...]`; None where an annotation is another one."""
+    """The class in an annotation `Unpack[...]`, or None for another annotation."""
     if not isinstance(annotation, str):
         return get_args(annotation)[0] if get_origin(annotation) is Unpack else None
     found = _UNPACKED.fullmatch(annotation)
@@ -82,7 +82,7 @@ def _unpacked(annotation: Any, function: Callable[..., Any]) -> Any:
 
 
 def _globals(function: Any) -> dict[str, Any]:
-    """What the annotations of a function are read in."""
+    """The namespace in which the annotations of a function are evaluated."""
     if isinstance(function, functools.partial):
         return _globals(function.func)
     if isinstance(function, type):

@@ -1,4 +1,4 @@
-"""Powers of two near numbers of any size: to multiply by them rounds nothing.
+"""Powers of two near given numbers, by which to scale without rounding.
 
 They are read from the bits of floats and written there: `jnp.frexp` and `jnp.ldexp` do the same for
 ten times as many operations, which a compiler has to go through at every call.
@@ -17,9 +17,9 @@ _LAYOUTS: dict[int, tuple[Any, int]] = {4: (jnp.int32, 23), 8: (jnp.int64, 52)}
 
 
 def exponent_of(x: Float[Array, "*n"]) -> Int[Array, "*n"]:
-    """The e with |x| = m 2^e, 1/2 <= m < 1; 0 of zero, infinities and NaN.
+    """The exponent e with |x| = m 2^e, 1/2 <= m < 1; 0 for zero, infinities and NaN.
 
-    Of what is smaller than the smallest normal number of its dtype, that of this number.
+    Subnormal numbers have the exponent of the smallest normal number of the dtype.
 
     >>> print(exponent_of(jnp.array([1.0, -0.3, 1e30, 0.0])))
     [  1  -1 100   0]
@@ -33,7 +33,7 @@ def exponent_of(x: Float[Array, "*n"]) -> Int[Array, "*n"]:
 
 
 def power_of_two(exponent: Int[Array, "*n"], dtype: Any) -> Float[Array, "*n"]:
-    """2^exponent; 0 below the smallest normal number, and never above the largest power.
+    """The power 2^exponent; 0 below the smallest normal number, and at most the largest power.
 
     >>> print(power_of_two(jnp.array([3, -1, -500, 500]), jnp.float32))
     [8.0000000e+00 5.0000000e-01 0.0000000e+00 1.7014118e+38]
@@ -48,15 +48,15 @@ def power_of_two(exponent: Int[Array, "*n"], dtype: Any) -> Float[Array, "*n"]:
 
 
 def times_power(a: Array, exponent: Int[Array, ""]) -> Array:
-    """2^exponent a; by two powers, since one alone may be out of the range of the dtype."""
+    """The array times 2^exponent, in two factors, since one alone may be out of range."""
     half = exponent // 2
     return a * power_of_two(half, a.dtype) * power_of_two(exponent - half, a.dtype)
 
 
 def power_of_two_near(a: PyTree) -> Float[Array, ""]:
-    """The unit that numbers are measured in: 2^-120 to 2^120, at most the largest entry's size.
+    """A power of two from 2^-120 to 2^120, at most the magnitude of the largest entry.
 
-    Of a dtype of at least float32; 1 where all entries are zero or one is not finite.
+    Its dtype is at least float32; it is 1 if all entries are zero or one is not finite.
 
     >>> print(power_of_two_near({"w": jnp.array([0.1, -5.0])}))
     4.0

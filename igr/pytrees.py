@@ -1,4 +1,4 @@
-"""Which leaves of a pytree are trained, and the example axis of a batch: one notion of each.
+"""Which leaves of a pytree are trained, and the example axis of a batch: one definition of each.
 
 A leaf is *trained* where it holds real floating numbers: arrays of JAX and numpy, and the scalars
 of numpy and Python, which jit would make arrays of. Integers, bools, keys, functions and None are
@@ -32,7 +32,7 @@ def is_trained(leaf: Any) -> bool:
 
 
 def partition(params: PyTree, name: str = "params") -> tuple[PyTree, PyTree]:
-    """The trained leaves of `params` as arrays, and the rest, each with None for the other.
+    """The trained leaves of `params` as arrays, and the others, as trees with None elsewhere.
 
     Args:
         params: Any pytree.
@@ -54,7 +54,7 @@ def partition(params: PyTree, name: str = "params") -> tuple[PyTree, PyTree]:
 
 
 def combine(trained: PyTree, rest: PyTree) -> PyTree:
-    """Puts together what `partition` took apart.
+    """The pytree whose two parts `partition` returned.
 
     Args:
         trained: A pytree with None for the leaves that are not trained.
@@ -88,7 +88,7 @@ def require_trained(params: PyTree, name: str = "params") -> PyTree:
 
 
 def trained_part(tree: PyTree, name: str = "params") -> PyTree:
-    """The trained leaves as arrays, with None for the others, of which there may be no other.
+    """The trained leaves as arrays, with None for all others; possibly no trained leaf at all.
 
     Args:
         tree: Any pytree.
@@ -102,7 +102,7 @@ def trained_part(tree: PyTree, name: str = "params") -> PyTree:
 
 
 def reject_complex(tree: PyTree, name: str = "params") -> None:
-    """Raises `ValueError` where a leaf is complex, with its path.
+    """Raises `ValueError` if a leaf is complex, with its path.
 
     Args:
         tree: Any pytree.
@@ -118,7 +118,7 @@ def reject_complex(tree: PyTree, name: str = "params") -> None:
 
 
 def like_params(values: PyTree, params: PyTree) -> PyTree:
-    """A tangent in the structure of params: zeros for integer arrays, other leaves themselves.
+    """A tangent in the structure of params: zeros for integer arrays, static leaves unchanged.
 
     Args:
         values: One array for each trained leaf of params, None for the others.
@@ -169,12 +169,12 @@ def num_examples(batch: PyTree, name: str = "batch") -> int:
 
 
 def inputs_and_targets(batch: Any, y: Any, x: Any) -> tuple[Any, Any]:
-    """The pair that a batch is, whichever way it was given: as one, or as x and y.
+    """The pair (x, y) of inputs and targets, given as one batch or as x and y.
 
     Args:
-        batch: The pair, or x where y is given apart.
-        y: The targets, where they are.
-        x: The inputs, where they are given apart too.
+        batch: The pair, or x alone if y is given.
+        y: The targets, or None.
+        x: The inputs in place of `batch`, or None.
 
     Raises:
         TypeError: If the batch is neither a pair nor given as x and y.
@@ -193,10 +193,10 @@ def inputs_and_targets(batch: Any, y: Any, x: Any) -> tuple[Any, Any]:
 
 
 def same_shapes(a: PyTree, b: PyTree, leading: tuple[int, ...] = ()) -> bool:
-    """Whether `a` has the structure of `b`, and its shapes behind some leading axes.
+    """Whether `a` has the structure and shapes of `b`, behind the axes `leading`.
 
-    Structures and lists of leaves are compared, never trees: a class that is registered as a
-    pytree need not know when two of it are equal.
+    Structures and lists of leaves are compared, never trees: a class that is registered as a pytree
+    need not define equality.
 
     Args:
         a: A pytree of arrays or shapes.
@@ -220,7 +220,7 @@ def shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _dtype(leaf: Any) -> Any:
-    """The dtype of an array or a scalar; None of anything else, a bool or an integer of Python."""
+    """The dtype of an array or a floating or complex scalar; None for anything else."""
     if isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
         return leaf.dtype
     if isinstance(leaf, complex):
@@ -242,10 +242,9 @@ def _kind(leaf: Any) -> str:
 
 
 def inner_product(a: PyTree, b: PyTree) -> Array:
-    """The sum over all entries of a b, in the precision of their dtype on any device.
+    """The sum of a b over all entries, in the full precision of the dtype on any device.
 
-    Unlike `jnp.vdot` it flattens nothing, for which an array whose axes are sharded would be
-    gathered first.
+    Unlike `jnp.vdot` it does not flatten arrays, which would gather sharded ones.
 
     >>> print(inner_product({"w": jnp.ones((2, 3))}, {"w": 2 * jnp.ones((2, 3))}))
     12.0

@@ -1,4 +1,4 @@
-"""How results show themselves: in a line or two, whatever arrays they hold, and as a table in HTML.
+"""How results are displayed: in a line or two of text, and as an HTML table.
 
 A class takes both by `__repr__ = short` and `_repr_html_ = table`. This file does not import JAX:
 the symbolic side of the library shows itself by it too.
@@ -18,7 +18,7 @@ _LONGEST = 120  # characters of one field
 
 
 def short(self: Any) -> str:
-    """The class and its fields: numbers to four digits, larger arrays by dtype and shape.
+    """The class name and the fields: numbers to four digits, larger arrays by dtype and shape.
 
     >>> import numpy as np
     >>> from typing import NamedTuple
@@ -34,7 +34,7 @@ def short(self: Any) -> str:
 
 
 def table(self: Any) -> str:
-    """An HTML table of the fields, for notebooks."""
+    """The fields as an HTML table, for notebooks."""
     rows = "".join(
         f"<tr><th style='text-align: left'>{html.escape(name)}</th>"
         f"<td style='text-align: left'>{html.escape(described(value))}</td></tr>"
@@ -45,7 +45,7 @@ def table(self: Any) -> str:
 
 
 def table_of(columns: Mapping[str, Any], caption: str, most: int = 20) -> str:
-    """An HTML table of columns of equal length; of many rows the first ones and the last.
+    """An HTML table of columns of equal length; of many rows only the first and last.
 
     >>> table_of({"step": [0, 10], "loss": [1.0, 0.25]}, "run").count("<tr>")
     3
@@ -68,7 +68,7 @@ def table_of(columns: Mapping[str, Any], caption: str, most: int = 20) -> str:
 
 
 def described(value: Any) -> str:
-    """A value in at most 120 characters.
+    """A text of at most 120 characters for any value.
 
     >>> import numpy as np
     >>> described(np.array([1.0, 2.5])), described({"w": np.ones((3, 4)), "b": np.ones(3)})
@@ -80,7 +80,7 @@ def described(value: Any) -> str:
 
 
 def cut(text: str, longest: int = _LONGEST) -> str:
-    """The text, its end left out where it is longer.
+    """The text, shortened to `longest` characters with an ellipsis.
 
     >>> cut("a long word", 6)
     'a lon…'
@@ -115,7 +115,7 @@ def _described(value: Any) -> str:
 
 
 def _array(value: Any) -> str:
-    """A small array as its numbers, a larger one or one not known yet by its shape."""
+    """The text of an array: its numbers if they are few and known, otherwise its shape."""
     jax = sys.modules.get("jax")
     known = jax is None or not isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
     numeric = getattr(value.dtype, "kind", "") in tuple("biufc") or str(value.dtype) == "bfloat16"
@@ -139,14 +139,14 @@ def _shape(value: Any) -> str:
 
 
 def _arrays(value: Any) -> list[Any]:
-    """The arrays in a pytree, whatever holds them."""
+    """The arrays in a pytree, as a list."""
     jax = sys.modules.get("jax")
     leaves = [value] if jax is None else jax.tree.leaves(value)
     return [leaf for leaf in leaves if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
 
 
 def _fields(value: Any) -> list[tuple[str, Any]]:
-    """Names and values of the fields of a named tuple or a dataclass."""
+    """The (name, value) pairs of the fields of a named tuple or a dataclass."""
     if hasattr(value, "_fields"):
         return list(zip(value._fields, value, strict=True))
     return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]

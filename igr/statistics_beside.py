@@ -1,4 +1,4 @@
-"""Running statistics of a flax nnx module that was given for the parameters: they are none."""
+"""Refuses a flax nnx module whose running statistics are among the parameters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from igr.pytrees import is_trained
 
 
 def reject_statistics(params: Any) -> None:
-    """Raises where params hold variables of flax nnx that are not trained, such as `BatchStat`.
+    """Raises if params hold floating nnx variables that are not `nnx.Param`, such as `BatchStat`.
 
-    A whole module is a pytree whose floating leaves are not all parameters: a rule would count
-    running means and variances as such, and change them.
+    A whole module is a pytree whose floating leaves are not all parameters: a rule would treat
+    running means and variances as parameters, and change them.
 
     Args:
         params: Any pytree.

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and leaves the usage to --help."""
+    """An argument parser whose errors are one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message} (see {self.prog} --help)")
@@ -173,7 +173,7 @@ def _derive(options: argparse.Namespace) -> str:
 
 
 def _modified_loss(equation: Any) -> tuple[Any, str]:
-    """The loss to the highest order there is one, and what is said of higher ones."""
+    """The modified loss of the highest order there is, and a remark on higher ones."""
     note = ""
     for order in range(equation.order, -1, -1):
         power = plain(STEP**order)
@@ -252,7 +252,7 @@ def _loss(
 
 
 def _read(arguments: list[str]) -> argparse.Namespace:
-    """What the arguments say."""
+    """The parsed command-line options, as a namespace."""
     options = _parser().parse_args(_with_values(arguments))
     for name, value in vars(options).items():
         if name not in ("runs", "out"):
@@ -261,7 +261,7 @@ def _read(arguments: list[str]) -> argparse.Namespace:
 
 
 def _with_values(arguments: list[str]) -> list[str]:
-    """Ties a value that begins with a minus, such as --loss "-x^2", to its option."""
+    """The arguments with values such as "-x^2" joined to their options by "="."""
     tied: list[str] = []
     for argument in arguments:
         before = tied[-1] if tied else ""

@@ -1,4 +1,4 @@
-"""The letters of an argument where the locale is not UTF-8."""
+"""Decodes command-line arguments where the locale is not UTF-8."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 
 def decoded(value: Any) -> Any:
-    r"""A text, or a list of them, with the bytes that Python holds in place of letters as UTF-8.
+    r"""A text, or list of texts, with the bytes that Python escaped in it decoded as UTF-8.
 
-    Anything else is handed on. A path is opened as it came: this is for what is read or shown.
+    Any other value is returned unchanged. Paths to open must not be decoded: this is for text that
+    is parsed or shown.
 
     >>> decoded(b"\xc2\xb5".decode("ascii", "surrogateescape"))
     'µ'

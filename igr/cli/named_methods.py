@@ -1,4 +1,4 @@
-"""Methods by the names and settings that are typed in a shell; nothing typed is evaluated."""
+"""Methods by the names and settings typed in a shell; nothing typed is evaluated."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OPTAX = (
 def method_named(
     text: str, settings: Sequence[str], beta: str | None = None, transfer: str | None = None
 ) -> Any:
-    """The method of a name, or of `name:value` with the first of its settings.
+    """The method of this name, or of `name:value` with the first of its settings.
 
     Args:
       text: the name.
@@ -108,7 +108,7 @@ def method_named(
 
 
 def optax_method(name: str, settings: Sequence[str]) -> Any:
-    """An optimizer of optax by its name, read by `igr.from_optax`.
+    """The method of an optax optimizer given by name, read by `igr.from_optax`.
 
     Args:
       name: one of `OPTAX`.
@@ -143,7 +143,7 @@ def optax_method(name: str, settings: Sequence[str]) -> Any:
 
 
 def listed() -> str:
-    """The methods with their settings, a line each, and the aliases."""
+    """The list of methods with their settings, one to a line, and the aliases, as text."""
     lines = [f"{name:<22}{_said(_settings(name))}".rstrip() for name in NAMES]
     also = ", ".join(f"{alias} = {name}" for alias, name in ALIASES.items())
     return "\n".join([*lines, "", f"aliases: {also}"])
@@ -186,7 +186,7 @@ def _given(settings: Sequence[str]) -> dict[str, str]:
 
 
 def _read(method: str, name: str, text: str) -> Any:
-    """A setting of a method: a formula, or what the setting takes instead."""
+    """The value of a method's setting: a formula, or of the type that the setting takes."""
     if name == "keep":
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if name == "scale":
@@ -220,7 +220,7 @@ def _truth(name: str, text: str) -> bool:
 
 
 def _number(name: str, text: str) -> Any:
-    """A number, true, false or none, for optax."""
+    """A number, true, false or none, from the text of a setting of optax."""
     if text.lower() in ("true", "false"):
         return _truth(name, text)
     if text.lower() == "none":

@@ -1,4 +1,4 @@
-"""`igr plot`: a picture of what monitors have written."""
+"""`igr plot`: draws what monitors have written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENDINGS = (".png", ".pdf", ".svg")
 
 
 def add_plot(commands: argparse._SubParsersAction) -> None:
-    """Adds the command and its options."""
+    """Adds the command `plot` and its options to the parser."""
     plot = commands.add_parser(
         "plot",
         help="draw one column of the CSV files that monitors have written",
@@ -49,11 +49,11 @@ def add_plot(commands: argparse._SubParsersAction) -> None:
 
 
 def plotted(options: argparse.Namespace) -> str:
-    """Draws and writes the picture; returns what is printed.
+    """Draws and writes the picture of `igr plot`; returns the text to print.
 
     Raises:
-      BadInput: if a file is not there or no monitor's, no run has the column, or an option is not
-        what it must be.
+      BadInput: if a file is missing or not a monitor's, no run has the column, or an option is
+        invalid.
     """
     rate = _number("--learning-rate", options.learning_rate, positive=True)
     limit = _number("--limit", options.limit)
@@ -90,7 +90,7 @@ def plotted(options: argparse.Namespace) -> str:
 
 
 def _encodable(text: str) -> str:
-    """The text, with what the terminal cannot show as an escape: the picture is drawn."""
+    """The text, with letters that the terminal cannot show as escapes."""
 
     def shown(sign: str) -> str:
         try:
@@ -110,7 +110,7 @@ def _usual(record: dict) -> str:
 
 
 def _limit(column: str, rate: Number | None) -> float | None:
-    """Above which gradient descent is not stable, where the column has such a limit."""
+    """The stability limit of gradient descent for a column, or None if it has none."""
     if column in ("h_sharpness", "h_batch_sharpness"):
         return 2.0
     if column in ("sharpness", "batch_sharpness") and rate is not None:
@@ -119,7 +119,7 @@ def _limit(column: str, rate: Number | None) -> float | None:
 
 
 def _names(runs: list[str]) -> list[str]:
-    """What tells the runs apart: the files' names, or the paths where those are alike."""
+    """Names that tell the runs apart: the files' stems, or relative paths where stems coincide."""
     if len(set(runs)) < len(runs):
         twice = next(run for run in runs if runs.count(run) > 1)
         raise BadInput(f"a run must be named once; got {twice!r} twice.")

@@ -1,4 +1,4 @@
-"""What `igr derive` prints, in each of its formats."""
+"""The output of `igr derive` in each of its formats."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _latex(equation: Any, modified: Any, loss: _Loss, params: _Symbols) -> Itera
 
 
 def _sympy(equation: Any, modified: Any, loss: _Loss, params: _Symbols) -> Iterator[str]:
-    """What `sympy.sympify` reads: coefficients by tree, or with a loss the closed forms.
+    """Lines that `sympy.sympify` reads: coefficients by tree, or with a loss the closed forms.
 
     Spelled out by `srepr`, since sympy would read the name beta as its function of that name.
     """
@@ -64,7 +64,7 @@ def _components(
 
 
 def _ascending(expression: sympy.Expr, show: Callable[[sympy.Basic], str]) -> str:
-    """A sum by rising powers of the step, which sympy would sort by name."""
+    """A sum as text in rising powers of the step, which sympy would sort by name."""
     terms = sorted(
         sympy.Add.make_args(expression), key=lambda term: term.as_coeff_exponent(STEP)[1]
     )

@@ -1,7 +1,7 @@
-"""What is wrong with what was typed."""
+"""The error for invalid input of the command."""
 
 from __future__ import annotations
 
 
 class BadInput(Exception):
-    """What the user typed cannot be meant; the text says why."""
+    """Raised for input that the command cannot accept; the text says why."""

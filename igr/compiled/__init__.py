@@ -1,11 +1,10 @@
-"""Compiled once, and never stale.
+"""Compiles functions once for equal traces, and traces users' functions in every call.
 
-A function that a user hands over may read anything: a global, an attribute, an array it closes
-over. A program cached by the function object would go on with what was read the first time; one
-made anew in every call would be compiled anew. So a user's function is *traced* at the border of
-every call, which takes milliseconds and reads everything afresh, and what was traced decides which
-program runs: equal traces share one. What a function closes over, and the plain numbers in it, are
-arguments of the program and not part of it.
+A user's function may read anything: a global, an attribute, an array it closes over. A program
+cached by the function object would use the values read at the first call for ever, and a new
+function object in every call would be compiled anew. So a user's function is *traced* in every
+call, which takes milliseconds and reads everything afresh; equal traces share one compiled program.
+Arrays that a function closes over, and the floating numbers in it, are arguments of the program.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ _TRACES_KEPT = 1024
 
 
 def traced(fn: Callable[..., Any], *args: Any) -> Traced:
-    """A function as it is now, traced on arguments like these.
+    """The function traced on arguments like these, with everything it reads fixed at this call.
 
-    Everything it reads is read here: the result no longer depends on globals, attributes or
-    closures. It is a pytree whose leaves are the arrays and numbers that `fn` closes over, and is
-    equal in its static part to any other with the same trace; hand it to a `compiled` function.
+    The result does not depend on later changes of globals, attributes or closures. It is a pytree
+    whose leaves are the arrays and numbers that `fn` closes over, and its static part is equal to
+    that of any other with the same trace; hand it to a `compiled` function.
 
     Args:
       fn: pure up to what it reads; its arguments and results are pytrees of arrays and anything.
@@ -76,13 +75,13 @@ def traced(fn: Callable[..., Any], *args: Any) -> Traced:
 
 
 class Traced(eqx.Module):
-    """A function traced: what it closes over, and a program that is hashable by what it does."""
+    """A traced function: the arrays it closes over, and a program hashable by its content."""
 
     consts: list[Any]
     program: Program = eqx.field(static=True)
 
     def __call__(self, *args: Any) -> Any:
-        """The function on arguments of the shapes it was traced on."""
+        """The value of the function at arguments with the shapes it was traced on."""
         p = self.program
         arrays = [x for x in jax.tree.leaves(args) if _is_array(x)]
         wanted = len(p.jaxpr.invars) - len(self.consts)
@@ -109,7 +108,7 @@ class Traced(eqx.Module):
 
 
 class Program:
-    """A jaxpr whose constants are arguments, equal to another that does the same.
+    """A jaxpr whose constants are arguments, equal to any other program of the same content.
 
     Attributes:
       jaxpr: closed over nothing; its constants are given where it is called.
@@ -131,14 +130,14 @@ class Program:
 
 
 def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles a function of arrays and static values, once for equal ones; like a bounded jit.
+    """Compiles a function of arrays and static values, once for equal ones; a bounded jit.
 
     Arrays among the arguments' leaves, also those of a `Traced`, are arguments of the program;
-    everything else is static and compared by `content`. Not more than `PROGRAMS_KEPT` programs
-    are kept, in all: the one used longest ago is dropped.
+    everything else is static and compared by `content`. At most `PROGRAMS_KEPT` programs are kept
+    in all: the least recently used is dropped.
 
     Args:
-      fn: a function of a module, not of a call; users' functions enter it as `traced`.
+      fn: a function defined in a module; users' functions are passed to it as `traced`.
     """
 
     @functools.wraps(fn)
@@ -157,7 +156,7 @@ def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Call:
-    """One program: a function with its static arguments filled in."""
+    """The program of a function with its static arguments filled in."""
 
     def __init__(
         self,
@@ -191,13 +190,13 @@ class _Call:
 
 
 def _programs_in(tree: Any) -> list[Jaxpr]:
-    """What was traced, anywhere in a pytree."""
+    """The jaxprs of all traced functions in a pytree."""
     found = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Traced))
     return [x.program.jaxpr for x in found if isinstance(x, Traced)]
 
 
 class _Recent:
-    """A bounded table: what was used longest ago goes first."""
+    """A bounded table that drops the least recently used entry."""
 
     def __init__(self, size: int):
         self.size = size
@@ -205,7 +204,7 @@ class _Recent:
         self._lock = threading.Lock()
 
     def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What is there for a key, made if it is not."""
+        """The entry for a key, made by `make` if it is not there."""
         try:
             hash(key)
         except TypeError as error:
@@ -227,7 +226,7 @@ _TOKENS = _Recent(_TRACES_KEPT)
 
 
 def _token(form: Any, arrays_out: Any, fixed_out: Any, jaxpr: Jaxpr) -> object:
-    """One object for all equal traces; a new one where a part of them is opaque."""
+    """One object for all equal traces; a new one where a trace cannot be compared."""
     try:
         key = (form, arrays_out, content(fixed_out), jaxpr_content(jaxpr))
         return _TOKENS.get(key, object)
@@ -236,9 +235,10 @@ def _token(form: Any, arrays_out: Any, fixed_out: Any, jaxpr: Jaxpr) -> object:
 
 
 def _numbers_as_arguments(jaxpr: Jaxpr) -> tuple[Jaxpr, list[np.ndarray]]:
-    """Floating literals as further constants, so that other numbers reuse a program.
+    """The jaxpr with its floating literals as further constants, and their values.
 
-    An exponent stays: XLA knows x^0.5 to be a root.
+    Programs that differ in these numbers alone are then one. An exponent stays a literal, because
+    XLA compiles x^0.5 as a root.
     """
     new: list[Var] = []
     values: list[np.ndarray] = []
@@ -267,5 +267,5 @@ def _is_array(x: Any) -> bool:
 
 
 def number_as_array(x: Any) -> Any:
-    """A Python number as an array, anything else as it is."""
+    """A Python number as an array; any other value unchanged."""
     return jnp.asarray(x) if isinstance(x, bool | int | float | complex) else x

@@ -1,4 +1,4 @@
-"""What a static value and a traced program mean, hashable: equal for those that mean the same."""
+"""Hashable contents of static values and traced programs, equal for equal meanings."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _RULES_WITHIN_RULES = 2  # derivative rules that use functions with rules of the
 
 
 class Opaque(TypeError):
-    """Something has no content to compare: it is then equal to nothing, and compiled anew."""
+    """Raised for a value without comparable content, which is then equal to nothing else."""
 
 
 def content(value: Any) -> Any:
-    """What a static value means, hashable: equal for values that mean the same.
+    """The content of a static value, hashable, and equal for values that mean the same.
 
-    Numbers are told apart by type and to the last bit, arrays by their bytes.
+    Numbers are compared by type and to the last bit, arrays by their bytes.
 
     Raises:
-      Opaque: if it has nothing to compare, as a function made in a call has not.
+      Opaque: if it has no comparable content, as a function made within a call.
     """
     if value is None or isinstance(value, bool | int | str | bytes):
         return type(value), value
@@ -78,7 +78,7 @@ def _array_content(value: Any) -> Any:
 
 
 def jaxpr_content(jaxpr: Jaxpr, within: int = 0) -> Any:
-    """A jaxpr without names: its variables by number, literals to the last bit, all parameters."""
+    """The content of a jaxpr: variables by number, literals to the last bit, all parameters."""
     numbers: dict[Any, int] = {}
 
     def number(v: Any) -> Any:
@@ -140,7 +140,7 @@ def _inner(value: Any, within: int) -> Any:
 
 
 def _rule(eqn: Any, within: int) -> Any:
-    """What a user's derivative rule does now: it is traced, for it is read only when it is used."""
+    """The content of a user's derivative rule, traced in this call, since it may have changed."""
     avals = [v.aval for v in eqn.invars]
     moving = [jnp.issubdtype(a.dtype, jnp.inexact) for a in avals]
     reverse = eqn.primitive.name.startswith("custom_vjp_call")

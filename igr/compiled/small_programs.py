@@ -1,9 +1,9 @@
-"""Small programs are compiled fast: what they take is nearly all in compiling them.
+"""Compiler options for small programs, whose time is nearly all compilation.
 
 A flow of two parameters takes seconds to compile and milliseconds to run. XLA's older code
 generator and LLVM without its dear passes take half of that; on small arrays their programs are no
 slower, and on arrays that fill a vector register many times they are. Where no array fills one,
-LLVM has nothing to do that is felt.
+LLVM's optimizations gain nothing.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _OF_SCALARS: dict[str, Any] = {**_OPTIONS, "xla_backend_optimization_level": 0}
 
 
 def does_little(programs: Iterable[Jaxpr]) -> bool:
-    """Whether none of these functions makes large arrays of its own."""
+    """Whether each of these functions is expected to take at most `SECONDS`."""
     return all(expected_seconds(jaxpr) <= SECONDS for jaxpr in programs)
 
 
 def fills_no_register(programs: Iterable[Jaxpr]) -> bool:
-    """Whether there are functions, and none of them knows more than numbers and short vectors."""
+    """Whether there are functions, and none of them has an array larger than `REGISTER`."""
     sizes = [largest_array(jaxpr) for jaxpr in programs]
     return bool(sizes) and max(sizes) <= REGISTER
 
 
 def given_little(arrays: Sequence[Any]) -> bool:
-    """Whether there are few numbers in these arrays, and none of them is traced."""
+    """Whether these arrays have at most `NUMBERS` entries together, and none of them is traced."""
     if any(isinstance(x, Tracer) for x in arrays):
         return False
     return sum(np.size(x) for x in arrays) <= NUMBERS
@@ -52,7 +52,7 @@ def given_little(arrays: Sequence[Any]) -> bool:
 
 @functools.cache
 def fast_to_compile(scalars: bool) -> dict[str, Any]:
-    """Options of `jax.jit` for small programs; none where the backend has no such options.
+    """Options of `jax.jit` for small programs; empty where the backend has no such options.
 
     Args:
         scalars: For programs none of whose arrays fills a register.
@@ -66,7 +66,7 @@ def fast_to_compile(scalars: bool) -> dict[str, Any]:
 
 
 def _known(options: dict[str, Any]) -> bool:
-    """Whether the version of XLA that is here has them."""
+    """Whether the installed version of XLA has these options."""
     try:
         jax.jit(jnp.negative, compiler_options=options).lower(np.float32(0)).compile()
     except Exception:

@@ -27,7 +27,7 @@ R = TypeVar("R")
 def on_any_mesh(
     fn: Callable[P, R] | None = None, *, like: int | Callable[..., PyTree] | None = None
 ) -> Any:
-    """Makes a function of sharded arrays work where the axes of their mesh are explicit.
+    """Makes a function of sharded arrays work on a mesh with explicit axes.
 
     Inside, the axes are automatic, except within functions that were `traced` on such a mesh. The
     results come back replicated, or laid out as an argument: no array is whole on a device between.
@@ -35,8 +35,10 @@ def on_any_mesh(
 
     Args:
         fn: A function of pytrees of arrays and anything else, of which it returns the same.
-        like: The position of an argument, or a function of them all: what of the result has the
-            structure of that, and its shapes but for leading axes of either, is laid out as it is.
+        like: The position of an argument, or a function of all arguments that returns a pytree:
+          parts
+            of the result with its structure, and with its shapes up to leading axes, are laid out
+            as it is.
 
     >>> import jax.numpy as jnp
     >>> total = on_any_mesh(lambda x: jnp.sum(x.reshape(2, -1), axis=1))
@@ -70,14 +72,14 @@ def on_any_mesh(
 
 
 def as_traced(fn: Callable[..., Any], avals: Sequence[Any]) -> Callable[..., Any]:
-    """A function of arrays on the mesh that it was traced on, where that has explicit axes.
+    """A function of arrays, run on the mesh with explicit axes on which it was traced.
 
-    Where the axes are automatic, its arguments are laid out as those it was traced on were, for
-    what it says of layouts holds on explicit axes alone.
+    Where the axes are automatic, its arguments are first laid out as those it was traced on,
+    because the layouts in the traced program are defined on explicit axes alone.
 
     Args:
         fn: A function of arrays.
-        avals: Their types, when it was traced.
+        avals: The types of its arguments when it was traced.
     """
     mesh = explicit_mesh_of(avals)
     if mesh is None:
@@ -94,14 +96,14 @@ def as_traced(fn: Callable[..., Any], avals: Sequence[Any]) -> Callable[..., Any
 
 
 def in_parts(batch: PyTree, chunk: int) -> tuple[PyTree, PyTree]:
-    """A batch cut into parts of so many examples, and the examples left over.
+    """A batch cut into parts of `chunk` examples, and the examples left over.
 
-    Where the examples are spread over explicit axes of a mesh, so are those of every part, if their
-    number allows; else every device has them all.
+    Where the examples are sharded over explicit axes of a mesh, so are those of every part if their
+    number is divisible; otherwise they are replicated.
 
     Args:
         batch: Arrays with a leading axis of n examples.
-        chunk: How many make a part.
+        chunk: The number of examples in a part.
 
     Returns:
         Arrays with leading axes of n // chunk parts and `chunk` examples, and arrays of the last
@@ -131,7 +133,7 @@ def _cut(x: Any, parts: int, chunk: int) -> tuple[Any, Any]:
 
 
 def _spec(x: Any) -> tuple[Any, ...]:
-    """The mesh axes of every axis of an array, or of its type."""
+    """The mesh axes of every axis of an array, or of an array type, as a tuple."""
     aval = jax.typeof(x) if isinstance(x, jax.Array) else x
     spec = getattr(getattr(aval, "sharding", None), "spec", ())
     return (*spec, *[None] * (len(aval.shape) - len(spec)))
@@ -166,7 +168,7 @@ def _automatic(fn: Callable[..., Any], mesh: Any, args: Any, kwargs: Any, like: 
 
 
 def _layouts(result: PyTree, like: PyTree = None) -> list[tuple[Any, ...]]:
-    """The mesh axes of every array of a result."""
+    """The mesh axes of every array of a result, as a list of tuples."""
     models, structure = jax.tree.flatten(like)
     found: list[tuple[Any, ...]] = []
     for part in jax.tree.leaves(result, is_leaf=lambda x: jax.tree.structure(x) == structure):

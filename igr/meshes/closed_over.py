@@ -1,4 +1,4 @@
-"""A function as a pytree of the arrays that it closes over, so that they can move with arguments.
+"""Functions as pytrees of the arrays they close over, so that these can move with the arguments.
 
 An array on a mesh with explicit axes cannot be used where the axes are automatic, unless it is
 handed over. What a Python function reads from around it stands in its closure, its defaults and
@@ -25,18 +25,18 @@ _NEVER = ("jax", "jaxlib", "numpy", "igr")  # whose functions close over no arra
 
 
 def with_arrays_as_leaves(tree: Any) -> Any:
-    """A pytree whose functions that close over arrays on explicit axes are pytrees of them.
+    """The pytree with functions that close over arrays on explicit axes as pytrees of these.
 
     Args:
-        tree: Any pytree. Seen are functions, also compiled ones and those with a derivative rule of
-            their own, bound methods, `functools.partial`s, and objects by their attributes.
+        tree: Any pytree. Its functions (compiled ones and those with a custom derivative included),
+            bound methods, `functools.partial`s, and objects with attributes are opened.
     """
     return _all_opened(tree, {})
 
 
 @jax.tree_util.register_pytree_node_class
 class _Opened:
-    """A function, and what it reads: cells, defaults, keyword defaults and globals."""
+    """A function as a pytree of what it reads: cells, defaults, keyword defaults and globals."""
 
     def __init__(self, fn: FunctionType, reads: Any):
         self.fn, self.reads = fn, reads
@@ -63,7 +63,7 @@ class _Opened:
 
 @jax.tree_util.register_pytree_node_class
 class _OpenedPartial:
-    """A `functools.partial` of one."""
+    """A `functools.partial` as a pytree of its function and arguments."""
 
     def __init__(self, fn: Any, args: Any, keywords: Any):
         self.parts = fn, args, keywords
@@ -82,7 +82,7 @@ class _OpenedPartial:
 
 @jax.tree_util.register_pytree_node_class
 class _OpenedMethod:
-    """A bound method: its function, and the object."""
+    """A bound method as a pytree of its function and its object."""
 
     def __init__(self, fn: Any, of: Any):
         self.parts = fn, of
@@ -97,7 +97,7 @@ class _OpenedMethod:
 
 @jax.tree_util.register_pytree_node_class
 class _OpenedObject:
-    """An object and its attributes. Put together it is a copy of the object, not one of these."""
+    """An object as a pytree of its attributes; unflattening makes a copy of the object."""
 
     def __init__(self, of: Any, attributes: dict[str, Any]):
         self.of, self.attributes = of, attributes
@@ -113,7 +113,7 @@ class _OpenedObject:
 
 
 class _Same:
-    """An object that is equal to itself alone, whatever its class says."""
+    """A wrapper of an object that is equal only to a wrapper of the same object."""
 
     def __init__(self, of: Any):
         self.of = of
@@ -126,7 +126,7 @@ class _Same:
 
 
 def _opened(leaf: Any, seen: dict[int, Any]) -> Any:
-    """The leaf, or a function or object as a pytree where it reads an array on explicit axes."""
+    """The leaf as a pytree if it reads an array on explicit axes, otherwise the leaf itself."""
     if id(leaf) in seen:
         return seen[id(leaf)]
     parts = _parts(leaf)
@@ -141,7 +141,7 @@ def _opened(leaf: Any, seen: dict[int, Any]) -> Any:
 
 
 def _parts(leaf: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
-    """What puts a leaf together again, and out of what; None where there is nothing to see."""
+    """The function that rebuilds a leaf, and the parts it is rebuilt from; or None."""
     if isinstance(leaf, functools.partial):
         return _OpenedPartial, (leaf.func, leaf.args, leaf.keywords)
     if inspect.ismethod(leaf):
@@ -196,7 +196,7 @@ def _contents(cell: CellType) -> Any:
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """The globals and attributes that a function names, and those of the functions in it."""
+    """The names of globals and attributes in a function's code, and in that of functions inside."""
     yield from code.co_names
     for const in code.co_consts:
         if isinstance(const, CodeType):

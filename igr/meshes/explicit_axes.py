@@ -1,4 +1,4 @@
-"""The mesh with explicit axes that arrays lie on."""
+"""Finds the mesh with explicit axes on which arrays lie."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 
 def explicit_mesh(tree: PyTree) -> Any:
-    """The mesh with explicit axes that arrays of a tree lie on, None if there is none.
+    """The mesh with explicit axes on which arrays of a pytree lie, or None.
 
     >>> print(explicit_mesh({"w": jax.numpy.ones(2)}))
     None
@@ -21,7 +21,7 @@ def explicit_mesh(tree: PyTree) -> Any:
 
 
 def explicit_mesh_of(avals: Iterable[Any]) -> Any:
-    """The same of the types of arrays."""
+    """The mesh with explicit axes on which arrays of these types lie, or None."""
     for aval in avals:
         mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
         if mesh is not None and AxisType.Explicit in mesh.axis_types:

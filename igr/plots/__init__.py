@@ -1,4 +1,4 @@
-"""Pictures of what igr computes: matplotlib Axes in, Axes out.
+"""Pictures of what igr computes, drawn on matplotlib Axes.
 
 Every function draws on the Axes it is given, or on new ones, and returns them. It needs the extra
 `figures`: `pip install 'igr[figures]'`.

@@ -15,19 +15,19 @@ NEAR = 30.0  # times the floor: what lies above need not be seen beside it
 
 
 def comparison(cmp: Any, ax: Axes | None = None) -> Axes:
-    """The distance of the run from each flow against the step.
+    """Draws the distance of the run from each flow against the step, and returns the Axes.
 
-    Dashed in grey how far the run has travelled, dotted what rounding and the solver's tolerance
-    alone may make, where distances come near it; shaded the records at which the expansion is not
-    to be trusted. Where a distance has a standard error (`standard_error`, by flow), there is a
-    band of one standard error to both sides.
+    A dashed grey line is the distance the run has travelled; a dotted one, where distances come
+    near it, the distance that rounding and the solver's tolerance alone can make. Records at which
+    the expansion is not to be trusted are shaded. Where a distance has a standard error
+    (`standard_error`, by flow), there is a band of one standard error to both sides.
 
     Args:
       cmp: an `igr.Comparison`.
-      ax: where to draw.
+      ax: the Axes to draw on; new ones if None.
 
     Raises:
-      TypeError: if it is no comparison.
+      TypeError: if `cmp` is no comparison.
     """
     for name in ("distance", "step", "travelled"):
         if not hasattr(cmp, name):
@@ -73,14 +73,17 @@ def comparison(cmp: Any, ax: Axes | None = None) -> Axes:
 
 
 def certificate(cert: Any, ax: Axes | None = None) -> Axes:
-    """The one-step error of each order against the step, with lines of the slopes expected.
+    """Draws the one-step error of each order against the step, with lines of the expected slopes.
 
     Args:
       cert: an `igr.Certificate`.
-      ax: where to draw.
+      ax: the Axes to draw on; new ones if None.
+
+    Returns:
+      The Axes.
 
     Raises:
-      TypeError: if it is no certificate.
+      TypeError: if `cert` is no certificate.
     """
     if not hasattr(cert, "observed"):
         raise TypeError(
@@ -107,7 +110,7 @@ def certificate(cert: Any, ax: Axes | None = None) -> Axes:
 
 
 def _drawable(values: Any) -> np.ndarray:
-    """What a logarithmic axis can show: nan for what is not positive and finite."""
+    """The values with nan where a logarithmic axis cannot show them."""
     values = np.array(values, float)
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
@@ -117,7 +120,7 @@ def _comes_near(distance: Any, floor: np.ndarray) -> bool:
 
 
 def _shade(ax: Axes, step: np.ndarray, untrusted: np.ndarray) -> None:
-    """A grey span over each stretch of untrusted records, halfway to its neighbours."""
+    """Draws a grey span over each stretch of untrusted records, halfway to its neighbours."""
     if not untrusted.any():
         return
     middles = (step[:-1] + step[1:]) / 2

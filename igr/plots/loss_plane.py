@@ -32,7 +32,7 @@ def loss_plane(
     ax: Axes | None = None,
     progress: bool | None = None,
 ) -> Axes:
-    """Level lines of a loss over params + x u + y v, u and v orthonormal.
+    """Draws level lines of a loss over params + x u + y v, u and v orthonormal; returns the Axes.
 
     Give `igr.modified_value_fn(eq, value_fn, h)` for the loss that an optimizer follows, and the
     params of a run and of its flows as paths: they are drawn where they project to.
@@ -42,12 +42,11 @@ def loss_plane(
       params: the origin of the plane.
       first: u, up to its length, like the floating leaves of params; such as an eigenvector.
       second: gives v, its part orthogonal to u.
-      reach: how far the plane goes to every side.
-      points: how many along a side; the loss is evaluated points^2 times.
+      reach: the distance from the origin to each side of the plane.
+      points: the number of points along a side; the loss is evaluated points^2 times.
       paths: names -> params with a leading axis, as `igr.Trajectory.params` are.
-      ax: where to draw.
-      progress: whether to show a bar with the time left; once it has taken some seconds if not
-        given.
+      ax: the Axes to draw on; new ones if None.
+      progress: whether to show a bar with the time left; if not given, only after some seconds.
 
     Raises:
       ValueError: if the loss is no scalar, the two vectors are parallel or zero, or unlike params,
@@ -102,7 +101,7 @@ def loss_plane(
 def _heights(
     loss: Traced, dynamic: PyTree, u: Array, v: Array, side: Array, bar: Ticking | None
 ) -> Array:
-    """The loss on the plane, a row for every place along the second direction."""
+    """The loss on the plane, (points, points), a row for every y along the second direction."""
     leaves, structure = jax.tree.flatten(dynamic)
 
     def at(place: tuple[Array, Array]) -> Array:

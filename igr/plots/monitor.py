@@ -1,4 +1,4 @@
-"""What a monitor has recorded, of one run or several."""
+"""A monitor's records of one run or several."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def monitor(
     log: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """One column of a monitor's record against the step, a line a run.
+    """Draws one column of a monitor's record against the step, a line a run; returns the Axes.
 
     Args:
       records: a record, or a mapping from the names of runs to records. A record is a mapping from
@@ -34,7 +34,7 @@ def monitor(
       limit: a horizontal line, such as 2 for the limit of stability of `h_sharpness`, or 2/h for
         that of `sharpness`; what lies above is shaded.
       log: whether the vertical axis is logarithmic.
-      ax: where to draw.
+      ax: the Axes to draw on; new ones if None.
 
     Raises:
       ValueError: if a record lacks the column or has no step; the message names those it has.
@@ -75,12 +75,11 @@ def monitor(
 
 
 def read_record(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The columns of a monitor's CSV file.
+    """The columns of a monitor's CSV file, a dictionary of arrays by name.
 
     Raises:
-      FileNotFoundError: if it is not there.
-      ValueError: if it is no such file: no header that begins with `step`, or no row, or one that
-        is not of numbers.
+      FileNotFoundError: if there is no such file.
+      ValueError: if its header does not begin with `step`, it has no row, or an entry is no number.
     """
     path = Path(path)
     if not path.is_file():

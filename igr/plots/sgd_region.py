@@ -1,4 +1,4 @@
-"""Which minima SGD can keep."""
+"""The minima at which SGD can stay."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 def sgd_region(
     region: Any, sharpness: Any = None, non_uniformity: Any = None, ax: Axes | None = None
 ) -> Axes:
-    """The plane of sharpness and non-uniformity, with the minima that SGD can keep shaded.
+    """Draws the plane of sharpness and non-uniformity, shaded where SGD can stay; returns the Axes.
 
     Args:
       region: an `igr.diagnostics.SGDRegion`.
-      sharpness: those of minima to mark, (m,).
-      non_uniformity: those of the same minima, (m,).
-      ax: where to draw.
+      sharpness: the sharpnesses of minima to mark, (m,).
+      non_uniformity: the non-uniformities of the same minima, (m,).
+      ax: the Axes to draw on; new ones if None.
 
     Raises:
-      TypeError: if it is no region.
-      ValueError: if minima are given by one coordinate only, or by unlike ones.
+      TypeError: if `region` is no region.
+      ValueError: if only one of the two coordinates is given, or their shapes differ.
     """
     if not hasattr(region, "sharpness_limit"):
         raise TypeError(f"region must be an SGDRegion; got {type(region).__name__}.")

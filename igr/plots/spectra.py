@@ -1,4 +1,4 @@
-"""Spectra: of the Hessian, its eigenvectors by layer, of the tangent kernel."""
+"""The spectra of the Hessian and the tangent kernel, and eigenvectors by layer."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def spectrum(density: Any, ax: Axes | None = None) -> Axes:
-    """The density of eigenvalues, with a band of one standard error to both sides.
+    """Draws a density of eigenvalues, with a band of one standard error; returns the Axes.
 
-    The vertical axis is logarithmic, from a millionth of the highest: below, the density is that
-    of the smoothing kernel's tails.
+    The vertical axis is logarithmic and begins at a millionth of the highest value: below, the
+    density is that of the smoothing kernel's tails.
 
     Args:
       density: an `igr.curvature.SpectralDensity`.
-      ax: where to draw.
+      ax: the Axes to draw on; new ones if None.
 
     Raises:
-      TypeError: if it is no density.
+      TypeError: if `density` is no such density.
     """
     if not hasattr(density, "density") or not hasattr(density, "grid"):
         raise TypeError(f"density must be a SpectralDensity; got {type(density).__name__}.")
@@ -44,14 +44,14 @@ def spectrum(density: Any, ax: Axes | None = None) -> Axes:
 
 
 def eigenpairs(pairs: Any, ax: Axes | None = None) -> Axes:
-    """Which layer each eigenvector lies in: the share of its square in every leaf of the params.
+    """Draws the share of each leaf of params in every eigenvector's square; returns the Axes.
 
     Args:
       pairs: an `igr.curvature.Eigenpairs`.
-      ax: where to draw.
+      ax: the Axes to draw on; new ones if None.
 
     Raises:
-      TypeError: if they are no eigenpairs.
+      TypeError: if `pairs` are no eigenpairs.
     """
     if not hasattr(pairs, "vectors") or not hasattr(pairs, "values"):
         raise TypeError(f"pairs must be Eigenpairs; got {type(pairs).__name__}.")
@@ -75,14 +75,14 @@ def eigenpairs(pairs: Any, ax: Axes | None = None) -> Axes:
 
 
 def kernel_spectrum(found: Any, ax: Axes | None = None) -> Axes:
-    """The eigenvalues of a tangent kernel by rank, those at rounding left out.
+    """Draws the nonzero eigenvalues of a tangent kernel by rank; returns the Axes.
 
     Args:
       found: an `igr.diagnostics.KernelSpectrum`.
-      ax: where to draw.
+      ax: the Axes to draw on; new ones if None.
 
     Raises:
-      TypeError: if it is no such spectrum.
+      TypeError: if `found` is no such spectrum.
     """
     if not hasattr(found, "eigenvalues") or not hasattr(found, "effective_rank"):
         raise TypeError(f"found must be a KernelSpectrum; got {type(found).__name__}.")

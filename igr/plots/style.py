@@ -1,4 +1,4 @@
-"""How the pictures look: colours that colour-blind readers tell apart, and little ink."""
+"""The style of the pictures: colours for colour-blind readers, and little ink."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The house style, for figures that you make yourself.
+    """A context manager that sets igr's matplotlib style, for figures of your own.
 
     >>> import matplotlib.pyplot as plt
     >>> with style():
@@ -51,10 +51,10 @@ def style() -> Iterator[None]:
 
 
 def axes(ax: Axes | None) -> Axes:
-    """The Axes given, or new ones in the house style.
+    """The Axes given, or new ones in igr's style.
 
     Raises:
-      TypeError: if it is none.
+      TypeError: if `ax` is neither Axes nor None.
     """
     if ax is None:
         import matplotlib.pyplot as plt  # chooses a backend: only where a figure is wanted
@@ -67,6 +67,6 @@ def axes(ax: Axes | None) -> Axes:
 
 
 def look(number: int) -> dict[str, Any]:
-    """Colour and dashes of the line of this number: no two of the first 32 are alike."""
+    """The colour and dashes of the line of this number; the first 32 are all different."""
     rounds, index = divmod(number, len(COLOURS))
     return {"color": COLOURS[index], "linestyle": DASHES[rounds % len(DASHES)]}

@@ -1,4 +1,4 @@
-"""How long a program is expected to take, from its trace: for how often it should report."""
+"""Estimates how long a program takes from its trace, to decide how often it should report."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ REPORT_EVERY = 0.02  # seconds expected between reports to the host, each of abo
 
 
 def expected_seconds(jaxpr: Jaxpr) -> float:
-    """Seconds on one core of a processor, to an order of magnitude."""
+    """The expected seconds of a program on one core, to an order of magnitude."""
     return sum((_of_equation(eqn) for eqn in jaxpr.eqns), start=0.0)
 
 
 def units_a_tick(units: int, seconds: Number) -> int:
-    """How many units of work a bar stands still, or to call the host for it would cost.
+    """The number of units of work between two moves of a bar.
 
     Args:
-      units: how many there are in all.
-      seconds: what one of them is expected to take.
+      units: the number of units in all.
+      seconds: the time that one of them is expected to take.
     """
     return max(-(-units // _TICKS), apart(seconds))
 
 
 def apart(seconds: Number) -> int:
-    """How many units of work of so many seconds lie between two reports, at least 1."""
+    """The number of units of work, of so many seconds each, between two reports; at least 1."""
     return max(math.ceil(REPORT_EVERY / max(seconds, 1e-9)), 1)
 
 
 def largest_array(jaxpr: Jaxpr) -> int:
-    """How many numbers the largest array has that a program is given or makes."""
+    """The number of entries of the largest array that a program is given or makes."""
     sizes = [_size(v) for v in jaxpr.invars]
     for eqn in jaxpr.eqns:
         sizes += [_size(v) for v in eqn.outvars]

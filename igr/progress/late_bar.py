@@ -1,4 +1,4 @@
-"""A progress bar with the time left, that shows itself once a call has taken some seconds.
+"""Progress bars with the time left that appear once a call has taken some seconds.
 
 A program on the device moves its bar itself, by calls to the host; so rarely that they cost it
 nothing to speak of, and a short one makes none at all.
@@ -34,19 +34,19 @@ _FORM = "{desc} {percentage:.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 def bar_options(progress: bool | None) -> dict[str, Any]:
-    """For `tqdm`: a bar at once, never, or, if None, once it has taken some seconds."""
+    """Options of `tqdm` for a bar shown at once (True), never, or after some seconds (None)."""
     return {"disable": progress is False, "delay": 0 if progress else PATIENCE}
 
 
 @contextlib.contextmanager
 def counting_bar(what: str, most: int, progress: bool | None) -> Iterator[Callable[[], Any]]:
-    """A bar over calls of what it hands out, of which there are `most` at the most."""
+    """A context with a function to call after each of at most `most` units, which moves a bar."""
     with tqdm(total=most, desc=what, **bar_options(progress)) as bar:
         yield bar.update
 
 
 def new_bar(what: str, progress: bool | None) -> np.ndarray:
-    """The number of a bar for a program, to which it is an argument.
+    """The number of a new bar, which a program takes as an argument.
 
     Args:
       what: the name of the bar.
@@ -62,7 +62,7 @@ def new_bar(what: str, progress: bool | None) -> np.ndarray:
 
 
 def close(bar: Any) -> None:
-    """Takes a bar away, its program being over."""
+    """Closes a bar after the end of its program."""
     with _LOCK:
         shown = _SHOWN.pop(int(bar), None)
         if int(bar) in _WAITING:
@@ -73,12 +73,12 @@ def close(bar: Any) -> None:
 
 
 class Ticking(NamedTuple):
-    """A bar for a program that goes through so many units.
+    """A bar for a program of a known number of units.
 
     Attributes:
       bar: from `new_bar`.
-      units: how many there are.
-      every: how many the bar stands still.
+      units: the number of units in all.
+      every: the number of units between two moves of the bar.
     """
 
     bar: Any
@@ -86,11 +86,11 @@ class Ticking(NamedTuple):
     every: int
 
     def tick(self, done: Any) -> None:
-        """In a program: so many are done."""
+        """Within a program: moves the bar to `done` units."""
         jax.debug.callback(show, self.bar, done / self.units)
 
     def show(self, done: Any, share: Any) -> None:
-        """In a program, after each unit: moves the bar to a share of the whole, now and then."""
+        """Within a program, after each unit: moves the bar to a share of the whole if it is due."""
         jax.lax.cond(
             done % self.every == 0,
             lambda: jax.debug.callback(show, self.bar, share),
@@ -98,7 +98,7 @@ class Ticking(NamedTuple):
         )
 
     def finish(self, last: Array) -> None:
-        """In a program: closes the bar once the scalar `last` is known."""
+        """Within a program: closes the bar once the scalar `last` is known."""
         jax.debug.callback(_close, self.bar, last)
 
 
@@ -112,10 +112,10 @@ def scan(
     first: Any = 0,
     size: int = 1,
 ) -> tuple[Any, Any]:
-    """`jax.lax.scan`, and ticks of a bar between stretches of it.
+    """`jax.lax.scan` that moves a bar between stretches of the loop.
 
-    Between them, and not in `body`: that is then the same program with a bar and without, which
-    rounds alike.
+    The bar is not moved within `body`, which is then the same program with a bar and without, with
+    the same rounding.
 
     Args:
       bar: the bar, or None.
@@ -123,8 +123,8 @@ def scan(
       carry: as for `jax.lax.scan`.
       xs: as for `jax.lax.scan`.
       length: as for `jax.lax.scan`.
-      first: the units done before.
-      size: the units that a round of the body goes through.
+      first: the number of units done before.
+      size: the number of units in a round of the body.
     """
     if bar is None or length < 4:
         return jax.lax.scan(body, carry, xs, length=length)
@@ -151,13 +151,13 @@ def scan(
 
 
 def mapped(bar: Ticking | None, fn: Callable[[Any], Any], xs: Any, chunk: int = 1) -> Any:
-    """`jax.lax.map` over a leading axis, and ticks of a bar between stretches of it.
+    """`jax.lax.map` over a leading axis that moves a bar between stretches of the loop.
 
     Args:
       bar: the bar, whose units are the entries of that axis; or None.
       fn: as for `jax.lax.map`.
       xs: as for `jax.lax.map`.
-      chunk: how many entries are taken at once.
+      chunk: the number of entries taken at once.
     """
     if bar is None:
         return jax.lax.map(fn, xs, batch_size=None if chunk == 1 else chunk)
@@ -179,15 +179,15 @@ def mapped(bar: Ticking | None, fn: Callable[[Any], Any], xs: Any, chunk: int = 
 def ticking(
     what: str, progress: bool | None, units: int, seconds: Number, least: Number = 0.0
 ) -> Ticking | None:
-    """A bar for so many units of so many seconds each; None for a short program, or with False.
+    """A bar for units of the given duration; None for a short program, or if progress is False.
 
     Args:
       what: the name of the bar.
       progress: as in `bar_options`.
-      units: how many units of work there are, at the most.
-      seconds: what one of them is expected to take.
-      least: how many seconds all of them are to take, or there is no bar unless it is asked for: a
-        program that calls the host is compiled anew by every process.
+      units: the largest number of units of work.
+      seconds: the time that one of them is expected to take.
+      least: the expected seconds in all below which there is no bar unless progress is True,
+        because a program that calls the host is compiled anew by every process.
     """
     if progress is False:
         return None
@@ -198,9 +198,9 @@ def ticking(
 
 
 def between_or_within(bar: Ticking | None, size: int) -> tuple[Ticking | None, Ticking | None]:
-    """The bar for `scan` between rounds of so many units, or the one within them: where it moves.
+    """The bar as a pair: for `scan` between rounds of `size` units, or within them; one is None.
 
-    It moves within rounds if these take longer than it stands still, and are not too short for it.
+    It moves within rounds if these have more units than lie between two moves, and more than 4.
     """
     within = bar is not None and size > max(bar.every, 4)
     return (None, bar) if within else (bar, None)
@@ -215,15 +215,15 @@ def search_bar(
     inputs: Any,
     times: int = 1,
 ) -> Iterator[Ticking | None]:
-    """A bar for a search of so many units at the most, taken away at the end of the block.
+    """A context with a bar for a search of at most so many units, or None; closed at its end.
 
     Args:
       what: the name of the bar.
       progress: as in `bar_options`.
-      units: how many units of work there are, at the most.
-      of_one: the program of one unit.
-      inputs: of the search, a pytree. Where there are tracers among them there is no bar.
-      times: how often that program is run in a unit.
+      units: the largest number of units of work.
+      of_one: the program whose duration counts.
+      inputs: the inputs of the search, a pytree; if it holds tracers there is no bar.
+      times: how often that program runs in a unit.
     """
     bar = None
     if not under_transformation(inputs):
@@ -237,7 +237,7 @@ def search_bar(
 
 
 def under_transformation(*trees: Any) -> bool:
-    """Whether there are tracers among the leaves: then a program has no bar."""
+    """Whether there are tracers among the leaves, in which case a program has no bar."""
     return any(isinstance(x, Tracer) for x in jax.tree.leaves(trees))
 
 

@@ -1,4 +1,4 @@
-"""How a flow is solved: the options of `igr.flow` and of all that follow one."""
+"""Options of `igr.flow`, and of all functions that follow a flow."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from igr.checks import Count, Number
 
 
 class DiffeqsolveOptions(TypedDict, total=False):
-    """What `diffrax.diffeqsolve` takes beside equation, times and start, whose page says more.
+    """Options that are passed on to `diffrax.diffeqsolve`, whose documentation says more.
 
-    None is as if not given.
+    An option that is None counts as not given.
 
     Attributes:
       dt0: the first step.
@@ -51,7 +51,7 @@ class DiffeqsolveOptions(TypedDict, total=False):
 
 
 class SolveOptions(DiffeqsolveOptions, total=False):
-    """How a flow is solved, and how exactly; with what `DiffeqsolveOptions` has.
+    """The options of a solve: its tolerances, and those of `DiffeqsolveOptions`.
 
     >>> import igr
     >>> options: igr.flows.SolveOptions = {"rtol": 1e-4, "solver": diffrax.Tsit5()}
