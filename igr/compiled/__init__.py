@@ -98,7 +98,7 @@ class Traced(eqx.Module):
 
     @property
     def shapes(self) -> Any:
-        """What it returns, a `jax.ShapeDtypeStruct` for an array: known without tracing again."""
+        """The function's value with a `jax.ShapeDtypeStruct` for each array, without tracing."""
         p = self.program
         avals: Any = iter(v.aval for v in p.jaxpr.outvars)
         of = lambda aval: jax.ShapeDtypeStruct(aval.shape, aval.dtype)  # noqa: E731
