@@ -1,4 +1,4 @@
-"""From the description of an optimizer to the equation it follows."""
+"""Derives the modified equation of an optimizer from its description."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Runs the `igr` command and returns its exit status.
 
     Args:
       argv: the arguments; those of the process if not given.
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _derive(options: argparse.Namespace) -> str:
-    """The text that `igr derive` prints."""
+    """The output of `igr derive`, as text."""
     order = _order(options.order)
     method = _method(options)
     loss, params = _loss(options.loss, options.params, method)
@@ -202,7 +202,7 @@ def _method(options: argparse.Namespace) -> Any:
 
 
 def _methods(options: argparse.Namespace) -> str:
-    """The text that `igr methods` prints."""
+    """The output of `igr methods`, as text."""
     return listed()
 
 
@@ -222,7 +222,7 @@ def _order(text: str) -> int:
 def _loss(
     text: str | None, names: str | None, method: Any
 ) -> tuple[sympy.Expr | None, list[sympy.Symbol]]:
-    """The loss and its parameters, or (None, [])."""
+    """The loss and its parameters as sympy expressions, or (None, []) if no loss is given."""
     if text is None:
         if names is not None:
             raise BadInput("--params goes with --loss: the loss they are parameters of")

@@ -214,7 +214,7 @@ def sign_perturbed(
 
 
 def _asked(batch: Any, y: Any, epsilon: Any, x: Any) -> tuple[Any, Any, Any]:
-    """x, y and epsilon, from (batch, epsilon) or (x, y, epsilon), by position or by name."""
+    """The inputs x, targets y and epsilon, from any accepted order of arguments."""
     if epsilon is None:
         y, epsilon = None, y
     if epsilon is None:

@@ -94,7 +94,7 @@ def stiffness(
 
 
 class ClassStiffness(NamedTuple):
-    """Stiffness by class.
+    """The mean stiffness between the examples of each pair of classes.
 
     Attributes:
         matrix: C, the mean stiffness between an example of class i and another of class j

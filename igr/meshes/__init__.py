@@ -1,4 +1,4 @@
-"""Functions over a batch on meshes of any kind of axes.
+"""Makes functions over a batch work on meshes with explicit axes.
 
 On a mesh with explicit axes, the kind that `jax.make_mesh` makes by default, an array's sharding is
 part of its type, and an operation whose result could be laid out in several ways is refused until

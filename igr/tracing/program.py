@@ -179,7 +179,7 @@ def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def power(x: Any, exponent: float) -> Any:
-    """x to a power below 1, with derivative 0 where the tangent of x is 0."""
+    """The power x^exponent, exponent < 1, with derivative 0 where the tangent of x is 0."""
     return x**exponent
 
 

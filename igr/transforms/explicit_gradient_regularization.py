@@ -227,7 +227,7 @@ def _value_gradient_and_product(
     *,
     has_aux: bool = False,
 ) -> tuple[Array, list[Array], list[Array], Array, Any]:
-    """E, g, H g_M / 2^e, e and the auxiliary output, from one linearization of the gradient.
+    """The value E, g, H g_M / 2^e, e and the auxiliary output, from one linearization.
 
     g_M is divided by the power of two near its size, 2^e: the product of two numbers of the size of
     a loss far from one may be out of the range of the dtype, where mu times it is not.

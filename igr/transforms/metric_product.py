@@ -139,7 +139,7 @@ def _gauss_newton_product(
     output_loss_fn: Callable[[Any], Any],
     theta: list[Array],
 ) -> list[Array]:
-    """J' L'' J theta: J the Jacobian of the outputs, L'' the Hessian of the loss in the outputs."""
+    """The product J' L'' J theta, J the Jacobian of the outputs, L'' the loss's Hessian in them."""
     output_gradient = jax.grad(lambda outputs: require_scalar_loss(output_loss_fn(outputs)))
     outputs, along, back, _ = linearize(apply_fn, theta)
     return back(jvp(output_gradient, (outputs,), (along(theta),))[1])

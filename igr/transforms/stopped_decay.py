@@ -296,7 +296,7 @@ def _decay_of(
 
 
 def _decayed(leaves: Partitioned, chosen: list[bool], rate: Any) -> list[Array]:
-    """rate * theta on the chosen leaves, zeros on the others, in the dtypes of theta."""
+    """The decay rate * theta on the chosen leaves, zeros on the others, in theta's dtypes."""
     return [
         (rate * p).astype(p.dtype) if c else jnp.zeros_like(p)
         for p, c in zip(leaves.params, chosen, strict=True)

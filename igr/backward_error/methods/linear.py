@@ -61,7 +61,7 @@ class LinearMethod:
 
     @property
     def gradient(self) -> Gradient:
-        """What g stands for in the equation: the loss with decay, its gradient's point."""
+        """Which gradient g is in the equation: of E or E with decay, at theta or SAM's point."""
         if self.weight_decay == 0:
             return Gradient(ZERO, self.rho, self.normalized)
         (total,) = taylor_coefficients(self.transfer, 1)

@@ -205,7 +205,7 @@ def elementwise(
     open_names = {getattr(p, "name", p) for p in parameters}
 
     def read(expression: Any, argument: str, known: Iterable[str]) -> sympy.Expr:
-        """An expression on the method's own symbols, which must all be known."""
+        """The exact expression, checked to contain only known symbols."""
         found = exact(expression, argument)
         known = set(known)
         strange = {s.name for s in found.free_symbols} - known - set(_OWN) - open_names

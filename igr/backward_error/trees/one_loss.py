@@ -60,7 +60,7 @@ class Gradient(Colouring):
         found = symbols(params)
         square = sum((p**2 for p in found), ZERO)
         penalized = exact(loss, "loss") + self.decay * square / 2
-        return _Uphill(penalized, found, self) if self.displaced else Losses(penalized, found)
+        return _SAMGradient(penalized, found, self) if self.displaced else Losses(penalized, found)
 
     def meaning(self, latex: bool) -> list[str]:
         """Remarks on what E or g stands for, where it is not the loss itself or its gradient."""
@@ -77,7 +77,7 @@ class Gradient(Colouring):
         return said
 
 
-class _Uphill(Losses):
+class _SAMGradient(Losses):
     """The gradient of a loss at SAM's point theta + rho grad E, as a list of components."""
 
     tidy = staticmethod(lambda expression: expression)  # nested roots would factor for ever

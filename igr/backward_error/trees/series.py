@@ -156,7 +156,7 @@ def _derivatives(t: int, iterated: Mapping[int, Sequence[Weight]], along: Series
 
 
 def _increment(d: Sequence[Weight]) -> Weight:
-    """The weight of exp(h F) from those of F, D_F F, D_F^2 F, .."""
+    """The weight of exp(h F) at a tree, from those of F, D_F F, D_F^2 F, .."""
     return sum(weight / factorial(j) for j, weight in enumerate(d, 1) if weight)
 
 

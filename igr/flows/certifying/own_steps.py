@@ -33,7 +33,7 @@ _certified: set[Any] = set()
 
 
 def check_own_steps(reading: Reading) -> None:
-    """Raises unless the description takes the optimizer's own steps, to nine digits.
+    """Raises unless the description takes the optimizer's own steps to nine digits.
 
     Steps are taken at the start, before and after every step at which a schedule changes its
     formula, between these, after the last, and after the start-up. Where a learning rate ends at 0

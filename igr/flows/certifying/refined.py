@@ -63,7 +63,7 @@ def refined(reading: Reading) -> Refined:
     found_in: dict[int, tuple[Program, Readings]] = {}
 
     def seen(program: Program) -> Readings:
-        """What is smoothed and chosen in this program, whose variables have their own numbers."""
+        """The readings of this program, whose variables are numbered independently."""
         if id(program) not in found_in:
             read_ = readings(dataclasses.replace(traced, update=program), reading.smooth)
             found_in[id(program)] = program, read_

@@ -148,7 +148,7 @@ class Differentials:
         return total
 
     def _along_curve(self, directions: Sequence[PyTree]) -> PyTree:
-        """d^k/ds^k f(x(s)), from the derivatives x_1, .., x_k of a curve through the point."""
+        """The derivative d^k/ds^k f(x(s)), from x_1, .., x_k of a curve x(s) through the point."""
         level: Callable[..., PyTree] = self._gradient
         for _ in directions:
             level = _next_on_curve(level)

@@ -93,7 +93,7 @@ def rule_step(
         kept = starting_states(method, params)
 
         def remembered(params: PyTree) -> dict[str, PyTree]:
-            """What each channel is handed, for its structure."""
+            """The input of each channel at params, used for its structure alone."""
             read = given(params, params, 0.0, lambda p: optax.tree.sum(p))
             read |= {f"{y}_before": old for y, old in kept.items()}
             found: dict[str, PyTree] = {}

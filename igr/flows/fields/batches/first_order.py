@@ -71,14 +71,14 @@ def drift(steps: BatchSteps, drawn: Drawn, h: Any, batches: PyTree, order: int) 
         mean_level = {n: _mean(x) for n, x in level.items()}
 
         def along(values: PyTree, at: Slow = slow) -> Slow:
-            """sum_i L_i of a value for each channel."""
+            """The sum of L_i applied to a value for each channel i."""
             step = lambda a: steps.velocity(at, static, mean_g, a, first)  # noqa: E731
             return jax.jvp(step, (mean_level,), (values,))[1]
 
         own = _centred(velocities(slow, g, level))
 
         def fluctuation(of_own: float, factors: dict[str, float]) -> Slow:
-            """c ~V_b + sum_i c_i L_i ~phi_ib, for every batch."""
+            """The sum c ~V_b + sum_i c_i L_i ~phi_ib, with a leading axis of batches."""
             found = _scaled(own, of_own)
             if factors:
                 scaled = {n: _scaled(x, factors[n]) for n, x in apart.items()}

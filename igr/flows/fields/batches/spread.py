@@ -63,7 +63,7 @@ def spread_field(field: StochasticField) -> Field:
             return jax.jvp(drift, (x,), (direction,))[1]
 
         def row(of: tuple[Array, Array]) -> tuple[Array, Array]:
-            """F' c and F''[c, e] for a row c of the covariance and its unit vector e."""
+            """The vectors F' c and F''[c, e] for a row c of the covariance, e its unit vector."""
             c, e = of
             return jax.jvp(lambda x: along(c, x), (flat,), (e,))
 

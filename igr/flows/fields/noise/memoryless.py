@@ -83,7 +83,7 @@ def stochastic_rule_field(
     m = num_examples(batches, "batches")
 
     def directions(params: PyTree) -> PyTree:
-        """Psi of every batch, with a leading axis of m."""
+        """The direction Psi for every batch, with a leading axis of m."""
         dynamic, static = partition(params)
 
         def one(batch: PyTree) -> PyTree:

@@ -329,7 +329,7 @@ def moments_field(
             return lambda p: jvp(jax.grad(loss), (p,), (direction,))[1]
 
         def row(of: tuple[Array, Array]) -> tuple[Array, Array]:
-            """H c and T[c, e] for a row c of the covariance and its unit vector e."""
+            """The vectors H c and T[c, e] for a row c of the covariance, e its unit vector."""
             c, e = of
             return jvp(along(c), (flat,), (e,))
 
