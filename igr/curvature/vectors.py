@@ -157,7 +157,7 @@ def without(w: PyTree, weights: Float[Array, " m"], basis: PyTree) -> PyTree:
 def orthogonalized(
     w: PyTree, basis: PyTree, use: Float[Array, " m"] | Number = 1.0
 ) -> tuple[PyTree, Float[Array, " m"], Bool[Array, ""]]:
-    """`w` less its projection on the orthonormal `basis`, the coordinates, and a warning.
+    """`w` minus its projection on the orthonormal `basis`, the coordinates, and a warning.
 
     A second pass follows where the first reduced the norm to a half or less, and so lost digits
     (Daniel, Gragg, Kaufman and Stewart, 1976). The warning is true where the second does the same:
@@ -245,7 +245,7 @@ def transformed(basis: Divided, weights: Float[Array, "m m"]) -> Divided:
 
 
 def _part(length: int, wanted: int) -> int:
-    """A part's length near length / wanted, and a divisor of the length where one is near.
+    """The length of a part: about length / wanted, and a divisor of the length where one is near.
 
     A remainder would be transformed after the loop, for which the compiler copies the leaf.
     """

@@ -158,7 +158,7 @@ def egr_value_and_grad(
     value: Literal["penalized", "plain"] = "penalized",
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    r"""A function that returns E + mu |grad E|^2 and its gradient, as `jax.value_and_grad` does.
+    r"""The loss E + mu |grad E|^2 and its gradient, as a function like `jax.value_and_grad`'s.
 
     It is for training loops that cannot pass `value_fn` to the optimizer, such as flax's
     `TrainState.apply_gradients`: hand it this gradient, with a plain optimizer. `optax.sgd` on it

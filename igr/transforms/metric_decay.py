@@ -152,7 +152,7 @@ def metric_value_and_grad(
     lanczos_steps: Count = 16,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    """A function that returns the loss and the gradient g + rate M theta.
+    """The loss and the gradient g + rate M theta, as a function.
 
     It is for training loops that cannot pass `value_fn` to the optimizer. `optax.sgd(alpha)` on
     this gradient with rate = lambda / alpha takes the steps of `metric_sgd(alpha, lambda)`. With

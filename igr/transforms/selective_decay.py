@@ -125,7 +125,7 @@ def selective_value_and_grad(
     *,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    """A function that returns the loss and its gradient with the decay of `selective_decay`.
+    """The loss and its gradient plus the decay of `selective_decay`, as a function.
 
     The gradient is g + rate * theta where |H theta| < threshold * max |H theta|, and g elsewhere.
     It is for training loops that cannot pass `value_fn` to the optimizer.

@@ -220,7 +220,7 @@ def stopped_selective_value_and_grad(
     selective_rate: ScalarOrSchedule | None = None,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    """A function that returns the loss and its gradient with `decay_until_then_selective`.
+    """The loss and its gradient plus `decay_until_then_selective`'s decay, as a function.
 
     It is for training loops that cannot pass `value_fn` to the optimizer.
 

@@ -27,10 +27,10 @@ def vector_field(
 ) -> Field:
     """Compiles a modified equation to a vector field `f(t, params, args)` for diffrax.
 
-    Memory: at order 1 at most six copies of params, argument and result included (four alone where
-    Adam's second moment is kept); at order 2 four for gradient descent and momentum, and eight
-    for Adam. Activations come on top, some two or three times those of a gradient of the
-    loss; `jax.checkpoint` in the loss trades them for time.
+    Memory: at order 1 at most six copies of params, argument and result included (these
+    two are four copies where Adam's second moment is kept); at order 2 four for gradient descent
+    and momentum, and eight for Adam. Activations come on top, some two or three times those of a
+    gradient of the loss; `jax.checkpoint` in the loss trades them for time.
 
     Args:
       eq: from `igr.modified_equation`, its coefficients numbers.

@@ -21,7 +21,7 @@ class Drawing(NamedTuple):
     """How a method draws its batches.
 
     Attributes:
-      unit: the number of steps for which is drawn at once: m for an epoch of m batches.
+      unit: the number of steps that one draw covers: m for an epoch of m batches.
       random: whether anything is drawn at random.
       size: the number of examples that a step draws; None where batches are given.
       own: whether the method's own equation is one over batches.

@@ -179,7 +179,7 @@ class BatchSteps:
         return Slow(direction, kept, jnp.ones_like(slow.t))
 
     def like_state(self, velocity: Slow, state: PyTree) -> PyTree:
-        """A velocity as a pytree like the given state, zero at leaves that do not move."""
+        """A velocity as a pytree like the given state, zero at integer arrays."""
         if not self._states:
             return like_params(velocity.params, state)
         params, kept = state
