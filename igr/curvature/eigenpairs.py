@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Unpack, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
-from igr.checks import Count, Number, check_choice, check_count, check_step, is_traced
+from igr.checks import Count, check_choice, check_count, check_step, is_traced
 from igr.compiled import compiled, traced
 from igr.curvature.lanczos import lanczos
 from igr.curvature.operator import wide_product
+from igr.curvature.options import EigenpairsOptions
 from igr.curvature.ritz import RitzPairs
 from igr.curvature.subspace import subspace
 from igr.curvature.vectors import (
@@ -30,6 +31,7 @@ from igr.curvature.vectors import (
     working_dtype,
 )
 from igr.meshes import on_any_mesh
+from igr.options import with_defaults
 from igr.progress.late_bar import Ticking, search_bar
 from igr.pytrees import require_trained, trained_part
 from igr.shown import short, table
@@ -72,13 +74,9 @@ def top_eigenpairs(
     *,
     method: Method = "lanczos",
     which: Which = "magnitude",
-    tol: Number = 1e-3,
-    max_products: Count | None = None,
-    basis_size: Count | None = None,
     initial: PyTree | None = None,
-    key: PRNGKeyArray | None = None,
-    check_symmetric: bool = False,
     progress: bool | None = None,
+    **options: Unpack[EigenpairsOptions],
 ) -> Eigenpairs:
     """The k extreme eigenvalues of a symmetric matrix A given by its product v -> Av.
 
@@ -112,19 +110,13 @@ def top_eigenpairs(
         method: "lanczos" or "subspace".
         which: The eigenvalues largest in "magnitude", or (Lanczos only) the algebraically
             "largest" or "smallest".
-        tol: The relative error to reach in each value; rounding, 10 eps times the largest
-            magnitude, counts as reached.
-        max_products: The most products to spend, 100 (k + 1) by default; when they are spent the
-            result says `converged=False`.
-        basis_size: The size of the Lanczos basis, at least k + 2 (or the number of parameters);
-            k + 14 by default, for k > 1 the number of parameters up to 128.
         initial: Where to start: a vector, or vectors with a leading axis of k, as
             `Eigenpairs.vectors` has.
-        key: For random starts, `jax.random.key(0)` by default.
-        check_symmetric: Whether to compare <u, Av> with <Au, v> first, for one random pair, at the
-            price of two products.
         progress: Whether to show a bar with the time left; once it has taken some seconds if not
             given. There is none under a transformation such as jit or vmap.
+        **options: `EigenpairsOptions`: the relative error to reach, `tol`, the most products to
+            spend, `max_products`, a `key` for random starts, the `basis_size` of Lanczos, and
+            `check_symmetric`.
 
     Returns:
         `Eigenpairs`: values, vectors, residuals, errors, converged, products.
@@ -133,6 +125,7 @@ def top_eigenpairs(
         ValueError: If an argument is out of its range, `params` has no floating leaf, `initial`
             does not have its structure, or the product is found not to be symmetric (inside jit,
             equinox's runtime error).
+        TypeError: If there is no option of a name that is given.
 
     >>> import jax.numpy as jnp
     >>> scale = jnp.array([1.0, -4.0, 3.0, 0.5])
@@ -145,6 +138,7 @@ def top_eigenpairs(
         problems" (2000). Subspace: Metric regularization, section 3.9, Algorithm 1; Zhou and
         Saad, "A Chebyshev-Davidson algorithm for large symmetric eigenproblems" (2007).
     """
+    asked = with_defaults(top_eigenpairs, options, tol=1e-3, check_symmetric=False)
     like = require_trained(params)
     n = size(like)
     k = check_count("k", k, 1, n, ", the number of parameters")
@@ -154,15 +148,13 @@ def top_eigenpairs(
         raise ValueError(
             f"which={which!r} needs method='lanczos': power iteration finds magnitudes."
         )
-    tol = check_step("tol", tol)
+    tol = check_step("tol", asked["tol"])
     width = min(k + 2, n)
-    if basis_size is None:
-        basis_size = n if k > 1 and n <= SMALL else k + 14
-    else:
-        basis_size = check_count(f"basis_size (for k = {k})", basis_size, width)
-    if max_products is None:
-        max_products = 100 * (k + 1)
-    elif not is_traced(max_products):
+    basis_size = n if k > 1 and n <= SMALL else k + 14
+    if "basis_size" in asked:
+        basis_size = check_count(f"basis_size (for k = {k})", asked["basis_size"], width)
+    max_products = asked.get("max_products", 100 * (k + 1))
+    if "max_products" in asked and not is_traced(max_products):
         max_products = check_count(f"max_products (for k = {k})", max_products, width)
     if initial is not None:
         initial = trained_part(initial, "initial")
@@ -173,9 +165,10 @@ def top_eigenpairs(
             require_like("initial", initial, like, (1,))
         else:
             require_like("initial", initial, like, (k,))
-    seed = jax.random.bits(jax.random.key(0) if key is None else key, dtype=jnp.uint32)
+    key = asked["key"] if "key" in asked else jax.random.key(0)
+    seed = jax.random.bits(key, dtype=jnp.uint32)
     product = traced(product, like)
-    if check_symmetric:
+    if asked["check_symmetric"]:
         product = _checked(product, like, seed)
     # As arrays, so that other limits reuse the compiled program.
     limits = jnp.asarray(tol, working_dtype(like)), jnp.asarray(max_products, jnp.int32)
@@ -196,7 +189,7 @@ def top_eigenpairs(
         residuals=found.residuals,
         errors=found.errors,
         converged=found.converged,
-        products=found.products + (2 if check_symmetric else 0),
+        products=found.products + (2 if asked["check_symmetric"] else 0),
     )
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from igr.checks import Count, Number, check_count, check_step
 from igr.convolutions import differentiable_by_example
 from igr.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from igr.curvature.hessian import hessian_product
 from igr.curvature.operator import first_example, operator, traced_scalar
+from igr.curvature.options import SearchOptions
 from igr.curvature.vectors import working_dtype
 from igr.forward_mode import linearize
+from igr.options import check_known
 from igr.pytrees import combine, is_trained, num_examples, partition, trained_part
 from igr.shown import short, table
 
@@ -58,10 +60,8 @@ def sgd_stability(
     batch_size: Count,
     *,
     chunk: Count = 16,
-    tol: Number = 1e-3,
-    max_products: Count | None = None,
-    key: PRNGKeyArray | None = None,
     progress: bool | None = None,
+    **options: Unpack[SearchOptions],
 ) -> SGDStability:
     """Whether SGD at this learning rate and batch size stays at the minimum `params`.
 
@@ -83,12 +83,11 @@ def sgd_stability(
         batch_size: B, drawn without replacement.
         chunk: The number of examples taken at a time; the memory is about that of 2 chunk
             vectors, and of the bases of three searches, some 52 more.
-        tol: The relative error of the three eigenvalues, that of growth in growth - 1.
-        max_products: The most products to spend on each of them.
-        key: For random starting vectors, `jax.random.key(0)` by default.
         progress: Whether to show bars with the time left, one for each of the three searches;
             those of what takes more than some seconds if not given. There is none under a
             transformation such as jit or vmap.
+        **options: `SearchOptions`, for each of the three: the relative error to reach, `tol`, that
+            of growth in growth - 1, the most products to spend, `max_products`, and a `key`.
 
     Returns:
         An `SGDStability`: growth, stable, sharpness and non_uniformity with their limits,
@@ -97,6 +96,7 @@ def sgd_stability(
     Raises:
         ValueError: If the learning rate is not positive and finite, B is not between 1 and n, n is
             below 2, or as `hessian_product`.
+        TypeError: If there is no option of a name that is given.
 
     >>> import jax.numpy as jnp
     >>> found = sgd_stability(lambda w, x: x * w**2 / 2, jnp.zeros(()), jnp.array([1.0, 3]), 1.0, 1)
@@ -107,6 +107,7 @@ def sgd_stability(
         "Appealing to gradients", definition 2.3, theorem 2.4, remark 2.5, after Wu, Ma and E,
         "How SGD selects the global minima in over-parameterized learning" (2018).
     """
+    check_known(sgd_stability, options)
     params = combine(*partition(params))
     n = num_examples(batch)
     if n < 2:
@@ -128,16 +129,7 @@ def sgd_stability(
 
     def largest(*weights: Any) -> Eigenpairs:
         product = _Combination(hessian, squares, jnp.asarray(weights, eta.dtype))
-        return top_eigenpairs(
-            product,
-            params,
-            1,
-            which="largest",
-            tol=tol,
-            max_products=max_products,
-            key=key,
-            progress=progress,
-        )
+        return top_eigenpairs(product, params, 1, which="largest", progress=progress, **options)
 
     # Of the growth less one: where most of the matrix is the identity, as with more parameters
     # than examples, a random start looks converged at one before what exceeds it shows.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 import jax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from igr.checks import Count, Number
+from igr.checks import Count
 from igr.curvature.eigenpairs import top_eigenpairs
 from igr.curvature.hessian import hessian_product
+from igr.curvature.options import SearchOptions
+from igr.options import check_known
 from igr.shown import short, table
 
 
@@ -41,11 +43,9 @@ def sharpness(
     *,
     chunk: Count | None = None,
     which: Literal["magnitude", "largest", "smallest"] = "magnitude",
-    tol: Number = 1e-3,
-    max_products: Count | None = None,
-    key: PRNGKeyArray | None = None,
     initial: PyTree | None = None,
     progress: bool | None = None,
+    **options: Unpack[SearchOptions],
 ) -> Sharpness:
     """The eigenvalue of the Hessian of the loss that is largest in magnitude, with its sign.
 
@@ -62,34 +62,27 @@ def sharpness(
         chunk: The number of examples to take at a time (see `hessian_product`).
         which: "magnitude"; "largest" or "smallest" for the algebraic extremes, the first of
             which gradient descent is stable for below 2 / learning_rate.
-        tol: The residual to reach, relative to the eigenvalue.
-        max_products: The most Hessian products to spend.
-        key: For the random starting vector; `jax.random.key(0)` by default.
         initial: A vector to start from, with the structure of `params`.
         progress: Whether to show a bar with the time left; once it has taken some seconds if not
             given. There is none under a transformation such as jit or vmap.
+        **options: `SearchOptions`: the relative error to reach, `tol`, the most products to spend,
+            `max_products`, and a `key` for random starts.
 
     Returns:
         A `Sharpness`: value, vector, converged, products.
 
     Raises:
         ValueError: As `hessian_product` and `top_eigenpairs`.
+        TypeError: If there is no option of a name that is given.
 
     >>> import jax.numpy as jnp
     >>> print(sharpness(lambda w: w[0] ** 2 - 3 * w[1] ** 2, jnp.ones(2)).value.round(4))
     -6.0
     """
+    check_known(sharpness, options)
     product = hessian_product(loss_fn, params, batch, chunk=chunk)
     found = top_eigenpairs(
-        product,
-        params,
-        1,
-        tol=tol,
-        max_products=max_products,
-        key=key,
-        initial=initial,
-        which=which,
-        progress=progress,
+        product, params, 1, initial=initial, which=which, progress=progress, **options
     )
     vector = jax.tree.map(lambda x: x[0], found.vectors)
     return Sharpness(found.values[0], vector, found.converged, found.products)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from igr.checks import Count, Number, check_number, check_step
-from igr.curvature import hessian_product, top_eigenpairs
+from igr.curvature import SearchOptions, hessian_product, top_eigenpairs
 from igr.curvature.vectors import require_like
 from igr.meshes import on_any_mesh
+from igr.options import check_known
 from igr.pytrees import require_trained, trained_part
 from igr.shown import short, table
 
@@ -47,11 +48,9 @@ def preconditioned_sharpness(
     batch: PyTree | None = None,
     *,
     chunk: Count | None = None,
-    tol: Number = 1e-3,
-    max_products: Count | None = None,
-    key: PRNGKeyArray | None = None,
     initial: PyTree | None = None,
     progress: bool | None = None,
+    **options: Unpack[SearchOptions],
 ) -> PreconditionedSharpness:
     """The largest eigenvalue of the Hessian in an optimizer's own metric.
 
@@ -68,12 +67,11 @@ def preconditioned_sharpness(
             has Adam's.
         batch: A pytree of arrays with a leading example axis.
         chunk: The number of examples to take at a time.
-        tol: The relative error to reach.
-        max_products: The most Hessian products to spend.
-        key: For the random starting vector.
         initial: A vector to start from, that of the last call.
         progress: Whether to show a bar with the time left; once it has taken some seconds if not
             given. There is none under a transformation such as jit or vmap.
+        **options: `igr.curvature.SearchOptions`: the relative error to reach, `tol`, the most
+            products to spend, `max_products`, and a `key` for random starts.
 
     Returns:
         A `PreconditionedSharpness`: value, vector, converged, products.
@@ -81,6 +79,7 @@ def preconditioned_sharpness(
     Raises:
         ValueError: If the preconditioner is not like the floating leaves of params, and as
             `igr.curvature.hessian_product` and `top_eigenpairs`.
+        TypeError: If there is no option of a name that is given.
 
     >>> print(preconditioned_sharpness(
     ...     lambda w: w[0] ** 2 + 50 * w[1] ** 2, jnp.ones(2), jnp.array([1.0, 0.001])
@@ -90,6 +89,7 @@ def preconditioned_sharpness(
     References:
         Cohen et al., "Adaptive gradient methods at the edge of stability" (2022), section 3.
     """
+    check_known(preconditioned_sharpness, options)
     like = require_trained(params)
     preconditioner = trained_part(preconditioner)
     require_like("preconditioner", preconditioner, like)
@@ -100,15 +100,7 @@ def preconditioned_sharpness(
         return _scaled(root, hessian(_scaled(root, v)))
 
     found = top_eigenpairs(
-        product,
-        params,
-        1,
-        which="largest",
-        tol=tol,
-        max_products=max_products,
-        key=key,
-        initial=initial,
-        progress=progress,
+        product, params, 1, which="largest", initial=initial, progress=progress, **options
     )
     vector = jax.tree.map(lambda x: x[0], found.vectors)
     return PreconditionedSharpness(found.values[0], vector, found.converged, found.products)
