@@ -34,6 +34,7 @@ from igr.diagnostics.kernel.tangent_kernel import (
     tangent_kernel_trace_estimate,
 )
 from igr.diagnostics.monitoring.monitor import Cost, Monitor
+from igr.diagnostics.monitoring.records import ReportOptions
 from igr.diagnostics.noise_robustness import NoiseRobustness, accuracy, noise_robustness
 from igr.diagnostics.sharpness.batch_sharpness import BatchSharpness, batch_sharpness
 from igr.diagnostics.sharpness.preconditioned_sharpness import (
@@ -70,6 +71,7 @@ __all__ = [
     "Monitor",
     "NoiseRobustness",
     "PreconditionedSharpness",
+    "ReportOptions",
     "RootDiagonalTrace",
     "SGDRegion",
     "TraceEstimate",

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import operator
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray, PyTree
-from rich.console import Console
 
 from igr.backward_error.protocols import Method
 from igr.checks import Count, Number, check_count
 from igr.diagnostics.monitoring.measuring import Measuring
-from igr.diagnostics.monitoring.records import Reports
+from igr.diagnostics.monitoring.records import ReportOptions, Reports
 from igr.diagnostics.monitoring.watch import Watch
+from igr.options import with_defaults
 from igr.pytrees import combine, num_examples, partition
 from igr.shown import cut, short, table, table_of
 
@@ -96,15 +95,11 @@ class Monitor:
             its limits of stability and `share`. Adam and its like have a limit on h times the
             preconditioned sharpness, and none on h times the sharpness.
         key: For what is drawn at random, folded with the step; `jax.random.key(0)` by default.
-        csv: A file to write the rows to. Each is on the disk when the call returns.
-        resume: Whether to go on with a `csv` that exists; rows from the first step on that is
-            measured are written anew.
-        to: Where else to hand the rows to: a function `(step, row)`, a TensorBoard writer (of
-            torch, tensorboardX, flax or clu), a Weights & Biases run, or a list of such.
-        table: Whether to show a live table in the terminal, or the rich console to show it on.
+        **options: `ReportOptions`: where the rows go, a `csv` file and whether to `resume` it,
+            loggers to hand them `to`, a live `table`.
 
     Raises:
-        TypeError: If an argument is not of its kind.
+        TypeError: If an argument is not of its kind, or there is no option of a name that is given.
         ValueError: If there is no measure, a name is not known or lacks what it needs, or `every`
             or the learning rate is not positive.
         FileNotFoundError: If the folder of `csv` is not there.
@@ -133,11 +128,9 @@ class Monitor:
         learning_rate: Number | Callable[[int], Any] | None = None,
         method: Method | None = None,
         key: PRNGKeyArray | None = None,
-        csv: str | os.PathLike | None = None,
-        resume: bool = False,
-        to: Any = (),
-        table: bool | Console = False,
+        **options: Unpack[ReportOptions],
     ):
+        asked = with_defaults(Monitor, options)
         self.every = check_count("every", every, 1)
         self._measuring = Measuring(
             measures,
@@ -149,7 +142,7 @@ class Monitor:
             method=method,
         )
         self._watch = Watch(self._measuring.method, self._measuring.measures)
-        self._reports = Reports(csv, resume, to, table)
+        self._reports = Reports(**asked)
         self._rows: list[tuple[int, dict[str, Any]]] = []
         self._next = 0
         self._first: float | None = None

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.console import Console
 from rich.live import Live
@@ -19,11 +19,30 @@ Row = Mapping[str, Any]
 Sink = Callable[[int, Row], Any]
 
 
+class ReportOptions(TypedDict, total=False):
+    """Where the rows of a `Monitor` go, beside its `record`; None is as if not given.
+
+    Attributes:
+        csv: A file to write the rows to. Each is on the disk when the call returns.
+        resume: Whether to go on with a `csv` that exists; rows from the first step on that is
+            measured are written anew. False if not given.
+        to: Where else to hand the rows to: a function `(step, row)`, a TensorBoard writer (of
+            torch, tensorboardX, flax or clu), a Weights & Biases run, or a list of such.
+        table: Whether to show a live table in the terminal, or the rich console to show it on.
+            False if not given.
+    """
+
+    csv: str | os.PathLike | None
+    resume: bool | None
+    to: Any
+    table: bool | Console | None
+
+
 class Reports:
     """All the targets to which a monitor writes its rows.
 
     Args:
-        csv: The path of a CSV file, or None.
+        csv: The path of a CSV file, or None; as in `ReportOptions`, like the following.
         resume: Whether to continue a file that exists.
         to: A target as `sink` takes it, or a list of such.
         table: Whether to show a live table, or the console to show it on.
@@ -32,7 +51,13 @@ class Reports:
         resumed: Whether a CSV file is continued.
     """
 
-    def __init__(self, csv: str | os.PathLike | None, resume: bool, to: Any, table: bool | Console):
+    def __init__(
+        self,
+        csv: str | os.PathLike | None = None,
+        resume: bool = False,
+        to: Any = (),
+        table: bool | Console = False,
+    ):
         self._sinks = [sink(t) for t in (to if isinstance(to, list | tuple) else [to])]
         self._table = LiveTable(None if table is True else table) if table else None
         self._csv = None if csv is None else CSVFile(csv, resume)
