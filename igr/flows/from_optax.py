@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import optax
@@ -11,17 +11,17 @@ from jaxtyping import PyTree
 
 from igr.checks import Number
 from igr.flows.certifying.own_steps import check_own_steps
+from igr.options import check_known
 from igr.shown import short, table
-from igr.tracing import read_optimizer
+from igr.tracing import ReadingOptions, read_optimizer
 
 
 def from_optax(
     make: Callable[..., optax.GradientTransformation],
     *,
-    keep: Iterable[str] | None = None,
     params: PyTree | None = None,
     certify: bool = True,
-    smooth: Number | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> Any:
     """Reads an optax optimizer's code and describes it as a method: its memories and its rule.
 
@@ -32,16 +32,11 @@ def from_optax(
 
     Args:
       make: a function of the learning rate, such as `lambda h: optax.adamw(h, weight_decay=0.1)`.
-      keep: the names of the states that stay variables of the flow, as they stand in the
-        optimizer's state; () for none. If not given: those that forget less than a twentieth in a
-        step, such as Adam's `nu` at b2 = 0.999, because an eliminated memory must fade fast beside
-        the motion of params. States that are no linear memory, such as Adagrad's sum of squares,
-        are always kept.
       params: the params to be trained, needed if the optimizer treats leaves differently.
       certify: whether to compare the description with the real optimizer, step by step, and raise
         if they differ.
-      smooth: reads x/sqrt(x^2 + smooth) for the sign of x, and accordingly |x|, maxima and
-        conditions: the method describes the optimizer with this change.
+      **options: `igr.tracing.ReadingOptions`: the states to `keep` as variables of the flow, and
+        `smooth`, for a rule with signs or conditions in it.
 
     Returns:
       A method for `igr.modified_equation`. The start-up of eliminated memories is taken to be over;
@@ -50,7 +45,8 @@ def from_optax(
       finite before.
 
     Raises:
-      TypeError: if `make` is no function of the learning rate, or returns no transformation.
+      TypeError: if `make` is no function of the learning rate, or returns no transformation; if
+        there is no option of a name that is given.
       ValueError: if `keep` names a state that does not exist.
       UnreadableOptimizerError: a `ValueError`, where there is no description; it says why and what
         to do instead.
@@ -60,7 +56,8 @@ def from_optax(
     >>> print(modified_equation(method, 1).modified_loss())
     2 E + 3 h |g|² + O(h²)
     """
-    reading = read_optimizer(make, keep=keep, params=params, smooth=smooth)
+    check_known(from_optax, options)
+    reading = read_optimizer(make, params=params, **options)
     if certify:
         check_own_steps(reading)
     return reading.method

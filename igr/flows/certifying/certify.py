@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,13 @@ import optax
 from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import Count, Number, check_count
+from igr.checks import Count, check_count
 from igr.flows.certifying.optimizers import check_optimizer, is_optimizer
 from igr.flows.certifying.order import ObservedOrder, observed_order
 from igr.flows.on_the_host import on_the_host
+from igr.options import check_known
 from igr.shown import cut, table_of
+from igr.tracing import ReadingOptions
 from igr.tracing.reading import name_of
 
 ValueFn = Callable[[PyTree], Array]
@@ -89,9 +91,8 @@ def certify(
     params: PyTree | None = None,
     *,
     order: Count = 1,
-    keep: Iterable[str] | None = None,
-    smooth: Number | None = None,
     progress: bool | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> Certificate:
     """Tests a method's description against an optax optimizer, by the slope of its one-step error.
 
@@ -110,16 +111,16 @@ def certify(
       value_fn: a smooth loss, `params -> scalar`; that of a small network in float64 if not given.
       params: where to measure, in float64 (in float32 the error soon reaches rounding).
       order: the highest power of h to certify; those below it are certified too.
-      keep: as in `igr.from_optax`, for an optimizer that is read.
-      smooth: as in `igr.from_optax`, for an optimizer that is read.
       progress: whether to show a bar with the time left for each order; if not given, only for
         those that take more than some seconds.
+      **options: `igr.tracing.ReadingOptions`, `keep` and `smooth`, for an optimizer that is read.
 
     Returns:
       A `Certificate`, whose `holds` is the answer; `print` it for a small table.
 
     Raises:
-      TypeError: if `optimizer` is a transformation itself, whose step cannot be changed.
+      TypeError: if `optimizer` is a transformation itself, whose step cannot be changed; if there
+        is no option of a name that is given.
       ValueError: as `igr.observed_order`, or if one of `value_fn` and `params` is missing.
 
     >>> import jax, jax.numpy as jnp
@@ -132,6 +133,7 @@ def certify(
     >>> right.holds, wrong.holds, wrong.reached
     (True, False, {0: False, 1: False})
     """
+    check_known(certify, options)
     order = check_count("order", order, 0)
     read = is_optimizer(method)
     if optimizer is None and not read:
@@ -139,8 +141,7 @@ def certify(
     check_optimizer(optimizer)
     if (value_fn is None) != (params is None):
         raise ValueError("value_fn and params are given together, or neither of them")
-    how: dict[str, Any] = {"optimizer": optimizer, "keep": keep, "smooth": smooth}
-    how["progress"] = progress
+    how: dict[str, Any] = {"optimizer": optimizer, "progress": progress, **options}
     with jax.enable_x64(True) if value_fn is None else contextlib.nullcontext():
         if value_fn is None:
             value_fn, params = small_network()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, Unpack, cast
 
 import equinox as eqx
 import jax
@@ -30,9 +30,10 @@ from igr.flows.parts import with_parts
 from igr.flows.runnable import check_start, time_like
 from igr.flows.solving.along_flow import along_flow
 from igr.meshes import on_any_mesh
+from igr.options import check_known
 from igr.progress.late_bar import counting_bar
 from igr.pytrees import partition
-from igr.tracing import read_optimizer
+from igr.tracing import ReadingOptions, read_optimizer
 
 ValueFn = Callable[[PyTree], Array]
 
@@ -82,9 +83,8 @@ def observed_order(
     *,
     optimizer: Optimizer | None = None,
     field: Literal["derived", "interpolating"] = "derived",
-    keep: Iterable[str] | None = None,
-    smooth: Number | None = None,
     progress: bool | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> ObservedOrder:
     """Measures the slope of the one-step error against h in a log-log plot; order + 2 is expected.
 
@@ -110,9 +110,8 @@ def observed_order(
         names: `lambda h, rates: optax.adam(h, b2=1 - rates["nu"])`.
       field: "derived" from the method, or "interpolating" its iterates (`igr.interpolating_field`;
         methods without memory).
-      keep: as in `igr.from_optax`, for an optimizer that is read.
-      smooth: as in `igr.from_optax`, for an optimizer that is read.
       progress: whether to show a bar with the time left; if not given, only after some seconds.
+      **options: `igr.tracing.ReadingOptions`, `keep` and `smooth`, for an optimizer that is read.
 
     Returns:
       The slope as an `ObservedOrder`, a float with the steps and errors it was fitted to; nan if
@@ -121,7 +120,8 @@ def observed_order(
     Raises:
       ValueError: if the loss is not a finite scalar at params, a step is not positive, or fewer
         than two steps are given.
-      TypeError: if `optimizer` is a transformation itself, whose step cannot be changed.
+      TypeError: if `optimizer` is a transformation itself, whose step cannot be changed; if there
+        is no option of a name that is given.
       UnreadableOptimizerError: a `ValueError`, if `method` is an optimizer that cannot be read.
 
     >>> from igr.backward_error import methods
@@ -131,6 +131,7 @@ def observed_order(
     >>> round(slope, 1)
     3.0
     """
+    check_known(observed_order, options)
     order = check_count("order", order, 0)
     slowed, midway, described = None, _MIDWAY, cast("Any", method)
     if is_optimizer(described):
@@ -138,10 +139,10 @@ def observed_order(
             raise TypeError(
                 "method is an optimizer itself, whose steps are taken: leave optimizer= out"
             )
-        reading = read_optimizer(described, keep=keep, params=params, smooth=smooth)
+        reading = read_optimizer(described, params=params, **options)
         described, slowed = reading.method, refined(reading)
         midway = max(midway, reading.since)  # before it, what is eliminated has not filled
-    elif keep is not None or smooth is not None:
+    elif any(value is not None for value in options.values()):
         raise ValueError(
             "keep and smooth say how an optimizer is read; method is described already"
         )
