@@ -8,6 +8,7 @@ import diffrax
 import pytest
 
 import igr
+from igr.flows import rules
 from igr.options import check_known, names_of, with_defaults
 
 
@@ -80,8 +81,14 @@ def test_an_unknown_name_is_told_with_the_nearest(given, nearest):
         check_known(search, {"tol": 1, given: 2})
 
 
-PARTS = igr, igr.flows, igr.curvature, igr.diagnostics, igr.per_example, igr.plots
+PARTS = (
+    igr, igr.methods, igr.flows, igr.curvature, igr.diagnostics, igr.per_example, igr.penalties,
+    igr.transforms, igr.plots,
+)  # fmt: skip
 PUBLIC = {name: getattr(part, name) for part in PARTS for name in part.__all__}
+PUBLIC |= {x.__name__: x for x in vars(rules).values() if inspect.isfunction(x)}
+MOST = 10
+MORE = {"muon": "the arguments of optax.contrib.muon"}
 
 
 def arguments(function):
@@ -97,7 +104,19 @@ WITH_OPTIONS = {
 
 
 def test_the_walk_finds_those_with_options():
-    assert {"flow", "stochastic_flow"} <= set(WITH_OPTIONS)
+    assert {"flow", "compare", "stochastic_flow", "Monitor"} <= set(WITH_OPTIONS)
+    assert {"top_eigenpairs", "sharpness", "sgd_stability"} <= set(WITH_OPTIONS)
+
+
+def test_no_function_has_more_than_ten_arguments_beside_its_options():
+    assert {"gradient_descent", "run", "egr", "muon", "spectrum"} <= set(PUBLIC)
+    called = {name: thing for name, thing in PUBLIC.items() if inspect.isfunction(thing)}
+    called["Monitor"] = igr.Monitor
+    named = {
+        name: sum(p.kind is not p.VAR_KEYWORD for p in arguments(thing))
+        for name, thing in called.items()
+    }
+    assert {name for name, count in named.items() if count > MOST} == set(MORE)
 
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)

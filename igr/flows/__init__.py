@@ -4,6 +4,7 @@ from igr.flows import rules
 from igr.flows.certifying.certify import Certificate, certify
 from igr.flows.certifying.order import ObservedOrder, observed_order
 from igr.flows.compare import Comparison, compare
+from igr.flows.comparison.options import CompareOptions
 from igr.flows.edge import CentralFlow, TwoPhaseFlow, central_flow, two_phase_field, two_phase_flow
 from igr.flows.epochs import run_epochs
 from igr.flows.fields.batches.reshuffled import reshuffled_field
@@ -28,6 +29,7 @@ from igr.flows.solving.solve import FlowStopped, flow, reached
 __all__ = [
     "CentralFlow",
     "Certificate",
+    "CompareOptions",
     "Comparison",
     "DiffeqsolveOptions",
     "FieldAlong",

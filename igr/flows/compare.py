@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import optax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
 from igr.backward_error.protocols import Method
-from igr.checks import Count, Number, check_count, check_step
+from igr.checks import Number, check_count, check_step
 from igr.flows import kinds
 from igr.flows.comparison.asked import Asked, default_method, method_and_optimizer
-from igr.flows.comparison.filling import StartUp
 from igr.flows.comparison.names import check_directions, flow_names
 from igr.flows.comparison.one_run import compare_run
+from igr.flows.comparison.options import CompareOptions, own_and_solve
 from igr.flows.comparison.over_batches.compared import (
     compare_batches,
     method_over_batches,
@@ -23,6 +23,7 @@ from igr.flows.comparison.over_batches.compared import (
 from igr.flows.comparison.players import compare_players
 from igr.flows.comparison.result import Comparison, FlowName
 from igr.flows.on_the_host import on_the_host
+from igr.options import with_defaults
 from igr.pytrees import combine, partition
 
 ValueFn = Callable[[PyTree], Array]
@@ -41,20 +42,8 @@ def compare(
     flows: Sequence[FlowName] | None = None,
     optimizer: optax.GradientTransformation | Callable[..., Any] | None = None,
     batches: PyTree | None = None,
-    epochs: int | None = None,
-    runs: int | None = None,
-    key: PRNGKeyArray | None = None,
-    sequences: int | None = None,
-    record_every: Count | None = None,
-    start_up: StartUp | None = None,
-    burn_in: int | None = None,
-    sharpness: bool = True,
-    directions: int | None = None,
-    rtol: Number | None = None,
-    atol: Number | None = None,
-    max_steps: int = 100_000,
     progress: bool | None = None,
-    **diffeqsolve: Any,
+    **options: Unpack[CompareOptions],
 ) -> Comparison:
     """Lays the real run of an optimizer beside the flows of its modified equation.
 
@@ -96,35 +85,12 @@ def compare(
         equation is that of `igr.flows.reshuffled_field`. What bends its memories, as momentum
         clipped, has no formula: give `sequences`; without, and where the field would not fit into
         memory, the equation is that of the mean loss, holds to h^0, and `notes` say so.
-      epochs: with batches, how many epochs, instead of `steps`.
-      runs: with batches, how many runs the mean is of; 16 if not given. They are made at once, in
-        three copies of params and of the optimizer's state for each.
-      key: with batches, a `jax.random.key` that draws their orders.
-      sequences: with batches, over how many sequences of them the equation of a method without
-        formula is averaged, four or more; in two halves, half the distance of whose flows is in
-        `standard_error`. For small networks: `notes` say what it costs.
-      record_every: steps between records; such that there are about 100 records if not given.
-      start_up: how to deal with the first steps, in which a memory fills. The equation holds once
-        it has; *from a cold start every order is only O(h) close.*
-        "burn-in": the comparison begins after some steps of the discrete run. The default.
-        "weights": the flow follows the field of each of the first steps, whose weights depend on
-        the step, and then the equation. Linear methods.
-        "shift": the flow starts where it will meet the run once the memory has filled. Linear
-        methods; distances at the first records are those of the shift.
-        "cold": nothing is done.
-      burn_in: steps of the discrete run before the comparison starts; 0 is a cold start. If not
-        given: as many as make what the memory still lacks 1e-8 of it, and where states are kept at
-        least 32 times as many as the slowest memory looks back on the mean.
-      sharpness: whether to measure the sharpness at every record.
-      directions: how many sharpest directions "central" follows, 3 if not given, and, if given,
-        "two-phase" confines its oscillation to.
-      rtol: the solver's relative tolerance, as in `igr.flow`.
-      atol: the solver's absolute tolerance, as in `igr.flow`.
-      max_steps: the most steps the solver may take for a flow. One that is stiff, as where h times
-        the sharpness is far past the convergence radius, stops there with a `FlowStopped`.
       progress: whether to show bars with the time left; those of flows that take more than a few
         seconds, if not given.
-      **diffeqsolve: anything else `igr.flow` takes, such as a `solver`.
+      **options: `CompareOptions`: with batches `epochs`, `runs`, a `key` and `sequences`; how the
+        memory is filled before, `start_up` and `burn_in`; what is recorded, `record_every`,
+        `sharpness` and `directions`; and the `SolveOptions` of each flow, as `rtol`, `max_steps`
+        and a `solver`.
 
     Returns:
       A `Comparison`; `print` it for a summary.
@@ -133,6 +99,7 @@ def compare(
       ValueError: if the learning rate is not positive and finite, an order is negative or a flow
         unknown, the loss is not a finite scalar at params, there are more directions than
         parameters, or the optimizer's steps are not the method's.
+      TypeError: if there is no option of a name that is given.
 
     A flow that fails does not cost the others: `failures` says why, and its distance is infinite.
 
@@ -141,13 +108,15 @@ def compare(
     >>> bool(comparison.distance[2][-1] < comparison.distance[1][-1] < comparison.distance[0][-1])
     True
     """
+    given = with_defaults(compare, options, max_steps=100_000, sharpness=True)
+    own, solve = own_and_solve(given)
     learning_rate = check_step("learning_rate", learning_rate)
     h = float(learning_rate)
     names = flow_names(flows, orders)
-    check_directions(directions, names)
+    check_directions(own["directions"], names)
     params = combine(*partition(params))  # plain numbers as arrays
-    if record_every is not None:
-        record_every = check_count("record_every", record_every, 1)
+    if own["record_every"] is not None:
+        own["record_every"] = check_count("record_every", own["record_every"], 1)
     two = isinstance(value_fn, Sequence)
     read = method is None and callable(optimizer) and not isinstance(optimizer, _Optax)
     over_batches = batches is not None
@@ -157,20 +126,20 @@ def compare(
             "their mean losses, of the pair of their params"
         )
     if over_batches:
-        method, given = method_over_batches(method, optimizer, batches, params, h)
+        if (own["epochs"] is None) == (steps is None):
+            raise ValueError("with batches give epochs, or steps, and not both")
+        method, stepping = method_over_batches(method, optimizer, batches, params, h)
     else:
-        for name, value in (
-            ("epochs", epochs), ("runs", runs), ("key", key), ("sequences", sequences),
-        ):  # fmt: skip
-            if value is not None:
+        for name in ("epochs", "runs", "key", "sequences"):
+            if own[name] is not None:
                 raise ValueError(f"{name} is for runs on batches: give batches too")
-        method, given = method_and_optimizer(method, optimizer, params, h)
+        method, stepping = method_and_optimizer(method, optimizer, params, h)
     method = default_method() if method is None else method
     if not two and not over_batches:
         kinds.check_runnable(method)
-    if over_batches and (epochs is None) == (steps is None):
-        raise ValueError("with batches give epochs, or steps, and not both")
-    own = given is not None
+    own_optimizer = stepping is not None
+    if not own_optimizer and not two:
+        stepping = step_over(method, h, over_batches)
     asked = Asked(
         value_fn=value_fn,
         params=params,
@@ -178,21 +147,13 @@ def compare(
         steps=steps,
         flows=names,
         method=method,
-        optimizer=given if own else None if two else step_over(method, h, over_batches),
-        own_optimizer=own,
+        optimizer=stepping,
+        own_optimizer=own_optimizer,
         read=read,
-        record_every=record_every,
-        start_up=start_up,
-        burn_in=burn_in,
-        sharpness=sharpness,
-        directions=directions,
-        rtol=rtol,
-        atol=atol,
-        max_steps=max_steps,
         progress=progress,
-        more=diffeqsolve,
-        sequences=sequences,
+        solve=solve,
+        **own,
     )
     if over_batches:
-        return compare_batches(asked, batches, epochs, runs, key)
+        return compare_batches(asked, batches)
     return compare_players(asked) if two else compare_run(asked)

@@ -14,11 +14,11 @@ class ReadingOptions(TypedDict, total=False):
     Attributes:
       keep: the names of the states that stay variables of the flow, as they stand in the
         optimizer's state; () for none. If not given: those that forget less than a twentieth in a
-        step, such as Adam's `nu` at b2 = 0.999, for what is eliminated must fade fast beside the
-        motion. States that are no linear memory, such as Adagrad's sum of squares, are kept
-        always.
-      smooth: reads x/sqrt(x^2 + smooth) for the sign of x, and what is made of it for |x|, maxima
-        and conditions: the method then is the optimizer so changed.
+        step, such as Adam's `nu` at b2 = 0.999, because an eliminated memory must fade fast beside
+        the motion of params. States that are no linear memory, such as Adagrad's sum of squares,
+        are always kept.
+      smooth: reads x/sqrt(x^2 + smooth) for the sign of x, and accordingly |x|, maxima and
+        conditions: the method describes the optimizer with this change.
     """
 
     keep: Iterable[str] | None

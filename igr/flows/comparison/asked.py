@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import optax
-from jaxtyping import PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from igr.backward_error import methods
 from igr.backward_error.protocols import Method
-from igr.checks import Number
+from igr.checks import Count, Number
 from igr.flows.comparison.filling import StartUp
 from igr.flows.comparison.result import FlowName
 from igr.flows.from_optax import read_beside
@@ -23,29 +23,30 @@ class Asked:
     Attributes:
       own_optimizer: whether the optimizer was given, and not made from the method.
       read: whether the method was read from it, and its steps held against the optimizer's then.
-      more: for `igr.flow`.
+      solve: of the `SolveOptions` those that were given, with the most steps.
+      epochs: and the following, as in `CompareOptions`.
     """
 
     value_fn: Any
     params: PyTree
     learning_rate: Number
-    steps: int | None
+    steps: Count | None
     flows: list[FlowName]
     method: Method
     optimizer: Any  # of optax; None for two players, who have one of their own
     own_optimizer: bool
     read: bool
-    record_every: int | None
-    start_up: StartUp | None
-    burn_in: int | None
-    sharpness: bool
-    directions: int | None
-    rtol: Number | None
-    atol: Number | None
-    max_steps: int
     progress: bool | None
-    more: dict[str, Any]
-    sequences: int | None = None
+    solve: dict[str, Any]
+    epochs: Count | None
+    runs: Count | None
+    key: PRNGKeyArray | None
+    sequences: Count | None
+    start_up: StartUp | None
+    burn_in: Count | None
+    record_every: int | None
+    sharpness: bool
+    directions: Count | None
 
 
 def method_and_optimizer(

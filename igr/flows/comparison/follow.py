@@ -98,30 +98,29 @@ def saved_after(
     return Followed(combine(ys, static), ok, later.own_error)
 
 
-def solver_options(
-    h: Number, rtol: Any, atol: Any, max_steps: int, progress: bool | None, more: dict
-) -> dict[str, Any]:
-    """The keyword arguments of `igr.flow` for a comparison: a bounded number of solver steps."""
-    options: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
+def solver_options(h: Number, solve: dict[str, Any], progress: bool | None) -> dict[str, Any]:
+    """The keyword arguments of `igr.flow` for a comparison: a bounded number of solver steps.
+
+    Args:
+      h: the step of the run.
+      solve: the user's own options, which come first.
+      progress: whether to show a bar.
+    """
     # A plain loop, and no search for a first step: both compile in less time.
-    options |= {"adjoint": diffrax.ForwardMode(), "dt0": h}
-    return options | {"progress": progress, "optimizer_step": h} | more
+    options = {"adjoint": diffrax.ForwardMode(), "dt0": h, "optimizer_step": h}
+    return options | {"progress": progress} | solve
 
 
 def over_kinks(
-    options: dict[str, Any],
-    more: dict[str, Any],
-    h: Number,
-    steps: int,
-    fraction: int = FRACTION,
+    options: dict[str, Any], solve: dict[str, Any], h: Number, steps: int, fraction: int = FRACTION
 ) -> dict[str, Any]:
     """The same options for a run that crosses kinks, with `fraction` solver steps for each of it.
 
     A kink changes the run by the size of a step, and an adaptive solver would resolve each one,
     while the stages of a high order reach far across it. A solver, controller or step that the
-    user gave in `more` is kept.
+    user gave in `solve` is kept.
     """
-    if {"solver", "stepsize_controller", "dt0"} & more.keys():
+    if {"solver", "stepsize_controller", "dt0"} & solve.keys():
         return options
     fixed = {k: x for k, x in options.items() if k not in ("rtol", "atol", "optimizer_step")}
     fixed |= {"solver": diffrax.Bosh3(), "stepsize_controller": FixedSteps(), "dt0": h / fraction}

@@ -116,9 +116,9 @@ def compare_run(asked: Asked) -> Comparison:
     step = done + bool(edge)
     times, origin = step * h, the.before * h
     equation = modified_equation(method, max([p for p in names if isinstance(p, int)] + [1]))
-    options = solver_options(h, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more)
+    options = solver_options(h, asked.solve, asked.progress)
     if remainder is not None and np.any(np.asarray(remainder) > LARGEST_REMAINDER):
-        options = over_kinks(options, asked.more, h, steps)
+        options = over_kinks(options, asked.solve, h, steps)
     unsigned = never_negative(method, seen)
     carried = the.memory is not None
     smooth = [p for p in names if p not in PAST_THE_EDGE and not (carried and p == "differences")]
@@ -222,7 +222,7 @@ def compare_run(asked: Asked) -> Comparison:
         sharpness=sharpness,
         stability_limit=float("nan") if response is None else response.stability_limit(),
         convergence_radius=float("nan") if response is None else response.convergence_radius(),
-        floor=rounding_floor(size, step, dynamic, asked.rtol),
+        floor=rounding_floor(size, step, dynamic, asked.solve.get("rtol")),
         start_up=said(the.start_up, the.before, the.filling),
         kept={p: results[p][1] if p in results else {} for p in names},
         solver_error={p: followed[p].own_error if p in followed else np.nan for p in names},

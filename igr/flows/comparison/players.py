@@ -81,7 +81,7 @@ def compare_players(asked: Asked) -> Comparison:
     (recorded,) = ensemble.mean
     step = records(steps, every)
     times = step * h
-    options = solver_options(h, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more)
+    options = solver_options(h, asked.solve, asked.progress)
 
     def follow(p: FlowName) -> Followed:
         field = vector_field(modified_equation(method, int(p)), asked.value_fn, h)
@@ -111,7 +111,7 @@ def compare_players(asked: Asked) -> Comparison:
         sharpness=nothing,
         stability_limit=float("nan"),
         convergence_radius=float("nan"),
-        floor=rounding_floor(norm, step, dynamic, asked.rtol),
+        floor=rounding_floor(norm, step, dynamic, asked.solve.get("rtol")),
         start_up="no memory to fill",
         kept={p: {} for p in names},
         solver_error={p: followed[p].own_error if p in followed else np.nan for p in names},

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,6 +118,18 @@ def test_a_run_that_is_not_finite_is_not_trusted():
 
 
 @pytest.mark.slow
+def test_options_that_are_kept_reach_every_flow(tanh_network):
+    """By Euler's method, in steps of h, the flow of the gradient is gradient descent itself."""
+    loss, params = tanh_network
+    options: igr.flows.SolveOptions = {
+        "dt0": 0.1, "solver": diffrax.Euler(), "stepsize_controller": diffrax.ConstantStepSize(),
+    }  # fmt: skip
+    found = igr.compare(loss, params, 0.1, 20, orders=(0, 1), sharpness=False, **options)
+    np.testing.assert_allclose(found.distance[0], 0, atol=1e-12)
+    assert found.distance[1][-1] > 1e-6
+    assert np.isnan(found.sharpness).all()
+
+
 def test_plain_numbers_are_params():
     """x and y by hand for E = (x y - 1)^2 / 2."""
     loss = lambda p: (p[0] * p[1] - 1) ** 2 / 2

@@ -65,27 +65,22 @@ RUNS = 16
 MOMENTS = 64  # parameters up to which the covariance is followed too
 
 
-def compare_batches(
-    asked: Asked, batches: PyTree, epochs: int | None, runs: int | None, key: Any
-) -> Comparison:
+def compare_batches(asked: Asked, batches: PyTree) -> Comparison:
     """Runs the optimizer many times over the batches and compares their mean with the flows.
 
     Args:
       asked: what `igr.compare` was asked for; its `value_fn` is `(params, batch) -> scalar`, or
         `(params, example) -> scalar` for a method that draws examples. Its `steps` are ignored
-        where epochs are given.
+        where epochs are given; a method that draws examples at every step has `steps` instead.
       batches: a pytree of arrays with a leading axis of batches, or of all examples.
-      epochs: the number of epochs; for a method that draws examples at every step, `steps` instead.
-      runs: the number of runs that are averaged.
-      key: for the random draws.
     """
-    method, h, names = asked.method, asked.learning_rate, asked.flows
+    method, h, names, key = asked.method, asked.learning_rate, asked.flows, asked.key
     check_value_fn(asked.value_fn)
     _check_names(names)
     batches = jax.tree.map(jnp.asarray, batches)
     drawing = drawing_of(method, num_examples(batches, "batches"))
-    unit, units, every = _units(asked, drawing, epochs)
-    runs = _runs(runs, drawing)
+    unit, units, every = _units(asked, drawing)
+    runs = _runs(asked.runs, drawing)
     check_key(key, needed=drawing.random)
     start_up, burn_in = start_up_of(method, asked.start_up, asked.burn_in)
     if start_up in ("weights", "shift"):
@@ -121,9 +116,7 @@ def compare_batches(
     first = combine(jax.tree.map(lambda x: x[0], recorded), static)
     begin = (first, jax.tree.map(lambda x: x[0], kept)) if method.kept else first
     # Steps fall back to h and not to an epoch, in which a sharp direction would blow up.
-    options = solver_options(
-        h, asked.rtol, asked.atol, asked.max_steps, asked.progress, asked.more,
-    )  # fmt: skip
+    options = solver_options(h, asked.solve, asked.progress)
 
     equation = _equation(asked, losses, drawing, origin, begin, key)
     known = drawing.own or not isinstance(equation, str)
@@ -137,7 +130,7 @@ def compare_batches(
         check_moved(recorded, filling_units * unit, asked.burn_in is None)
     if np.any(remainder > LARGEST_REMAINDER):
         # A step of the solver for one of the run: it takes the gradients of a whole epoch.
-        options = over_kinks(options, asked.more, h, int(step[-1]), fraction=1)
+        options = over_kinks(options, asked.solve, h, int(step[-1]), fraction=1)
     unsigned = never_negative(method, kept)
 
     def follow(p: FlowName) -> tuple[Followed, dict[str, PyTree], Any]:
@@ -187,7 +180,7 @@ def compare_batches(
         sharpness=sharp if asked.sharpness and drawing.size is None else nothing,
         stability_limit=limit if response is None or drawing.own else response.stability_limit(),
         convergence_radius=1.0 if response is None else response.convergence_radius(),
-        floor=rounding_floor(norm, step, dynamic, asked.rtol),
+        floor=rounding_floor(norm, step, dynamic, asked.solve.get("rtol")),
         start_up=said(start_up, filling_units * unit, steps_to_fill(method)),
         kept={p: results[p][1] if p in results else {} for p in names},
         solver_error={p: followed[p].own_error if p in followed else np.nan for p in names},
@@ -254,13 +247,13 @@ def _runs(runs: Count | None, drawing: Drawing) -> int:
     return RUNS if runs is None else check_count("runs", runs, 1)
 
 
-def _units(asked: Asked, drawing: Drawing, epochs: Count | None) -> tuple[int, int, int]:
+def _units(asked: Asked, drawing: Drawing) -> tuple[int, int, int]:
     """The number of steps in a unit, of units, and of units from one record to the next."""
     unit = drawing.unit
-    if epochs is not None:
+    if asked.epochs is not None:
         if drawing.size is not None:
             raise ValueError("epochs is for methods that take each batch once in one: give steps")
-        units = check_count("epochs", epochs, 1)
+        units = check_count("epochs", asked.epochs, 1)
     else:
         steps = check_count("steps", asked.steps, 1)
         if steps % unit:
