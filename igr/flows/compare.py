@@ -49,7 +49,8 @@ def compare(
 
     Run and flow are held against each other at equal time: n steps against t = n h. The memory is
     that of `igr.flow`, some 21 copies of params and of each kept state, and that of the records:
-    params and kept states of the run, and of each flow, at each of them.
+    params and kept states of the run, and of each flow, at each of them. Runs on batches are made
+    at once, in three copies of params and of the optimizer's state for each.
 
     Args:
       value_fn: the loss E, `params -> scalar`; with batches that of one, `(params, batch) ->

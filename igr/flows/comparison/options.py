@@ -16,8 +16,7 @@ class CompareOptions(SolveOptions, total=False):
 
     Attributes:
       epochs: with batches, how many epochs, instead of `steps`.
-      runs: with batches, how many runs the mean is of; 16 if not given. They are made at once, in
-        three copies of params and of the optimizer's state for each.
+      runs: with batches, how many runs the mean is of; 16 if not given.
       key: with batches, a `jax.random.key` that draws their orders.
       sequences: with batches, over how many sequences of them the equation of a method without
         formula is averaged, four or more; in two halves, half the distance of whose flows is in
