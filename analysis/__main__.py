@@ -12,7 +12,7 @@ from typing import get_args
 from analysis.command import INTERRUPTED, chosen, console, duration, leave, listed
 from analysis.scale import Scale, conditions
 from analysis.studies import STUDIES, seconds, study
-from analysis.sweep import Engine, sweep
+from analysis.sweep import Engine, leave_gpus_to_cells, sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    leave_gpus_to_cells(here.engine)
     failed = 0
     try:
         for one in studies:

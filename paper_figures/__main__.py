@@ -14,14 +14,14 @@ from rich.console import Console
 
 from analysis.command import INTERRUPTED, console, duration, leave, listed
 from analysis.scale import Conditions, Scale, conditions
-from analysis.sweep import Engine
+from analysis.sweep import Engine, leave_gpus_to_cells, visible_gpus
 from paper_figures.catalogue import FIGURES, chosen_figures
 from paper_figures.claims_page import write_page
 from paper_figures.draw import Outcome
 from paper_figures.figure import Figure
 from paper_figures.gallery import write_gallery
 from paper_figures.keep import keep_all
-from paper_figures.plan import described, plan
+from paper_figures.plan import described, gpus_used, plan
 from paper_figures.produce import claims_table, produce
 
 
@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
                          help="default: IGR_RESULTS or ./results")  # fmt: skip
     studies.add_argument("--processes", type=int, metavar="N",
                          help="how many figures to draw at a time (default: as many as there are "
-                         "cores, at most 4; at full scale or on Ray, 1)")  # fmt: skip
+                         "cores, at most 4; at full scale, on Ray and on several GPUs, 1)"
+                         )  # fmt: skip
     kept = parser.add_argument_group("kept results", "small files that are committed")
     kept.add_argument(
         "--keep",
@@ -115,8 +116,9 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    leave_gpus_to_cells(here.engine)
     if arguments.all and not here.committed:
-        console().print(described(plan(here)))
+        console().print(f"{described(plan(here))}\n{gpus_used(here)}")
     try:
         outcomes = produce(drawn, arguments.out, here, console(), processes)
     except KeyboardInterrupt:
@@ -172,10 +174,10 @@ def default_processes(figures: Sequence[Figure], here: Conditions) -> int:
     """How many figures are drawn at a time: a core each, where that is worth it.
 
     Four of them stay below 6 GB of memory. To start one takes some seconds, which figures that are
-    soon drawn do not give back. Studies at full scale are made for a GPU, which is one, and Ray
-    spreads a study's cells itself.
+    soon drawn do not give back. Studies at full scale are made for GPUs, and on several GPUs or on
+    Ray it is a study's cells that are computed side by side.
     """
-    if here.scale == "full" or here.engine == "ray":
+    if here.scale == "full" or here.engine == "ray" or len(visible_gpus()) > 1:
         return 1
     if sum(figure.cost or _LONG for figure in figures) < _LONG:
         return 1

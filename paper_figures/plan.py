@@ -9,7 +9,7 @@ from typing import Any
 from analysis.command import duration
 from analysis.scale import Conditions
 from analysis.studies import STUDIES, seconds, study
-from analysis.sweep import missing
+from analysis.sweep import missing, visible_gpus
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,11 @@ def described(planned: tuple[Planned, ...]) -> str:
         f"{text}\nand {number} of which no time is known, of {sum(millions.values()):.1f} million "
         f"steps of training: {most}"
     )
+
+
+def gpus_used(conditions: Conditions) -> str:
+    """A line on how many GPUs studies are computed on."""
+    if conditions.engine == "ray":
+        return "GPUs: those of the Ray cluster, a cell on each"
+    number = len(visible_gpus())
+    return f"GPUs: {number}, a cell on each" if number > 1 else f"GPUs: {number or 'none'}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from analysis.scale import Conditions
+from analysis.spawned import Spawned
 from paper_figures.draw import Outcome, draw
 from paper_figures.figure import Figure
 
@@ -51,16 +51,11 @@ def drawn_side_by_side(
     """
     waiting = list(figures)
     while waiting:
-        # Nothing is inherited but what is passed: JAX does not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        news = context.SimpleQueue()
+        news = multiprocessing.get_context("spawn").SimpleQueue()
         over = threading.Event()
         reader = threading.Thread(target=_read, args=(news, watcher, over), daemon=True)
         reader.start()
-        others = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(
-            min(processes, len(waiting)), context, _begin, (news, _environment())
-        )
+        pool = Spawned(min(processes, len(waiting)), _environment(), _begin, (news,))
         running: dict[Future[Outcome], Figure] = {}
         try:
             while waiting or running:
@@ -81,10 +76,7 @@ def drawn_side_by_side(
                 for one in lost:
                     yield from drawn_side_by_side([one], out, conditions, 1, watcher)
         finally:
-            if running:  # interrupted: what is half done is given up
-                for child in set(multiprocessing.active_children()) - others:
-                    child.terminate()
-            pool.shutdown(cancel_futures=True)
+            pool.end()  # where it is interrupted, what is half done is given up
             over.set()
             reader.join(timeout=1.0)  # one that was ended in the middle of a word is not waited for
 
@@ -109,7 +101,8 @@ def _module(figure: Figure) -> str:
 
 def _environment() -> dict[str, str]:
     """Settings of the processes: on a GPU each takes the memory it needs, and not most of it."""
-    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    return {name: os.environ.get(name, "false")}
 
 
 def _read(news: SimpleQueue[Any], watcher: Watcher, over: threading.Event) -> None:
@@ -123,20 +116,9 @@ def _read(news: SimpleQueue[Any], watcher: Watcher, over: threading.Event) -> No
 _news: SimpleQueue[Any] | None = None
 
 
-def _begin(news: SimpleQueue[Any], environment: dict[str, str]) -> None:
+def _begin(news: SimpleQueue[Any]) -> None:
     global _news
     _news = news
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself stops and says so
-    threading.Thread(target=_end_with_the_command, daemon=True).start()
-
-
-def _end_with_the_command() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _draw(figure: Figure, out: Path, conditions: Conditions) -> Outcome:

@@ -1,5 +1,6 @@
 """Studies as lists of cells: computed once, written whole, taken up again where they stopped."""
 
+from analysis.sweep.gpus import leave_gpus_to_cells, visible_gpus
 from analysis.sweep.identity import cell_name, code_version
 from analysis.sweep.kept import committed, keep, present
 from analysis.sweep.results import CellResult
@@ -16,7 +17,9 @@ __all__ = [
     "code_version",
     "committed",
     "keep",
+    "leave_gpus_to_cells",
     "missing",
     "present",
     "sweep",
+    "visible_gpus",
 ]

@@ -15,7 +15,9 @@ from rich.text import Text
 from analysis.sweep import results
 from analysis.sweep.cell import run_cell, traceback_of
 from analysis.sweep.cluster import run_on_cluster
+from analysis.sweep.gpus import shared_out, visible_gpus
 from analysis.sweep.identity import canonical, cell_name, code_version
+from analysis.sweep.on_gpus import run_on_gpus
 from analysis.sweep.results import CellResult
 
 Engine = Literal["local", "ray"]
@@ -96,9 +98,12 @@ def sweep(
         study: What to compute.
         folder: Where the results of all studies are; this one's are in `folder/study.name`.
         engine: "local": one cell after the other in this process, so that cells share what JAX has
-            compiled, which is dropped before it grows too much. "ray": on the Ray cluster this
-            machine belongs to or `RAY_ADDRESS` names, or else on Ray started here; one GPU a cell
-            where there are GPUs; a cell whose worker dies is run again.
+            compiled, which is dropped before it grows too much. Where `visible_gpus` finds several,
+            as many cells at a time, each GPU with a process of its own that does the same; a study
+            of fewer cells has several GPUs a cell. A cell whose process dies is run once more, and
+            a script has to keep what it does under `if __name__ == "__main__"`. "ray": on the Ray
+            cluster this machine belongs to or `RAY_ADDRESS` names, or else on Ray started here; one
+            GPU a cell where there are GPUs; a cell whose worker dies is run again.
         console: Where progress goes; standard error if not given.
         told: Called with how many cells are computed and how many there are to compute, instead of
             a bar.
@@ -167,8 +172,14 @@ def missing(study: Study, folder: Path) -> tuple[Any, ...]:
 
 
 def _outcomes(study: Study, cells: list[Any], engine: Engine) -> Iterator[tuple[Any, Any]]:
+    gpus = visible_gpus()
+    dearest_first = sorted(cells, key=study.cost, reverse=True)
     if engine == "ray":
-        yield from run_on_cluster(study.run, cells)
+        yield from run_on_cluster(study.run, dearest_first)
+    elif len(gpus) > 1:
+        # By all cells of the study: how a cell is computed does not depend on what is missing.
+        shares = shared_out(gpus, len(set(study.cells)))
+        yield from run_on_gpus(study.run, dearest_first, shares)
     else:
         yield from ((cell, run_cell(study.run, cell)) for cell in cells)
 

@@ -32,5 +32,17 @@ def powers(cell: Cell) -> dict:
     return {"powers": np.arange(5.0) ** cell.n, "n": cell.n, "file": "a name savez knows"}
 
 
+def where(cell: Cell) -> dict:
+    """The process and the GPUs that it sees; no two that run side by side end before both began."""
+    time.sleep(cell.seconds)
+    return {"process": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+
+
+def cosine(cell: Cell) -> dict:
+    import jax.numpy as jnp
+
+    return {"cosine": jnp.cos(cell.n * jnp.linspace(0.0, 1.0, 7)).sum()}
+
+
 def unkeepable(cell: Cell) -> dict:
     return {"bad": np.array([object()])} if cell.wrong else {"ok": 1}
