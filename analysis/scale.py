@@ -25,7 +25,7 @@ class Conditions:
         committed: Whether those are results that were written to be kept (`analysis.sweep.keep`),
             of whatever code, to which nothing is added.
         told: Called with a study's name, how many of its cells are computed and how many there are
-            to compute, instead of a bar on standard error.
+            to compute, instead of progress on standard error.
 
     Raises:
         ValueError: If the scale or the engine is unknown.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from analysis.progress import minutes, shown_on
 from analysis.scale import Conditions
 from paper_figures.draw import Outcome, draw
 from paper_figures.figure import Figure
@@ -33,7 +36,7 @@ def produce(
         figures: What to draw, in this order; all ready.
         out: The directory to write to, made where it is missing.
         conditions: Under which the studies that figures need are computed.
-        console: Where progress goes.
+        console: Where progress goes, as a bar or, where it is no terminal, a line now and then.
         processes: How many figures are drawn at a time, each in a process of its own; 1 draws them
             in this one.
 
@@ -43,9 +46,8 @@ def produce(
     out.mkdir(parents=True, exist_ok=True)  # fails now, not after the first figure's work
     processes = max(1, min(processes, len(figures)))
     outcomes: dict[str, Outcome] = {}
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), _TimeLeft(processes), console=console
-    ) as progress:
+    time_left = _TimeLeft(processes, known=conditions.scale == "quick")
+    with shown_on(console, TextColumn("{task.description}"), BarColumn(), time_left) as progress:
         shown = Shown(progress, figures)
         if processes == 1:
             drawn = _one_after_another(figures, out, conditions, shown)
@@ -82,7 +84,7 @@ def _one_after_another(
 ) -> Iterator[Outcome]:
     for figure in figures:
         shown.begun(figure)
-        yield draw(figure, out, conditions)
+        yield draw(figure, out, replace(conditions, told=partial(shown.told, figure.name)))
 
 
 class Shown:
@@ -129,10 +131,14 @@ def _line(outcome: Outcome) -> Text:
 
 
 class _TimeLeft(ProgressColumn):
-    """The time left by the figures' known costs and the pace of those drawn so far."""
+    """The time left by the figures' costs and the pace of those drawn so far.
 
-    def __init__(self, processes: int):
-        self.processes = processes
+    Costs are those at scale "quick"; at another, nothing is known before a figure is drawn. Then,
+    and where figures take longer than that, the time that has passed.
+    """
+
+    def __init__(self, processes: int, known: bool):
+        self.processes, self.known = processes, known
         super().__init__()
 
     def render(self, task: Task) -> Text:
@@ -140,5 +146,6 @@ class _TimeLeft(ProgressColumn):
         now = time.perf_counter()
         running = sum(now - begun for begun in list(task.fields["begun_at"].values()))
         left = max(0.0, pace * (task.remaining or 0.0) - running) / self.processes
-        minutes, seconds = divmod(round(left), 60)
-        return Text(f"about {minutes}:{seconds:02d} left")
+        if not (left or task.finished) or not (self.known or task.completed):
+            return Text(f"{minutes(task.elapsed or 0.0)} so far")
+        return Text(f"about {minutes(left)} left")

@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from analysis.progress import minutes, shown_on
 from analysis.sweep import results
 from analysis.sweep.cell import run_cell, traceback_of
 from analysis.sweep.cluster import run_on_cluster
@@ -104,9 +105,10 @@ def sweep(
             a script has to keep what it does under `if __name__ == "__main__"`. "ray": on the Ray
             cluster this machine belongs to or `RAY_ADDRESS` names, or else on Ray started here; one
             GPU a cell where there are GPUs; a cell whose worker dies is run again.
-        console: Where progress goes; standard error if not given.
+        console: Where progress goes, as a bar or, where it is no terminal, a line now and then;
+            standard error if not given.
         told: Called with how many cells are computed and how many there are to compute, instead of
-            a bar.
+            that.
 
     Returns:
         The results and the failures.
@@ -191,7 +193,7 @@ def _shown(
     console: Console,
     told: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[Any, Any]]:
-    """The outcomes as they come, and beside them a bar with the time left, or who is told."""
+    """The outcomes as they come, and beside them what is done and the time left, or who is told."""
     if told is not None:
         told(0, len(cells))
         for done, outcome in enumerate(_outcomes(study, cells, engine), start=1):
@@ -199,7 +201,7 @@ def _shown(
             told(done, len(cells))
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _TimeLeft())
-    with Progress(*columns, console=console) as progress:
+    with shown_on(console, *columns) as progress:
         total = sum(study.cost(cell) for cell in cells)
         task = progress.add_task(study.name, total=len(cells), share=0.0)
         done = 0.0
@@ -216,8 +218,7 @@ class _TimeLeft(ProgressColumn):
         share, elapsed = task.fields["share"], task.elapsed or 0.0
         if not share:
             return Text("time left: known after the first cell")
-        minutes, seconds = divmod(round(elapsed * (1 / share - 1)), 60)
-        return Text(f"about {minutes}:{seconds:02d} left")
+        return Text(f"about {minutes(elapsed * (1 / share - 1))} left")
 
 
 def _report(study: Study, failures: list[Failure], console: Console) -> None:

@@ -59,6 +59,16 @@ def draw_told(conditions: Conditions) -> Drawing:
     return draw_process(conditions)
 
 
+def draw_slowly(conditions: Conditions) -> Drawing:
+    time.sleep(1.0)
+    return draw_process(conditions)
+
+
+def draw_told_and_slowly(conditions: Conditions) -> Drawing:
+    draw_told(conditions)
+    return draw_slowly(conditions)
+
+
 def draw_for_ever(conditions: Conditions) -> Drawing:
     Path(sys.argv[1], f"{os.getpid()}.pid").touch()
     time.sleep(3600)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from analysis import progress
 from analysis.scale import Conditions
 from paper_figures.draw import Outcome
 from paper_figures.figure import Claim, Figure
@@ -122,6 +124,32 @@ def test_the_progress_bar_says_the_time_left(tmp_path):
     produce([slow], tmp_path, Conditions(), console)
     assert "about 2:05 left" in printed(console)
     assert "about 0:00 left" in printed(console)
+
+
+@pytest.mark.parametrize(
+    ("scale", "cost", "left"),
+    [
+        ("quick", 980, r"about 16:[12]\d left"),
+        ("quick", 0.01, r"0:0\d so far"),  # it takes longer than it is said to
+        ("medium", 980, r"0:0\d so far"),  # which is the cost at quick
+    ],
+)
+def test_a_log_has_a_line_with_the_time_left(scale, cost, left, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "FIRST", 0.3)
+    log = Console(file=io.StringIO(), force_terminal=False, width=80)
+    slow = Figure("fake/slow", "Fakes", "", "tests.paper_figures.fakes:draw_slowly", cost)
+    produce([slow], tmp_path, Conditions(scale), log)
+    first, second = printed(log).splitlines()
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d  fake/slow  {left}", first)
+    assert second.startswith("fake/slow")
+
+
+def test_a_line_names_the_study_also_where_one_process_draws(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "FIRST", 0.3)
+    log = Console(file=io.StringIO(), force_terminal=False, width=80)
+    slow = Figure("fake/slow", "Fakes", "", "tests.paper_figures.fakes:draw_told_and_slowly", 980)
+    produce([slow], tmp_path, Conditions(), log)
+    assert "  fake/slow (a-study 1/2)  about 16:" in printed(log)
 
 
 @pytest.mark.slow
