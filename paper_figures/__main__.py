@@ -21,6 +21,7 @@ from paper_figures.draw import Outcome
 from paper_figures.figure import Figure
 from paper_figures.gallery import write_gallery
 from paper_figures.keep import keep_all
+from paper_figures.needed import studies_needed
 from paper_figures.plan import described, gpus_used, plan
 from paper_figures.produce import claims_table, produce
 
@@ -117,8 +118,8 @@ def main(argv: Sequence[str] | None = None, figures: Sequence[Figure] = FIGURES)
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     leave_gpus_to_cells(here.engine)
-    if arguments.all and not here.committed:
-        console().print(f"{described(plan(here))}\n{gpus_used(here)}")
+    if not here.committed and (arguments.all or _takes_long(drawn, here)):
+        console().print(_planned(drawn, here, arguments.all))
     try:
         outcomes = produce(drawn, arguments.out, here, console(), processes)
     except KeyboardInterrupt:
@@ -186,6 +187,26 @@ def default_processes(figures: Sequence[Figure], here: Conditions) -> int:
 
 
 _LONG = 30.0  # seconds
+
+
+def _takes_long(figures: Sequence[Figure], here: Conditions) -> bool:
+    """Whether figures may take more than a minute: by their costs at quick, at no other known."""
+    return here.scale != "quick" or sum(figure.cost or 0.0 for figure in figures) > _A_MINUTE
+
+
+def _planned(figures: Sequence[Figure], here: Conditions, every: bool) -> str:
+    """What has to be computed first: for some figures at most, as they may need a part of it."""
+    if every:
+        return f"{described(plan(here))}\n{gpus_used(here)}"
+    names = studies_needed(figures)
+    if names:
+        return f"at most {described(plan(here, names))}\n{gpus_used(here)}"
+    known = sum(figure.cost or 0.0 for figure in figures) if here.scale == "quick" else None
+    takes = "" if known is None else f"; figures take about {duration(known)} on two cores"
+    return f"no study is to be computed{takes}"
+
+
+_A_MINUTE = 60.0  # seconds
 
 
 def _list(figures: Sequence[Figure]) -> None:

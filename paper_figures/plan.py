@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from math import prod
 from typing import Any
@@ -32,10 +33,10 @@ class Planned:
     steps: int = 0
 
 
-def plan(conditions: Conditions) -> tuple[Planned, ...]:
-    """Every study with what it still has to compute, the dearest first."""
+def plan(conditions: Conditions, names: Iterable[str] | None = None) -> tuple[Planned, ...]:
+    """Studies with what they still have to compute, the dearest first; all, if none are named."""
     found = []
-    for name in STUDIES:
+    for name in STUDIES if names is None else names:
         whole = study(name, conditions.scale)
         left, cells = missing(whole, conditions.results), len(set(whole.cells))
         known = seconds(name, conditions.scale)
@@ -84,7 +85,7 @@ def described(planned: tuple[Planned, ...]) -> str:
     and 1 study of which no time is known, of 2.5 million steps of training: large 2.5
     """
     left, cells = sum(one.missing for one in planned), sum(one.cells for one in planned)
-    text = f"{left} of {cells} cells of {len(planned)} studies are to be computed"
+    text = f"{left} of {cells} cells of {_studies(len(planned))} are to be computed"
     known = [one for one in planned if one.missing and one.seconds is not None]
     unknown = [one for one in planned if one.missing and one.seconds is None]
     if known:
@@ -95,10 +96,9 @@ def described(planned: tuple[Planned, ...]) -> str:
         return text
     millions = {one.name: one.steps / 1e6 for one in unknown}
     most = ", ".join(f"{name} {number:.1f}" for name, number in list(millions.items())[:5])
-    number = f"{len(unknown)} {'study' if len(unknown) == 1 else 'studies'}"
     return (
-        f"{text}\nand {number} of which no time is known, of {sum(millions.values()):.1f} million "
-        f"steps of training: {most}"
+        f"{text}\nand {_studies(len(unknown))} of which no time is known, of "
+        f"{sum(millions.values()):.1f} million steps of training: {most}"
     )
 
 
@@ -108,3 +108,7 @@ def gpus_used(conditions: Conditions) -> str:
         return "GPUs: those of the Ray cluster, a cell on each"
     number = len(visible_gpus())
     return f"GPUs: {number}, a cell on each" if number > 1 else f"GPUs: {number or 'none'}"
+
+
+def _studies(number: int) -> str:
+    return f"{number} {'study' if number == 1 else 'studies'}"

@@ -12,6 +12,7 @@ from analysis.sweep import CellResult, cell_name, code_version, results
 from paper_figures.__main__ import main
 from paper_figures.catalogue import FIGURES, chosen_figures
 from paper_figures.figure import Figure
+from paper_figures.needed import studies_needed
 from paper_figures.plan import Planned
 from tests.paper_figures.test_produce import ERROR, LINE
 
@@ -86,6 +87,43 @@ def test_a_plan_says_what_every_scale_costs_before_anything_is_drawn(tmp_path, c
     again = first_lines("full")
     assert again.startswith("10 of 11 cells")
     assert f"no time is known, of {million:.1f} million" in again
+
+
+def test_figures_by_name_say_what_they_have_to_compute(tmp_path, capsys, monkeypatch):
+    """Of their studies alone, and only where that may take long."""
+    monkeypatch.setattr("paper_figures.__main__.produce", lambda *given: [])
+    monkeypatch.setattr("paper_figures.__main__.gpus_used", lambda here: "GPUs: none")
+    draw = "tests.paper_figures.fakes:draw_from_a_study"
+    short, long = (Figure(f"fake/{cost}", "", "", draw, cost) for cost in (15, 90))
+    without = Figure("fake/without", "", "", COSTLY.source, 90)
+
+    def said(figure, *given):
+        results = ["--results", str(tmp_path / "results"), "--out", str(tmp_path)]
+        assert main([figure.name, *results, *given], (short, long, without)) == 0
+        return " ".join(capsys.readouterr().out.partition(" Claims ")[0].split())
+
+    assert said(short) == ""
+    assert said(long) == (
+        "at most 1 of 1 cells of 1 study are to be computed, about 15 s on two cores; the longest: "
+        "spectreg-sin 15 s GPUs: none"
+    )
+    # Three seeds and ten weights of 10,000 steps, of which no time is known.
+    for figure in (short, long):
+        assert said(figure, "--scale", "medium") == (
+            "at most 1 of 1 cells of 1 study are to be computed and 1 study of which no time is "
+            "known, of 0.3 million steps of training: spectreg-sin 0.3 GPUs: none"
+        )
+    assert said(without) == "no study is to be computed; figures take about 2 min on two cores"
+    assert said(without, "--scale", "medium") == "no study is to be computed"
+
+
+def test_what_studies_figures_need_is_read_from_their_code():
+    needed = {figure.name: studies_needed([figure]) for figure in FIGURES}
+    assert needed["mgs/4"] == ("mgs-robustness",)
+    assert needed["igr/1b"] == ("igr-two-parameters",)
+    assert needed["metric/table-5.1"] == ("metric-cifar10", "metric-rules")
+    assert all(needed.values())
+    assert set(studies_needed(FIGURES)) == {name for names in needed.values() for name in names}
 
 
 def test_studies_are_computed_under_the_conditions_given(tmp_path, monkeypatch):
