@@ -13,21 +13,24 @@ from analysis.models.pooling import max_pool
 
 
 class LeNet(eqx.Module):
-    """Two convolutions of 5 by 5 with pooling and two hidden dense layers, all with ReLU.
+    """Two convolutions with pooling and two hidden dense layers, all with ReLU.
 
-    6 filters (padded) and 16 (not), 120 and 84 units: 61,706 parameters for images of 28 by 28.
+    6 filters (padded) and 16 (not), 120 and 84 units: 61,706 parameters for images of 28 by 28, and
+    13,994 for those of 8 by 8 with filters of 3 by 3.
 
     Args:
         outputs: How many outputs.
         channels: Of an image.
-        side: Of an image, in pixels; at least 12.
+        side: Of an image, in pixels; at least 12, with filters of 3 by 3 at least 8.
         dropout: The rate; only with a key is anything dropped.
         dropout_everywhere: After both hidden dense layers ("between all fully connected layers",
             as for model gradient similarity); otherwise after the last alone (as for SpectReg).
+        filter_side: Of a filter, in pixels; odd.
         key: Of the weights.
 
     Raises:
-        ValueError: If `side` is below 12 or `dropout` not in [0, 1).
+        ValueError: If `side` is below what the filters need, `filter_side` is even, or `dropout`
+            is not in [0, 1).
 
     References:
         Varga, Csiszarik and Zombori, "Gradient Regularization Improves Accuracy of Discriminative
@@ -47,16 +50,20 @@ class LeNet(eqx.Module):
         side: int = 28,
         dropout: float = 0.0,
         dropout_everywhere: bool = False,
+        filter_side: int = 5,
         *,
         key: PRNGKeyArray,
     ):
-        left = (side // 2 - 4) // 2
+        if filter_side < 1 or filter_side % 2 == 0:
+            raise ValueError(f"filter_side must be odd; got {filter_side}")
+        lost = filter_side - 1  # by the second convolution, which is not padded
+        left = (side // 2 - lost) // 2
         if left < 1:
-            raise ValueError(f"side must be at least 12; got {side}")
+            raise ValueError(f"side must be at least {2 * lost + 4}; got {side}")
         keys = jax.random.split(key, 5)
         self.convolutions = (
-            eqx.nn.Conv2d(channels, 6, 5, padding=2, key=keys[0]),
-            eqx.nn.Conv2d(6, 16, 5, key=keys[1]),
+            eqx.nn.Conv2d(channels, 6, filter_side, padding=lost // 2, key=keys[0]),
+            eqx.nn.Conv2d(6, 16, filter_side, key=keys[1]),
         )
         self.layers = (
             Dense(16 * left**2, 120, keys[2]),

@@ -74,7 +74,7 @@ def figure_a6(conditions: Conditions) -> Drawing:
         axes.set(xscale="log", xlabel=r"$R_{IG}$", ylabel="test error (%)",
                  title=f"coloured by {'size' if key == 'parameters' else 'rate'}")  # fmt: skip
     for axes in panels[0, :2]:
-        axes.legend(fontsize=5.5)
+        axes.legend(fontsize=5.5, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     for axes in panels[:, :2].flat:  # whole decades alone have room for a number
         axes.xaxis.set_minor_formatter(NullFormatter())
     return Drawing(picture, table, claims_of_sizes(table))

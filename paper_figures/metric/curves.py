@@ -48,8 +48,8 @@ def figure_curves(conditions: Conditions, task: str, activation: Activation, wha
     label = {"train": f"training {kind}", "test": f"test {kind}", "norm": "norm of the parameters"}
     axes.set(xlabel="steps", ylabel=label[what], xlim=(0, table["step"].max()))
     _scaled(axes, table, what, accuracy)
-    title = f"{SETS[task][0]}, {activation}; {table['data'].iloc[0]}"
-    picture.legend(loc="outside right upper", title=title.replace(";", "\n"), fontsize=6.5)
+    title = f"{SETS[task][0]}, {activation}; {table['data'].iloc[0]}".replace("; ", "\n")
+    picture.legend(loc="outside right upper", title=title, fontsize=6.5, alignment="left")
     return Drawing(picture, table, claims(table, task, activation, what))
 
 

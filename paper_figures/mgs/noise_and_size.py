@@ -15,7 +15,7 @@ from analysis.studies.mgs.label_noise import LAST
 from paper_figures import style
 from paper_figures.evidence import difference, mean
 from paper_figures.figure import Claim, Drawing
-from paper_figures.mgs.label_noise import learned_for
+from paper_figures.mgs.label_noise import ON_DIGITS, learned_for
 
 # Percent; axes are training size, label noise, draw.
 Bench = Float[np.ndarray, "size noise draw"]
@@ -26,12 +26,12 @@ def figure_map(conditions: Conditions, data: str, method: str) -> Drawing:
 
     Args:
         conditions: Under which the study is computed.
-        data: What the paper's network is trained on, as the study calls it; digits, and their MLP,
-            stand for both networks.
+        data: What the paper's network is trained on, as the study calls it.
         method: The regularizer.
     """
     results = computed("mgs-noise-and-size", conditions).results
-    ours = {cell: found for cell, found in results.items() if cell.data in (data, "digits")}
+    known = {data, ON_DIGITS[data]}
+    ours = {cell: found for cell, found in results.items() if cell.data in known}
     sizes = sorted({cell.examples for cell in ours})
     noises = next(iter(ours)).noises
     bench = {
@@ -61,10 +61,7 @@ def figure_map(conditions: Conditions, data: str, method: str) -> Drawing:
         for i, size in enumerate(sizes) for j, noise in enumerate(noises)
         for draw in range(bench[method].shape[2])
     ]  # fmt: skip
-    # The digits' MLP stands for both networks: what it shows is counted once.
-    again = data == "blurred mnist, FCN" and next(iter(ours)).data == "digits"
-    found = () if again else claims(bench, method, sizes, noises)
-    return Drawing(picture, pd.DataFrame(rows), found)
+    return Drawing(picture, pd.DataFrame(rows), claims(bench, method, sizes, noises))
 
 
 def claims(

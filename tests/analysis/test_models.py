@@ -176,6 +176,8 @@ def test_the_large_regime_has_the_norm_of_the_dissertation():
         (lambda: MLP(0, 1, 1, 1, key=KEY), "inputs and outputs must be at least 1; got 0, 1"),
         (lambda: MLP(1, 1, 1, 1, dropout=1.0, key=KEY), r"dropout must be in \[0, 1\); got 1.0"),
         (lambda: LeNet(side=8, key=KEY), "side must be at least 12; got 8"),
+        (lambda: LeNet(side=7, filter_side=3, key=KEY), "side must be at least 8; got 7"),
+        (lambda: LeNet(filter_side=4, key=KEY), "filter_side must be odd; got 4"),
         (lambda: AlexNet(side=7, key=KEY), "side must be at least 8; got 7"),
         (lambda: ResNet(stem="big", key=KEY), 'stem must be "small" or "imagenet"; got \'big\''),
         (lambda: ResNet(norm="layer", key=KEY), 'norm must be "batch" or "group"'),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -148,12 +148,7 @@ def _parts(name: str) -> Parts:
         blurred = motion_blur(mnist())
         known = split(blurred.train, 5000, seed=0)
         return Parts(known.train, known.test, blurred.test, blurred.source)
-    known = parts("digits")
-    pool, validation, test = (
-        replace(part, x=part.x.reshape(-1, 1, 8, 8).astype(np.float32))
-        for part in (known.pool, known.validation, known.test)
-    )
-    return Parts(pool, validation, test, known.source)
+    return parts("digits, LeNet-5")
 
 
 @cache  # the same functions for the same sizes: runs share the compiled program

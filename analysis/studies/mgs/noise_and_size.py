@@ -16,9 +16,8 @@ def study(scale: Scale) -> Study:
     A cell is a regularizer and a size: its factor is chosen as for Table 1, once for all sizes.
 
     Args:
-        scale: "quick": three sizes of digits, an MLP for both networks. "medium" and "full":
-            blurred MNIST, LeNet-5 and the fully connected network, as in `mgs-label-noise`; at
-            "medium" three sizes to 320.
+        scale: "quick": three sizes of digits. "medium" and "full": blurred MNIST, at "medium" three
+            sizes to 320. The networks are those of `mgs-label-noise`.
     """
     sizes: tuple[int, ...] = (250, 1000, 3000, 9000)
     fewer: dict[str, Any] = {}
