@@ -119,7 +119,7 @@ def study(scale: Scale) -> Study:
         if scale == "quick":
             # As many batches a draw as fit, and as in the paper twice as many to tune on.
             return Cell("digits, LeNet-5", method, FACTORS["digits"][method], examples=384,
-                        draws=5, tuning_examples=768, tuning_draws=3)  # fmt: skip
+                        draws=3, tuning_examples=768, tuning_draws=2)  # fmt: skip
         given = Cell("blurred mnist", method, FACTORS["blurred mnist"][method])
         if scale == "full":
             return given
@@ -130,7 +130,7 @@ def study(scale: Scale) -> Study:
     cells = tuple(cell(method) for method in FACTORS["digits"])
     dense: dict[str, Any] = {"data": "blurred mnist, FCN", "width": 300, "depth": 6}
     if scale == "quick":
-        dense = {"data": "digits"}
+        dense = {"data": "digits", "draws": 5, "tuning_draws": 3}
     return Study("mgs-label-noise", run, cells + tuple(replace(one, **dense) for one in cells))
 
 

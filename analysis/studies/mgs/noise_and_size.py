@@ -20,13 +20,20 @@ def study(scale: Scale) -> Study:
             sizes to 320. The networks are those of `mgs-label-noise`.
     """
     sizes: tuple[int, ...] = (250, 1000, 3000, 9000)
-    fewer: dict[str, Any] = {}
+    other: dict[str, dict[str, Any]] = {}  # by what is learned
     if scale == "medium":
         sizes = (80, 160, 320)
     if scale == "quick":
-        sizes, fewer = (96, 288, 768), {"draws": 3, "epochs": 150, "tuning_draws": 2}
+        sizes = (96, 288, 768)
+        other = {
+            "digits": {"draws": 3, "epochs": 150, "tuning_draws": 2},
+            "digits, LeNet-5": {"draws": 3, "epochs": 100, "tuning_draws": 1},
+        }
     if scale == "full":
-        fewer = {"noises": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)}
+        more = {"noises": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)}
+        other = {"blurred mnist": more, "blurred mnist, FCN": more}
     cells = label_noise.study(scale).cells
-    bench = tuple(replace(cell, examples=size, **fewer) for cell in cells for size in sizes)
+    bench = tuple(
+        replace(cell, examples=size, **other.get(cell.data, {})) for cell in cells for size in sizes
+    )
     return Study("mgs-noise-and-size", label_noise.run, bench)
