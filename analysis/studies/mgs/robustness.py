@@ -41,7 +41,7 @@ def study(scale: Scale) -> Study:
 
     Args:
         scale: "quick": digits, a small MLP, 384 examples. "medium" and "full": LeNet-5 on blurred
-            MNIST; at "medium" with 500 examples in 10 epochs, two values of each thing, three
+            MNIST; at "medium" with 500 examples in 25 epochs, two values of each thing, three
             draws, three factors.
     """
     values: dict[str, tuple[float, ...]] = {
@@ -56,11 +56,11 @@ def study(scale: Scale) -> Study:
                   "learning_rate": (0.03, 0.3), "epochs": (25, 200)}  # fmt: skip
     if scale == "medium":
         values = {"examples": (250, 1000), "noises": (0.2, 0.7), "batch_size": (16, 64),
-                  "learning_rate": (0.05, 0.2), "epochs": (5, 20)}  # fmt: skip
+                  "learning_rate": (0.05, 0.2), "epochs": (12, 50)}  # fmt: skip
     sizes: dict[str, Any] = {
         "quick": {"data": "digits", "examples": 384, "draws": 2, "tuning_draws": 1},
         "medium": {"data": "blurred mnist", "draws": 3, "tuning_draws": 1, "examples": 500,
-                   "epochs": 10, "tuning_epochs": 10, "samples": 5},
+                   "epochs": 25, "tuning_epochs": 25, "probes": 1},
         "full": {"data": "blurred mnist", "draws": 5, "tuning_draws": 5},
     }[scale]  # fmt: skip
     factors = FEW if scale == "medium" else FACTORS[sizes["data"]]
@@ -92,7 +92,8 @@ def run(cell: Cell) -> Mapping[str, Any]:
         one = replace(start, **{cell.changed: new})
         for draw in range(start.draws):
             data = parts.sample(one.examples, one.noises[0], draw)
-            runs = label_noise.trained(one, (factor,), data, draw, one.epochs, one.samples)
+            samples = label_noise.taken(one, data)
+            runs = label_noise.trained(one, (factor,), data, draw, one.epochs, samples)
             last = runs.last_mean("test_accuracy", label_noise.LAST)
             found[i, draw] = np.asarray(last).item()
     return {"accuracy": found, "factor": factor, "source": parts.source}
@@ -106,6 +107,7 @@ def _start(
         "epochs": 100,
         "tuning_epochs": 100,
         "noises": (0.5,),
+        "every": 100,
     }
     given = usual | dict(sizes)
     return label_noise.Cell(
