@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from analysis.scale import Conditions
 from analysis.studies import computed
 from analysis.studies.mgs.label_noise import LAST
 from paper_figures import style
-from paper_figures.evidence import difference
+from paper_figures.evidence import Mean, difference, mean, spearman
 from paper_figures.figure import Claim, Drawing
 
 LOOKS = {
@@ -82,53 +83,80 @@ def claims(table: pd.DataFrame) -> tuple[Claim, ...]:
     lost = groups["test accuracy"].max() - final
     trace, logdet = groups["trace"].last(), groups["logdet"].last()
     methods = [method for method in LOOKS if method != "none"]
-    growth = [difference(np.log(trace["none"]), np.log(trace[method])) for method in methods]
-    dets = [difference(logdet["none"], logdet[method]) for method in methods]
+    growth = {m: difference(np.log(trace["none"]), np.log(trace[m])) for m in methods}
+    dets = {m: difference(logdet["none"], logdet[m]) for m in methods}
     order = {
-        name: spearmanr(values.groupby("regularizer").mean(), final.groupby("regularizer").mean())
-        .statistic
+        name: _ranks(values.unstack(), final.unstack())
         for name, values in (("trace", trace), ("log-determinant", logdet))
-    }  # fmt: skip
-    steadier = [difference(lost[method], lost["MGS"]) for method in LOOKS if method != "MGS"]
+    }
+    steadier = {m: difference(lost[m], lost["MGS"]) for m in LOOKS if m != "MGS"}
     said = _listed(final, "{:.1f}")
     return (
         Claim(
             "the unregularized network over-fits: its accuracy falls from its highest",
-            f"by {lost['none'].mean():.1f} points, to {final['none'].mean():.1f} %",
+            f"by {mean(lost['none']):.1f} points, to {final['none'].mean():.1f} %",
             bool((lost["none"] > 5).all()),
             paper="section 4, in words",
             otherwise=_FEW,
         ),
         Claim(
             "with every regularizer the trace of the kernel ends smaller than without any",
-            f"at the end {_listed(trace, '{:.3g}')}",
-            all(one.above() for one in growth),
+            f"at the end {_listed(trace, '{:.3g}')}; its logarithm is smaller by "
+            f"{_least(growth, '.2f')}",
+            all(one.above() for one in growth.values()),
             paper="section 4, in words: the rate of growth is decreased",
             otherwise="A small weight or rate of dropout changes the kernel by less than seeds do.",
         ),
         Claim(
             "with every regularizer the determinant of the kernel ends smaller than without any",
-            f"its logarithm {_listed(logdet, '{:.4g}')}",
-            all(one.above() for one in dets),
+            f"its logarithm {_listed(logdet, '{:.4g}')}; smaller by {_least(dets, '.0f')}",
+            all(one.above() for one in dets.values()),
             paper="section 4, in words",
             otherwise="A small weight or rate of dropout changes the kernel by less than seeds do.",
         ),
         Claim(
             "methods with a smaller kernel at the end have a higher accuracy there",
-            f"Spearman over the methods: trace {order['trace']:.2f}, log-determinant "
-            f"{order['log-determinant']:.2f}; accuracy {said} %",
-            max(order.values()) <= -0.9,
+            f"Spearman over the methods, and 95 % of its bootstrap over seeds: trace "
+            f"{_interval(order['trace'])}, log-determinant {_interval(order['log-determinant'])}; "
+            f"accuracy {said} %",
+            max(value for value, _, _ in order.values()) <= -0.9,
             paper="section 4, in words: strongly correlated",
             otherwise=_FEW,
         ),
         Claim(
             "only MGS keeps its accuracy: every other method loses more of its highest",
-            f"points lost {_listed(lost, '{:.1f}')}",
-            all(one.above() for one in steadier),
+            f"points lost {_listed(lost, '{:.1f}')}; more than MGS's by {_least(steadier, '.1f')}",
+            all(one.above() for one in steadier.values()),
             paper="section 4, in words",
             otherwise="A method that hardly learns has nothing to lose.",
         ),
     )
+
+
+def _least(differences: Mapping[str, Mean], form: str) -> str:
+    """The smallest difference and whose it is."""
+    method = min(differences, key=lambda name: differences[name].value)
+    return f"{differences[method]:{form}} or more (least for {method})"
+
+
+def _ranks(x: pd.DataFrame, y: pd.DataFrame, draws: int = 2000) -> tuple[float, float, float]:
+    """Spearman's correlation of means over seeds, and 95 % of it where seeds are drawn anew.
+
+    Args:
+        x: A row a method, a column a seed.
+        y: The same of the other quantity.
+        draws: How often.
+    """
+    first, second = x.to_numpy(), y.loc[x.index].to_numpy()
+    which = np.random.default_rng(0).integers(first.shape[1], size=(draws, first.shape[1]))
+    drawn = spearman(first[:, which].mean(axis=-1), second[:, which].mean(axis=-1))
+    (value,) = spearman(first.mean(axis=1, keepdims=True), second.mean(axis=1, keepdims=True))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(value), float(low), float(high)
+
+
+def _interval(found: tuple[float, float, float]) -> str:
+    return "{:.2f} in [{:.2f}, {:.2f}]".format(*found)
 
 
 def _listed(values: pd.Series, form: str) -> str:

@@ -1,7 +1,9 @@
 """Claims of Figure 3 on made-up runs."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from analysis.scale import Conditions
 from analysis.studies.mgs.alexnet import run, study
@@ -42,3 +44,14 @@ def test_the_claims_follow_the_numbers(sign):
     assert correlated  # the smaller kernel has the higher accuracy in both
     assert set(drawing.table["regularizer"]) == set(ORDER)
     assert drawing.table["test accuracy"].max() == pytest.approx(90.1)
+
+
+def test_the_correlation_and_its_interval():
+    names = pd.Index(["a", "b", "c"], name="regularizer")
+    x = pd.DataFrame([[1.0, 1.1], [2.0, 2.1], [3.0, 3.1]], index=names)
+    assert figure._ranks(x, -x) == (-1.0, -1.0, -1.0)
+    crossing = pd.DataFrame([[1.0, 3.0], [2.0, 2.5], [5.0, 2.0]], index=names)
+    value, low, high = figure._ranks(x, crossing)
+    means = crossing.to_numpy().mean(axis=1)
+    assert value == pytest.approx(spearmanr(x.to_numpy().mean(axis=1), means).statistic)
+    assert (low, high) == (-1.0, 1.0)  # each seed alone is in the order or in the contrary

@@ -72,7 +72,7 @@ def test_each_regularizer_and_network_has_its_figure():
             sizes = [
                 c.examples for c in its if (c.data, c.method) == (data, figure_of.arguments[1])
             ]
-            assert len(sizes) == (4 if scale == "full" else 3)
+            assert len(sizes) == {"quick": 3, "medium": 2, "full": 4}[scale]
     assert {c.examples for c in cells["full"]} == {250, 1000, 3000, 9000}
 
 

@@ -1,6 +1,7 @@
 """Claims of Figure 4 on made-up runs; what is changed is changed, and the factor stays."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.scale import Conditions
@@ -39,3 +40,35 @@ def test_each_thing_is_changed_to_less_and_to_more(scale):
         usual = getattr(cell.start, cell.changed)
         usual = usual[0] if cell.changed == "noises" else usual
         assert min(cell.values) < usual < max(cell.values)
+
+
+def test_quartiles_and_their_bootstrap_are_those_of_numpy(sign):
+    table = figure.measured(Conditions())[0]
+    rates = table.query("changed == 'learning_rate' and regularizer == 'MGS'")
+    low, middle, high = np.percentile(rates["final test accuracy"], [25, 50, 75])
+    medians, spread = figure._quartiles(figure._runs(table))
+    assert medians["learning_rate"]["MGS"] == pytest.approx(middle)
+    assert spread["learning_rate"]["MGS"] == pytest.approx(high - low)
+    drawn = list(figure._redrawn(figure._runs(table)))
+    assert len(drawn) == figure._RESAMPLED
+    for again in drawn[:20]:  # every regularizer has the same draws
+        seen = [
+            sorted(set(np.searchsorted(np.sort(whole[0]), part[0])))
+            for whole, part in zip(
+                figure._runs(table)["epochs"].values(), again["epochs"].values(), strict=True
+            )
+        ]
+        assert all(which == seen[0] for which in seen)
+
+
+def test_a_lead_that_one_draw_makes_is_none():
+    """MGS is ahead in the median over the draws, and behind in every draw but one."""
+    rows = [
+        {"changed": what, "regularizer": method, "value": value, "draw": draw,
+         "final test accuracy": 50.0 + 30 * (method == "MGS" and draw == 0) - (method == "MGS")}
+        for what in figure.CHANGES for method in figure.LOOKS for value in (1, 2)
+        for draw in range(2)
+    ]  # fmt: skip
+    ahead = figure.claims(pd.DataFrame(rows))[0]
+    assert "training size, label noise, batch size, learning rate, epochs" in ahead.measured
+    assert not ahead.holds
