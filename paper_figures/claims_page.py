@@ -22,7 +22,10 @@ _ALWAYS_AT_SCALE = (
 # Of which at "medium" a part is that of "quick": the synthetic set and CIFAR-10.
 _IN_PART = ("metric/table-*", "metric/5.39")
 # Which train at "medium" for a twentieth of the paper's steps or less, with its network and data.
-_SHORTER = ("spectreg/[15]", "spectreg/table-[1236]", "mgs/[34]", "mgs/table-1", "mgs/table-A.1")
+_SHORTER = (
+    "spectreg/[15]", "spectreg/table-[1236]", "mgs/[34]", "mgs/A.[2-9]", "mgs/A.1?", "mgs/table-1",
+    "mgs/table-A.1",
+)  # fmt: skip
 _INTERVALS = ("±", "bootstrap", "standard error", "the seeds' spread", " in [")
 
 ERRATA = """\

@@ -116,15 +116,17 @@ def study(scale: Scale) -> Study:
     Args:
         scale: "quick": digits, by LeNet-5 with filters of 3 by 3 and by a small MLP. "medium":
             blurred MNIST, by LeNet-5 and by a fully connected network, 500 examples, 80 epochs,
-            three draws, three factors a decade apart and one draw to choose among them; one draw
-            of random signs a step estimates MGS's trace. "full": as in the paper.
+            three draws, three factors a decade apart and one draw to choose among them. One draw
+            of random signs a step estimates MGS's trace at "medium", and that of LeNet-5 at
+            "quick". "full": as in the paper.
     """
 
     def cell(method: Method) -> Cell:
         if scale == "quick":
             # As many batches a draw as fit, and as in the paper twice as many to tune on.
             return Cell("digits, LeNet-5", method, FACTORS["digits"][method], examples=384,
-                        draws=3, tuning_examples=768, tuning_draws=2)  # fmt: skip
+                        draws=3, tuning_examples=768, tuning_draws=2,
+                        probes=int(method == "MGS"))  # fmt: skip
         given = Cell("blurred mnist", method, FACTORS["blurred mnist"][method])
         if scale == "full":
             return given
@@ -136,7 +138,7 @@ def study(scale: Scale) -> Study:
     cells = tuple(cell(method) for method in FACTORS["digits"])
     dense: dict[str, Any] = {"data": "blurred mnist, FCN", "width": 300, "depth": 6}
     if scale == "quick":
-        dense = {"data": "digits", "draws": 5, "tuning_draws": 3}
+        dense = {"data": "digits", "draws": 5, "tuning_draws": 3, "probes": 0}
     return Study("mgs-label-noise", run, cells + tuple(replace(one, **dense) for one in cells))
 
 
