@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,7 @@ def figure_3(conditions: Conditions) -> Drawing:
     panels[1].set_yscale("log")
     picture.supxlabel("steps", fontsize=8)
     handles, labels = panels[0].get_legend_handles_labels()
-    picture.legend(handles, labels, loc="outside upper center", ncols=5, title=about)
+    picture.legend(handles, labels, loc="outside upper center", ncols=5, title=fill(about, 75))
     return Drawing(picture, table, claims(table))
 
 

@@ -42,7 +42,7 @@ def figure_map(conditions: Conditions, data: str, method: str) -> Drawing:
         for name in dict.fromkeys(cell.method for cell in ours)
     }  # fmt: skip
     means = bench[method].mean(axis=-1)
-    picture = style.picture(style.COLUMN, 2.5)
+    picture = style.picture(style.COLUMN, 2.6)
     axes = picture.subplots()
     shown = axes.imshow(means, origin="lower", aspect="auto", vmin=0, vmax=100, cmap="cividis")
     for (i, j), value in np.ndenumerate(means):
@@ -53,7 +53,8 @@ def figure_map(conditions: Conditions, data: str, method: str) -> Drawing:
     factor = float(next(found["factor"] for cell, found in ours.items() if cell.method == method))
     named = "unregularized" if method == "none" else f"{method}, factor {factor:g}"
     axes.set(xlabel="training labels that are wrong", ylabel="training examples")
-    axes.set_title(f"{learned_for(next(iter(ours)).data, data)}\n{named}", fontsize=7)
+    learned = learned_for(next(iter(ours)).data, data).replace(", for", ",\nfor")
+    axes.set_title(f"{learned}\n{named}", fontsize=7)
     picture.colorbar(shown, label="final test accuracy (%)")
     rows = [
         {"regularizer": method, "factor": factor, "examples": size, "noise": noise, "draw": draw,

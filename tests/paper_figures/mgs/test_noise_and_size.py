@@ -42,8 +42,10 @@ def test_the_claims_follow_the_numbers(sign, method):
     assert set(drawing.table["regularizer"]) == {method}
     dense = figure.figure_map(Conditions(), "blurred mnist, FCN", method)
     titles = [one.picture.axes[0].get_title() for one in (drawing, dense)]
-    assert titles[0].startswith("LeNet-5 with filters of 3 by 3 on digits, for the paper's LeNet-5")
-    assert titles[1].startswith("MLP on digits, for the paper's FCN on blurred MNIST")
+    assert titles[0].startswith(
+        "LeNet-5 with filters of 3 by 3 on digits,\nfor the paper's LeNet-5"
+    )
+    assert titles[1].startswith("MLP on digits,\nfor the paper's FCN on blurred MNIST")
     assert [claim.holds for claim in dense.claims] == [claim.holds for claim in drawing.claims]
     assert len(drawing.table) == 3 * 4 * 3
     row = drawing.table.query("examples == 288 and noise == 0.6 and draw == 1")
