@@ -68,15 +68,15 @@ _READY: tuple[Figure, ...] = (
     Figure("mgs/2", _MGS, "Two circles: decision boundaries and similarity, by regularizer",
            "paper_figures.mgs.two_circles:figure_2", 190, default=False),
     Figure("mgs/table-1", _MGS, "Test accuracy at four levels of label noise, by regularizer",
-           "paper_figures.mgs.label_noise:table_1", 90, default=False),
+           "paper_figures.mgs.label_noise:table_1", 200, default=False),
     Figure("mgs/table-A.1", _MGS, "The same with a fully connected network",
-           "paper_figures.mgs.label_noise:table_a1", 90, default=False),
+           "paper_figures.mgs.label_noise:table_a1", 200, default=False),
     Figure("mgs/A.2", _MGS, "Test accuracy while a fully connected network trains, by label noise",
-           "paper_figures.mgs.label_noise:figure_a2", 90, default=False),
+           "paper_figures.mgs.label_noise:figure_a2", 200, default=False),
     Figure("mgs/A.1", _MGS, "Two circles: decision boundaries by method, all of them",
            "paper_figures.mgs.two_circles:figure_a1", 190, default=False),
     Figure("mgs/A.3", _MGS, "Test accuracy while LeNet-5 trains, by label noise",
-           "paper_figures.mgs.label_noise:figure_a3", 90, default=False),
+           "paper_figures.mgs.label_noise:figure_a3", 200, default=False),
     Figure("coherence/5.1", _COHERENCE, "Real against random data in 6 dimensions: gradients, "
            "weights, test loss", "paper_figures.coherence.real_or_random:figure_5_1", 6),
     Figure("coherence/training", _COHERENCE, "Coherence while training, real and random labels",
@@ -170,7 +170,7 @@ def _noise_and_size() -> Iterator[Figure]:
         named = "unregularized" if method == "none" else f"with {method}"
         shows = f"{network}, {named}: test accuracy by label noise and training size"
         yield Figure(f"mgs/A.{number}", _MGS, shows, "paper_figures.mgs.noise_and_size:figure_map",
-                     90, False, (data, method))  # fmt: skip
+                     160, False, (data, method))  # fmt: skip
 
 
 def _later() -> Iterator[Figure]:
