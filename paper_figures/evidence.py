@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,16 @@ def difference(first: ArrayLike, second: ArrayLike) -> Mean:
     Mean(value=1.0, error=0.0, number=3)
     """
     return mean(np.asarray(first, float) - np.asarray(second, float))
+
+
+def least(differences: Mapping[str, Mean], form: str) -> str:
+    """The smallest of several differences and whose it is.
+
+    >>> least({"a": Mean(2.0, 0.1, 3), "b": Mean(1.0, 0.2, 3)}, ".1f")
+    '1.0 ± 0.2 or more (least for b)'
+    """
+    name = min(differences, key=lambda name: differences[name].value)
+    return f"{differences[name]:{form}} or more (least for {name})"
 
 
 @dataclass(frozen=True)

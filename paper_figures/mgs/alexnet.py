@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from textwrap import fill
 
 import numpy as np
@@ -12,7 +11,7 @@ from analysis.scale import Conditions
 from analysis.studies import computed
 from analysis.studies.mgs.label_noise import LAST
 from paper_figures import style
-from paper_figures.evidence import Mean, difference, mean, spearman
+from paper_figures.evidence import difference, least, mean, spearman
 from paper_figures.figure import Claim, Drawing
 
 LOOKS = {
@@ -103,14 +102,14 @@ def claims(table: pd.DataFrame) -> tuple[Claim, ...]:
         Claim(
             "with every regularizer the trace of the kernel ends smaller than without any",
             f"at the end {_listed(trace, '{:.3g}')}; its logarithm is smaller by "
-            f"{_least(growth, '.2f')}",
+            f"{least(growth, '.2f')}",
             all(one.above() for one in growth.values()),
             paper="section 4, in words: the rate of growth is decreased",
             otherwise="A small weight or rate of dropout changes the kernel by less than seeds do.",
         ),
         Claim(
             "with every regularizer the determinant of the kernel ends smaller than without any",
-            f"its logarithm {_listed(logdet, '{:.4g}')}; smaller by {_least(dets, '.0f')}",
+            f"its logarithm {_listed(logdet, '{:.4g}')}; smaller by {least(dets, '.0f')}",
             all(one.above() for one in dets.values()),
             paper="section 4, in words",
             otherwise="A small weight or rate of dropout changes the kernel by less than seeds do.",
@@ -126,18 +125,12 @@ def claims(table: pd.DataFrame) -> tuple[Claim, ...]:
         ),
         Claim(
             "only MGS keeps its accuracy: every other method loses more of its highest",
-            f"points lost {_listed(lost, '{:.1f}')}; more than MGS's by {_least(steadier, '.1f')}",
+            f"points lost {_listed(lost, '{:.1f}')}; more than MGS's by {least(steadier, '.1f')}",
             all(one.above() for one in steadier.values()),
             paper="section 4, in words",
             otherwise="A method that hardly learns has nothing to lose.",
         ),
     )
-
-
-def _least(differences: Mapping[str, Mean], form: str) -> str:
-    """The smallest difference and whose it is."""
-    method = min(differences, key=lambda name: differences[name].value)
-    return f"{differences[method]:{form}} or more (least for {method})"
 
 
 def _ranks(x: pd.DataFrame, y: pd.DataFrame, draws: int = 2000) -> tuple[float, float, float]:

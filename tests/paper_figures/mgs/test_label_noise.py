@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
@@ -182,3 +183,36 @@ def test_what_is_lost_on_the_way():
     assert all(claim.holds for claim in figure.claims_of_curves(curves))
     curves["weight"][..., 2] = 50.5
     assert not any(claim.holds for claim in figure.claims_of_curves(curves))
+
+
+def test_a_spread_that_depends_on_the_draws_is_not_the_smallest():
+    """Three draws: MGS's accuracies are the closest whichever are drawn, or but for one draw."""
+    for spread, holds in (((0.0, 0.5, 1.0), True), ((0.0, 0.0, 8.0), False)):
+        final = {
+            method: np.tile(spread if method == "MGS" else np.array([0.0, 5.0, 10.0]), (4, 1))
+            for method in figure.PAPER
+        }
+        curves = {method: np.repeat(50 + v[..., None], 8, axis=-1) for method, v in final.items()}
+        claim = figure.claims(curves, figure.measured(curves))[6]
+        assert "standard deviation" in claim.claim
+        assert claim.holds == holds
+
+
+def test_the_order_has_the_interval_of_its_bootstrap():
+    rng = np.random.default_rng(1)
+    curves = {
+        method: np.array([[[value[0] + 20 * rng.normal()] * 8 for _ in range(4)]
+                          for value in by_noise.values()])
+        for method, by_noise in figure.PAPER.items()
+    }  # fmt: skip
+    table = figure.measured(curves)
+    claim = figure.claims(curves, table)[-1]
+    rank = spearmanr(table["final"], table["paper final"]).statistic
+    low, high = map(float, claim.measured.split("[")[1].rstrip("]").split(", "))
+    assert claim.measured.startswith(f"Spearman {rank:.2f}")
+    assert low < rank < high
+    exact = {
+        method: np.array([[[value[0]] * 8] * 4 for value in by_noise.values()])
+        for method, by_noise in figure.PAPER.items()
+    }
+    assert "in [1.00, 1.00]" in figure.claims(exact, figure.measured(exact))[-1].measured
