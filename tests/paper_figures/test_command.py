@@ -71,8 +71,8 @@ def test_a_plan_says_what_every_scale_costs_before_anything_is_drawn(tmp_path, c
         return " ".join(capsys.readouterr().out.partition("fake/line")[0].split())
 
     quick = first_lines("quick")
-    assert quick.startswith("6 of 6 cells of 2 studies are to be computed, about 2 min on two")
-    assert "mgs-label-noise 2 min, spectreg-sin 15 s" in quick
+    assert quick.startswith("11 of 11 cells of 2 studies are to be computed, about 4 min on two")
+    assert "mgs-label-noise 3 min, spectreg-sin 15 s" in quick
     # Ten networks and regularizers at four levels of ten draws, 400 epochs of 93 batches; ten
     # weights and seeds of 10,000 steps.
     million = 10 * 4 * 10 * 400 * 93 / 1e6

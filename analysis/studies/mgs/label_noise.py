@@ -360,5 +360,7 @@ def parts(name: Data) -> Parts:
     known = rest.train, rest.test, whole.test
     if name == "digits":
         return Parts(*known, whole.source)
-    squares = [replace(part, x=part.x.reshape(-1, 1, 8, 8).astype(np.float32)) for part in known]
-    return Parts(*squares, whole.source)
+    pool, validation, test = (
+        replace(part, x=part.x.reshape(-1, 1, 8, 8).astype(np.float32)) for part in known
+    )
+    return Parts(pool, validation, test, whole.source)
