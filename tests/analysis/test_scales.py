@@ -12,7 +12,7 @@ FEW = {
     "steps": 8, "epochs": 1, "tuning_epochs": 8, "samples": 5, "draws": 1, "tuning_draws": 1,
     "runs": 4, "width": 8, "widths": (4, 4, 4, 4), "blocks": 1, "seeds": (0,), "tuning_seeds": (0,),
     "side": 12, "examples": 512, "tuning_examples": 512, "per_class": 20, "held_out": 50,
-    "faces": 60, "units": 8, "seen": 50, "values": (2,),
+    "faces": 600, "units": 8, "seen": 50, "values": (2,),
 }  # fmt: skip
 
 
