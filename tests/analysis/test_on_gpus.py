@@ -188,7 +188,7 @@ def test_nobody_outlives_a_run_that_is_stopped_and_the_next_goes_on(how, tmp_pat
     script.write_text(SCRIPT)
     root = Path(__file__).parents[2]
     env = dict(os.environ, CUDA_VISIBLE_DEVICES="3,5", PYTHONPATH=str(root))
-    command = [sys.executable, str(script), str(tmp_path), "0.3"]
+    command = [sys.executable, str(script), str(tmp_path), "1.0"]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as run:
         deadline = time.monotonic() + 60
         while len(done(tmp_path / "s")) < 4:
@@ -207,7 +207,7 @@ def test_nobody_outlives_a_run_that_is_stopped_and_the_next_goes_on(how, tmp_pat
 
     kept = done(tmp_path / "s")
     assert 4 <= len(kept) < 20
-    study = Study("s", powers, tuple(Cell(n, str(tmp_path), seconds=0.3) for n in range(20)))
+    study = Study("s", powers, tuple(Cell(n, str(tmp_path), seconds=1.0) for n in range(20)))
     finished = sweep(study, tmp_path, console=QUIET)
     assert finished.computed == 20 - len(kept)
     assert len(finished.results) == 20

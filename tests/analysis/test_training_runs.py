@@ -248,16 +248,18 @@ def test_many_runs_with_lapack_come_to_an_end():
         import optax
         from analysis.data import two_circles
         from analysis.models import MLP
-        from analysis.training import Steps, train
+        from analysis.training import Options, Steps, train
         from igr.penalties import gradient_similarity_logdet
 
         train(
             lambda key: MLP(2, 2, 50, 3, key=key),
             lambda settings: optax.sgd(settings["learning_rate"]),
             two_circles(0), grid={"learning_rate": (0.1,)}, seeds=range(10), stop=Steps(20),
-            batch_size=20, samples=1,
-            penalty=lambda at: 1e-3 * gradient_similarity_logdet(
-                at.apply_fn, at.params, at.x, ridge=0.01),
+            options=Options(
+                batch_size=20, samples=1,
+                penalty=lambda at: 1e-3 * gradient_similarity_logdet(
+                    at.apply_fn, at.params, at.x, ridge=0.01),
+            ),
         )
     """
     environment = os.environ | {"JAX_ENABLE_X64": "1", "OPENBLAS_NUM_THREADS": "1"}

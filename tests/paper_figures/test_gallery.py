@@ -34,10 +34,11 @@ def kept(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_thumbnail_is_small_and_still_the_picture(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (700, 1400, 3), np.uint8)
+    grey = np.random.default_rng(0).integers(0, 256, (700, 1400, 1), np.uint8)
+    noise = np.repeat(grey, 3, axis=2)  # few colours, as a plot has, and yet
     noise[:350] = (0, 114, 178)  # what is plain above, nothing compresses below
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    assert (tmp_path / "noise.png").stat().st_size > 10 * LARGEST
+    assert (tmp_path / "noise.png").stat().st_size > 8 * LARGEST
     found = thumbnail(tmp_path / "noise.png")
     assert len(found) <= LARGEST
     with Image.open(io.BytesIO(found)) as small:
