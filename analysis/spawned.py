@@ -49,7 +49,7 @@ class Spawned(ProcessPoolExecutor):
             return super().submit(fn, *args, **kwargs)
 
     def end(self) -> None:
-        """End the processes at once, whatever they are doing."""
+        """End the processes at once, whatever they are doing; `shutdown` waits for them."""
         self._held.close()
         self.shutdown(cancel_futures=True)
 

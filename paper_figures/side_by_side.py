@@ -76,7 +76,8 @@ def drawn_side_by_side(
                 for one in lost:
                     yield from drawn_side_by_side([one], out, conditions, 1, watcher)
         finally:
-            pool.end()  # where it is interrupted, what is half done is given up
+            # Where it is interrupted, what is half done is given up.
+            pool.end() if running else pool.shutdown()
             over.set()
             reader.join(timeout=1.0)  # one that was ended in the middle of a word is not waited for
 

@@ -70,7 +70,7 @@ def run_on_gpus(
                     yield cell, outcome
     finally:
         for pool in pools.values():
-            pool.end()
+            pool.end() if running else pool.shutdown()
 
 
 def _environment(share: str) -> dict[str, str]:

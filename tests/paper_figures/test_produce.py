@@ -226,3 +226,15 @@ def _alive(process):
     except OSError:
         return False
     return state != "Z"
+
+
+@pytest.mark.slow
+def test_processes_that_have_drawn_leave_nothing_behind(tmp_path):
+    """Python says at its end what the processes of the command have left in the system."""
+    figures = ["igr/A.1", "igr/A.2", "--processes", "2", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "paper_figures", *figures, "--results", str(tmp_path / "r")]
+    root = Path(__file__).parents[2]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0
+    assert "2 of 2 figures drawn" in run.stdout
+    assert "leaked" not in run.stderr
