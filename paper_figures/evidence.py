@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,24 @@ def least(differences: Mapping[str, Mean], form: str) -> str:
     """
     name = min(differences, key=lambda name: differences[name].value)
     return f"{differences[name]:{form}} or more (least for {name})"
+
+
+def resampled(
+    runs: Mapping[Key, np.ndarray], number: int = 2000
+) -> Iterator[dict[Key, np.ndarray]]:
+    """The runs of seeds or draws taken with replacement, the same ones for all.
+
+    Args:
+        runs: Arrays whose second axis is that of seeds or draws, as many in each.
+        number: How often.
+
+    >>> runs = {"a": np.array([[1.0, 2.0]]), "b": np.array([[10.0, 20.0]])}
+    >>> all((one["b"] == 10 * one["a"]).all() for one in resampled(runs, 5))
+    True
+    """
+    seeds = next(iter(runs.values())).shape[1]
+    for which in np.random.default_rng(0).integers(seeds, size=(number, seeds)):
+        yield {key: values[:, which] for key, values in runs.items()}
 
 
 @dataclass(frozen=True)

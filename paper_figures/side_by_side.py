@@ -77,7 +77,9 @@ def drawn_side_by_side(
                     yield from drawn_side_by_side([one], out, conditions, 1, watcher)
         finally:
             # Where it is interrupted, what is half done is given up.
-            pool.end() if running else pool.shutdown()
+            if running:
+                pool.end()
+            pool.shutdown()
             over.set()
             reader.join(timeout=1.0)  # one that was ended in the middle of a word is not waited for
 

@@ -70,7 +70,9 @@ def run_on_gpus(
                     yield cell, outcome
     finally:
         for pool in pools.values():
-            pool.end() if running else pool.shutdown()
+            if running:  # interrupted
+                pool.end()
+            pool.shutdown()
 
 
 def _environment(share: str) -> dict[str, str]:

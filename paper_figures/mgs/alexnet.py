@@ -11,7 +11,7 @@ from analysis.scale import Conditions
 from analysis.studies import computed
 from analysis.studies.mgs.label_noise import LAST
 from paper_figures import style
-from paper_figures.evidence import difference, least, mean, spearman
+from paper_figures.evidence import difference, least, mean, resampled, spearman
 from paper_figures.figure import Claim, Drawing
 
 LOOKS = {
@@ -141,12 +141,15 @@ def _ranks(x: pd.DataFrame, y: pd.DataFrame, draws: int = 2000) -> tuple[float, 
         y: The same of the other quantity.
         draws: How often.
     """
-    first, second = x.to_numpy(), y.loc[x.index].to_numpy()
-    which = np.random.default_rng(0).integers(first.shape[1], size=(draws, first.shape[1]))
-    drawn = spearman(first[:, which].mean(axis=-1), second[:, which].mean(axis=-1))
-    (value,) = spearman(first.mean(axis=1, keepdims=True), second.mean(axis=1, keepdims=True))
+    both = {"x": x.to_numpy(), "y": y.loc[x.index].to_numpy()}
+    drawn = [_rank(**one) for one in resampled(both, draws)]
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(value), float(low), float(high)
+    return _rank(**both), float(low), float(high)
+
+
+def _rank(x: np.ndarray, y: np.ndarray) -> float:
+    (value,) = spearman(x.mean(axis=1, keepdims=True), y.mean(axis=1, keepdims=True))
+    return float(value)
 
 
 def _interval(found: tuple[float, float, float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from analysis.scale import Conditions
 from analysis.studies import computed
 from analysis.studies.mgs.label_noise import LAST
 from paper_figures import style
-from paper_figures.evidence import difference, least, mean, spearman
+from paper_figures.evidence import difference, least, mean, resampled, spearman
 from paper_figures.figure import Claim, Drawing
 
 NOISES = (0.0, 0.3, 0.6, 0.8)
@@ -303,7 +303,7 @@ def _consistent(curves: Mapping[str, np.ndarray], table: pd.DataFrame) -> Claim:
             m: float((v.mean(axis=1).max(-1) - _final(v.mean(axis=1))).mean())
             for m, v in drawn.items()
         }
-        for drawn in _resampled(curves)
+        for drawn in resampled(curves, _RESAMPLED)
     )
     share = np.mean([min(gap, key=lambda m: gap[m]) == "MGS" for gap in gaps_drawn])
     return Claim(
@@ -316,19 +316,12 @@ def _consistent(curves: Mapping[str, np.ndarray], table: pd.DataFrame) -> Claim:
     )
 
 
-def _resampled(runs: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """The runs of draws taken with replacement, the same for all; the second axis is the draws'."""
-    draws = next(iter(runs.values())).shape[1]
-    for which in np.random.default_rng(0).integers(draws, size=(_RESAMPLED, draws)):
-        yield {method: values[:, which] for method, values in runs.items()}
-
-
 def _steady(final: Mapping[str, np.ndarray], table: pd.DataFrame) -> Claim:
     ours, paper = _mean_by(table, "sd"), _mean_by(table, "paper sd")
     draws = next(iter(final.values())).shape[1]
     spreads = (
         {method: values.std(axis=1).mean() for method, values in drawn.items()}
-        for drawn in _resampled(final)
+        for drawn in resampled(final, _RESAMPLED)
     )
     some = [spread for spread in spreads if any(spread.values())]  # not of one draw alone
     share = np.mean([min(one, key=lambda m: one[m]) == "MGS" for one in some] or [False])
@@ -348,7 +341,7 @@ def _order(final: Mapping[str, np.ndarray], table: pd.DataFrame, named: str) -> 
     drawn = np.stack(
         [
             np.stack([runs[m].mean(axis=1) for m in PAPER], axis=1).ravel()
-            for runs in _resampled(final)
+            for runs in resampled(final, _RESAMPLED)
         ],
         axis=1,
     )  # in the table's order: level by level, and in each the regularizers

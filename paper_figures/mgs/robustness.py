@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -11,6 +9,7 @@ from jaxtyping import Float
 from analysis.scale import Conditions
 from analysis.studies import computed
 from paper_figures import style
+from paper_figures.evidence import resampled
 from paper_figures.figure import Claim, Drawing
 from paper_figures.mgs.alexnet import LOOKS
 
@@ -25,7 +24,7 @@ QUANTILES = (0.25, 0.5, 0.75)
 _RESAMPLED = 500
 
 # By what is changed and by regularizer: accuracies in percent, of axes value and draw; or a number.
-Runs = dict[str, dict[str, Float[np.ndarray, "values draws"]]]
+Runs = dict[tuple[str, str], Float[np.ndarray, "values draws"]]
 Numbers = dict[str, dict[str, float]]
 
 
@@ -82,7 +81,7 @@ def claims(table: pd.DataFrame) -> tuple[Claim, ...]:
     runs = _runs(table)
     medians, spread = _quartiles(runs)
     ahead, steady = _ahead(medians), _steady(spread)
-    drawn = [_quartiles(again) for again in _redrawn(runs)]
+    drawn = [_quartiles(again) for again in resampled(runs, _RESAMPLED)]
     share = {
         "ahead": np.mean([_ahead(middle).all() for middle, _ in drawn]),
         "steady": np.mean([_steady(width).sum() >= len(CHANGES) - 1 for _, width in drawn]),
@@ -122,36 +121,21 @@ def _runs(table: pd.DataFrame) -> Runs:
     """The final accuracies by change and regularizer."""
     groups = table.groupby(["changed", "regularizer"])
     return {
-        what: {
-            method: groups.get_group((what, method))
-            .pivot(index="value", columns="draw", values="final test accuracy")
-            .to_numpy()
-            for method in LOOKS
-        }
+        (what, method): groups.get_group((what, method))
+        .pivot(index="value", columns="draw", values="final test accuracy")
+        .to_numpy()
         for what in CHANGES
+        for method in LOOKS
     }
-
-
-def _redrawn(runs: Runs) -> Iterator[Runs]:
-    """The runs of as many draws, taken with replacement: the same for all regularizers."""
-    rng, number = np.random.default_rng(0), next(iter(runs["examples"].values())).shape[1]
-    for which in rng.integers(number, size=(_RESAMPLED, number)):
-        yield {
-            what: {method: values[:, which] for method, values in by_method.items()}
-            for what, by_method in runs.items()
-        }
 
 
 def _quartiles(runs: Runs) -> tuple[Numbers, Numbers]:
     """The median, and how far the quartiles are apart, by change and regularizer."""
-    found = {
-        what: {method: np.quantile(values, QUANTILES) for method, values in by_method.items()}
-        for what, by_method in runs.items()
-    }
-    medians, spread = (
-        {what: {m: float(of(q)) for m, q in by_method.items()} for what, by_method in found.items()}
-        for of in (lambda q: q[1], lambda q: q[2] - q[0])
-    )
+    medians: Numbers = {what: {} for what in CHANGES}
+    spread: Numbers = {what: {} for what in CHANGES}
+    for (what, method), values in runs.items():
+        low, middle, high = np.quantile(values, QUANTILES)
+        medians[what][method], spread[what][method] = float(middle), float(high - low)
     return medians, spread
 
 
